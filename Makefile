@@ -1,0 +1,80 @@
+# Every target sets up what it needs, in .venv, and is quick the second time.
+#
+#   make serve    serve the bundled model until Ctrl-C        make test    run all tests
+#   make demo     watch it forecast the sunspots              make check   run all linters and type checks
+#   make proto    write client/lstmserve/v1 anew              make lock    choose the versions of all packages anew
+#   make train    train the bundled model anew                make clean   remove what the targets above made
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+UV_VERSION := 0.13.9
+
+PROTOS    := $(shell find proto -name '*.proto')
+GENERATED := client/lstmserve/v1
+RULES     := pyproject.toml Makefile
+
+.DELETE_ON_ERROR:
+.PHONY: serve demo test check proto proto-baseline lock train clean format
+
+serve: $(VENV)/.installed-server
+	$(BIN)/lstmserve serve sunspots=examples/sunspots/sunspots.keras
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/python examples/sunspots/demo.py
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/interrogate --quiet client server tests
+	$(BIN)/codespell
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/buf breaking --against proto/baseline.binpb
+	$(BIN)/python -m tests.generated_code_is_fresh
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/buf format --write
+
+proto: $(VENV)/.installed-dev
+	$(BIN)/python -m grpc_tools.protoc --proto_path=proto \
+	  --python_out=client --pyi_out=client --grpc_python_out=client $(PROTOS)
+
+# The contract that must not break. Written anew when a version is released, never to make a check pass.
+proto-baseline: $(VENV)/.installed-dev
+	$(BIN)/buf build --exclude-source-info --output proto/baseline.binpb
+
+train: $(VENV)/.installed-train
+	$(BIN)/python examples/sunspots/train.py
+
+# The environments hold each other's packages at the same versions, so that one folder serves them all.
+$(VENV)/.installed-%: requirements/%.txt $(RULES)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "lstmserve needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || { echo "Making $(VENV) with $$($(PYTHON) --version) ..."; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing the packages of requirements/$*.txt ..."
+	@$(PIP) install --require-hashes --requirement $<
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet --upgrade \
+  --custom-compile-command "make lock" --group build
+
+lock: $(VENV)/.installed-server
+	$(PIP) install uv==$(UV_VERSION)
+	$(COMPILE) --extra shadow --group dev --group train --constraints requirements/constraints.txt \
+	  --output-file requirements/train.txt
+	$(COMPILE) --extra shadow --group dev --constraints requirements/train.txt --output-file requirements/dev.txt
+	$(COMPILE) --extra server --group demo --constraints requirements/train.txt --output-file requirements/demo.txt
+	$(COMPILE) --extra server --constraints requirements/train.txt --output-file requirements/server.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,39 @@
+"""Calls an lstmserve server: a Keras LSTM behind gRPC, with the h and c that the caller carries.
+
+Needs NumPy, grpcio and protobuf. `Client` and `AsyncClient` make the calls, `State` is what a caller keeps between them,
+and `lstmserve.v1` is the generated contract for those who want the bare stubs.
+"""
+
+from lstmserve.calls import Result
+from lstmserve.client import AsyncClient, Client
+from lstmserve.errors import (
+    AccessDenied,
+    CallCancelled,
+    DeadlineExceeded,
+    InvalidRequest,
+    LimitReached,
+    LstmServeError,
+    NoSuchModel,
+    ServerFault,
+    ServerUnavailable,
+    WrongForModel,
+)
+from lstmserve.state import LayerState, State
+
+__all__ = [
+    "AccessDenied",
+    "AsyncClient",
+    "CallCancelled",
+    "Client",
+    "DeadlineExceeded",
+    "InvalidRequest",
+    "LayerState",
+    "LimitReached",
+    "LstmServeError",
+    "NoSuchModel",
+    "Result",
+    "ServerFault",
+    "ServerUnavailable",
+    "State",
+    "WrongForModel",
+]

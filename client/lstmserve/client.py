@@ -1,0 +1,179 @@
+"""The two clients, synchronous and asyncio: the same calls, sent in two ways."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from lstmserve import calls, errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from lstmserve.state import State
+    from lstmserve.v1 import lstm_pb2
+
+_Answer = TypeVar("_Answer")
+
+
+class Client:
+    """Calls an lstmserve server; thread-safe.
+
+    ```python
+    with Client("localhost:50051") as client:
+        output, state = client.step([0.1, 0.2, 0.3])
+        output, state = client.step([0.4, 0.5, 0.6], state)
+    ```
+
+    Args:
+        address: "host:port", "unix:/path", or any other name that gRPC resolves.
+        model: name of the model that calls are for; may be left out where the server has one.
+        timeout: seconds that a call may take, its retries included, unless the call says otherwise.
+        max_message_bytes: largest message to send or take; None for any size, the server's limits hold anyhow.
+
+    Every method raises a subclass of `LstmServeError` where the server, or the way to it, refuses.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        model: str = "",
+        timeout: float = calls.DEFAULT_TIMEOUT,
+        max_message_bytes: int | None = None,
+    ) -> None:
+        self._channel = grpc.insecure_channel(address, calls.channel_options(max_message_bytes))
+        self._model = model
+        self._timeout = timeout
+
+    def step(self, x: ArrayLike, state: State | None = None, *, timeout: float | None = None) -> calls.Result:
+        """Advances every row by one time-step.
+
+        Args:
+            x: (batch, features), or (features,) for one sequence.
+            state: what the call before gave back; None for new sequences.
+            timeout: seconds for this call.
+
+        Returns:
+            The output, (batch, features) or (features,) as `x`, and the next state.
+        """
+        return self._send(calls.step(x, state, self._model), timeout)
+
+    def forward(
+        self,
+        x: ArrayLike,
+        state: State | None = None,
+        *,
+        lengths: Sequence[int] | NDArray[Any] | None = None,
+        all_outputs: bool = False,
+        timeout: float | None = None,
+    ) -> calls.Result:
+        """Advances every row by a whole sequence.
+
+        Args:
+            x: (batch, time, features), or (time, features) for one sequence.
+            state: what the call before gave back; None for new sequences.
+            lengths: time-steps of each row, (batch,), where rows are shorter than `x` is long.
+            all_outputs: whether the output of every step is wanted, rather than that of each row's last.
+            timeout: seconds for this call.
+
+        Returns:
+            The output, (batch, features) or (batch, time, features), without batch if `x` has none, and the next state.
+        """
+        return self._send(calls.forward(x, state, self._model, lengths, all_outputs=all_outputs), timeout)
+
+    def model(self, *, timeout: float | None = None) -> lstm_pb2.Model:
+        """Returns the description of the model."""
+        return self._send(calls.get_model(self._model), timeout)
+
+    def models(self, *, timeout: float | None = None) -> list[lstm_pb2.Model]:
+        """Returns the descriptions of all models that the server has."""
+        return self._send(calls.list_models(), timeout)
+
+    def close(self) -> None:
+        """Closes the connection; calls under way end with `CallCancelled`."""
+        self._channel.close()
+
+    def _send(self, call: calls.Call[_Answer], timeout: float | None) -> _Answer:
+        send = self._channel.unary_unary(call.method, request_serializer=_serialize)
+        try:
+            return call.read(send(call.request, timeout=self._timeout if timeout is None else timeout))
+        except grpc.RpcError as error:
+            raise errors.from_status(error.code(), error.details()) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncClient:
+    """Calls an lstmserve server from asyncio. Arguments, methods and errors are those of `Client`."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        model: str = "",
+        timeout: float = calls.DEFAULT_TIMEOUT,
+        max_message_bytes: int | None = None,
+    ) -> None:
+        self._channel = grpc.aio.insecure_channel(address, calls.channel_options(max_message_bytes))
+        self._model = model
+        self._timeout = timeout
+
+    async def step(self, x: ArrayLike, state: State | None = None, *, timeout: float | None = None) -> calls.Result:
+        """Advances every row by one time-step: see `Client.step`."""
+        return await self._send(calls.step(x, state, self._model), timeout)
+
+    async def forward(
+        self,
+        x: ArrayLike,
+        state: State | None = None,
+        *,
+        lengths: Sequence[int] | NDArray[Any] | None = None,
+        all_outputs: bool = False,
+        timeout: float | None = None,
+    ) -> calls.Result:
+        """Advances every row by a whole sequence: see `Client.forward`."""
+        return await self._send(calls.forward(x, state, self._model, lengths, all_outputs=all_outputs), timeout)
+
+    async def model(self, *, timeout: float | None = None) -> lstm_pb2.Model:
+        """Returns the description of the model."""
+        return await self._send(calls.get_model(self._model), timeout)
+
+    async def models(self, *, timeout: float | None = None) -> list[lstm_pb2.Model]:
+        """Returns the descriptions of all models that the server has."""
+        return await self._send(calls.list_models(), timeout)
+
+    async def close(self) -> None:
+        """Closes the connection; calls under way end with `CallCancelled`."""
+        await self._channel.close()
+
+    async def _send(self, call: calls.Call[_Answer], timeout: float | None) -> _Answer:
+        send = self._channel.unary_unary(call.method, request_serializer=_serialize)
+        try:
+            return call.read(await send(call.request, timeout=self._timeout if timeout is None else timeout))
+        except grpc.aio.AioRpcError as error:
+            raise errors.from_status(error.code(), error.details()) from None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _serialize(request: Any) -> bytes:
+    data: bytes = request.SerializeToString()
+    return data

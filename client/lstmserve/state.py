@@ -1,0 +1,183 @@
+"""The state of one or more sequences: what a caller keeps between two calls."""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from lstmserve import tensors
+from lstmserve.v1 import lstm_pb2
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_FILE_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LayerState:
+    """The state of one LSTM layer: `h` and `c`, each (batch, units), and the layer's name ("" where unknown)."""
+
+    h: NDArray[Any]
+    c: NDArray[Any]
+    layer: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class State:
+    """h and c of every LSTM layer in model order, one row per sequence.
+
+    It is a plain value: keep it, copy it, save it, send it to another server. `state[3]` and `state[2:5]` are the states
+    of some of its rows, and `State.stack` puts rows together again.
+    """
+
+    layers: tuple[LayerState, ...]
+
+    model_digest: str = ""
+    """Digest of the weights that it belongs to; "" is not checked by the server."""
+
+    numerics_fingerprint: str = ""
+    """Numerics of the server that computed it; the same one elsewhere means the same bytes."""
+
+    steps: NDArray[np.int64] | None = None
+    """Number of time-steps seen, (batch,); None where unknown."""
+
+    @property
+    def batch(self) -> int:
+        """The number of rows."""
+        return len(self.layers[0].h)
+
+    @classmethod
+    def zeros(cls, model: lstm_pb2.Model, batch: int = 1) -> Self:
+        """Returns the state of `batch` new sequences of a model, as `Client.model()` describes it."""
+        dtype = np.dtype(lstm_pb2.DType.Name(model.dtype).removeprefix("D_TYPE_").lower())
+        return cls(
+            layers=tuple(
+                LayerState(np.zeros((batch, part.units), dtype), np.zeros((batch, part.units), dtype), part.layer)
+                for part in model.state_layout
+            ),
+            model_digest=model.digest,
+            steps=np.zeros(batch, np.int64),
+        )
+
+    @classmethod
+    def stack(cls, states: Sequence[State]) -> Self:
+        """Returns the rows of several states of one model as one state.
+
+        Its numerics fingerprint is that of the states where they agree, else "". Its steps are None where one of theirs is.
+
+        Raises:
+            ValueError: there is none, or they belong to different models.
+        """
+        if not states:
+            message = "no states to stack; expected at least one"
+            raise ValueError(message)
+        first = states[0]
+        for state in states[1:]:
+            if state.model_digest != first.model_digest or _layout(state) != _layout(first):
+                message = (
+                    f"states of different models cannot be stacked: digest {first.model_digest[:12]!r} with layers "
+                    f"{_layout(first)}, and {state.model_digest[:12]!r} with {_layout(state)}"
+                )
+                raise ValueError(message)
+        fingerprints = {state.numerics_fingerprint for state in states}
+        steps = [state.steps for state in states if state.steps is not None]
+        return cls(
+            layers=tuple(
+                LayerState(
+                    np.concatenate([part.h for part in parts]), np.concatenate([part.c for part in parts]), parts[0].layer
+                )
+                for parts in zip(*(state.layers for state in states), strict=True)
+            ),
+            model_digest=first.model_digest,
+            numerics_fingerprint=fingerprints.pop() if len(fingerprints) == 1 else "",
+            steps=np.concatenate(steps) if len(steps) == len(states) else None,
+        )
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | NDArray[Any]) -> Self:
+        """Returns the state of some rows: one by its number, several by a slice, a list of numbers or a mask."""
+        if isinstance(rows, (int, np.integer)):
+            number = int(rows)
+            if not -self.batch <= number < self.batch:
+                message = f"row {number} of a state of {self.batch} rows"
+                raise IndexError(message)
+            rows = slice(number, number + 1 or None)
+        return dataclasses.replace(
+            self,
+            layers=tuple(LayerState(part.h[rows], part.c[rows], part.layer) for part in self.layers),
+            steps=None if self.steps is None else self.steps[rows],
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the state to a file, in NumPy's .npz format, under exactly the name given."""
+        arrays: dict[str, NDArray[Any]] = {
+            "format": np.array(_FILE_FORMAT),
+            "model_digest": np.array(self.model_digest),
+            "numerics_fingerprint": np.array(self.numerics_fingerprint),
+            "layers": np.array([part.layer for part in self.layers]),
+        }
+        if self.steps is not None:
+            arrays["steps"] = self.steps
+        for i, part in enumerate(self.layers):
+            arrays[f"h{i}"], arrays[f"c{i}"] = part.h, part.c
+        with open(path, "wb") as file:  # noqa: PTH123 - as any path-like goes
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # the stubs take a keyword for allow_pickle
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads a state from a file that `save` wrote.
+
+        Raises:
+            ValueError: the file holds no state.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                if int(arrays["format"]) != _FILE_FORMAT:
+                    message = f"{path} is of format {int(arrays['format'])}; expected {_FILE_FORMAT}"
+                    raise ValueError(message)
+                return cls(
+                    layers=tuple(
+                        LayerState(arrays[f"h{i}"], arrays[f"c{i}"], str(name))
+                        for i, name in enumerate(arrays["layers"])
+                    ),
+                    model_digest=str(arrays["model_digest"]),
+                    numerics_fingerprint=str(arrays["numerics_fingerprint"]),
+                    steps=arrays["steps"] if "steps" in arrays else None,
+                )
+        except (KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            message = f"{path} is not a state that State.save wrote: {error}"
+            raise ValueError(message) from error
+
+    def to_message(self) -> lstm_pb2.State:
+        """Returns the state as the message that requests carry."""
+        return lstm_pb2.State(
+            layers=[
+                lstm_pb2.LayerState(h=tensors.encode(part.h), c=tensors.encode(part.c), layer=part.layer)
+                for part in self.layers
+            ],
+            model_digest=self.model_digest,
+            numerics_fingerprint=self.numerics_fingerprint,
+            steps=None if self.steps is None else self.steps.tolist(),
+        )
+
+    @classmethod
+    def from_message(cls, message: lstm_pb2.State) -> Self:
+        """Returns the state that a response carries."""
+        return cls(
+            layers=tuple(
+                LayerState(tensors.decode(part.h), tensors.decode(part.c), part.layer) for part in message.layers
+            ),
+            model_digest=message.model_digest,
+            numerics_fingerprint=message.numerics_fingerprint,
+            steps=np.array(message.steps, np.int64) if message.steps else None,
+        )
+
+
+def _layout(state: State) -> list[tuple[str, int]]:
+    return [(part.layer, part.h.shape[-1]) for part in state.layers]

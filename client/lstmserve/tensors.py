@@ -1,0 +1,161 @@
+"""NumPy arrays to `Tensor` messages and back.
+
+A message comes from a stranger. Every number in it is checked before anything depends on it, in the order in which it
+is used: type, shape, element count, byte count.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from lstmserve.v1 import lstm_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+
+MAX_RANK: Final = 8
+"""A tensor has at most this many dimensions; no request needs more than three."""
+
+_BFLOAT16: Final = "bfloat16"  # NumPy has no such type; ml_dtypes adds one of this name
+
+_WIRE: Final[dict[lstm_pb2.DType, np.dtype[Any]]] = {
+    lstm_pb2.D_TYPE_FLOAT16: np.dtype("<f2"),
+    lstm_pb2.D_TYPE_BFLOAT16: np.dtype("<u2"),
+    lstm_pb2.D_TYPE_FLOAT32: np.dtype("<f4"),
+    lstm_pb2.D_TYPE_FLOAT64: np.dtype("<f8"),
+    lstm_pb2.D_TYPE_INT32: np.dtype("<i4"),
+    lstm_pb2.D_TYPE_INT64: np.dtype("<i8"),
+}
+_ENUM: Final = {
+    "float16": lstm_pb2.D_TYPE_FLOAT16,
+    _BFLOAT16: lstm_pb2.D_TYPE_BFLOAT16,
+    "float32": lstm_pb2.D_TYPE_FLOAT32,
+    "float64": lstm_pb2.D_TYPE_FLOAT64,
+    "int32": lstm_pb2.D_TYPE_INT32,
+    "int64": lstm_pb2.D_TYPE_INT64,
+}
+
+
+class TensorError(ValueError):
+    """Says which part of a tensor is wrong: `part` is "dtype", "shape", "data", "values" or "" for the whole."""
+
+    def __init__(self, part: str, text: str) -> None:
+        super().__init__(text)
+        self.part = part
+        self.text = text
+
+
+def encode(array: ArrayLike, *, as_values: bool = False) -> lstm_pb2.Tensor:
+    """Returns `array` as a message, in the array's own type.
+
+    With `as_values` the elements are plain numbers, else little-endian bytes.
+
+    Raises:
+        TypeError: the type of the array has no place in a `Tensor` (complex, text, ...).
+    """
+    array = np.asarray(array)
+    dtype = _ENUM.get(array.dtype.name)
+    if dtype is None:
+        message = f"an array of {array.dtype.name} cannot be sent; expected one of {', '.join(_ENUM)}"
+        raise TypeError(message)
+    if as_values:
+        return lstm_pb2.Tensor(dtype=dtype, shape=array.shape, values=array.ravel().tolist())
+    if array.dtype.name == _BFLOAT16:
+        array = array.view(np.uint16)
+    little_endian = np.asarray(array, dtype=_WIRE[dtype])
+    return lstm_pb2.Tensor(dtype=dtype, shape=array.shape, data=little_endian.tobytes())
+
+
+def decode(tensor: lstm_pb2.Tensor, *, default: DTypeLike | None = None) -> NDArray[Any]:
+    """Returns the array that `tensor` holds, read-only and without a copy where it came as `data`.
+
+    `default` is the type of `values` that come without one. bfloat16 becomes float32, which holds every value of it.
+
+    Raises:
+        TensorError: the message is not well formed.
+    """
+    shape = _checked_shape(tensor.shape)
+    count = math.prod(shape)  # Python integers: no product overflows
+    if tensor.data and tensor.values:
+        raise TensorError("", "both data and values are set; expected one of them")
+    if tensor.data:
+        return _from_data(tensor, shape, count)
+    if not tensor.values and count:
+        raise TensorError("", f"neither data nor values is set; expected {count} elements for the shape {_show(shape)}")
+    return _from_values(tensor, shape, count, default)
+
+
+def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    if len(shape) > MAX_RANK:
+        raise TensorError("shape", f"{len(shape)} dimensions came; expected at most {MAX_RANK}")
+    for length in shape:
+        if length < 0:
+            raise TensorError("shape", f"{_show(shape)} has a negative dimension")
+    return tuple(shape)
+
+
+def _from_data(tensor: lstm_pb2.Tensor, shape: tuple[int, ...], count: int) -> NDArray[Any]:
+    wire = _WIRE.get(tensor.dtype)
+    if wire is None:
+        names = ", ".join(lstm_pb2.DType.Name(dtype) for dtype in _WIRE)
+        raise TensorError("dtype", f"{_dtype_name(tensor.dtype)} came with data; expected one of {names}")
+    expected = count * wire.itemsize
+    if len(tensor.data) != expected:
+        raise TensorError(
+            "data",
+            f"{len(tensor.data)} bytes came; expected {expected}: "
+            f"{count} elements for the shape {_show(shape)}, {wire.itemsize} bytes each",
+        )
+    array = np.frombuffer(tensor.data, wire).reshape(shape)
+    return _widen_bfloat16(array) if tensor.dtype == lstm_pb2.D_TYPE_BFLOAT16 else array
+
+
+def _from_values(
+    tensor: lstm_pb2.Tensor, shape: tuple[int, ...], count: int, default: DTypeLike | None
+) -> NDArray[Any]:
+    if len(tensor.values) != count:
+        raise TensorError("values", f"{len(tensor.values)} came; expected {count} for the shape {_show(shape)}")
+    values = np.array(tensor.values, np.float64).reshape(shape)
+    if tensor.dtype == lstm_pb2.D_TYPE_UNSPECIFIED:
+        return _rounded(values, np.dtype(default)) if default is not None else values
+    if tensor.dtype not in _WIRE:
+        raise TensorError("dtype", f"{_dtype_name(tensor.dtype)} came; expected one of the names of DType")
+    if tensor.dtype == lstm_pb2.D_TYPE_BFLOAT16:
+        return _round_to_bfloat16(_rounded(values, np.dtype(np.float32)))
+    return _rounded(values, _WIRE[tensor.dtype])
+
+
+def _rounded(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Returns `values` in `dtype`, or says which of them does not fit."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = values.astype(dtype)
+        fits = np.isfinite(array) | ~np.isfinite(values) if dtype.kind == "f" else array == values
+    if not fits.all():
+        index = tuple(int(i) for i in np.argwhere(~fits)[0])
+        raise TensorError("values", f"{float(values[index])!r} at {_show(index)} does not fit {dtype.name}")
+    return array
+
+
+def _widen_bfloat16(upper_halves: NDArray[np.uint16]) -> NDArray[np.float32]:
+    return (upper_halves.astype(np.uint32) << 16).view(np.float32)
+
+
+def _round_to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rounds to the nearest bfloat16, ties to even; a NaN or an infinity stays what it is."""
+    bits = values.view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    return np.where(np.isfinite(values), rounded.view(np.float32), values)
+
+
+def _dtype_name(dtype: int) -> str:
+    return lstm_pb2.DType.Name(dtype) if dtype in lstm_pb2.DType.values() else f"number {dtype}"
+
+
+def _show(shape: Sequence[int]) -> str:
+    return f"({', '.join(map(str, shape))})"

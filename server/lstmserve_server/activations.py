@@ -1,0 +1,245 @@
+"""Keras' activation functions by name, in the definition of the Keras that wrote the model.
+
+Each works in place on an array of any shape; only softmax and its kin look at more than one element, along the last axis.
+Definitions: keras/src/activations/activations.py (3.x) and keras/activations.py (2.x).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from scipy import special
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+class Era(enum.Enum):
+    """The generation of Keras that wrote a model; a few names mean something else in each."""
+
+    KERAS_2 = 2
+    """Keras 1.x and 2.x, tf.keras up to 2.15, tf_keras."""
+
+    KERAS_3 = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """An activation function, ready to be applied."""
+
+    name: str
+    """Names the definition, not only what the file calls it: two activations are equal if their names are."""
+
+    apply: Callable[[Array], None]
+    """Replaces the elements of an array by their images."""
+
+    bound: float = math.inf
+    """No image is larger than this in magnitude."""
+
+    along_axis: bool = False
+    """Whether an image depends on the whole last axis, not on one element alone."""
+
+
+def find(name: str, era: Era) -> Activation | None:
+    """Returns the activation that `name` meant to the Keras of an era, or None where it knew none of this name."""
+    if era is Era.KERAS_2:
+        return _KERAS_2.get(name)
+    return _KERAS_3.get(name)
+
+
+def names(era: Era) -> list[str]:
+    """Returns the names that `find` knows."""
+    return sorted(_KERAS_2 if era is Era.KERAS_2 else _KERAS_3)
+
+
+def _linear(x: Array) -> None:
+    pass
+
+
+def _sigmoid(x: Array) -> None:
+    # Not 0.5 * tanh(x / 2) + 0.5, which is faster and is zero where the sigmoid is 1e-8.
+    special.expit(x, out=x)
+
+
+def _tanh(x: Array) -> None:
+    np.tanh(x, out=x)
+
+
+def _relu(x: Array) -> None:
+    np.maximum(x, 0, out=x)
+
+
+def _relu6(x: Array) -> None:
+    np.clip(x, 0, 6, out=x)
+
+
+def _leaky_relu(x: Array) -> None:
+    np.multiply(x, 0.2, out=x, where=x < 0)
+
+
+def _elu(x: Array) -> None:
+    np.expm1(x, out=x, where=x < 0)
+
+
+def _selu(x: Array) -> None:
+    scale, alpha = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
+    _elu(x)
+    np.multiply(x, alpha, out=x, where=x < 0)
+    np.multiply(x, scale, out=x)
+
+
+def _exponential(x: Array) -> None:
+    np.exp(x, out=x)
+
+
+def _softplus(x: Array) -> None:
+    np.logaddexp(x, 0, out=x)
+
+
+def _softsign(x: Array) -> None:
+    np.divide(x, np.abs(x) + 1, out=x)
+
+
+def _silu(x: Array) -> None:
+    np.multiply(x, special.expit(x), out=x)
+
+
+def _gelu(x: Array) -> None:
+    # The exact one: Keras approximates by tanh only where an argument says so, which no name can.
+    half_of_one_plus_erf = special.erf(x * math.sqrt(0.5))
+    half_of_one_plus_erf += 1
+    half_of_one_plus_erf *= 0.5
+    np.multiply(x, half_of_one_plus_erf, out=x)
+
+
+def _mish(x: Array) -> None:
+    softplus = x.copy()
+    _softplus(softplus)
+    np.multiply(x, np.tanh(softplus), out=x)
+
+
+def _hard_sigmoid_fifth(x: Array) -> None:
+    np.multiply(x, 0.2, out=x)
+    np.add(x, 0.5, out=x)
+    np.clip(x, 0, 1, out=x)
+
+
+def _hard_sigmoid_sixth(x: Array) -> None:
+    # relu6(x + 3) / 6 rather than x / 6 + 0.5: the two round differently, and Keras 3 computes this one.
+    np.add(x, 3, out=x)
+    np.clip(x, 0, 6, out=x)
+    np.divide(x, 6, out=x)
+
+
+def _hard_silu(x: Array) -> None:
+    gate = x.copy()
+    _hard_sigmoid_sixth(gate)
+    np.multiply(x, gate, out=x)
+
+
+def _hard_tanh(x: Array) -> None:
+    np.clip(x, -1, 1, out=x)
+
+
+def _hard_shrink(x: Array) -> None:
+    x[np.abs(x) <= 0.5] = 0  # noqa: PLR2004 - Keras' default threshold
+
+
+def _soft_shrink(x: Array) -> None:
+    np.subtract(x, np.clip(x, -0.5, 0.5), out=x)
+
+
+def _tanh_shrink(x: Array) -> None:
+    np.subtract(x, np.tanh(x), out=x)
+
+
+def _squareplus(x: Array) -> None:
+    root = np.square(x)
+    root += 4
+    np.sqrt(root, out=root)
+    np.add(x, root, out=x)
+    np.multiply(x, 0.5, out=x)
+
+
+def _sparse_plus(x: Array) -> None:
+    np.copyto(x, np.where(x < 1, np.square(np.maximum(x, -1) + 1) * 0.25, x))
+
+
+def _sparse_sigmoid(x: Array) -> None:
+    np.clip(x, -1, 1, out=x)
+    np.add(x, 1, out=x)
+    np.multiply(x, 0.5, out=x)
+
+
+def _log_sigmoid(x: Array) -> None:
+    special.log_expit(x, out=x)
+
+
+def _softmax(x: Array) -> None:
+    np.subtract(x, x.max(axis=-1, keepdims=True), out=x)
+    np.exp(x, out=x)
+    np.divide(x, x.sum(axis=-1, keepdims=True), out=x)
+
+
+def _log_softmax(x: Array) -> None:
+    np.subtract(x, x.max(axis=-1, keepdims=True), out=x)
+    np.subtract(x, np.log(np.exp(x).sum(axis=-1, keepdims=True)), out=x)
+
+
+def _sparsemax(x: Array) -> None:
+    """Projects onto the simplex (Martins and Astudillo 2016, algorithm 1)."""
+    falling = -np.sort(-x, axis=-1)
+    sums = np.cumsum(falling, axis=-1)
+    count = np.arange(1, x.shape[-1] + 1, dtype=x.dtype)
+    support = (1 + count * falling > sums).sum(axis=-1, keepdims=True)
+    threshold = (np.take_along_axis(sums, support - 1, axis=-1) - 1) / support.astype(x.dtype)
+    np.maximum(x - threshold, 0, out=x)
+
+
+_COMMON: Final = {
+    "elu": Activation("elu", _elu),
+    "exponential": Activation("exponential", _exponential),
+    "gelu": Activation("gelu", _gelu),
+    "linear": Activation("linear", _linear),
+    "mish": Activation("mish", _mish),
+    "relu": Activation("relu", _relu),
+    "selu": Activation("selu", _selu),
+    "sigmoid": Activation("sigmoid", _sigmoid, bound=1),
+    "softmax": Activation("softmax", _softmax, bound=1, along_axis=True),
+    "softplus": Activation("softplus", _softplus),
+    "softsign": Activation("softsign", _softsign, bound=1),
+    "swish": Activation("silu", _silu),
+    "tanh": Activation("tanh", _tanh, bound=1),
+}
+
+_KERAS_2: Final = _COMMON | {
+    "hard_sigmoid": Activation("hard_sigmoid(x/5+1/2)", _hard_sigmoid_fifth, bound=1),
+}
+
+_KERAS_3: Final = _COMMON | {
+    "celu": Activation("elu", _elu),
+    "hard_shrink": Activation("hard_shrink", _hard_shrink),
+    "hard_sigmoid": Activation("hard_sigmoid(x/6+1/2)", _hard_sigmoid_sixth, bound=1),
+    "hard_silu": Activation("hard_silu", _hard_silu),
+    "hard_swish": Activation("hard_silu", _hard_silu),
+    "hard_tanh": Activation("hard_tanh", _hard_tanh, bound=1),
+    "leaky_relu": Activation("leaky_relu(0.2)", _leaky_relu),
+    "log_sigmoid": Activation("log_sigmoid", _log_sigmoid),
+    "log_softmax": Activation("log_softmax", _log_softmax, along_axis=True),
+    "relu6": Activation("relu6", _relu6, bound=6),
+    "silu": Activation("silu", _silu),
+    "soft_shrink": Activation("soft_shrink", _soft_shrink),
+    "sparse_plus": Activation("sparse_plus", _sparse_plus),
+    "sparse_sigmoid": Activation("sparse_sigmoid", _sparse_sigmoid, bound=1),
+    "sparsemax": Activation("sparsemax", _sparsemax, bound=1, along_axis=True),
+    "squareplus": Activation("squareplus", _squareplus),
+    "tanh_shrink": Activation("tanh_shrink", _tanh_shrink),
+}

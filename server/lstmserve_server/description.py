@@ -1,0 +1,120 @@
+"""The one checked description of a model: what every format of file ends in, and what layers are made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lstmserve_server.activations import Activation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+    Option = int | float | bool | Activation
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDescription:
+    """One layer, valid by construction: its weights have the shapes that its options ask for."""
+
+    name: str
+
+    kind: str
+    """Class of the layer in Keras."""
+
+    options: Mapping[str, Option]
+    """The options that the answer depends on, under their Keras names."""
+
+    weights: Mapping[str, Array]
+    """The weights under their Keras names, in the order of Keras; read-only."""
+
+    features: int
+    """Length of the last axis of the output."""
+
+    @property
+    def parameter_count(self) -> int:
+        """The number of weights."""
+        return sum(weight.size for weight in self.weights.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model comes from."""
+
+    file: str
+    """Name of the file, without its folder."""
+
+    format: str
+
+    keras_version: str
+    """Version of the Keras that wrote it; "unknown" where it does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """A chain of layers."""
+
+    source: Source
+
+    layers: tuple[LayerDescription, ...]
+
+    dtype: np.dtype[Any]
+
+    features: int
+    """Length of the last axis of the input."""
+
+    time: int | None
+    """Number of time-steps that the file declares; None for any."""
+
+    returns_sequences: bool
+    """Whether the Keras model answers every time-step, rather than the last."""
+
+    @property
+    def parameter_count(self) -> int:
+        """The number of weights."""
+        return sum(layer.parameter_count for layer in self.layers)
+
+    @property
+    def weight_bytes(self) -> int:
+        """The size of the weights in bytes."""
+        return self.parameter_count * self.dtype.itemsize
+
+    def digest(self) -> str:
+        """Returns the SHA-256 of all that decides the answers, in hexadecimal.
+
+        It covers kind, name, options and weights of every layer that does or remembers something, and neither the file
+        nor its format: what one Keras saved as `.keras` and as `.h5` has one digest.
+        """
+        deciding = [layer for layer in self.layers if layer.options or layer.weights]
+        form = {
+            "dtype": self.dtype.name,
+            "layers": [
+                {
+                    "kind": layer.kind,
+                    "name": layer.name,
+                    "options": {name: show_option(value) for name, value in layer.options.items()},
+                    "weights": {name: weight.shape for name, weight in layer.weights.items()},
+                }
+                for layer in deciding
+            ],
+        }
+        digest = hashlib.sha256(json.dumps(form, sort_keys=True, separators=(",", ":")).encode())
+        for layer in deciding:
+            for name in sorted(layer.weights):
+                weight = layer.weights[name]
+                digest.update(np.ascontiguousarray(weight, weight.dtype.newbyteorder("<")).data)
+        return digest.hexdigest()
+
+
+def show_option(value: Option) -> str:
+    """Returns an option as text."""
+    if isinstance(value, Activation):
+        return value.name
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,90 @@
+"""What can be wrong, in words that know no transport; `status` maps the errors of requests to gRPC.
+
+- `ModelRefused`: a file cannot be served as Keras would compute it.
+- `StartFailed`: the server could not start.
+- `RequestError`
+    - `InvalidRequest`: the request is wrong by itself.
+    - `WrongForModel`: the request is right in itself, but not for this model.
+    - `NoSuchModel`: no model of that name is served.
+    - `LimitExceeded`: the request needs more than the server gives; waiting does not help.
+    - `Busy`: the server is full; waiting helps.
+    - `NotServing`: the server is starting or draining.
+    - `TooLate`: the deadline of the call has passed.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ModelRefused(Exception):
+    """A model file cannot be served as Keras would compute it.
+
+    The text says what was found and where, and what can be done about it.
+    """
+
+
+class StartFailed(Exception):
+    """The server could not start; the text is one sentence for the operator."""
+
+
+class RequestError(Exception):
+    """A request cannot be answered.
+
+    Attributes:
+        field: the field of the request that is wrong, such as "state.layers[0].h"; "" where it is none in particular.
+        text: what came and what was expected.
+        reason: the class of the error for programs, in UPPER_SNAKE_CASE.
+    """
+
+    reason: ClassVar[str]
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(f"{field}: {text}" if field else text)
+        self.field = field
+        self.text = text
+
+
+class InvalidRequest(RequestError):
+    """The request is wrong by itself."""
+
+    reason = "INVALID_REQUEST"
+
+
+class WrongForModel(RequestError):
+    """The request is right in itself, but not for this model."""
+
+    reason = "WRONG_FOR_MODEL"
+
+
+class NoSuchModel(RequestError):
+    """No model of that name is served."""
+
+    reason = "NO_SUCH_MODEL"
+
+
+class LimitExceeded(RequestError):
+    """The request needs more than the server gives; the text names the limit and the setting."""
+
+    reason = "LIMIT_EXCEEDED"
+
+
+class Busy(RequestError):
+    """The server has as many calls as it takes; the same request may be answered a little later."""
+
+    reason = "BUSY"
+
+    retry_after: ClassVar[float] = 0.1
+    """Seconds after which it is worth asking again."""
+
+
+class NotServing(RequestError):
+    """The server is starting or draining; another one may answer."""
+
+    reason = "NOT_SERVING"
+
+
+class TooLate(RequestError):
+    """The deadline of the call has passed, or the caller has gone."""
+
+    reason = "TOO_LATE"

@@ -39,6 +39,11 @@ class LayerDescription:
     """Length of the last axis of the output."""
 
     @property
+    def shown_options(self) -> dict[str, str]:
+        """The options, each as text."""
+        return {name: _show(value) for name, value in self.options.items()}
+
+    @property
     def parameter_count(self) -> int:
         """The number of weights."""
         return sum(weight.size for weight in self.weights.values())
@@ -99,7 +104,7 @@ class ModelDescription:
                 {
                     "kind": layer.kind,
                     "name": layer.name,
-                    "options": {name: show_option(value) for name, value in layer.options.items()},
+                    "options": layer.shown_options,
                     "weights": {name: weight.shape for name, weight in layer.weights.items()},
                 }
                 for layer in deciding
@@ -113,8 +118,7 @@ class ModelDescription:
         return digest.hexdigest()
 
 
-def show_option(value: Option) -> str:
-    """Returns an option as text."""
+def _show(value: Option) -> str:
     if isinstance(value, Activation):
         return value.name
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -27,6 +27,8 @@ class ModelRefused(Exception):
 class StartFailed(Exception):
     """The server could not start; the text is one sentence for the operator."""
 
+    exit_code: ClassVar[int] = 3
+
 
 class RequestError(Exception):
     """A request cannot be answered.

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 ModelState = tuple["LSTMState", ...]
 """The state of each LSTM layer, in the order of the model."""
 
-_CHUNK_BYTES = 1 << 20  # the largest buffer of a chunk; it stays in the second-level cache, and is far above NumPy's cost per call
+# A chunk of a sequence: its largest buffer stays in the second-level cache, and between two a call can be stopped.
+_CHUNK_BYTES = 1 << 20
+_CHUNK_STEPS = 256
+
+_CALL_COST = 50_000  # multiplications in the time that NumPy's calls of one step take apart from the arithmetic
 
 
 class Answer(NamedTuple):
@@ -73,6 +77,15 @@ class RecurrentModel:
     def causal(self) -> bool:
         """Whether an output depends on no later input, so that a sequence may be cut anywhere."""
         return not self.step_obstacle
+
+    @property
+    def bytes_per_step(self) -> int:
+        """What a row's time-step takes in memory where a sequence is computed whole: input, gates and output of a layer."""
+        return (self.features + 2 * self._width) * self.dtype.itemsize
+
+    def cost(self, rows: int, steps: int) -> int:
+        """Returns what a call costs, in multiplications; NumPy's own cost per step counts as some of them."""
+        return steps * (rows * self.description.parameter_count + _CALL_COST * len(self.lstms))
 
     def zero_state(self, batch: int) -> ModelState:
         """Returns the state of `batch` new sequences."""
@@ -186,7 +199,7 @@ class RecurrentModel:
         return x
 
     def _chunk(self, batch: int) -> int:
-        return max(1, _CHUNK_BYTES // (batch * self._width * self.dtype.itemsize))
+        return max(1, min(_CHUNK_STEPS, _CHUNK_BYTES // (batch * self._width * self.dtype.itemsize)))
 
     def _finite(self, answer: Answer) -> Answer:
         """Returns the answer, unless it left the range of the numbers: then the next step would make NaN of it."""

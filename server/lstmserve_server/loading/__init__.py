@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from lstmserve_server.errors import ModelRefused
-from lstmserve_server.loading import hdf5, keras_hdf5, keras_zip
+from lstmserve_server.loading import build, hdf5, keras_hdf5, keras_zip
+from lstmserve_server.loading.layer_rules import RULES
 from lstmserve_server.loading.limits import Limits
 
 if TYPE_CHECKING:
-    from lstmserve_server.description import ModelDescription
+    from contextlib import AbstractContextManager
 
-__all__ = ["Limits", "load"]
+    from lstmserve_server.description import ModelDescription
+    from lstmserve_server.loading.build import KerasFile
+    from lstmserve_server.loading.keras_config import LayerConfig
+
+__all__ = ["Limits", "load", "survey"]
 
 _LFS_POINTER = b"version https://git-lfs"
 _USER_BLOCKS = (0, 512, 1024, 2048)  # HDF5 may begin behind a block of the user's own, of 512 bytes or a power of two more
@@ -35,10 +40,22 @@ def load(path: str | os.PathLike[str], *, layer: str | None = None, limits: Limi
     limits = limits or Limits()
     try:
         with _open(path, limits) as file:
-            return _format_of(file).load(file, Path(path).name, limits, layer)
+            with _format_of(file).read(file, Path(path).name, limits) as keras_file:
+                return build.describe(keras_file, limits, layer)
     except ModelRefused as refusal:
         message = f"{os.fspath(path)}: {refusal}"
         raise ModelRefused(message) from refusal.__cause__
+
+
+def survey(path: str | os.PathLike[str], *, limits: Limits | None = None) -> list[tuple[LayerConfig, bool]]:
+    """Returns the layers that a file configures, and of each whether its kind is served; for files that are refused.
+
+    Raises:
+        ModelRefused: not even so much can be read.
+    """
+    limits = limits or Limits()
+    with _open(path, limits) as file, _format_of(file).read(file, Path(path).name, limits) as keras_file:
+        return [(layer, layer.kind in RULES) for layer in keras_file.config.layers]
 
 
 def _open(path: str | os.PathLike[str], limits: Limits) -> BinaryIO:
@@ -65,7 +82,7 @@ def _open(path: str | os.PathLike[str], limits: Limits) -> BinaryIO:
 class _Format(Protocol):
     """A module that reads one format."""
 
-    def load(self, file: BinaryIO, name: str, limits: Limits, only_layer: str | None) -> ModelDescription: ...
+    def read(self, file: BinaryIO, name: str, limits: Limits) -> AbstractContextManager[KerasFile]: ...
 
 
 def _format_of(file: BinaryIO) -> _Format:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -37,14 +38,22 @@ class Weights(Protocol):
         ...
 
 
-def describe(
-    config: ModelConfig, weights: Weights, source: Source, limits: Limits, only_layer: str | None
-) -> ModelDescription:
+@dataclass(frozen=True, slots=True)
+class KerasFile:
+    """An open file of any format: what it configures, and where its weights are."""
+
+    config: ModelConfig
+    weights: Weights
+    source: Source
+
+
+def describe(file: KerasFile, limits: Limits, only_layer: str | None) -> ModelDescription:
     """Returns the description of a whole model, or of one LSTM layer of it.
 
     Raises:
         ModelRefused: something in it cannot be served as Keras would compute it.
     """
+    config, weights, source = file.config, file.weights, file.source
     era = keras_config.era_of(source.keras_version)
     chain = _whole(config) if only_layer is None else (_one(config, only_layer),)
     dtype = _common_dtype(chain)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from lstmserve_server.description import ModelDescription, Source
+from lstmserve_server.description import Source
 from lstmserve_server.errors import ModelRefused
-from lstmserve_server.loading import build, config_text, keras_config
+from lstmserve_server.loading import config_text, keras_config
+from lstmserve_server.loading.build import KerasFile
 from lstmserve_server.loading.hdf5 import Group
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -20,11 +22,12 @@ if TYPE_CHECKING:
     from lstmserve_server.loading.limits import Limits
 
 
-def load(file: BinaryIO, name: str, limits: Limits, only_layer: str | None) -> ModelDescription:
-    """Returns the description of the model in an HDF5 file.
+@contextlib.contextmanager
+def read(file: BinaryIO, name: str, limits: Limits) -> Iterator[KerasFile]:
+    """Opens the model in an HDF5 file.
 
     Raises:
-        ModelRefused: it is no whole model, or cannot be served as Keras would compute it.
+        ModelRefused: it is no whole model of Keras 2 or 3.
     """
     with Group.open(file, limits) as root:
         text = root.text("model_config")
@@ -38,8 +41,7 @@ def load(file: BinaryIO, name: str, limits: Limits, only_layer: str | None) -> M
             message = f"the file was written by Keras {version}; those of Keras 2 and 3 are served. Save it anew with one of them"
             raise ModelRefused(message)
         config = keras_config.parse(config_text.parse(text, "the attribute model_config", limits), limits)
-        weights = _LayerGroups(root.group("model_weights"))
-        return build.describe(config, weights, Source(name, "keras-hdf5", version), limits, only_layer)
+        yield KerasFile(config, _LayerGroups(root.group("model_weights")), Source(name, "keras-hdf5", version))
 
 
 class _LayerGroups:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import zipfile
 import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from lstmserve_server.description import ModelDescription, Source
+from lstmserve_server.description import Source
 from lstmserve_server.errors import ModelRefused
-from lstmserve_server.loading import build, config_text, keras_config
+from lstmserve_server.loading import config_text, keras_config
+from lstmserve_server.loading.build import KerasFile
 from lstmserve_server.loading.hdf5 import Group
 from lstmserve_server.loading.layer_rules import RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -30,23 +32,23 @@ _ENCRYPTED: Final = 0x1
 _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 
 
-def load(file: BinaryIO, name: str, limits: Limits, only_layer: str | None) -> ModelDescription:
-    """Returns the description of the model in a `.keras` archive.
+@contextlib.contextmanager
+def read(file: BinaryIO, name: str, limits: Limits) -> Iterator[KerasFile]:
+    """Opens the model in a `.keras` archive.
 
     Raises:
-        ModelRefused: it is no such archive, or the model cannot be served as Keras would compute it.
+        ModelRefused: it is no such archive.
     """
-    members = _Archive(file, limits)
-    metadata = config_text.parse(members.read(_METADATA, limits.config_bytes), _METADATA, limits)
+    archive = _Archive(file, limits)
+    metadata = config_text.parse(archive.read(_METADATA, limits.config_bytes), _METADATA, limits)
     version = metadata.get("keras_version")
     if not isinstance(version, str) or not re.match(r"[23]\.", version):
         message = f"{_METADATA} says that Keras {version} wrote the file; those of Keras 2 and 3 are served"
         raise ModelRefused(message)
-    text = members.read(_CONFIG, limits.config_bytes)
+    text = archive.read(_CONFIG, limits.config_bytes)
     config = keras_config.parse(config_text.parse(text, _CONFIG, limits), limits)
-    with Group.open(io.BytesIO(members.read(_WEIGHTS, limits.file_bytes)), limits) as root:
-        weights = _NumberedGroups(root, config)
-        return build.describe(config, weights, Source(name, "keras-zip", version), limits, only_layer)
+    with Group.open(io.BytesIO(archive.read(_WEIGHTS, limits.file_bytes)), limits) as root:
+        yield KerasFile(config, _NumberedGroups(root, config), Source(name, "keras-zip", version))
 
 
 class _Archive:

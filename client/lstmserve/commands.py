@@ -1,0 +1,126 @@
+"""The commands of `lstmserve-client`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import numpy as np
+from google.protobuf import json_format
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lstmserve import calls, files
+from lstmserve.client import Client
+from lstmserve.errors import LstmServeError
+from lstmserve.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+_CHUNK: Final = 512  # time-steps per call of `forward`: any chunking gives the same answers, and this one shows progress
+
+
+class _Group(click.Group):
+    """Ends a command that failed with one sentence: exit code 1."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (LstmServeError, ValueError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group)
+@click.option(
+    "--address", default="localhost:50051", envvar="LSTMSERVE_ADDRESS", show_envvar=True, show_default=True, help="The server."
+)
+@click.option("--name", default="", envvar="LSTMSERVE_MODEL", show_envvar=True, help="The model; not needed where there is one.")
+@click.option(
+    "--timeout", default=calls.DEFAULT_TIMEOUT, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds per call."
+)
+@click.version_option(package_name="lstmserve")
+@click.pass_context
+def lstmserve_client(context: click.Context, address: str, name: str, timeout: float) -> None:
+    """Calls an lstmserve server.
+
+    INPUT is a file of numbers, CSV or .npy, or - for standard input. Lines of CSV are time-steps (forward) or sequences
+    (step), columns are features.
+
+    Exit codes: 0 done, 1 the call failed, 2 bad arguments.
+    """
+    context.obj = context.with_resource(Client(address, model=name, timeout=timeout))
+
+
+def _in_and_out(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command INPUT, --output, --state and --save-state."""
+    for decorate in (
+        click.option("--save-state", type=click.Path(dir_okay=False), help="Write the state afterwards to this file."),
+        click.option("--state", type=click.Path(exists=True, dir_okay=False), help="Go on from the state in this file."),
+        click.option("--output", default=files.PIPE, help="Write the output there: .npy, or CSV. Default: standard output."),
+        click.argument("input", type=click.Path(exists=True, dir_okay=False, allow_dash=True), default=files.PIPE),
+    ):
+        command = decorate(command)
+    return command
+
+
+@lstmserve_client.command()
+@_in_and_out
+@click.pass_obj
+def step(client: Client, input: str, output: str, state: str | None, save_state: str | None) -> None:  # noqa: A002
+    """Advance by one time-step: every line of INPUT is a sequence of its own."""
+    answer, after = client.step(files.read_array(input), _load(state))
+    _write(answer, after, output, save_state)
+
+
+@lstmserve_client.command()
+@click.option("--all-outputs", is_flag=True, help="The output of every step, rather than that of the last.")
+@_in_and_out
+@click.pass_obj
+def forward(
+    client: Client, input: str, output: str, state: str | None, save_state: str | None, all_outputs: bool  # noqa: A002, FBT001
+) -> None:
+    """Advance by a sequence: the lines of INPUT are the time-steps of one; .npy may hold (batch, time, features)."""
+    x = files.read_array(input)
+    answers, after = [], _load(state)
+    for part in _chunks(x):
+        answer, after = client.forward(part, after, all_outputs=all_outputs)
+        answers.append(answer)
+    _write(np.concatenate(answers, axis=-2) if all_outputs else answers[-1], after, output, save_state)
+
+
+@lstmserve_client.command()
+@click.option("--all", "every", is_flag=True, help="All models of the server.")
+@click.pass_obj
+def model(client: Client, every: bool) -> None:  # noqa: FBT001 - click's way
+    """Describe the model, as JSON."""
+    for description in client.models() if every else [client.model()]:
+        click.echo(json_format.MessageToJson(description, preserving_proto_field_name=True))
+
+
+def _chunks(x: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Cuts (..., time, features) along time, and shows a progress bar on a terminal if it takes long."""
+    steps = x.shape[-2] if x.ndim > 1 else 0
+    if steps <= _CHUNK:
+        yield x
+        return
+    columns = (TextColumn("time-steps"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
+        task = progress.add_task("", total=steps)
+        for start in range(0, steps, _CHUNK):
+            part = x[..., start : start + _CHUNK, :]
+            yield part
+            progress.advance(task, part.shape[-2])
+
+
+def _load(path: str | None) -> State | None:
+    return None if path is None else State.load(path)
+
+
+def _write(answer: NDArray[Any], state: State | None, output: str, save_state: str | None) -> None:
+    files.write_array(output, answer)
+    if save_state is not None and state is not None:
+        state.save(save_state)

@@ -1,0 +1,127 @@
+"""Every setting once: its flag, environment variable, key in the file, default, unit and help come from one field.
+
+A setting is taken from the first place that has it: the flag, the variable `LSTMSERVE_...`, the file given by `--config`
+(TOML), the default.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import MISSING, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PREFIX: Final = "LSTMSERVE_"
+
+_Command = TypeVar("_Command", bound="Callable[..., Any]")
+
+
+def _setting(default: Any, kind: Any, text: str) -> Any:
+    """Returns a field with a default, the click type of its values, and its help."""
+    return field(default=default, metadata={"kind": kind, "help": text})
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """The settings of `lstmserve serve`."""
+
+    models: tuple[str, ...]
+    """The models to serve, each FILE or NAME=FILE."""
+
+    listen: tuple[str, ...] = _setting(
+        ("127.0.0.1:50051",), str, "Address to listen on: HOST:PORT, [IPV6]:PORT or unix:PATH. May be given several times."
+    )
+    layer: str | None = _setting(None, str, "Serve this one LSTM layer of the model instead of the whole.")
+    numerics: str = _setting(
+        "exact",
+        click.Choice(["exact", "fast"]),
+        "How to compute. exact: a row's answer has the same bytes whatever rows it is computed with. fast: quicker for "
+        "many rows, and the answer moves by rounding errors with them.",
+    )
+    reflection: bool = _setting(True, bool, "Let clients ask for the contract (gRPC server reflection).")  # noqa: FBT003
+
+    max_message_bytes: int = _setting(16 << 20, click.IntRange(1 << 12, (1 << 31) - 1), "Largest request and response, in bytes.")
+    max_rows: int = _setting(1024, click.IntRange(1), "Most rows (sequences) in a request.")
+    max_steps: int = _setting(65_536, click.IntRange(1), "Most time-steps in a request.")
+    max_sequence_bytes: int = _setting(
+        256 << 20, click.IntRange(1), "Most memory for a sequence that a model reads whole (go_backwards), in bytes."
+    )
+    max_concurrent_calls: int = _setting(256, click.IntRange(1), "Most calls at a time; more are refused at once.")
+    max_model_bytes: int = _setting(2 << 30, click.IntRange(1), "Largest model file, in bytes.")
+    compute_threads: int = _setting(
+        0, click.IntRange(0), "Threads for calls that take long; short ones are computed where they arrive. 0: one per CPU."
+    )
+
+    lame_duck_seconds: float = _setting(
+        1.0,
+        click.FloatRange(0),
+        "After SIGTERM or SIGINT, how long to go on answering while health says NOT_SERVING, so that clients and balancers "
+        "turn away first. In seconds.",
+    )
+    drain_seconds: float = _setting(
+        10.0, click.FloatRange(0), "After that, how long to wait for running calls before they are cut off. In seconds."
+    )
+    log_format: str = _setting(
+        "auto", click.Choice(["auto", "text", "json"]), "How to log. auto: text on a terminal, else JSON."
+    )
+    log_level: str = _setting("info", click.Choice(["debug", "info", "warning", "error"]), "What to log.")
+
+    @property
+    def threads(self) -> int:
+        """The number of threads that `compute_threads` stands for."""
+        return self.compute_threads or len(os.sched_getaffinity(0))
+
+
+def options(command: _Command) -> _Command:
+    """Gives a command the settings of `ServeSettings` as arguments and options."""
+    for item in reversed(fields(ServeSettings)):
+        variable = _PREFIX + item.name.upper()
+        if item.default is MISSING:
+            command = click.argument(item.name, nargs=-1, required=True, envvar=variable, metavar="[NAME=]FILE...")(command)
+            continue
+        multiple = isinstance(item.default, tuple)
+        flag = "--" + item.name.replace("_", "-")
+        command = click.option(
+            f"{flag}/--no-{flag[2:]}" if item.metadata["kind"] is bool else flag,
+            type=item.metadata["kind"],
+            default=list(item.default) if multiple else item.default,
+            multiple=multiple,
+            envvar=variable,
+            show_envvar=True,
+            show_default=item.default is not None,
+            help=item.metadata["help"],
+        )(command)
+    return click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False),
+        envvar=f"{_PREFIX}CONFIG",
+        show_envvar=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_read_file,
+        help="File with settings (TOML): the flags without dashes in front, such as max-rows = 64.",
+    )(command)
+
+
+def _read_file(context: click.Context, parameter: click.Parameter, path: str | None) -> None:  # noqa: ARG001 - click's
+    """Makes the settings in a file the defaults of the command."""
+    if path is None:
+        return
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - click has the path as text
+            values = tomllib.load(file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        message = f"{path} is not valid TOML: {error}"
+        raise click.UsageError(message) from error
+    known = {item.name for item in fields(ServeSettings)}
+    settings = {key.replace("-", "_"): value for key, value in values.items()}
+    unknown = sorted(settings.keys() - known)
+    if unknown:
+        message = f"{path} has the setting {unknown[0]!r}, which is not known; these are: {', '.join(sorted(known))}"
+        raise click.UsageError(message)
+    context.default_map = {**(context.default_map or {}), **settings}

@@ -1,0 +1,206 @@
+"""What `lstmserve inspect` shows of a model file: tables for a person, JSON for a program."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from google.protobuf import json_format
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from lstmserve_server import loading
+from lstmserve_server.codec import model_message
+from lstmserve_server.errors import ModelRefused
+from lstmserve_server.numerics import Numerics
+from lstmserve_server.registry import ServedModel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lstmserve_server.description import LayerDescription
+
+_GATES: Final = ("i", "f", "c", "o")
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A file that can be served."""
+
+    path: str
+    served: ServedModel
+    servable: bool = True
+
+    def as_json(self) -> str:
+        """Returns everything as JSON."""
+        message = json_format.MessageToDict(
+            model_message(self.served), preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        weights = [row.as_dict() for layer in self.served.model.description.layers for row in _weights_of(layer)]
+        return json.dumps({"servable": True, "model": message, "weights": weights}, indent=2)
+
+    def show(self) -> None:
+        """Prints tables."""
+        description = self.served.model.description
+        _console().print(
+            Group(
+                Text(f"\n{self.path}\n", style="bold"),
+                _facts(self.served),
+                _title("Layers"),
+                _layer_table(description.layers),
+                _title("Weights, by gate for an LSTM"),
+                _weight_table(description.layers),
+                _title("State, which the caller carries"),
+                _state_table(self.served),
+                Text(""),
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A file that cannot be served."""
+
+    path: str
+    reason: str
+    layers: list[tuple[str, str, bool]]
+    """Name, kind, and whether the kind is served; empty where the file cannot be read so far."""
+    servable: bool = False
+
+    def as_json(self) -> str:
+        """Returns everything as JSON."""
+        layers = [{"name": name, "kind": kind, "kind_served": served} for name, kind, served in self.layers]
+        return json.dumps({"servable": False, "reason": self.reason, "layers": layers}, indent=2)
+
+    def show(self) -> None:
+        """Prints why, and the layers as far as they are known."""
+        console = _console()
+        console.print(Panel(Text(self.reason), title="cannot be served", border_style="red", width=min(console.width, 100)))
+        if self.layers:
+            table = Table("layer", "kind", "", header_style="bold")
+            for name, kind, served in self.layers:
+                table.add_row(name, kind, "served" if served else Text("not served", style="red"))
+            console.print(table)
+
+
+def inspect(path: str, layer: str | None) -> Accepted | Refused:
+    """Returns what is in a file."""
+    try:
+        description = loading.load(path, layer=layer)
+        return Accepted(path, ServedModel.prepare(description.source.file, description, Numerics.EXACT))
+    except ModelRefused as error:
+        return Refused(path, str(error), _survey(path))
+
+
+def _survey(path: str) -> list[tuple[str, str, bool]]:
+    try:
+        return [(layer.name, layer.kind, served) for layer, served in loading.survey(path)]
+    except ModelRefused:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class _WeightRow:
+    """One array of weights, or the part of it that belongs to a gate."""
+
+    layer: str
+    weight: str
+    gate: str
+    shape: tuple[int, ...]
+    values: NDArray[Any]
+
+    @property
+    def norm(self) -> float:
+        return float(np.linalg.norm(self.values.astype(np.float64)))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "layer": self.layer,
+            "weight": self.weight,
+            "gate": self.gate,
+            "shape": list(self.shape),
+            "norm": self.norm,
+            "min": float(self.values.min()),
+            "max": float(self.values.max()),
+        }
+
+
+def _weights_of(layer: LayerDescription) -> list[_WeightRow]:
+    rows = []
+    for name, weight in layer.weights.items():
+        gates = np.split(weight, len(_GATES), axis=-1) if layer.kind == "LSTM" else [weight]
+        names = _GATES if layer.kind == "LSTM" else ("",)
+        rows += [_WeightRow(layer.name, name, gate, part.shape, part) for gate, part in zip(names, gates, strict=True)]
+    return rows
+
+
+def _facts(served: ServedModel) -> Table:
+    model, description = served.model, served.model.description
+    message = model_message(served)
+    rows = {
+        "written by": f"Keras {description.source.keras_version}, {description.source.format}",
+        "digest": served.digest,
+        "computes in": model.dtype.name,
+        "parameters": f"{description.parameter_count:,} ({description.weight_bytes:,} bytes)",
+        "input": _shape(message.input_shape),
+        "output": _shape(message.output_shape),
+        "Forward": "possible",
+        "Step": "possible" if model.causal else f"not possible: {model.step_obstacle}",
+        "fingerprint here": served.fingerprint,
+    }
+    table = Table.grid(padding=(0, 2))
+    for key, value in rows.items():
+        table.add_row(Text(key, style="dim"), value)
+    return table
+
+
+def _layer_table(layers: tuple[LayerDescription, ...]) -> Table:
+    table = Table("layer", "kind", "features", "parameters", "options", header_style="bold")
+    for layer in layers:
+        options = ", ".join(f"{key}={value}" for key, value in layer.shown_options.items())
+        table.add_row(layer.name, layer.kind, str(layer.features), f"{layer.parameter_count:,}", options or "-")
+    return table
+
+
+def _weight_table(layers: tuple[LayerDescription, ...]) -> Table:
+    table = Table("layer", "weight", "gate", "shape", "norm", "smallest", "largest", header_style="bold")
+    for column in table.columns[4:]:
+        column.justify = "right"
+    for layer in layers:
+        rows = _weights_of(layer)
+        for row in rows:
+            table.add_row(
+                row.layer,
+                row.weight,
+                row.gate,
+                _shape(row.shape),
+                f"{row.norm:.4g}",
+                f"{row.values.min():+.4g}",
+                f"{row.values.max():+.4g}",
+                end_section=row is rows[-1],
+            )
+    return table
+
+
+def _state_table(served: ServedModel) -> Table:
+    table = Table("layer", "h", "c", header_style="bold")
+    for layer in served.model.lstms:
+        table.add_row(layer.name, f"(batch, {layer.spec.units})", f"(batch, {layer.spec.units})")
+    return table
+
+
+def _shape(shape: Any) -> str:
+    return f"({', '.join('any' if length == -1 else str(length) for length in shape)})"
+
+
+def _title(text: str) -> Text:
+    return Text(f"\n{text}", style="bold")
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=120)

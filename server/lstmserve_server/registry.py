@@ -1,0 +1,64 @@
+"""The models that a server answers for, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from lstmserve_server import selftest
+from lstmserve_server.errors import InvalidRequest, NoSuchModel
+from lstmserve_server.model import RecurrentModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from lstmserve_server.description import ModelDescription
+    from lstmserve_server.numerics import Numerics
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that has passed its self-test."""
+
+    name: str
+    model: RecurrentModel
+    digest: str
+    fingerprint: str
+
+    @classmethod
+    def prepare(cls, name: str, description: ModelDescription, numerics: Numerics) -> Self:
+        """Makes a model ready to be served.
+
+        Raises:
+            ModelRefused: it fails the self-test.
+        """
+        model = RecurrentModel(description, numerics)
+        return cls(name, model, description.digest(), selftest.run(model))
+
+
+class Registry:
+    """Finds models by name."""
+
+    def __init__(self, models: Iterable[ServedModel]) -> None:
+        self._models = {model.name: model for model in sorted(models, key=lambda model: model.name)}
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        """Goes through the models in alphabetical order."""
+        return iter(self._models.values())
+
+    def find(self, name: str) -> ServedModel:
+        """Returns the model of a name; "" finds the only one.
+
+        Raises:
+            NoSuchModel: there is none of this name.
+            InvalidRequest: the name is left out, and there are several.
+        """
+        served = self._models.get(name)
+        if served is not None:
+            return served
+        names = ", ".join(map(repr, self._models))
+        if name:
+            raise NoSuchModel("model", f"no model {name[:64]!r} is served; expected one of {names}")
+        if len(self._models) > 1:
+            raise InvalidRequest("model", f"no name came, and {len(self._models)} models are served; expected one of {names}")
+        return next(iter(self))

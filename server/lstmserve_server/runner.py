@@ -1,0 +1,89 @@
+"""When and where a call is computed: admission, in place or in a thread, and giving up when nobody waits any more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from lstmserve_server.errors import Busy, NotServing, TooLate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lstmserve_server.codec import ForwardCall, StepCall
+    from lstmserve_server.model import Answer
+
+IN_PLACE_COST: Final = 1_000_000
+"""Up to this cost (`RecurrentModel.cost`) a call is computed in the event loop: some hundred microseconds, no more than
+the way to a thread and back."""
+
+
+class Runner:
+    """Computes calls, at most so many at a time, until it is closed."""
+
+    def __init__(self, max_concurrent_calls: int, threads: int) -> None:
+        self._max_concurrent_calls = max_concurrent_calls
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="compute")
+        self._open = True
+        self._running = 0
+
+    async def step(self, call: StepCall) -> Answer:
+        """Computes one time-step.
+
+        Raises:
+            RequestError: the call cannot be taken, or its answer is not finite.
+        """
+        model = call.served.model
+        with self._admitted():
+            if model.cost(len(call.x), 1) <= IN_PLACE_COST:
+                return model.step(call.x, call.state)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, model.step, call.x, call.state)
+
+    async def forward(self, call: ForwardCall) -> Answer:
+        """Computes a sequence.
+
+        Raises:
+            RequestError: the call cannot be taken, or its answer is not finite.
+        """
+        model = call.served.model
+        with self._admitted():
+            if model.cost(*call.x.shape[:2]) <= IN_PLACE_COST:
+                return model.forward(call.x, call.state, call.lengths, all_outputs=call.all_outputs)
+            return await self._forward_in_thread(call)
+
+    def close(self) -> None:
+        """Takes no more calls; those that run go on."""
+        self._open = False
+
+    async def _forward_in_thread(self, call: ForwardCall) -> Answer:
+        stopped = threading.Event()
+
+        def pause() -> None:
+            if stopped.is_set():
+                raise TooLate("", "nobody waits for the answer any more")
+
+        def compute() -> Answer:
+            pause()
+            return call.served.model.forward(
+                call.x, call.state, call.lengths, all_outputs=call.all_outputs, pause=pause
+            )
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, compute)
+        finally:  # the caller may have gone, or the deadline have passed: then the thread stops at its next pause
+            stopped.set()
+
+    @contextlib.contextmanager
+    def _admitted(self) -> Iterator[None]:
+        if not self._open:
+            raise NotServing("", "the server is draining; ask another one")
+        if self._running >= self._max_concurrent_calls:
+            raise Busy("", f"{self._running} calls are running; expected fewer (--max-concurrent-calls)")
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1

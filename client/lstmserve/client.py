@@ -100,7 +100,7 @@ class Client:
         self._channel.close()
 
     def _send(self, call: calls.Call[_Answer], timeout: float | None) -> _Answer:
-        send = self._channel.unary_unary(call.method, request_serializer=_serialize)
+        send: grpc.UnaryUnaryMultiCallable[Any, bytes] = self._channel.unary_unary(call.method, _serialize)
         try:
             return call.read(send(call.request, timeout=self._timeout if timeout is None else timeout))
         except grpc.RpcError as error:
@@ -159,7 +159,7 @@ class AsyncClient:
         await self._channel.close()
 
     async def _send(self, call: calls.Call[_Answer], timeout: float | None) -> _Answer:
-        send = self._channel.unary_unary(call.method, request_serializer=_serialize)
+        send: grpc.aio.UnaryUnaryMultiCallable[Any, bytes] = self._channel.unary_unary(call.method, _serialize)
         try:
             return call.read(await send(call.request, timeout=self._timeout if timeout is None else timeout))
         except grpc.aio.AioRpcError as error:

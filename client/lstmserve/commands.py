@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_CHUNK: Final = 512  # time-steps per call of `forward`: any chunking gives the same answers, and this one shows progress
+_CHUNK: Final = (
+    512  # time-steps per call of `forward`: any chunking gives the same answers, and this one shows progress
+)
 
 
 class _Group(click.Group):
@@ -36,11 +38,22 @@ class _Group(click.Group):
 
 @click.group(cls=_Group)
 @click.option(
-    "--address", default="localhost:50051", envvar="LSTMSERVE_ADDRESS", show_envvar=True, show_default=True, help="The server."
+    "--address",
+    default="localhost:50051",
+    envvar="LSTMSERVE_ADDRESS",
+    show_envvar=True,
+    show_default=True,
+    help="The server.",
 )
-@click.option("--name", default="", envvar="LSTMSERVE_MODEL", show_envvar=True, help="The model; not needed where there is one.")
 @click.option(
-    "--timeout", default=calls.DEFAULT_TIMEOUT, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds per call."
+    "--name", default="", envvar="LSTMSERVE_MODEL", show_envvar=True, help="The model; not needed where there is one."
+)
+@click.option(
+    "--timeout",
+    default=calls.DEFAULT_TIMEOUT,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds per call.",
 )
 @click.version_option(package_name="lstmserve")
 @click.pass_context
@@ -59,8 +72,12 @@ def _in_and_out(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a command INPUT, --output, --state and --save-state."""
     for decorate in (
         click.option("--save-state", type=click.Path(dir_okay=False), help="Write the state afterwards to this file."),
-        click.option("--state", type=click.Path(exists=True, dir_okay=False), help="Go on from the state in this file."),
-        click.option("--output", default=files.PIPE, help="Write the output there: .npy, or CSV. Default: standard output."),
+        click.option(
+            "--state", type=click.Path(exists=True, dir_okay=False), help="Go on from the state in this file."
+        ),
+        click.option(
+            "--output", default=files.PIPE, help="Write the output there: .npy, or CSV. Default: standard output."
+        ),
         click.argument("input", type=click.Path(exists=True, dir_okay=False, allow_dash=True), default=files.PIPE),
     ):
         command = decorate(command)
@@ -81,7 +98,12 @@ def step(client: Client, input: str, output: str, state: str | None, save_state:
 @_in_and_out
 @click.pass_obj
 def forward(
-    client: Client, input: str, output: str, state: str | None, save_state: str | None, all_outputs: bool  # noqa: A002, FBT001
+    client: Client,
+    input: str,  # noqa: A002
+    output: str,
+    state: str | None,
+    save_state: str | None,
+    all_outputs: bool,  # noqa: FBT001
 ) -> None:
     """Advance by a sequence: the lines of INPUT are the time-steps of one; .npy may hold (batch, time, features)."""
     x = files.read_array(input)

@@ -60,9 +60,9 @@ def write_array(path: str, array: NDArray[Any]) -> None:
 
 def _shortest(array: NDArray[Any]) -> NDArray[Any]:
     """Returns the numbers as text with the fewest digits that read back as the same ones."""
-    return np.array([np.format_float_positional(x, trim="0") if np.isfinite(x) else str(x) for x in array.ravel()]).reshape(
-        array.shape
-    )
+    return np.array(
+        [np.format_float_positional(x, trim="0") if np.isfinite(x) else str(x) for x in array.ravel()]
+    ).reshape(array.shape)
 
 
 def _is_header(line: str) -> bool:

@@ -91,7 +91,9 @@ class State:
         return cls(
             layers=tuple(
                 LayerState(
-                    np.concatenate([part.h for part in parts]), np.concatenate([part.c for part in parts]), parts[0].layer
+                    np.concatenate([part.h for part in parts]),
+                    np.concatenate([part.c for part in parts]),
+                    parts[0].layer,
                 )
                 for parts in zip(*(state.layers for state in states), strict=True)
             ),
@@ -148,7 +150,7 @@ class State:
                     ),
                     model_digest=str(arrays["model_digest"]),
                     numerics_fingerprint=str(arrays["numerics_fingerprint"]),
-                    steps=arrays["steps"] if "steps" in arrays else None,
+                    steps=arrays.get("steps", None),
                 )
         except (KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             message = f"{path} is not a state that State.save wrote: {error}"

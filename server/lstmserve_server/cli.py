@@ -8,7 +8,17 @@ from typing import Final
 
 from lstmserve_server.errors import StartFailed
 
-_NEEDED: Final = ("click", "google.rpc", "grpc_health", "grpc_reflection", "h5py", "rich", "scipy", "structlog", "threadpoolctl")
+_NEEDED: Final = (
+    "click",
+    "google.rpc",
+    "grpc_health",
+    "grpc_reflection",
+    "h5py",
+    "rich",
+    "scipy",
+    "structlog",
+    "threadpoolctl",
+)
 
 
 def main() -> None:

@@ -125,7 +125,9 @@ class Codec:
         if x.ndim != len(axes):
             raise InvalidRequest("x.shape", f"{_show(x.shape)} came; expected ({', '.join(axes)})")
         if 0 in x.shape:
-            raise InvalidRequest("x.shape", f"{_show(x.shape)} came; expected at least 1 of each of ({', '.join(axes)})")
+            raise InvalidRequest(
+                "x.shape", f"{_show(x.shape)} came; expected at least 1 of each of ({', '.join(axes)})"
+            )
         if x.shape[0] > self._limits.rows:
             raise LimitExceeded("x.shape", f"{x.shape[0]} rows came; expected at most {self._limits.rows} (--max-rows)")
         if len(axes) > 2 and x.shape[1] > self._limits.steps:  # noqa: PLR2004 - there is a time axis
@@ -170,9 +172,11 @@ def model_message(served: ServedModel) -> lstm_pb2.Model:
         file=description.source.file,
         format=description.source.format,
         keras_version=description.source.keras_version,
-        dtype=lstm_pb2.DType.Value(f"D_TYPE_{model.dtype.name.upper()}"),
+        dtype=f"D_TYPE_{model.dtype.name.upper()}",
         input_shape=[-1, time, model.features],
-        output_shape=[-1, time, model.output_features] if description.returns_sequences else [-1, model.output_features],
+        output_shape=[-1, time, model.output_features]
+        if description.returns_sequences
+        else [-1, model.output_features],
         layers=[
             lstm_pb2.Layer(
                 name=layer.name,
@@ -185,7 +189,7 @@ def model_message(served: ServedModel) -> lstm_pb2.Model:
         state_layout=[lstm_pb2.LayerStateLayout(layer=layer.name, units=layer.spec.units) for layer in model.lstms],
         parameter_count=description.parameter_count,
         weight_bytes=description.weight_bytes,
-        numerics=lstm_pb2.Numerics.Value(f"NUMERICS_{model.numerics.name}"),
+        numerics=f"NUMERICS_{model.numerics.name}",
         numerics_fingerprint=served.fingerprint,
         step_possible=model.causal,
         step_obstacle=model.step_obstacle,
@@ -203,9 +207,7 @@ def _parse_lengths(lengths: Sequence[int], batch: int, time: int) -> Array | Non
     return np.array(lengths, np.int64)
 
 
-def _parse_state(
-    message: lstm_pb2.State | None, served: ServedModel, batch: int
-) -> tuple[ModelState, Array | None]:
+def _parse_state(message: lstm_pb2.State | None, served: ServedModel, batch: int) -> tuple[ModelState, Array | None]:
     """Returns the state that a request carries, and the steps that it has seen."""
     model = served.model
     if message is not None and message.model_digest not in ("", served.digest):
@@ -220,14 +222,16 @@ def _parse_state(
         return model.zero_state(batch), np.zeros(batch, np.int64)
     if len(message.layers) != len(model.lstms):
         raise WrongForModel(
-            "state.layers", f"{len(message.layers)} came; the model has {len(model.lstms)} LSTM layers: {_layer_names(model)}"
+            "state.layers",
+            f"{len(message.layers)} came; the model has {len(model.lstms)} LSTM layers: {_layer_names(model)}",
         )
     layers = []
     for i, (part, layer) in enumerate(zip(message.layers, model.lstms, strict=True)):
         field = f"state.layers[{i}]"
         if part.layer not in ("", layer.name):
             raise WrongForModel(
-                f"{field}.layer", f"{part.layer[:64]!r} came; expected {layer.name!r}: the layers are {_layer_names(model)}"
+                f"{field}.layer",
+                f"{part.layer[:64]!r} came; expected {layer.name!r}: the layers are {_layer_names(model)}",
             )
         shape = (batch, layer.spec.units)
         h = _parse_part(part.h if part.HasField("h") else None, f"{field}.h", shape, model)
@@ -241,14 +245,17 @@ def _parse_state(
 def _parse_part(message: lstm_pb2.Tensor | None, field: str, shape: tuple[int, int], model: RecurrentModel) -> Array:
     array = _decode(message, field, model)
     if array.ndim != len(shape):
-        raise InvalidRequest(f"{field}.shape", f"{_show(array.shape)} came; expected (batch, units), here {_show(shape)}")
+        raise InvalidRequest(
+            f"{field}.shape", f"{_show(array.shape)} came; expected (batch, units), here {_show(shape)}"
+        )
     if array.shape[0] != shape[0]:
         raise InvalidRequest(f"{field}.shape", f"{array.shape[0]} rows came; expected {shape[0]}, as x has")
     if array.shape[1] != shape[1]:
         raise WrongForModel(f"{field}.shape", f"{array.shape[1]} units came; the layer has {shape[1]}")
     if array.dtype != model.dtype:
         raise WrongForModel(
-            f"{field}.dtype", f"{array.dtype.name} came; the model computes in {model.dtype.name}, and rounding a state would change it"
+            f"{field}.dtype",
+            f"{array.dtype.name} came; the model computes in {model.dtype.name}, and rounding a state would change it",
         )
     return _finite(array, field)
 

@@ -34,7 +34,9 @@ class ServeSettings:
     """The models to serve, each FILE or NAME=FILE."""
 
     listen: tuple[str, ...] = _setting(
-        ("127.0.0.1:50051",), str, "Address to listen on: HOST:PORT, [IPV6]:PORT or unix:PATH. May be given several times."
+        ("127.0.0.1:50051",),
+        str,
+        "Address to listen on: HOST:PORT, [IPV6]:PORT or unix:PATH. May be given several times.",
     )
     layer: str | None = _setting(None, str, "Serve this one LSTM layer of the model instead of the whole.")
     numerics: str = _setting(
@@ -45,7 +47,9 @@ class ServeSettings:
     )
     reflection: bool = _setting(True, bool, "Let clients ask for the contract (gRPC server reflection).")  # noqa: FBT003
 
-    max_message_bytes: int = _setting(16 << 20, click.IntRange(1 << 12, (1 << 31) - 1), "Largest request and response, in bytes.")
+    max_message_bytes: int = _setting(
+        16 << 20, click.IntRange(1 << 12, (1 << 31) - 1), "Largest request and response, in bytes."
+    )
     max_rows: int = _setting(1024, click.IntRange(1), "Most rows (sequences) in a request.")
     max_steps: int = _setting(65_536, click.IntRange(1), "Most time-steps in a request.")
     max_sequence_bytes: int = _setting(
@@ -54,7 +58,9 @@ class ServeSettings:
     max_concurrent_calls: int = _setting(256, click.IntRange(1), "Most calls at a time; more are refused at once.")
     max_model_bytes: int = _setting(2 << 30, click.IntRange(1), "Largest model file, in bytes.")
     compute_threads: int = _setting(
-        0, click.IntRange(0), "Threads for calls that take long; short ones are computed where they arrive. 0: one per CPU."
+        0,
+        click.IntRange(0),
+        "Threads for calls that take long; short ones are computed where they arrive. 0: one per CPU.",
     )
 
     lame_duck_seconds: float = _setting(
@@ -82,7 +88,9 @@ def options(command: _Command) -> _Command:
     for item in reversed(fields(ServeSettings)):
         variable = _PREFIX + item.name.upper()
         if item.default is MISSING:
-            command = click.argument(item.name, nargs=-1, required=True, envvar=variable, metavar="[NAME=]FILE...")(command)
+            command = click.argument(item.name, nargs=-1, required=True, envvar=variable, metavar="[NAME=]FILE...")(
+                command
+            )
             continue
         multiple = isinstance(item.default, tuple)
         flag = "--" + item.name.replace("_", "-")

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     Context = grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]
 
-Status = health_pb2.HealthCheckResponse.ServingStatus.ValueType
-
 HEALTH_SERVICE: Final = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 MAX_WATCHERS: Final = 1000
@@ -31,7 +29,7 @@ class Health:
     """Knows the status of the server ("") and of its services, and tells those who ask or watch."""
 
     def __init__(self, services: list[str]) -> None:
-        self._statuses: dict[str, Status] = dict.fromkeys(services, health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._statuses = dict.fromkeys(services, health_pb2.HealthCheckResponse.NOT_SERVING)
         self._watchers: set[asyncio.Event] = set()
 
     def set_all(self, *, serving: bool) -> None:
@@ -41,7 +39,9 @@ class Health:
         for changed in self._watchers:
             changed.set()
 
-    def handlers(self) -> dict[str, grpc.RpcMethodHandler[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]]:
+    def handlers(
+        self,
+    ) -> dict[str, grpc.RpcMethodHandler[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]]:
         """Returns the methods of the service as gRPC calls them."""
         read = health_pb2.HealthCheckRequest.FromString
         write = health_pb2.HealthCheckResponse.SerializeToString
@@ -54,7 +54,9 @@ class Health:
         status = self._statuses.get(request.service)
         if status is None:
             known = ", ".join(repr(service) for service in self._statuses)
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service[:128]!r}; expected one of {known}")
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND, f"no service {request.service[:128]!r}; expected one of {known}"
+            )
             raise AssertionError  # abort always raises
         return health_pb2.HealthCheckResponse(status=status)
 

@@ -79,7 +79,9 @@ class Refused:
     def show(self) -> None:
         """Prints why, and the layers as far as they are known."""
         console = _console()
-        console.print(Panel(Text(self.reason), title="cannot be served", border_style="red", width=min(console.width, 100)))
+        console.print(
+            Panel(Text(self.reason), title="cannot be served", border_style="red", width=min(console.width, 100))
+        )
         if self.layers:
             table = Table("layer", "kind", "", header_style="bold")
             for name, kind, served in self.layers:

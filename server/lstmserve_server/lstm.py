@@ -109,7 +109,11 @@ def forward(
     projected = np.empty((time, batch, 4 * spec.units), x.dtype)
     product(x.swapaxes(0, 1), weights.kernel, projected)
     recurrent = np.empty((batch, 4 * spec.units), x.dtype)
-    outputs = np.empty((batch, time, spec.units), x.dtype) if running is None else np.zeros((batch, time, spec.units), x.dtype)
+    outputs = (
+        np.empty((batch, time, spec.units), x.dtype)
+        if running is None
+        else np.zeros((batch, time, spec.units), x.dtype)
+    )
     h, c = state.h.copy(), state.c.copy()
     for t in range(time):
         rows = batch if running is None else running[t]

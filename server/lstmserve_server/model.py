@@ -153,9 +153,7 @@ class RecurrentModel:
         order = np.argsort(-lengths, kind="stable")  # `lstm.forward` wants the rows that run longest first
         place = np.argsort(order, kind="stable")
         with np.errstate(all="ignore"):
-            answer = self._forward(
-                x[order], _rows(state, order), lengths[order], all_outputs=all_outputs, pause=pause
-            )
+            answer = self._forward(x[order], _rows(state, order), lengths[order], all_outputs=all_outputs, pause=pause)
         return self._finite(Answer(answer.output[place], _rows(answer.state, place)))
 
     def _forward(
@@ -213,7 +211,8 @@ class RecurrentModel:
                     )
         if not np.isfinite(answer.output).all():
             raise WrongForModel(
-                "x", f"row {_first_bad_row(answer.output)} leaves the range of {self.dtype.name}: the output is not finite"
+                "x",
+                f"row {_first_bad_row(answer.output)} leaves the range of {self.dtype.name}: the output is not finite",
             )
         return answer
 

@@ -27,7 +27,8 @@ class Numerics(enum.Enum):
 class Product(Protocol):
     """Multiplies rows with a matrix: `product(x, w, out)`, (..., n) by (n, m) into (..., m)."""
 
-    def __call__(self, x: Array, w: Array, out: Array) -> None: ...
+    def __call__(self, x: Array, w: Array, out: Array) -> None:
+        """Writes the product into `out`, which must not overlap the others."""
 
 
 def product_of(numerics: Numerics) -> Product:

@@ -60,5 +60,7 @@ class Registry:
         if name:
             raise NoSuchModel("model", f"no model {name[:64]!r} is served; expected one of {names}")
         if len(self._models) > 1:
-            raise InvalidRequest("model", f"no name came, and {len(self._models)} models are served; expected one of {names}")
+            raise InvalidRequest(
+                "model", f"no name came, and {len(self._models)} models are served; expected one of {names}"
+            )
         return next(iter(self))

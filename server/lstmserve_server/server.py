@@ -123,7 +123,7 @@ class Server:
             message_bytes=self._settings.max_message_bytes,
             sequence_bytes=self._settings.max_sequence_bytes,
         )
-        self._handlers.servicer = LstmServicer(registry, Codec(registry, limits), self._runner)
+        self._handlers.answer_with(LstmServicer(registry, Codec(registry, limits), self._runner))
         self._health.set_all(serving=True)
         _log.info("serving", listen=self.addresses)
 
@@ -133,7 +133,9 @@ class Server:
         `at_once` cuts it short.
         """
         self._health.set_all(serving=False)
-        _log.info("draining", lame_duck_seconds=self._settings.lame_duck_seconds, drain_seconds=self._settings.drain_seconds)
+        _log.info(
+            "draining", lame_duck_seconds=self._settings.lame_duck_seconds, drain_seconds=self._settings.drain_seconds
+        )
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(at_once.wait(), self._settings.lame_duck_seconds)
         self._runner.close()

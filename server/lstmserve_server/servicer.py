@@ -67,7 +67,11 @@ class Handlers:
     """
 
     def __init__(self) -> None:
-        self.servicer: LstmServicer | None = None
+        self._servicer: LstmServicer | None = None
+
+    def answer_with(self, servicer: LstmServicer) -> None:
+        """Begins to answer."""
+        self._servicer = servicer
 
     def by_method(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
         """Returns a handler for each method of the service."""
@@ -83,10 +87,9 @@ class Handlers:
 
         async def handle(data: bytes, context: Context) -> bytes:
             try:
-                if self.servicer is None:
-                    raise NotServing("", "the server is starting; its models are being loaded")
+                servicer = self._ready_servicer()
                 request = _parse(request_type, data)
-                response = await getattr(self.servicer, method)(request)
+                response = await getattr(servicer, method)(request)
                 encoded: bytes = response.SerializeToString()
             except RequestError as error:
                 await _abort(context, status.of(error))
@@ -94,13 +97,18 @@ class Handlers:
                 if context.cancelled():  # by the caller, or by its deadline
                     raise
                 await _abort(context, status.of(NotServing("", "the server is stopping; ask another one")))
-            except Exception:
+            except Exception:  # noqa: BLE001 - the last guard: whatever it is, its text is not the caller's business
                 request_id = uuid.uuid4().hex
                 _log.exception("internal_error", method=method, request_id=request_id)
                 await _abort(context, status.of_fault(request_id))
             return encoded
 
         return handle
+
+    def _ready_servicer(self) -> LstmServicer:
+        if self._servicer is None:
+            raise NotServing("", "the server is starting; its models are being loaded")
+        return self._servicer
 
 
 def _parse(request_type: Any, data: bytes) -> Any:

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["Limits", "load", "survey"]
 
 _LFS_POINTER = b"version https://git-lfs"
-_USER_BLOCKS = (0, 512, 1024, 2048)  # HDF5 may begin behind a block of the user's own, of 512 bytes or a power of two more
+_USER_BLOCKS = (
+    0,
+    512,
+    1024,
+    2048,
+)  # HDF5 may begin behind a block of the user's own, of 512 bytes or a power of two more
 
 
 def load(path: str | os.PathLike[str], *, layer: str | None = None, limits: Limits | None = None) -> ModelDescription:
@@ -39,9 +44,8 @@ def load(path: str | os.PathLike[str], *, layer: str | None = None, limits: Limi
     """
     limits = limits or Limits()
     try:
-        with _open(path, limits) as file:
-            with _format_of(file).read(file, Path(path).name, limits) as keras_file:
-                return build.describe(keras_file, limits, layer)
+        with _open(path, limits) as file, _format_of(file).read(file, Path(path).name, limits) as keras_file:
+            return build.describe(keras_file, limits, layer)
     except ModelRefused as refusal:
         message = f"{os.fspath(path)}: {refusal}"
         raise ModelRefused(message) from refusal.__cause__

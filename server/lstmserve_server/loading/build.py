@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from lstmserve_server.description import LayerDescription, ModelDescription
 from lstmserve_server.errors import ModelRefused
 from lstmserve_server.loading import keras_config, layer_rules
@@ -16,9 +14,9 @@ from lstmserve_server.loading.layer_rules import RULES, Values
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
 
-    from lstmserve_server.activations import Era
     from lstmserve_server.description import Source
     from lstmserve_server.loading.keras_config import LayerConfig, ModelConfig
     from lstmserve_server.loading.limits import Limits
@@ -114,7 +112,9 @@ def _common_dtype(chain: tuple[LayerConfig, ...]) -> np.dtype[Any]:
     dtype = layer_rules.dtype_of(computing[0])
     for layer in computing:
         if layer_rules.dtype_of(layer) != dtype:
-            message = f"{layer} computes in {layer_rules.dtype_of(layer)}, and {computing[0]} in {dtype}; expected one type"
+            message = (
+                f"{layer} computes in {layer_rules.dtype_of(layer)}, and {computing[0]} in {dtype}; expected one type"
+            )
             raise ModelRefused(message)
     return dtype
 

@@ -145,7 +145,9 @@ class Group:
         for part in name.split("/"):
             path = f"{path}/{part}"
             with _damage_refused(path):
-                if not isinstance(member, h5py.Group) or part not in ("", ".") and member.get(part, getlink=True) is None:
+                if not isinstance(member, h5py.Group) or (
+                    part not in ("", ".") and member.get(part, getlink=True) is None
+                ):
                     message = f"{path} is missing. The file is damaged, or was cut off while it was written"
                     raise ModelRefused(message)
                 link = member.get(part, getlink=True)
@@ -168,16 +170,22 @@ def _require_plain(dataset: h5py.Dataset, path: str, shape: tuple[int, ...], dty
         message = f"{path} holds {dataset.dtype}; expected {dtype} from the configuration"
         raise ModelRefused(message)
     if dataset.external or dataset.is_virtual:
-        message = f"{path} is stored outside the file, which Keras never does; nothing outside the file itself is opened"
+        message = (
+            f"{path} is stored outside the file, which Keras never does; nothing outside the file itself is opened"
+        )
         raise ModelRefused(message)
     create = dataset.id.get_create_plist()
     for i in range(create.get_nfilters()):
-        if create.get_filter(i)[0] not in _FILTERS:
-            message = f"{path} is packed with filter number {create.get_filter(i)[0]}; expected none or one of {sorted(_FILTERS.values())}"
+        number = create.get_filter(i)[0]
+        if number not in _FILTERS:
+            known = ", ".join(sorted(_FILTERS.values()))
+            message = f"{path} is packed with the HDF5 filter {number}; expected none, or one of {known}"
             raise ModelRefused(message)
     stored, size = dataset.id.get_storage_size(), dataset.size * dataset.dtype.itemsize
     if dataset.chunks is None and stored != size:
-        message = f"{path} declares {size} bytes and holds {stored}. The file is damaged, or was cut off while it was written"
+        message = (
+            f"{path} declares {size} bytes and holds {stored}. The file is damaged, or was cut off while it was written"
+        )
         raise ModelRefused(message)
     if dataset.chunks is not None:
         expected = int(np.prod([-(-length // part) for length, part in zip(shape, dataset.chunks, strict=True)]))

@@ -69,7 +69,7 @@ def parse(config: Mapping[str, Any], limits: Limits) -> ModelConfig:
         return ModelConfig(layers, layers, "", _shape(declared))
     if kind in _FUNCTIONAL:
         inner = _mapping(inner, kind)
-        entries = inner.get("layers")
+        entries: Any = inner.get("layers")
         layers = _layers(entries, kind, limits)
         chain, obstacle = _chain_of(entries, layers, inner)
         return ModelConfig(layers, chain, obstacle, None)
@@ -115,7 +115,8 @@ def _chain_of(
     if len(inputs) != 1 or len(outputs) != 1:
         return None, f"it has {len(inputs)} inputs and {len(outputs)} outputs"
     by_name = {layer.name: layer for layer in layers}
-    name, chain = outputs[0], []
+    name = outputs[0]
+    chain: list[LayerConfig] = []
     while name in by_name and len(chain) < len(layers):
         chain.append(by_name[name])
         sources = before[name]

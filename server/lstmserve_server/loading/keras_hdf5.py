@@ -32,9 +32,7 @@ def read(file: BinaryIO, name: str, limits: Limits) -> Iterator[KerasFile]:
     with Group.open(file, limits) as root:
         text = root.text("model_config")
         if text is None:
-            message = (
-                "the file holds weights without the model's configuration. Save the whole model: model.save('model.keras')"
-            )
+            message = "the file holds weights without the model's configuration. Save the whole model: model.save('model.keras')"
             raise ModelRefused(message)
         version = root.text("keras_version") or "unknown"
         if not re.match(r"[23]\.", version):
@@ -79,4 +77,4 @@ class _LayerGroups:
 
 def _own_name(path: str) -> str:
     """Returns "kernel" for "lstm_1/lstm_cell_3/kernel:0", for "kernel" and for all that lies between."""
-    return path.rsplit("/", maxsplit=1)[-1].split(":")[0]
+    return path.rsplit("/", maxsplit=1)[-1].split(":", maxsplit=1)[0]

@@ -97,7 +97,8 @@ def dtype_of(layer: LayerConfig) -> np.dtype[Any]:
             "keras.config.set_dtype_policy('float32'), copy the weights with set_weights, and save it anew"
         )
         raise ModelRefused(message)
-    return np.dtype(policy)
+    dtype: np.dtype[Any] = np.dtype(policy)
+    return dtype
 
 
 def _lstm(layer: LayerConfig, era: Era, values: Values, limits: Limits) -> Plan:
@@ -106,7 +107,10 @@ def _lstm(layer: LayerConfig, era: Era, values: Values, limits: Limits) -> Plan:
         raise ModelRefused(message)
     units = _units(layer, limits)
     sequences = _flag(layer, "return_sequences", default=False)
-    weights = {"kernel": (values.features, 4 * units), "recurrent_kernel": (units, 4 * units)}
+    weights: dict[str, tuple[int, ...]] = {
+        "kernel": (values.features, 4 * units),
+        "recurrent_kernel": (units, 4 * units),
+    }
     if _flag(layer, "use_bias", default=True):
         weights["bias"] = (4 * units,)
     default = "hard_sigmoid" if era is activations.Era.KERAS_2 else "sigmoid"
@@ -188,6 +192,8 @@ def _activation(layer: LayerConfig, option: str, default: str, era: Era) -> Acti
     activation = activations.find(value, era)
     if activation is None:
         known = ", ".join(activations.names(era))
-        message = f"{layer} has {option}={value!r}, which is not served; for a file of Keras {era.value} these are: {known}"
+        message = (
+            f"{layer} has {option}={value!r}, which is not served; for a file of Keras {era.value} these are: {known}"
+        )
         raise ModelRefused(message)
     return activation

@@ -31,7 +31,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/interrogate --quiet client server tests
 	$(BIN)/codespell
 	$(BIN)/buf lint

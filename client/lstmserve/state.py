@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import zipfile
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,8 +13,7 @@ from lstmserve import tensors
 from lstmserve.v1 import lstm_pb2
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -139,22 +139,25 @@ class State:
             ValueError: the file holds no state.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                if int(arrays["format"]) != _FILE_FORMAT:
-                    message = f"{path} is of format {int(arrays['format'])}; expected {_FILE_FORMAT}"
-                    raise ValueError(message)
-                return cls(
-                    layers=tuple(
-                        LayerState(arrays[f"h{i}"], arrays[f"c{i}"], str(name))
-                        for i, name in enumerate(arrays["layers"])
-                    ),
-                    model_digest=str(arrays["model_digest"]),
-                    numerics_fingerprint=str(arrays["numerics_fingerprint"]),
-                    steps=arrays.get("steps", None),
-                )
-        except (KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            message = f"{path} is not a state that State.save wrote: {error}"
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:  # noqa: PTH123 - as above
+                return cls._from_arrays(arrays)
+        except (ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            message = f"{os.fspath(path)} is not a state that State.save wrote: {error}"
             raise ValueError(message) from error
+
+    @classmethod
+    def _from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        if int(arrays["format"]) != _FILE_FORMAT:
+            message = f"it is of format {int(arrays['format'])}; expected {_FILE_FORMAT}"
+            raise ValueError(message)
+        return cls(
+            layers=tuple(
+                LayerState(arrays[f"h{i}"], arrays[f"c{i}"], str(name)) for i, name in enumerate(arrays["layers"])
+            ),
+            model_digest=str(arrays["model_digest"]),
+            numerics_fingerprint=str(arrays["numerics_fingerprint"]),
+            steps=arrays["steps"] if "steps" in arrays else None,  # noqa: SIM401 - an .npz reads what it is asked for
+        )
 
     def to_message(self) -> lstm_pb2.State:
         """Returns the state as the message that requests carry."""

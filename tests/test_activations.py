@@ -1,0 +1,119 @@
+"""Activation functions: their definitions by era, and that they work in place on any layout."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lstmserve_server import activations
+from lstmserve_server.activations import Era
+from tests.builders import numbers
+
+X = np.array([-8.0, -3.5, -1.0, -0.5, -0.2, 0.0, 0.3, 0.5, 1.0, 2.9, 7.5])
+
+DEFINITIONS = {
+    "celu": np.where(X > 0, X, np.exp(X) - 1),
+    "elu": np.where(X > 0, X, np.exp(X) - 1),
+    "exponential": np.exp(X),
+    "hard_shrink": np.where(np.abs(X) > 0.5, X, 0),
+    "hard_sigmoid": np.clip(X / 6 + 0.5, 0, 1),
+    "hard_silu": X * np.clip(X / 6 + 0.5, 0, 1),
+    "hard_swish": X * np.clip(X / 6 + 0.5, 0, 1),
+    "hard_tanh": np.clip(X, -1, 1),
+    "leaky_relu": np.where(X > 0, X, 0.2 * X),
+    "linear": X,
+    "log_sigmoid": -np.log1p(np.exp(-X)),
+    "log_softmax": X - np.log(np.exp(X).sum()),
+    "mish": X * np.tanh(np.log1p(np.exp(X))),
+    "relu": np.where(X > 0, X, 0),
+    "relu6": np.clip(X, 0, 6),
+    "selu": 1.05070098735548 * np.where(X > 0, X, 1.67326324235437 * (np.exp(X) - 1)),
+    "sigmoid": 1 / (1 + np.exp(-X)),
+    "silu": X / (1 + np.exp(-X)),
+    "soft_shrink": np.where(X > 0.5, X - 0.5, np.where(X < -0.5, X + 0.5, 0)),
+    "softmax": np.exp(X) / np.exp(X).sum(),
+    "softplus": np.log1p(np.exp(X)),
+    "softsign": X / (1 + np.abs(X)),
+    "sparse_plus": np.where(X <= -1, 0, np.where(X < 1, 0.25 * (X + 1) ** 2, X)),
+    "sparse_sigmoid": np.where(X <= -1, 0, np.where(X >= 1, 1, 0.5 * (X + 1))),
+    "sparsemax": np.array([0.0] * 10 + [1.0]),
+    "squareplus": (X + np.sqrt(X * X + 4)) / 2,
+    "swish": X / (1 + np.exp(-X)),
+    "tanh": np.tanh(X),
+    "tanh_shrink": X - np.tanh(X),
+}
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_definition(name):
+    """Each activation of Keras 3 computes its formula."""
+    got = X.copy()
+    activations.find(name, Era.KERAS_3).apply(got)
+
+    np.testing.assert_allclose(DEFINITIONS[name], got, rtol=1e-13, atol=1e-13)
+
+
+def test_every_activation_of_keras_3_is_defined_here():
+    """The table above and gelu, which has no short formula, are all that is served."""
+    assert sorted([*DEFINITIONS, "gelu"]) == activations.names(Era.KERAS_3)
+
+
+def test_gelu_is_the_exact_one():
+    """Gelu uses erf, not the approximation by tanh, which differs by 1e-4."""
+    got = np.array([1.0])
+    activations.find("gelu", Era.KERAS_3).apply(got)
+
+    np.testing.assert_allclose([0.8413447460685429], got, rtol=1e-14)
+
+
+def test_hard_sigmoid_changed_with_keras_3():
+    """The hard sigmoid of Keras 2 has the slope 1/5, that of Keras 3 the slope 1/6."""
+    old, new = np.array([1.5]), np.array([1.5])
+    activations.find("hard_sigmoid", Era.KERAS_2).apply(old)
+    activations.find("hard_sigmoid", Era.KERAS_3).apply(new)
+
+    assert (pytest.approx(0.8), pytest.approx(0.75)) == (old[0], new[0])
+
+
+def test_sparsemax_shares_among_the_largest():
+    """Sparsemax projects onto the simplex: the sum is one, and what lies far below is exactly zero."""
+    got = np.array([[1.0, 0.8, -2.0], [0.1, 0.2, 0.3]])
+    activations.find("sparsemax", Era.KERAS_3).apply(got)
+
+    np.testing.assert_allclose([[0.6, 0.4, 0.0], [0.7 / 3, 1 / 3, 1.3 / 3]], got, atol=1e-15)
+
+
+@pytest.mark.parametrize("era", Era)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_in_place_in_the_type_and_layout_given(era, dtype):
+    """An activation changes a strided slice in place, in its own type, to the bytes that a copy of each row gives."""
+    for name in activations.names(era):
+        activation = activations.find(name, era)
+        whole = numbers(5, 24, scale=4, dtype=dtype)
+        before = whole.copy()
+        activation.apply(whole[:, 6:17])
+
+        rows = [row.copy() for row in before[:, 6:17]]
+        for row in rows:
+            activation.apply(row)
+        assert np.stack(rows).tobytes() == whole[:, 6:17].tobytes(), name
+        np.testing.assert_array_equal(before[:, :6], whole[:, :6])
+        np.testing.assert_array_equal(before[:, 17:], whole[:, 17:])
+
+
+@pytest.mark.parametrize("era", Era)
+def test_bounds_hold(era):
+    """No image exceeds the bound that an activation names."""
+    for name in activations.names(era):
+        activation = activations.find(name, era)
+        x = np.concatenate([numbers(1000, scale=100, dtype=np.float32), [np.float32(3e38), np.float32(-3e38)]])
+        with np.errstate(all="ignore"):
+            activation.apply(x)
+
+        assert np.abs(x[np.isfinite(x)]).max(initial=0) <= activation.bound, name
+
+
+def test_unknown_names_are_not_found():
+    """A name that the Keras of an era did not know is not found, though another's did."""
+    assert activations.find("relu6", Era.KERAS_2) is None
+    assert activations.find("Tanh", Era.KERAS_3) is None

@@ -65,11 +65,11 @@ def survey(path: str | os.PathLike[str], *, limits: Limits | None = None) -> lis
 def _open(path: str | os.PathLike[str], limits: Limits) -> BinaryIO:
     try:
         # Without waiting, lest a named pipe keep the server from starting.
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    except OSError as error:
-        message = f"the file cannot be opened: {error.strerror}"
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        message = f"the file cannot be opened: {getattr(error, 'strerror', None) or error}"
         raise ModelRefused(message) from error
-    status = os.fstat(file.fileno())
+    status = os.fstat(descriptor)
     problem = ""
     if stat.S_ISDIR(status.st_mode):
         problem = "this is a folder; expected a .keras or .h5 file"
@@ -78,9 +78,9 @@ def _open(path: str | os.PathLike[str], limits: Limits) -> BinaryIO:
     elif status.st_size > limits.file_bytes:
         problem = f"the file is {status.st_size} bytes long; expected at most {limits.file_bytes} (--max-model-bytes)"
     if problem:
-        file.close()
+        os.close(descriptor)
         raise ModelRefused(problem)
-    return file
+    return os.fdopen(descriptor, "rb")
 
 
 class _Format(Protocol):

@@ -1,0 +1,283 @@
+"""Requests: every refusal of Step and Forward with its class, field and exact text; and what valid ones become."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lstmserve import State, tensors
+from lstmserve.v1 import lstm_pb2
+from lstmserve.v1.lstm_pb2 import ForwardRequest, LayerState, StepRequest, Tensor
+from lstmserve_server.codec import Codec, RequestLimits, model_message
+from lstmserve_server.errors import InvalidRequest, LimitExceeded, NoSuchModel, WrongForModel
+from lstmserve_server.lstm import LSTMState
+from lstmserve_server.model import Answer
+from tests.builders import lstm_layer, model, numbers, registry, served
+
+SMALL = served("small")
+LIMITS = RequestLimits(rows=8, steps=10, message_bytes=6000, sequence_bytes=4000)
+CODEC = Codec(registry(SMALL), LIMITS)
+
+
+def x(*shape, **changes):
+    """Returns a tensor of zeros, with changes."""
+    message = tensors.encode(np.zeros(shape, np.float32))
+    message.MergeFrom(Tensor(**changes))
+    return message
+
+
+def state(batch=2, **changes):
+    """Returns a valid state of the small model as a message, with changes to the whole."""
+    message = State.zeros(model_message(SMALL), batch).to_message()
+    for name, value in changes.items():
+        message.ClearField(name)
+        message.MergeFrom(lstm_pb2.State(**{name: value}))
+    return message
+
+
+def part(batch=2, units=5, layer="first", **changes):
+    """Returns the state of one layer, with changes."""
+    whole = {"h": x(batch, units), "c": x(batch, units), "layer": layer} | changes
+    return LayerState(**{name: value for name, value in whole.items() if value is not None})
+
+
+def layers(**changes):
+    """Returns the state of both layers, with changes to the first."""
+    return state(layers=[part(**changes), part(units=4, layer="second")])
+
+
+NAN = np.array([[0, 0, 0], [0, np.nan, 0]], np.float32)
+BIG_H = np.array([[0, 0, 0, 0, 0], [0, 0, 3.5, 0, 0]], np.float32)
+
+STATE_REFUSALS = [
+    (state(model_digest="0" * 64), WrongForModel, "state.model_digest",
+     f"the state belongs to a model with the digest '{'0' * 64}'; this one has '{SMALL.digest}'. Start the sequence anew, "
+     "or ask a server that has the model of the state"),
+    (lstm_pb2.State(steps=[1, 2]), InvalidRequest, "state.steps", "step counts came without h and c; expected both or neither"),
+    (state(layers=[part()]), WrongForModel, "state.layers", "1 came; the model has 2 LSTM layers: 'first', 'second'"),
+    (layers(layer="second"), WrongForModel, "state.layers[0].layer",
+     "'second' came; expected 'first': the layers are 'first', 'second'"),
+    (layers(h=None), InvalidRequest, "state.layers[0].h", "nothing came; expected a tensor"),
+    (layers(c=None), InvalidRequest, "state.layers[0].c", "nothing came; expected a tensor"),
+    (layers(c=Tensor(shape=[2, 5])), InvalidRequest, "state.layers[0].c",
+     "neither data nor values is set; expected 10 elements for the shape (2, 5)"),
+    (layers(h=x(2)), InvalidRequest, "state.layers[0].h.shape", "(2) came; expected (batch, units), here (2, 5)"),
+    (layers(h=x(1, 5)), InvalidRequest, "state.layers[0].h.shape", "1 rows came; expected 2, as x has"),
+    (layers(c=x(2, 4)), WrongForModel, "state.layers[0].c.shape", "4 units came; the layer has 5"),
+    (layers(h=tensors.encode(np.zeros((2, 5)))), WrongForModel, "state.layers[0].h.dtype",
+     "float64 came; the model computes in float32, and rounding a state would change it"),
+    (layers(h=tensors.encode(np.full((2, 5), np.inf, np.float32))), InvalidRequest, "state.layers[0].h",
+     "inf at (0, 0) came; expected finite numbers"),
+    (layers(h=tensors.encode(BIG_H)), WrongForModel, "state.layers[0].h",
+     "3.5 at (1, 2) came; this layer computes no h beyond 1. Were h and c exchanged?"),
+    (state(steps=[1]), InvalidRequest, "state.steps", "1 came; expected one per row, which is 2, or none"),
+    (state(steps=[1, -1]), InvalidRequest, "state.steps[1]", "-1 came; expected 0 to 4611686018427387904"),
+]  # fmt: skip
+
+X_REFUSALS = [
+    ({"x": None}, InvalidRequest, "x", "nothing came; expected a tensor"),
+    ({"x": lambda shape: Tensor(dtype=lstm_pb2.D_TYPE_FLOAT32, shape=shape, data=bytes(5))}, InvalidRequest, "x.data", None),
+    ({"x": lambda shape: Tensor(dtype=9, shape=shape, data=bytes(5))}, InvalidRequest, "x.dtype", None),
+    ({"x": lambda shape: Tensor(dtype=lstm_pb2.D_TYPE_FLOAT32, shape=[-1, *shape], data=bytes(5))}, InvalidRequest, "x.shape",
+     None),
+    ({"model": "other"}, NoSuchModel, "model", "no model 'other' is served; expected one of 'small'"),
+]  # fmt: skip
+
+STEP_REFUSALS = [
+    ({"x": x(3)}, InvalidRequest, "x.shape", "(3) came; expected (batch, features)"),
+    ({"x": x(0, 3)}, InvalidRequest, "x.shape", "(0, 3) came; expected at least 1 of each of (batch, features)"),
+    ({"x": x(9, 3)}, LimitExceeded, "x.shape", "9 rows came; expected at most 8 (--max-rows)"),
+    ({"x": x(2, 4)}, WrongForModel, "x.shape", "4 features came; the model has 3"),
+    ({"x": tensors.encode(NAN)}, InvalidRequest, "x", "nan at (1, 1) came; expected finite numbers"),
+    ({"x": tensors.encode(np.array([[0, 1e39, 0]]))}, WrongForModel, "x",
+     "1e+39 at (0, 1) does not fit float32, the type of the model"),
+    ({"x": Tensor(shape=[1, 3], values=[1, 2, 1e39])}, InvalidRequest, "x.values", "1e+39 at (0, 2) does not fit float32"),
+]  # fmt: skip
+
+FORWARD_REFUSALS = [
+    ({"x": x(2, 3)}, InvalidRequest, "x.shape", "(2, 3) came; expected (batch, time, features)"),
+    ({"x": x(2, 0, 3)}, InvalidRequest, "x.shape", "(2, 0, 3) came; expected at least 1 of each of (batch, time, features)"),
+    ({"x": x(9, 1, 3)}, LimitExceeded, "x.shape", "9 rows came; expected at most 8 (--max-rows)"),
+    ({"x": x(1, 11, 3)}, LimitExceeded, "x.shape",
+     "11 time-steps came; expected at most 10 (--max-steps). Send the sequence in parts, each with the state that the one "
+     "before gave back: the answers are the same"),
+    ({"x": x(2, 5, 4)}, WrongForModel, "x.shape", "4 features came; the model has 3"),
+    ({"x": x(2, 5, 3), "lengths": [5]}, InvalidRequest, "lengths", "1 came; expected one per row, which is 2, or none"),
+    ({"x": x(2, 5, 3), "lengths": [5, 0]}, InvalidRequest, "lengths[1]", "0 came; expected 1 to 5, the time-steps of x"),
+    ({"x": x(2, 5, 3), "lengths": [6, 1]}, InvalidRequest, "lengths[0]", "6 came; expected 1 to 5, the time-steps of x"),
+    ({"x": tensors.encode(np.stack([NAN, NAN]))}, InvalidRequest, "x", "nan at (0, 1, 1) came; expected finite numbers"),
+]  # fmt: skip
+
+
+def assert_refused(parse, request, kind, field, text):
+    """Compares class, field and text of a refusal; a text of None is compared elsewhere."""
+    with pytest.raises(kind) as refused:
+        parse(request)
+
+    assert kind is type(refused.value)
+    assert field == refused.value.field
+    if text is not None:
+        assert text == refused.value.text
+
+
+@pytest.mark.parametrize(("message", "kind", "field", "text"), STATE_REFUSALS)
+def test_refused_state(message, kind, field, text):
+    """Both RPCs refuse a wrong state with the same class, field and text."""
+    assert_refused(CODEC.parse_step, StepRequest(x=x(2, 3), state=message), kind, field, text)
+    assert_refused(CODEC.parse_forward, ForwardRequest(x=x(2, 5, 3), state=message), kind, field, text)
+
+
+@pytest.mark.parametrize(("change", "kind", "field", "text"), X_REFUSALS)
+def test_refused_x_or_model(change, kind, field, text):
+    """Both RPCs refuse a malformed x and an unknown model alike."""
+    for parse, request, shape in (
+        (CODEC.parse_step, StepRequest, (2, 3)),
+        (CODEC.parse_forward, ForwardRequest, (2, 5, 3)),
+    ):
+        fields = {"x": x(*shape)} | {name: value(shape) if callable(value) else value for name, value in change.items()}
+        assert_refused(parse, request(**fields), kind, field, text)
+
+
+@pytest.mark.parametrize(("fields", "kind", "field", "text"), STEP_REFUSALS)
+def test_refused_step(fields, kind, field, text):
+    """Step refuses what is wrong with its x."""
+    assert_refused(CODEC.parse_step, StepRequest(**fields), kind, field, text)
+
+
+@pytest.mark.parametrize(("fields", "kind", "field", "text"), FORWARD_REFUSALS)
+def test_refused_forward(fields, kind, field, text):
+    """Forward refuses what is wrong with its x and lengths."""
+    assert_refused(CODEC.parse_forward, ForwardRequest(**fields), kind, field, text)
+
+
+def test_an_answer_too_long_for_a_message_is_refused_before_it_is_computed():
+    """The size of the answer is known beforehand; beyond the limit nothing is computed."""
+    wide = Codec(registry(served("wide", model(lstm_layer(3, 300), features=3))), LIMITS)
+    text = "the answer would be 11296 bytes long; expected at most 6000 (--max-message-bytes). Send fewer rows, or the sequence in parts"
+
+    assert_refused(wide.parse_step, StepRequest(x=x(2, 3)), LimitExceeded, "x.shape", text)
+    assert_refused(wide.parse_forward, ForwardRequest(x=x(2, 1, 3)), LimitExceeded, "x.shape", text)
+    assert_refused(
+        wide.parse_forward, ForwardRequest(x=x(1, 9, 3), all_outputs=True), LimitExceeded, "x.shape",
+        "the answer would be 17296 bytes long; expected at most 6000 (--max-message-bytes). Send fewer rows, or the sequence in parts",
+    )  # fmt: skip
+
+
+def test_a_sequence_too_large_to_be_read_whole_is_refused():
+    """Only a model that goes backwards holds a sequence whole, and has a limit for it."""
+    backwards = Codec(registry(served("late", model(lstm_layer(3, 4, go_backwards=True), features=3))), LIMITS)
+    text = (
+        "the sequence would take 4200 bytes, as the model reads it whole; expected at most 4000 (--max-sequence-bytes). "
+        "Send fewer rows"
+    )
+
+    assert_refused(backwards.parse_forward, ForwardRequest(x=x(3, 10, 3)), LimitExceeded, "x.shape", text)
+
+
+def test_a_name_is_needed_among_several_models():
+    """Without a name among several models the request is refused, with the names."""
+    two = Codec(registry(served("b"), served("a")), LIMITS)
+
+    assert_refused(
+        two.parse_step, StepRequest(x=x(1, 3)), InvalidRequest, "model",
+        "no name came, and 2 models are served; expected one of 'a', 'b'",
+    )  # fmt: skip
+
+
+def test_bare_h_and_c_may_be_anything_finite():
+    """A state without a digest may come from elsewhere, so its h is not held against what the layer can compute."""
+    message = state(
+        layers=[part(h=tensors.encode(BIG_H), layer=""), part(units=4, layer="")], model_digest="", steps=[]
+    )
+
+    call = CODEC.parse_step(StepRequest(x=x(2, 3), state=message))
+
+    assert np.float32(3.5) == call.state[0].h[1, 2]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, np.int64])
+def test_x_of_any_type_becomes_the_models(dtype):
+    """X is rounded to the type of the model."""
+    call = CODEC.parse_step(StepRequest(x=tensors.encode(np.array([[1, 2, 3]], dtype))))
+
+    assert np.float32 == call.x.dtype
+    np.testing.assert_array_equal([[1, 2, 3]], call.x)
+
+
+def test_what_stands_behind_a_row_is_not_even_looked_at():
+    """NaN behind a row's own length is no reason to refuse, and never reaches the mathematics."""
+    call = CODEC.parse_forward(ForwardRequest(x=tensors.encode(np.stack([NAN, NAN])), lengths=[1, 1]))
+
+    assert not call.x[:, 1:].any()
+    assert [1, 1] == call.lengths.tolist()
+
+
+@pytest.mark.parametrize("message", [None, lstm_pb2.State(), lstm_pb2.State(model_digest=SMALL.digest)])
+def test_a_state_left_out_is_zeros(message):
+    """No state, or one without layers, stands for new sequences that have seen no step."""
+    call = CODEC.parse_step(StepRequest(x=x(2, 3), state=message))
+
+    assert not any(array.any() for layer in call.state for array in layer)
+    assert [0, 0] == call.steps_seen.tolist()
+
+
+def answer_of(batch):
+    """Returns some answer of the small model."""
+    return Answer(
+        numbers(batch, 2),
+        (LSTMState(numbers(batch, 5), numbers(batch, 5)), LSTMState(numbers(batch, 4), numbers(batch, 4))),
+    )
+
+
+def test_steps_are_counted_on_per_row():
+    """The response counts each row's own steps on from the request, and not at all where it gave none."""
+    counted = CODEC.parse_forward(ForwardRequest(x=x(2, 5, 3), lengths=[5, 2], state=state(steps=[7, 0])))
+    unknown = CODEC.parse_forward(ForwardRequest(x=x(2, 5, 3), state=state(steps=[])))
+
+    assert [12, 2] == list(CODEC.forward_response(counted, answer_of(2)).state.steps)
+    assert [] == list(CODEC.forward_response(unknown, answer_of(2)).state.steps)
+
+
+def test_the_response_says_what_it_belongs_to():
+    """The state of a response carries digest, fingerprint and layer names."""
+    call = CODEC.parse_step(StepRequest(x=x(1, 3)))
+    response = CODEC.step_response(call, answer_of(1))
+
+    assert (SMALL.digest, SMALL.fingerprint) == (response.state.model_digest, response.state.numerics_fingerprint)
+    assert ["first", "second"] == [layer.layer for layer in response.state.layers]
+    assert [1] == list(response.state.steps)
+
+
+def test_the_answer_has_the_form_of_the_question():
+    """Who sends plain numbers gets plain numbers, who sends bytes gets bytes."""
+    plain = CODEC.step_response(CODEC.parse_step(StepRequest(x=Tensor(shape=[1, 3], values=[1, 2, 3]))), answer_of(1))
+    packed = CODEC.step_response(CODEC.parse_step(StepRequest(x=x(1, 3))), answer_of(1))
+
+    assert (2, b"") == (len(plain.output.values), plain.output.data)
+    assert (0, 8) == (len(packed.output.values), len(packed.output.data))
+    assert 5 == len(plain.state.layers[0].h.values)
+
+
+def test_the_description_of_a_model():
+    """GetModel tells everything a caller needs to build requests."""
+    message = model_message(SMALL)
+
+    assert ("small", "made.keras", "keras-zip", "3.15.1") == (
+        message.name,
+        message.file,
+        message.format,
+        message.keras_version,
+    )
+    assert ([-1, -1, 3], [-1, 2]) == (list(message.input_shape), list(message.output_shape))
+    assert [("first", 5), ("second", 4)] == [(layout.layer, layout.units) for layout in message.state_layout]
+    assert (
+        (3 * 20 + 5 * 20 + 20) + (5 * 16 + 4 * 16 + 16) + (8 + 2)
+        == message.parameter_count
+        == message.weight_bytes // 4
+    )
+    assert (lstm_pb2.D_TYPE_FLOAT32, lstm_pb2.NUMERICS_EXACT) == (message.dtype, message.numerics)
+    assert (True, "") == (message.step_possible, message.step_obstacle)
+    assert [("kernel", [3, 20]), ("recurrent_kernel", [5, 20]), ("bias", [20])] == [
+        (weight.name, list(weight.shape)) for weight in message.layers[0].weights
+    ]
+    assert "sigmoid" == message.layers[0].options["recurrent_activation"]

@@ -1,0 +1,222 @@
+"""A chain of layers: what it answers, in every cut and company (promises P1 and P2), and what it refuses."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lstmserve_server import selftest
+from lstmserve_server.errors import ModelRefused, WrongForModel
+from lstmserve_server.model import RecurrentModel
+from lstmserve_server.numerics import Numerics
+from tests import oracle
+from tests.builders import chain, lstm_layer, model, numbers, small_model
+
+
+def bytes_of(answer):
+    """Returns every byte of an answer."""
+    return answer.output.tobytes() + b"".join(array.tobytes() for part in answer.state for array in part)
+
+
+def rows_of(state, rows):
+    """Returns some rows of a state."""
+    return tuple(type(part)(part.h[rows], part.c[rows]) for part in state)
+
+
+def test_the_chain_is_its_layers_one_after_the_other():
+    """The small model equals two plain LSTMs and a matrix, row by row."""
+    small, x = small_model(), numbers(2, 6, 3)
+    first, second, head = (layer.weights for layer in small.description.layers)
+    plains = [oracle.from_keras(*weights.values(), oracle.tanh, oracle.sigmoid) for weights in (first, second)]
+
+    answer = small.forward(x, small.zero_state(2), all_outputs=True)
+
+    for row in range(2):
+        states = [(np.zeros(5), np.zeros(5)), (np.zeros(4), np.zeros(4))]
+        for t in range(6):
+            values = x[row, t].astype(np.float64)
+            for i, plain in enumerate(plains):
+                states[i] = plain.step(values, *states[i])
+                values = states[i][0]
+            np.testing.assert_allclose(values @ head["kernel"] + head["bias"], answer.output[row, t], atol=2e-6)
+
+
+@given(st.integers(1, 5), st.integers(1, 10), st.booleans(), st.data())
+@settings(deadline=None, max_examples=60)
+def test_p1_forward_steps_and_any_mixture_give_the_same_bytes(batch, time, ragged, data):
+    """Any cut of a sequence into Forward and Step calls gives the bytes of one Forward (P1), ragged or not."""
+    small, x = small_model(), numbers(batch, time, 3)
+    whole = small.forward(x, small.zero_state(batch), all_outputs=True)
+    cuts = sorted(data.draw(st.sets(st.integers(1, time))) | {time})
+
+    outputs, state = [], small.zero_state(batch)
+    for start, stop in itertools.pairwise([0, *cuts]):
+        if stop - start == 1 and data.draw(st.booleans()):
+            answer = small.step(np.ascontiguousarray(x[:, start]), state)
+            outputs.append(answer.output[:, None])
+        else:
+            lengths = np.full(batch, stop - start) if ragged else None
+            answer = small.forward(np.ascontiguousarray(x[:, start:stop]), state, lengths, all_outputs=True)
+            outputs.append(answer.output)
+        state = answer.state
+
+    assert whole.output.tobytes() == np.concatenate(outputs, axis=1).tobytes()
+    assert bytes_of(whole._replace(output=np.zeros(0))) == bytes_of(answer._replace(output=np.zeros(0)))
+
+
+@given(st.integers(1, 6), st.integers(1, 8), st.data())
+@settings(deadline=None, max_examples=60)
+def test_p2_rows_in_any_company_order_and_length(batch, time, data):
+    """Each row of a ragged batch has the bytes that it has alone, cut to its own length (P2)."""
+    small, x = small_model(), numbers(batch, time, 3)
+    lengths = np.array(data.draw(st.lists(st.integers(1, time), min_size=batch, max_size=batch)))
+    start = tuple(
+        type(part)(np.tanh(numbers(*part.h.shape, seed=9)), numbers(*part.c.shape)) for part in small.zero_state(batch)
+    )
+
+    last = small.forward(x, start, lengths)
+    every = small.forward(x, start, lengths, all_outputs=True)
+
+    for row in range(batch):
+        alone = small.forward(x[[row], : lengths[row]], rows_of(start, [row]), all_outputs=True)
+        assert alone.output[0].tobytes() == every.output[row, : lengths[row]].tobytes()
+        assert alone.output[0, -1].tobytes() == last.output[row].tobytes()
+        assert not every.output[row, lengths[row] :].any()
+        assert bytes_of(alone)[alone.output.nbytes :] == bytes_of(
+            last._replace(output=np.zeros(0), state=rows_of(last.state, [row]))
+        )
+
+
+def test_p1_holds_across_chunks_of_time():
+    """A sequence longer than a chunk gives the bytes of its steps."""
+    small = small_model()
+    x = numbers(2, 1000, 3)
+
+    whole = small.forward(x, small.zero_state(2))
+    state = small.zero_state(2)
+    for t in range(1000):
+        output, state = small.step(np.ascontiguousarray(x[:, t]), state)
+
+    assert whole.output.tobytes() == output.tobytes()
+
+
+_THREADS = """
+import numpy as np
+from lstmserve_server.model import RecurrentModel
+from tests.builders import chain, dense_layer, lstm_layer, numbers
+import hashlib
+digest = hashlib.sha256()
+for features, units in ((3, 300), (40000, 4), (200, 128)):
+    made = RecurrentModel(chain(lstm_layer(features, units), dense_layer(units, 3), features=features))
+    answer = made.forward(numbers(5, 4, features, scale=0.1), made.zero_state(5), all_outputs=True)
+    digest.update(answer.output.tobytes() + answer.state[0].h.tobytes() + answer.state[0].c.tobytes())
+print(digest.hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_p2_with_any_number_of_blas_threads():
+    """The bytes are the same with one, two and four BLAS threads (P2); (40000, 16) is where OpenBLAS would differ."""
+    answers = {
+        subprocess.run(
+            [sys.executable, "-c", _THREADS],
+            env={"OPENBLAS_NUM_THREADS": threads, "PYTHONPATH": ":".join(sys.path), "PATH": ""},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2", "4")
+    }
+
+    assert 1 == len(answers)
+
+
+def test_fast_numerics_are_as_close_as_rounding():
+    """The fast mode gives the same answers as the exact one up to rounding."""
+    x = numbers(33, 7, 3)
+    exact, fast = small_model(), small_model(numerics=Numerics.FAST)
+
+    np.testing.assert_allclose(
+        exact.forward(x, exact.zero_state(33), all_outputs=True).output,
+        fast.forward(x, fast.zero_state(33), all_outputs=True).output,
+        atol=2e-6,
+    )
+
+
+def test_go_backwards_reads_each_row_from_its_own_end():
+    """A backward layer equals the forward one on the reversed row, whatever stands behind the row's end."""
+    x, lengths = numbers(3, 6, 3), np.array([6, 2, 4])
+    backward = model(lstm_layer(3, 4, go_backwards=True), features=3)
+    forward = model(lstm_layer(3, 4), features=3)
+
+    answer = backward.forward(x, backward.zero_state(3), lengths)
+
+    for row, length in enumerate(lengths):
+        reverse = np.ascontiguousarray(x[[row], :length][:, ::-1])
+        assert bytes_of(forward.forward(reverse, forward.zero_state(1))) == bytes_of(
+            answer._replace(output=answer.output[[row]], state=rows_of(answer.state, [row]))
+        )
+
+
+def test_go_backwards_cannot_be_stepped():
+    """Step on a model that reads from the end is refused, naming the layer and what is possible."""
+    backward = model(lstm_layer(3, 4, name="late", go_backwards=True), features=3)
+
+    with pytest.raises(WrongForModel, match=r"Step is not possible: layer 'late' has go_backwards: .* Forward is."):
+        backward.step(numbers(1, 3), backward.zero_state(1))
+    with pytest.raises(WrongForModel, match="only the last output exists: layer 'late' has go_backwards"):
+        backward.forward(numbers(1, 5, 3), backward.zero_state(1), all_outputs=True)
+
+
+def test_an_overflow_is_refused_and_names_the_row():
+    """A state that leaves the range of the numbers is refused rather than carried on as infinity."""
+    relu = model(lstm_layer(3, 4, inner="relu"), features=3)
+    x = numbers(3, 20, 3)
+    x[2] = 3e38
+
+    with pytest.raises(
+        WrongForModel, match=r"row 2 leaves the range of float32: [hc] of layer 'lstm' is no longer finite"
+    ):
+        relu.forward(x, relu.zero_state(3))
+
+
+def test_a_pause_can_stop_a_long_sequence():
+    """What the pause between chunks raises ends the computation."""
+    small = small_model()
+
+    def pause():
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        small.forward(numbers(1, 2000, 3), small.zero_state(1), pause=pause)
+
+
+def test_the_self_test_gives_a_fingerprint_of_mode_and_weights():
+    """The fingerprint is the same for the same model, and another for another mode or other weights."""
+    one, again = selftest.run(small_model()), selftest.run(small_model())
+    fast = selftest.run(small_model(numerics=Numerics.FAST))
+    other = selftest.run(model(lstm_layer(3, 5, seed=3), features=3))
+
+    assert one == again
+    assert 3 == len({one, fast, other})
+
+
+class Drifting(RecurrentModel):
+    """A model whose steps are not what Forward computes."""
+
+    def step(self, x, state):
+        """Answers a little too much."""
+        answer = super().step(x, state)
+        return answer._replace(output=answer.output + np.float32(1e-6))
+
+
+def test_the_self_test_fails_where_a_promise_is_broken():
+    """A model whose steps differ from its whole by one part in a million is not served."""
+    with pytest.raises(ModelRefused, match="the self-test failed: the steps give other bytes than the whole"):
+        selftest.run(Drifting(chain(lstm_layer(3, 5), features=3)))

@@ -1,0 +1,89 @@
+"""Real server processes for tests: started as a user would, waited for by what they say, never by the clock."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PROGRAM = (sys.executable, "-m", "lstmserve_server.cli")
+CLIENT = (sys.executable, "-m", "lstmserve.cli")
+
+QUICK = ("--lame-duck-seconds", "0")
+
+
+class LiveServer:
+    """A running `lstmserve serve`, and what it has logged so far."""
+
+    def __init__(self, *arguments: str | Path, env: dict[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            [*PROGRAM, "serve", *map(str, arguments), "--log-format", "json"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(env or {})},
+        )
+        self.log: list[dict[str, Any]] = []
+        self.noise: list[str] = []
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """Returns the next line of the log with this event."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                self.noise.append(line)
+                continue
+            self.log.append(entry)
+            if entry["event"] == event:
+                return entry
+        raise AssertionError(f"the server ended without {event!r}: {self.log} {self.noise}")
+
+    @property
+    def address(self) -> str:
+        """Where the server listens first."""
+        starting = next(entry for entry in self.log if entry["event"] == "starting")
+        return str(starting["listen"][0])
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Sends a signal, reads the log to its end, and returns the exit code."""
+        self.process.send_signal(number)
+        return self.finish()
+
+    def finish(self) -> int:
+        """Reads the log to its end and returns the exit code."""
+        with contextlib.suppress(AssertionError):
+            self.wait_for("")
+        return self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+
+
+@contextlib.contextmanager
+def serving(*arguments: str | Path, env: dict[str, str] | None = None) -> Iterator[LiveServer]:
+    """Runs a server that is ready."""
+    if "--listen" not in arguments:
+        arguments = (*arguments, "--listen", "127.0.0.1:0")
+    with LiveServer(*arguments, env=env) as server:
+        server.wait_for("serving")
+        yield server
+
+
+def run(*arguments: str | Path, program: tuple[str, ...] = PROGRAM, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs a command of ours to its end."""
+    return subprocess.run([*program, *map(str, arguments)], capture_output=True, text=True, check=False, **options)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MAX_RANK: Final = 8
 """A tensor has at most this many dimensions; no request needs more than three."""
 
+_MAX_ELEMENTS: Final = 2**31  # a message of protobuf holds fewer bytes
+
 _BFLOAT16: Final = "bfloat16"  # NumPy has no such type; ml_dtypes adds one of this name
 
 _WIRE: Final[dict[lstm_pb2.DType, np.dtype[Any]]] = {
@@ -81,7 +83,7 @@ def decode(tensor: lstm_pb2.Tensor, *, default: DTypeLike | None = None) -> NDAr
         TensorError: the message is not well formed.
     """
     shape = _checked_shape(tensor.shape)
-    count = math.prod(shape)  # Python integers: no product overflows
+    count = math.prod(shape)
     if tensor.data and tensor.values:
         raise TensorError("", "both data and values are set; expected one of them")
     if tensor.data:
@@ -97,6 +99,9 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     for length in shape:
         if length < 0:
             raise TensorError("shape", f"{_show(shape)} has a negative dimension")
+    # Zeros apart: NumPy cannot hold the shape (2**62, 0, 2) either. Python's integers do not overflow.
+    if math.prod(length for length in shape if length) > _MAX_ELEMENTS:
+        raise TensorError("shape", f"{_show(shape)} is larger than any message")
     return tuple(shape)
 
 

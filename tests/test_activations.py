@@ -75,12 +75,14 @@ def test_hard_sigmoid_changed_with_keras_3():
     assert (pytest.approx(0.8), pytest.approx(0.75)) == (old[0], new[0])
 
 
-def test_sparsemax_shares_among_the_largest():
-    """Sparsemax projects onto the simplex: the sum is one, and what lies far below is exactly zero."""
-    got = np.array([[1.0, 0.8, -2.0], [0.1, 0.2, 0.3]])
+def test_sparsemax_is_the_one_of_keras():
+    """Keras adds up all partial sums of the support: with a support of one it is the sparsemax of the literature, with more
+    it is not, and the answers are Keras' own (measured with Keras 3.15.1).
+    """
+    got = np.array([[2.0, 0.8, -2.0], [1.0, 0.8, -2.0]])
     activations.find("sparsemax", Era.KERAS_3).apply(got)
 
-    np.testing.assert_allclose([[0.6, 0.4, 0.0], [0.7 / 3, 1 / 3, 1.3 / 3]], got, atol=1e-15)
+    np.testing.assert_allclose([[1.0, 0.0, 0.0], [0.1, 0.0, 0.0]], got, atol=1e-15)
 
 
 @pytest.mark.parametrize("era", Era)

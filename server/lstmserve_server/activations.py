@@ -195,13 +195,13 @@ def _log_softmax(x: Array) -> None:
 
 
 def _sparsemax(x: Array) -> None:
-    """Projects onto the simplex (Martins and Astudillo 2016, algorithm 1)."""
+    # What Keras computes (keras/src/backend/*/nn.py), which is not quite the projection of Martins and Astudillo 2016: its
+    # threshold adds up all the partial sums of the support where theirs has the last one, so the images need not add up to 1.
     falling = -np.sort(-x, axis=-1)
     sums = np.cumsum(falling, axis=-1)
-    count = np.arange(1, x.shape[-1] + 1, dtype=x.dtype)
-    support = (1 + count * falling > sums).sum(axis=-1, keepdims=True)
-    threshold = (np.take_along_axis(sums, support - 1, axis=-1) - 1) / support.astype(x.dtype)
-    np.maximum(x - threshold, 0, out=x)
+    support = falling - (sums - 1) / np.arange(1, x.shape[-1] + 1, dtype=x.dtype) > 0
+    total = np.where(support, sums, 0).sum(axis=-1, keepdims=True) - 1
+    np.maximum(x - total / support.sum(axis=-1, keepdims=True).astype(x.dtype), 0, out=x)
 
 
 _COMMON: Final = {
@@ -239,7 +239,7 @@ _KERAS_3: Final = _COMMON | {
     "soft_shrink": Activation("soft_shrink", _soft_shrink),
     "sparse_plus": Activation("sparse_plus", _sparse_plus),
     "sparse_sigmoid": Activation("sparse_sigmoid", _sparse_sigmoid, bound=1),
-    "sparsemax": Activation("sparsemax", _sparsemax, bound=1, along_axis=True),
+    "sparsemax": Activation("sparsemax", _sparsemax, along_axis=True),
     "squareplus": Activation("squareplus", _squareplus),
     "tanh_shrink": Activation("tanh_shrink", _tanh_shrink),
 }

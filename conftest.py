@@ -63,7 +63,7 @@ def in_bash(example: Example) -> None:
         "LSTMSERVE_ADDRESS": example.namespace["address"],
     }
     command = ["/bin/bash", "-euo", "pipefail", "-c", script]
-    subprocess.run(command, env=environment, check=True, timeout=120)  # noqa: S603 - README's own commands
+    subprocess.run(command, env=environment, check=True, timeout=120)
 
 
 def in_node(example: Example) -> None:
@@ -77,7 +77,7 @@ def in_python(example: Example) -> None:
     """Runs Python, with the names of the blocks before."""
     code = "\n" * (example.line + example.parsed.line_offset) + example.parsed  # tracebacks show the line of README.md
     code = code.replace(README_ADDRESS, example.namespace["address"])
-    exec(compile(code, example.path, "exec"), example.namespace)  # noqa: S102 - README's own code
+    exec(compile(code, example.path, "exec"), example.namespace)
 
 
 def recipe(target: str) -> str:

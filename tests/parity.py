@@ -22,8 +22,9 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import keras
 import numpy as np
 
-from lstmserve_server import activations, loading
+from lstmserve_server import activations
 from lstmserve_server.activations import Era
+from lstmserve_server.loading import reader
 from lstmserve_server.lstm import LSTMState
 from lstmserve_server.model import RecurrentModel
 
@@ -97,7 +98,7 @@ def measure(number: int, distances: dict[tuple[str, str], Distances], folder: Pa
     for layer in layers:
         layer.set_weights([random.normal(size=w.shape) / np.sqrt(w.shape[0]) for w in layer.get_weights()])
     saved.save(path)
-    model = RecurrentModel(loading.load(path))
+    model = RecurrentModel(reader.load(path))
     path.unlink()
     x = random.normal(size=(case.batch, case.time, case.features)).astype(np.float32)
     for ours, layer in zip(model.lstms, layers, strict=True):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lstmserve import Client
-from lstmserve_server import loading
+from lstmserve_server.loading import reader
 from lstmserve_server.model import RecurrentModel
 from tests import node
 from tests.conftest import SUNSPOTS
@@ -30,7 +30,7 @@ def series():
 def test_the_bundled_model_is_small_and_beats_persistence():
     """The bundled model has under 300 KB, and the error on unseen years that its provenance states."""
     years, counts = series()
-    model = RecurrentModel(loading.load(SUNSPOTS))
+    model = RecurrentModel(reader.load(SUNSPOTS))
     x = (counts[:-1] / REPORT["scale"]).astype(np.float32)[None, :, None]
     forecast = model.forward(x, model.zero_state(1), all_outputs=True).output[0, :, 0] * REPORT["scale"]
     unseen = years[1:] >= 1950

@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from lstmserve_server import loading
 from lstmserve_server.errors import ModelRefused
-from lstmserve_server.loading import Limits
+from lstmserve_server.loading import reader
+from lstmserve_server.loading.limits import Limits
 from lstmserve_server.model import RecurrentModel
 from tests.builders import (
     input_config,
@@ -31,7 +31,7 @@ NAMES = ("kernel", "recurrent_kernel", "bias")
 def refusal(path, **options):
     """Returns why a file is refused, without the path in front."""
     with pytest.raises(ModelRefused) as refused:
-        loading.load(path, **options)
+        reader.load(path, **options)
     assert str(refused.value).startswith(f"{path}: ")
     return str(refused.value).removeprefix(f"{path}: ")
 
@@ -43,8 +43,8 @@ def changed(**options):
 
 def test_both_formats_give_the_same_model(tmp_path):
     """The same model has the same description and digest as .keras and as .h5."""
-    from_zip = loading.load(write_zip(tmp_path / "a.keras"))
-    from_hdf5 = loading.load(write_hdf5(tmp_path / "a.h5"))
+    from_zip = reader.load(write_zip(tmp_path / "a.keras"))
+    from_hdf5 = reader.load(write_hdf5(tmp_path / "a.h5"))
 
     assert ("keras-zip", "3.15.1") == (from_zip.source.format, from_zip.source.keras_version)
     assert ("keras-hdf5", "2.15.0") == (from_hdf5.source.format, from_hdf5.source.keras_version)
@@ -60,11 +60,11 @@ def test_the_digest_sees_every_option_and_weight(tmp_path):
     weight[1][2, 3] = np.nextafter(weight[1][2, 3], np.float32(9))
     dropped = sequential(input_config(), keras_layer("Dropout", "drop", rate=0.4), lstm_config())
     digests = [
-        loading.load(write_zip(tmp_path / "0")).digest(),
-        loading.load(write_zip(tmp_path / "1", dropped)).digest(),
-        loading.load(write_zip(tmp_path / "2", changed(activation="relu"))).digest(),
-        loading.load(write_zip(tmp_path / "3", changed(return_sequences=True))).digest(),
-        loading.load(write_zip(tmp_path / "4", weights=weights_file({"layers/lstm/cell/vars": weight}))).digest(),
+        reader.load(write_zip(tmp_path / "0")).digest(),
+        reader.load(write_zip(tmp_path / "1", dropped)).digest(),
+        reader.load(write_zip(tmp_path / "2", changed(activation="relu"))).digest(),
+        reader.load(write_zip(tmp_path / "3", changed(return_sequences=True))).digest(),
+        reader.load(write_zip(tmp_path / "4", weights=weights_file({"layers/lstm/cell/vars": weight}))).digest(),
     ]
 
     assert digests[0] == digests[1]
@@ -73,14 +73,14 @@ def test_the_digest_sees_every_option_and_weight(tmp_path):
 
 def test_content_decides_not_the_extension(tmp_path):
     """An HDF5 file called .keras and a zip called .h5 are read as what they are."""
-    assert "keras-hdf5" == loading.load(write_hdf5(tmp_path / "a.keras")).source.format
-    assert "keras-zip" == loading.load(write_zip(tmp_path / "a.h5")).source.format
+    assert "keras-hdf5" == reader.load(write_hdf5(tmp_path / "a.keras")).source.format
+    assert "keras-zip" == reader.load(write_zip(tmp_path / "a.h5")).source.format
 
 
 def test_weights_are_read_only(tmp_path):
     """No weight of a loaded model can be changed."""
     for path in (write_zip(tmp_path / "a"), write_hdf5(tmp_path / "b")):
-        for weight in loading.load(path).layers[1].weights.values():
+        for weight in reader.load(path).layers[1].weights.values():
             assert not weight.flags.writeable
             assert weight.flags.c_contiguous
 
@@ -89,7 +89,7 @@ def test_a_deflated_archive_is_read(tmp_path):
     """An archive that was packed anew is the same model."""
     packed = write_zip(tmp_path / "a", compression=zipfile.ZIP_DEFLATED)
 
-    assert loading.load(write_zip(tmp_path / "b")).digest() == loading.load(packed).digest()
+    assert reader.load(write_zip(tmp_path / "b")).digest() == reader.load(packed).digest()
 
 
 def test_hdf5_behind_a_user_block_is_read(tmp_path):
@@ -100,7 +100,7 @@ def test_hdf5_behind_a_user_block_is_read(tmp_path):
             file.attrs[name] = value
         source.copy("model_weights", file)
 
-    assert loading.load(plain).digest() == loading.load(tmp_path / "block").digest()
+    assert reader.load(plain).digest() == reader.load(tmp_path / "block").digest()
 
 
 def test_groups_are_numbered_not_named(tmp_path):
@@ -109,7 +109,7 @@ def test_groups_are_numbered_not_named(tmp_path):
     first, second = lstm_weights(3, 4, seed=1), lstm_weights(4, 4, seed=5)
     groups = {"layers/lstm/cell/vars": first, "layers/lstm_1/cell/vars": second}
 
-    read = loading.load(write_zip(tmp_path / "a", config, weights_file(groups)))
+    read = reader.load(write_zip(tmp_path / "a", config, weights_file(groups)))
 
     assert ["lstm_1", "lstm"] == [layer.name for layer in read.layers[1:]]
     np.testing.assert_array_equal(first[1], read.layers[1].weights["recurrent_kernel"])
@@ -133,7 +133,7 @@ def test_every_way_in_which_hdf5_files_name_weights(tmp_path, names):
     """The names that four generations of Keras gave to weights in .h5 files all lead to them."""
     weights = {"lstm": dict(zip(names, lstm_weights(), strict=True))}
 
-    read = loading.load(write_hdf5(tmp_path / "a", weights=weights))
+    read = reader.load(write_hdf5(tmp_path / "a", weights=weights))
 
     np.testing.assert_array_equal(lstm_weights()[1], read.layers[1].weights["recurrent_kernel"])
 
@@ -143,7 +143,7 @@ def test_a_sequential_of_keras_2_0_is_a_list(tmp_path):
     layer = lstm_config(recurrent_activation="hard_sigmoid", batch_input_shape=[None, 7, 3], implementation=0)
     config = {"class_name": "Sequential", "config": [layer]}
 
-    read = loading.load(write_hdf5(tmp_path / "a", config, version="2.0.5"))
+    read = reader.load(write_hdf5(tmp_path / "a", config, version="2.0.5"))
 
     assert (3, 7) == (read.features, read.time)
     assert "hard_sigmoid(x/5+1/2)" == read.layers[0].options["recurrent_activation"].name
@@ -158,13 +158,13 @@ def test_long_lists_of_names_are_split_into_attributes(tmp_path):
         del group.attrs["weight_names"]
         group.attrs["weight_names0"], group.attrs["weight_names1"] = names[:2], names[2:]
 
-    assert 3 == len(loading.load(path).layers[1].weights)
+    assert 3 == len(reader.load(path).layers[1].weights)
 
 
 def test_the_hard_sigmoid_follows_the_writer(tmp_path):
     """The same name is another function in a file of Keras 2 than in one of Keras 3."""
-    old = loading.load(write_hdf5(tmp_path / "a", changed(recurrent_activation="hard_sigmoid"), version="2.2.4-tf"))
-    new = loading.load(write_hdf5(tmp_path / "b", changed(recurrent_activation="hard_sigmoid"), version="3.0.5"))
+    old = reader.load(write_hdf5(tmp_path / "a", changed(recurrent_activation="hard_sigmoid"), version="2.2.4-tf"))
+    new = reader.load(write_hdf5(tmp_path / "b", changed(recurrent_activation="hard_sigmoid"), version="3.0.5"))
 
     names = [read.layers[1].options["recurrent_activation"].name for read in (old, new)]
     assert ["hard_sigmoid(x/5+1/2)", "hard_sigmoid(x/6+1/2)"] == names
@@ -198,7 +198,7 @@ def test_a_functional_chain_is_read_in_the_order_of_its_values(tmp_path):
     drop = keras_layer("Dropout", "drop", rate=0.5)
     config = functional(lstm_config(), drop, input_config(), lstm=["drop"], drop=["input_layer"])
 
-    read = loading.load(write_hdf5(tmp_path / "a", config))
+    read = reader.load(write_hdf5(tmp_path / "a", config))
 
     assert ["input_layer", "drop", "lstm"] == [layer.name for layer in read.layers]
 
@@ -211,7 +211,7 @@ def test_the_tensors_of_keras_3_are_followed(tmp_path):
     config["config"]["input_layers"] = ["input_layer", 0, 0]
     config["config"]["output_layers"] = ["lstm", 0, 0]
 
-    assert 2 == len(loading.load(write_zip(tmp_path / "a", config)).layers)
+    assert 2 == len(reader.load(write_zip(tmp_path / "a", config)).layers)
 
 
 def test_one_layer_out_of_a_model_that_is_refused(tmp_path):
@@ -219,7 +219,7 @@ def test_one_layer_out_of_a_model_that_is_refused(tmp_path):
     config = sequential(input_config(), keras_layer("Attention", "look"), lstm_config(4, "memory"))
     path = write_zip(tmp_path / "a", config)
 
-    read = loading.load(path, layer="memory")
+    read = reader.load(path, layer="memory")
 
     assert ("memory", 3) == (read.layers[0].name, read.features)
     assert "Its LSTM layers can be served alone, one at a time: --layer memory" in refusal(path)
@@ -237,7 +237,7 @@ def test_the_number_of_features_can_come_from_the_weights(tmp_path):
         write_zip(tmp_path / "a", sequential(lstm_config())),
         write_hdf5(tmp_path / "b", sequential(lstm_config())),
     ):
-        assert (3, None) == (loading.load(path).features, loading.load(path).time)
+        assert (3, None) == (reader.load(path).features, reader.load(path).time)
 
 
 def test_layers_behind_the_lstm_are_part_of_the_answer(tmp_path):
@@ -247,7 +247,7 @@ def test_layers_behind_the_lstm_are_part_of_the_answer(tmp_path):
         keras_layer("Activation", "a", activation="softmax"),
     )  # fmt: skip
     groups = {"layers/lstm/cell/vars": lstm_weights(), "layers/dense/vars": [numbers(4, 2), numbers(2)]}
-    made = RecurrentModel(loading.load(write_zip(tmp_path / "a", config, weights_file(groups))))
+    made = RecurrentModel(reader.load(write_zip(tmp_path / "a", config, weights_file(groups))))
 
     np.testing.assert_allclose([1, 1], made.step(numbers(2, 3), made.zero_state(2)).output.sum(axis=1), rtol=1e-6)
 
@@ -259,7 +259,7 @@ def test_options_without_consequence_are_passed_over(tmp_path):
         stateful=True, seed=None, implementation=1, bias_constraint=None, time_major=False, some_future_option=None,
     )  # fmt: skip
 
-    assert loading.load(write_zip(tmp_path / "a")).digest() == loading.load(write_zip(tmp_path / "b", config)).digest()
+    assert reader.load(write_zip(tmp_path / "a")).digest() == reader.load(write_zip(tmp_path / "b", config)).digest()
 
 
 # What is refused in a configuration.
@@ -287,12 +287,12 @@ CONFIGS = [
     (sequential(keras_layer("InputLayer", "i", batch_shape=[None, 3]), lstm_config()),
      "the input of the model has the shape (None, 3); expected (batch, time, features)"),
     ({"class_name": "Mine", "module": "mine.models", "registered_name": "mine>Mine", "config": {}},
-     "the model (Mine) is a class of its author's own (mine>Mine), whose code is not in the file"),
+     "the model (Mine) is a class of its author's own ('mine>Mine'), whose code is not in the file"),
     ({"class_name": "Mine", "config": {}}, "the model is of class 'Mine', whose code is not in the file; only Sequential and"),
     (sequential(input_config(), lstm_config() | {"module": "mine", "registered_name": None}),
-     f"{LSTM} is a class of its author's own (mine), whose code is not in the file"),
+     f"{LSTM} is a class of its author's own ('mine'), whose code is not in the file"),
     ({"class_name": "Sequential"}, "Sequential holds a NoneType where its configuration should be"),
-    ({"config": {}}, "the configuration has no class_name"),
+    ({"config": {}}, "the configuration has the class_name None; expected up to 256 printable characters"),
     (functional(input_config(), lstm_config(), lstm_config(4, "b"), keras_layer("Add", "sum"), lstm=["input_layer"],
                 b=["input_layer"], sum=["lstm", "b"], outputs=["sum"]),
      "the model is no chain of layers: layer 'sum' (Add) has 2 inputs: 'lstm', 'b'. Its LSTM layers can be served alone"),
@@ -300,6 +300,17 @@ CONFIGS = [
      "the model is no chain of layers: it has 1 inputs and 2 outputs"),
     (functional(input_config(), lstm_config(), keras_layer("Dense", "aside", units=1), lstm=["input_layer"], aside=["input_layer"]),
      "the model is no chain of layers: the path from its output does not lead through layer 'aside' (Dense)"),
+    (sequential(keras_layer("InputLayer", "i", batch_shape=[None, None, 3]) | {"config": {"name": "i", "dtype": "int32"}}, lstm_config()),
+     "layer 'i' (InputLayer) takes int32, to which Keras rounds what comes; only float32 and float64 are served"),
+    (sequential(input_config(), lstm_config() | {"module": None, "registered_name": "LSTM"}),
+     f"{LSTM} is a class of its author's own ('LSTM'), whose code is not in the file"),
+    (sequential(input_config(), lstm_config() | {"name": "other"}), "a layer (LSTM) has two names, 'other' and 'lstm'"),
+    (sequential(input_config(), lstm_config(name="\ud800")), "a layer (LSTM) has the name '\\ud800'; expected 1 to 256 printable"),
+    (sequential(input_config(), lstm_config(name="\x1b[2J")), "a layer (LSTM) has the name '\\x1b[2J'; expected 1 to 256 printable"),
+    (sequential(lstm_config(), input_config()), "layer 'input_layer' (InputLayer) stands in the middle of the model; expected it first"),
+    (sequential(input_config(time=10**30), lstm_config()), "the input of the model has the shape"),
+    (changed(activation={"module": "keras.layers", "class_name": "LeakyReLU", "config": {"negative_slope": 0.3}}),
+     f"{LSTM} has the layer 'LeakyReLU' as activation, which is not served; use the function of that name"),
     (functional(input_config(), lstm_config(), lstm=["lstm"]), "the model is no chain of layers: the path from its output"),
 ]  # fmt: skip
 
@@ -308,6 +319,51 @@ CONFIGS = [
 def test_refused_configuration(tmp_path, config, reason):
     """What is configured and cannot be computed as Keras does is refused by name."""
     assert refusal(write_zip(tmp_path / "a", config)).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"args": [{"config": {"keras_history": ["input_layer", 0.5, 0]}}], "kwargs": {}},
+        {"args": [{"config": None}], "kwargs": {}},
+        {"args": None},
+        {"args": [{"config": {"keras_history": ["input_layer", 0, 0]}}], "kwargs": [1]},
+        [["input_layer", "0", 0, {}]],
+        [["input_layer"]],
+        [7],
+        7,
+    ],
+)
+def test_edges_of_a_graph_that_make_no_sense(tmp_path, node):
+    """An edge that is no [name, node, tensor] is refused, whatever it is instead."""
+    config = functional(input_config(), lstm_config(), lstm=["input_layer"])
+    config["config"]["layers"][1]["inbound_nodes"] = [node]
+
+    assert "inbound_nodes that cannot be read" in refusal(write_zip(tmp_path / "a", config))
+
+
+def test_groups_are_numbered_along_the_graph(tmp_path):
+    """Keras numbers the layers of a functional model along the graph, not as its configuration lists them."""
+    first, second = lstm_config(4, "first", return_sequences=True), lstm_config(4, "second")
+    config = functional(second, first, input_config(), second=["first"], first=["input_layer"], outputs=["second"])
+    groups = {"layers/lstm/cell/vars": lstm_weights(3, 4, 1), "layers/lstm_1/cell/vars": lstm_weights(4, 4, 5)}
+
+    read = reader.load(write_zip(tmp_path / "a", config, weights_file(groups)))
+
+    np.testing.assert_array_equal(lstm_weights(4, 4, 5)[1], read.layers[2].weights["recurrent_kernel"])
+
+
+def test_attributes_of_other_types_are_refused(tmp_path):
+    """An attribute that is no text, or of another rank than Keras writes, is refused before it is read."""
+    for value in (7, [b"a", b"b"], np.zeros((2, 2)), h5py.Empty("f")):
+        path = write_hdf5(tmp_path / "a")
+        with h5py.File(path, "r+") as file:
+            file.attrs["model_config"] = value
+        assert refusal(path).startswith("attribute model_config of / is of type")
+    path = write_hdf5(tmp_path / "a")
+    with h5py.File(path, "r+") as file:
+        file.attrs["keras_version"] = np.bytes_(b"2.\xff")
+    assert refusal(path).startswith("attribute keras_version of / is no text in UTF-8")
 
 
 def test_training_baked_into_the_graph_is_refused(tmp_path):
@@ -395,6 +451,6 @@ def test_damage_is_refused_or_harmless(tmp_path, write):
             damaged[place] = random.integers(0, 256)
         path.write_bytes(damaged)
         try:
-            loading.load(path)
+            reader.load(path)
         except ModelRefused:
             continue

@@ -10,8 +10,9 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import numpy as np
 import pytest
 
-from lstmserve_server import activations, loading, lstm
+from lstmserve_server import activations, lstm
 from lstmserve_server.activations import Era
+from lstmserve_server.loading import reader
 from lstmserve_server.lstm import LSTMSpec, LSTMState, LSTMWeights
 from lstmserve_server.model import RecurrentModel
 from lstmserve_server.numerics import Numerics, product_of
@@ -153,7 +154,7 @@ def test_whole_models_answer_as_keras_does(number, tmp_path):
     digests = set()
     for suffix in (".keras", ".h5"):
         made.save(tmp_path / f"a{suffix}")
-        description = loading.load(tmp_path / f"a{suffix}")
+        description = reader.load(tmp_path / f"a{suffix}")
         model = RecurrentModel(description)
         answer = model.forward(x, model.zero_state(4), all_outputs=description.returns_sequences)
         digests.add(description.digest())
@@ -168,7 +169,7 @@ def test_a_step_answers_what_keras_would_if_the_sequence_ended_there(tmp_path):
         [keras.layers.Input((None, 3)), keras.layers.LSTM(6), keras.layers.Dense(2, activation="softmax")]
     )
     made.save(tmp_path / "a.keras")
-    model = RecurrentModel(loading.load(tmp_path / "a.keras"))
+    model = RecurrentModel(reader.load(tmp_path / "a.keras"))
     x, state = numbers(2, 5, 3), model.zero_state(2)
 
     for t in range(5):

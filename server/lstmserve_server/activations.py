@@ -55,6 +55,11 @@ def find(name: str, era: Era) -> Activation | None:
     return _KERAS_3.get(name)
 
 
+def defined(name: str) -> Activation | None:
+    """Returns the activation whose own name, `Activation.name`, is `name`."""
+    return _BY_DEFINITION.get(name)
+
+
 def names(era: Era) -> list[str]:
     """Returns the names that `find` knows."""
     return sorted(_KERAS_2 if era is Era.KERAS_2 else _KERAS_3)
@@ -114,10 +119,10 @@ def _silu(x: Array) -> None:
 
 def _gelu(x: Array) -> None:
     # The exact one: Keras approximates by tanh only where an argument says so, which no name can.
-    half_of_one_plus_erf = special.erf(x * math.sqrt(0.5))
-    half_of_one_plus_erf += 1
-    half_of_one_plus_erf *= 0.5
-    np.multiply(x, half_of_one_plus_erf, out=x)
+    # erfc(-x) rather than 1 + erf(x), which cancels far to the left.
+    gate = special.erfc(x * -math.sqrt(0.5))
+    gate *= 0.5
+    np.multiply(x, gate, out=x)
 
 
 def _mish(x: Array) -> None:
@@ -243,3 +248,5 @@ _KERAS_3: Final = _COMMON | {
     "squareplus": Activation("squareplus", _squareplus),
     "tanh_shrink": Activation("tanh_shrink", _tanh_shrink),
 }
+
+_BY_DEFINITION: Final = {activation.name: activation for activation in (*_KERAS_2.values(), *_KERAS_3.values())}

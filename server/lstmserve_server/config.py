@@ -57,6 +57,7 @@ class ServeSettings:
     )
     max_concurrent_calls: int = _setting(256, click.IntRange(1), "Most calls at a time; more are refused at once.")
     max_model_bytes: int = _setting(2 << 30, click.IntRange(1), "Largest model file, in bytes.")
+    load_seconds: int = _setting(60, click.IntRange(1), "Most time that a model file may take to be read, in seconds.")
     compute_threads: int = _setting(
         0,
         click.IntRange(0),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -13,16 +15,19 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from lstmserve_server import loading
 from lstmserve_server.codec import model_message
 from lstmserve_server.errors import ModelRefused
+from lstmserve_server.loading import sandbox
+from lstmserve_server.loading.limits import Limits
 from lstmserve_server.numerics import Numerics
 from lstmserve_server.registry import ServedModel
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from lstmserve_server.description import LayerDescription
+    from lstmserve_server.description import LayerDescription, ModelDescription
 
 _GATES: Final = ("i", "f", "c", "o")
 
@@ -67,7 +72,7 @@ class Refused:
 
     path: str
     reason: str
-    layers: list[tuple[str, str, bool]]
+    layers: Sequence[tuple[str, str, bool]]
     """Name, kind, and whether the kind is served; empty where the file cannot be read so far."""
     servable: bool = False
 
@@ -92,17 +97,17 @@ class Refused:
 def inspect(path: str, layer: str | None) -> Accepted | Refused:
     """Returns what is in a file."""
     try:
-        description = loading.load(path, layer=layer)
+        description = asyncio.run(_load(path, layer))
         return Accepted(path, ServedModel.prepare(description.source.file, description, Numerics.EXACT))
-    except ModelRefused as error:
-        return Refused(path, str(error), _survey(path))
+    except sandbox.Refused as error:
+        return Refused(path, str(error), error.layers)
+    except ModelRefused as error:  # by the self-test
+        return Refused(path, str(error), [])
 
 
-def _survey(path: str) -> list[tuple[str, str, bool]]:
-    try:
-        return [(layer.name, layer.kind, served) for layer, served in loading.survey(path)]
-    except ModelRefused:
-        return []
+async def _load(path: str, layer: str | None) -> ModelDescription:
+    async with contextlib.aclosing(sandbox.load([path], layer, Limits())) as loaded:
+        return await anext(loaded)
 
 
 @dataclass(frozen=True, slots=True)

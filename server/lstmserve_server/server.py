@@ -14,9 +14,11 @@ import grpc
 import structlog
 from grpc_reflection.v1alpha import reflection
 
-from lstmserve_server import addresses, health, loading
+from lstmserve_server import addresses, health
 from lstmserve_server.codec import Codec, RequestLimits
 from lstmserve_server.errors import ModelRefused, StartFailed
+from lstmserve_server.loading import sandbox
+from lstmserve_server.loading.limits import Limits
 from lstmserve_server.numerics import Numerics
 from lstmserve_server.registry import Registry, ServedModel
 from lstmserve_server.runner import Runner
@@ -116,7 +118,7 @@ class Server:
         Raises:
             StartFailed: a model is refused.
         """
-        registry = Registry([await asyncio.to_thread(self._load, name, file) for name, file in self._files.items()])
+        registry = Registry(await self._load())
         limits = RequestLimits(
             rows=self._settings.max_rows,
             steps=self._settings.max_steps,
@@ -159,25 +161,37 @@ class Server:
             raise StartFailed(message) from error
         return address if address.startswith(addresses.UNIX_PREFIX) else f"{address.rpartition(':')[0]}:{port}"
 
-    def _load(self, name: str, file: str) -> ServedModel:
+    async def _load(self) -> list[ServedModel]:
+        settings, models = self._settings, []
+        limits = Limits(file_bytes=settings.max_model_bytes, seconds=settings.load_seconds)
         began = perf_counter()
-        limits = loading.Limits(file_bytes=self._settings.max_model_bytes)
+        names = iter(self._files)
+        name = ""
         try:
-            description = loading.load(file, layer=self._settings.layer, limits=limits)
-            served = ServedModel.prepare(name, description, Numerics(self._settings.numerics))
+            async with contextlib.aclosing(sandbox.load(list(self._files.values()), settings.layer, limits)) as loaded:
+                name = next(names)
+                async for description in loaded:
+                    numerics = Numerics(settings.numerics)
+                    models.append(await asyncio.to_thread(ServedModel.prepare, name, description, numerics))
+                    _log_model(models[-1], perf_counter() - began)
+                    name, began = next(names, ""), perf_counter()
         except ModelRefused as error:
             message = f"model {name!r} is refused. {error}"
             raise StartFailed(message) from error
-        _log.info(
-            "model_loaded",
-            model=name,
-            digest=served.digest[:12],
-            fingerprint=served.fingerprint,
-            keras=description.source.keras_version,
-            parameters=description.parameter_count,
-            seconds=round(perf_counter() - began, 3),
-        )
-        return served
+        return models
+
+
+def _log_model(served: ServedModel, seconds: float) -> None:
+    description = served.model.description
+    _log.info(
+        "model_loaded",
+        model=served.name,
+        digest=served.digest[:12],
+        fingerprint=served.fingerprint,
+        keras=description.source.keras_version,
+        parameters=description.parameter_count,
+        seconds=round(seconds, 3),
+    )
 
 
 class _Signals:

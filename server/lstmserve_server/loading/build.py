@@ -85,6 +85,10 @@ def _whole(config: ModelConfig) -> tuple[LayerConfig, ...]:
         if layer.kind not in RULES:
             message = f"{layer} is of a kind that is not served; these are: {', '.join(RULES)}. {_advice(config)}"
             raise ModelRefused(message)
+    for layer in config.chain[1:]:
+        if layer.kind == "InputLayer":
+            message = f"{layer} stands in the middle of the model; expected it first"
+            raise ModelRefused(message)
     if not any(layer.kind == "LSTM" for layer in config.chain):
         message = "the model has no LSTM layer, so there is no state to carry"
         raise ModelRefused(message)
@@ -130,7 +134,8 @@ def _input_shape(config: ModelConfig, chain: tuple[LayerConfig, ...]) -> tuple[i
         shape = list(config.declared_shape) if config.declared_shape else None
     if shape is None:
         return None
-    if len(shape) != 3 or any(length is not None and (type(length) is not int or length < 1) for length in shape[1:]):  # noqa: PLR2004
+    lengths_fit = all(length is None or (type(length) is int and 1 <= length < 2**31) for length in shape[1:])
+    if len(shape) != 3 or not lengths_fit:  # noqa: PLR2004 - the three of the message
         message = f"the input of the model has the shape {tuple(shape)}; expected (batch, time, features)"
         raise ModelRefused(message)
     return tuple(shape)

@@ -59,7 +59,11 @@ class Group:
     def names(self) -> list[str]:
         """Returns the names of the members."""
         with _damage_refused(self.path or "/"):
-            return list(self._group)
+            names = list(self._group)
+        if not all(isinstance(name, str) for name in names):
+            message = f"{self.path or '/'} has members whose names are no text"
+            raise ModelRefused(message)
+        return names
 
     def group(self, name: str) -> Group:
         """Returns the group at `name`, a path of one or more parts."""
@@ -101,43 +105,49 @@ class Group:
 
     def text(self, name: str) -> str | None:
         """Returns an attribute that is text, or None where there is none of this name."""
-        value = self._attribute(name)
-        if value is None:
-            return None
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", "strict")
-        if not isinstance(value, str):
-            message = f"attribute {name} of {self.path or '/'} is a {type(value).__name__}; expected text"
-            raise ModelRefused(message)
-        return value
+        value = self._attribute(name, rank=0)
+        return None if value is None else _as_text(value, self._attribute_path(name))
 
     def texts(self, name: str) -> list[str] | None:
         """Returns an attribute that is a list of texts, or None where there is none of this name.
 
         Keras splits a long list into attributes of the same name with 0, 1, 2 ... behind it.
         """
-        value = self._attribute(name)
-        if value is not None:
-            return _as_texts(value, f"attribute {name} of {self.path or '/'}")
-        parts: list[str] = []
+        whole = self._attribute(name, rank=1)
+        if whole is not None:
+            return [_as_text(item, self._attribute_path(name)) for item in whole.tolist()]
+        texts: list[str] = []
         for number in range(len(self._group.attrs)):
-            value = self._attribute(f"{name}{number}")
-            if value is None:
-                return parts or None
-            parts += _as_texts(value, f"attribute {name}{number} of {self.path or '/'}")
-        return parts or None
+            part = self._attribute(f"{name}{number}", rank=1)
+            if part is None:
+                break
+            texts += [_as_text(item, self._attribute_path(f"{name}{number}")) for item in part.tolist()]
+        return texts or None
 
-    def _attribute(self, name: str) -> Any:
-        with _damage_refused(f"attribute {name} of {self.path or '/'}"):
+    def _attribute_path(self, name: str) -> str:
+        return f"attribute {name} of {self.path or '/'}"
+
+    def _attribute(self, name: str, rank: int) -> Any:
+        """Returns an attribute of text, after its type and shape were found as expected; None where there is none."""
+        what = self._attribute_path(name)
+        with _damage_refused(what):
             if name not in self._group.attrs:
                 return None
             identifier = self._group.attrs.get_id(name)
-            if identifier.get_storage_size() > self._limits.attribute_bytes:
-                message = (
-                    f"attribute {name} of {self.path or '/'} is {identifier.get_storage_size()} bytes long; "
-                    f"expected at most {self._limits.attribute_bytes}"
-                )
-                raise ModelRefused(message)
+            shape, dtype = identifier.shape, identifier.dtype
+            size = identifier.get_storage_size() if shape is not None and 0 not in shape else 0
+        is_text = dtype.kind == "S" or h5py.check_string_dtype(dtype) is not None
+        if shape is None or len(shape) != rank or not (is_text or 0 in shape):  # an empty list is of any type
+            message = (
+                f"{what} is of type {dtype} and shape {shape}; expected {'a list of texts' if rank else 'one text'}"
+            )
+            raise ModelRefused(message)
+        if size > self._limits.attribute_bytes:
+            message = f"{what} is {size} bytes long; expected at most {self._limits.attribute_bytes}"
+            raise ModelRefused(message)
+        if 0 in shape:
+            return np.empty(shape)
+        with _damage_refused(what):
             return self._group.attrs[name]
 
     def _member(self, name: str) -> h5py.Group | h5py.Dataset:
@@ -175,11 +185,11 @@ def _require_plain(dataset: h5py.Dataset, path: str, shape: tuple[int, ...], dty
         )
         raise ModelRefused(message)
     create = dataset.id.get_create_plist()
-    for i in range(create.get_nfilters()):
-        number = create.get_filter(i)[0]
-        if number not in _FILTERS:
+    filters = [create.get_filter(i)[0] for i in range(create.get_nfilters())]
+    for number in filters:
+        if number not in _FILTERS or filters.count(number) > 1:  # deflated twice, a kilobyte becomes a gigabyte
             known = ", ".join(sorted(_FILTERS.values()))
-            message = f"{path} is packed with the HDF5 filter {number}; expected none, or one of {known}"
+            message = f"{path} is packed with the HDF5 filter {number}; expected none, or each at most once of {known}"
             raise ModelRefused(message)
     stored, size = dataset.id.get_storage_size(), dataset.size * dataset.dtype.itemsize
     if dataset.chunks is None and stored != size:
@@ -194,11 +204,14 @@ def _require_plain(dataset: h5py.Dataset, path: str, shape: tuple[int, ...], dty
             raise ModelRefused(message)
 
 
-def _as_texts(value: Any, what: str) -> list[str]:
-    if not isinstance(value, np.ndarray) or value.ndim != 1 or (value.size and value.dtype.kind not in "SUO"):
-        message = f"{what} is no list of texts"
-        raise ModelRefused(message)
-    return [item.decode("utf-8") if isinstance(item, bytes) else str(item) for item in value.tolist()]
+def _as_text(value: Any, what: str) -> str:
+    try:
+        text = value.decode("utf-8") if isinstance(value, bytes) else str(value)
+        text.encode("utf-8")  # h5py lets bytes that are no UTF-8 through as lone surrogates
+    except UnicodeError as error:
+        message = f"{what} is no text in UTF-8: {error}"
+        raise ModelRefused(message) from error
+    return text
 
 
 @contextlib.contextmanager

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from lstmserve_server.loading.limits import Limits
 
-_KERAS_MODULES: Final = ("keras", "tf_keras", "tensorflow.keras", "tensorflow.python.keras", "builtins")
+_KERAS_MODULES: Final = ("keras", "tf_keras", "tensorflow", "builtins")
+_NAME_LENGTH: Final = 256
 _FUNCTIONAL: Final = ("Functional", "Model")
 
 
@@ -63,9 +64,9 @@ def parse(config: Mapping[str, Any], limits: Limits) -> ModelConfig:
     inner = config.get("config")
     if kind == "Sequential":
         layers = _layers(inner if isinstance(inner, list) else _mapping(inner, kind).get("layers"), kind, limits)
-        declared = _mapping(inner, kind).get("build_input_shape") if isinstance(inner, dict) else None
-        if declared is None:
-            declared = (config.get("build_config") or {}).get("input_shape")
+        declared = inner.get("build_input_shape") if isinstance(inner, dict) else None
+        if declared is None and isinstance(config.get("build_config"), dict):
+            declared = config["build_config"].get("input_shape")
         return ModelConfig(layers, layers, "", _shape(declared))
     if kind in _FUNCTIONAL:
         inner = _mapping(inner, kind)
@@ -92,8 +93,7 @@ def _layers(entries: Any, model_kind: str, limits: Limits) -> tuple[LayerConfig,
         entry = _mapping(entry, "the list of layers")  # noqa: PLW2901 - the same value, checked
         kind = _text(entry, "class_name", "a layer")
         options = _mapping(entry.get("config"), kind)
-        name = options.get("name", entry.get("name"))
-        layer = LayerConfig(kind, name if isinstance(name, str) else "", options)
+        layer = LayerConfig(kind, _name(entry, options, kind), options)
         _require_of_keras(entry, str(layer))
         layers.append(layer)
     names = [layer.name for layer in layers]
@@ -101,6 +101,18 @@ def _layers(entries: Any, model_kind: str, limits: Limits) -> tuple[LayerConfig,
         message = f"two layers have the same name; the names are {', '.join(map(repr, names))}"
         raise ModelRefused(message)
     return tuple(layers)
+
+
+def _name(entry: Mapping[str, Any], options: Mapping[str, Any], kind: str) -> str:
+    """Returns the name of a layer, which stands in its options, and in a functional model beside them too."""
+    name = options.get("name", entry.get("name"))
+    if not isinstance(name, str) or not 1 <= len(name) <= _NAME_LENGTH or not name.isprintable():
+        message = f"a layer ({kind}) has the name {_short(name)}; expected 1 to {_NAME_LENGTH} printable characters"
+        raise ModelRefused(message)
+    if entry.get("name", name) != name:
+        message = f"a layer ({kind}) has two names, {_short(entry['name'])} and {name!r}"
+        raise ModelRefused(message)
+    return name
 
 
 def _chain_of(
@@ -148,7 +160,7 @@ def _inputs(entry: Mapping[str, Any], layer: LayerConfig) -> list[str]:
         return []
     try:
         histories, arguments = _keras_3_node(nodes[0]) if isinstance(nodes[0], dict) else _keras_2_node(nodes[0])
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         message = f"{layer} has inbound_nodes that cannot be read: {error!r}"
         raise ModelRefused(message) from error
     for argument, value in arguments.items():
@@ -173,17 +185,23 @@ def _keras_2_node(node: Any) -> tuple[list[tuple[str, int, int]], Mapping[str, A
     arguments: dict[str, Any] = {}
     for item in node:
         arguments |= item[3] if len(item) > 3 else {}  # noqa: PLR2004 - the fourth, as in the docstring
-    return [(str(item[0]), int(item[1]), int(item[2])) for item in node], arguments
+    return [_history(item[:3]) for item in node], arguments
 
 
 def _keras_3_node(node: Mapping[str, Any]) -> tuple[list[tuple[str, int, int]], Mapping[str, Any]]:
     """Reads {"args": [tensor, ...], "kwargs": {...}}, a tensor being {"config": {"keras_history": [name, node, tensor]}}."""
-    histories = []
-    for tensor in node["args"]:
-        for item in tensor if isinstance(tensor, list) else [tensor]:
-            name, index, output = item["config"]["keras_history"]
-            histories.append((str(name), int(index), int(output)))
-    return histories, node.get("kwargs", {})
+    tensors = [item for argument in node["args"] for item in (argument if isinstance(argument, list) else [argument])]
+    histories = [_history(tensor["config"]["keras_history"]) for tensor in tensors]
+    return histories, dict(node.get("kwargs") or {})
+
+
+def _history(value: Any) -> tuple[str, int, int]:
+    """Returns the layer, the node and the tensor that an edge comes from."""
+    name, node, tensor = value
+    if not isinstance(name, str) or type(node) is not int or type(tensor) is not int:
+        message = f"{_short(value)} is no [name, node, tensor]"
+        raise ValueError(message)
+    return name, node, tensor
 
 
 def _endpoints(value: Any) -> list[str]:
@@ -191,23 +209,25 @@ def _endpoints(value: Any) -> list[str]:
     if isinstance(value, list) and value and isinstance(value[0], str):
         value = [value]
     try:
-        endpoints = [(item[0], item[1], item[2]) for item in value]
-    except (IndexError, TypeError, KeyError) as error:
-        message = f"input_layers or output_layers of the model cannot be read: {error!r}"
+        endpoints = [_history(item) for item in value]
+    except (TypeError, ValueError) as error:
+        message = f"input_layers or output_layers of the model cannot be read: {error}"
         raise ModelRefused(message) from error
     for name, node, tensor in endpoints:
         if (node, tensor) != (0, 0):
             message = f"its input or output is number {tensor} of node {node} of layer {name!r}"
             raise _NoChain(message)
-    return [str(name) for name, _, _ in endpoints]
+    return [name for name, _, _ in endpoints]
 
 
 def _require_of_keras(entry: Mapping[str, Any], what: str) -> None:
     """Refuses classes that are not Keras' own: their code is not in the file, whatever they are called."""
     module, registered = entry.get("module"), entry.get("registered_name")
-    foreign = module is not None and str(module).split(".")[0] not in {name.split(".")[0] for name in _KERAS_MODULES}
-    if foreign or (registered is not None and registered != entry.get("class_name")):
-        message = f"{what} is a class of its author's own ({registered or module}), whose code is not in the file"
+    foreign = module is not None and str(module).split(".")[0] not in _KERAS_MODULES
+    if foreign or (registered is not None and (module is None or registered != entry.get("class_name"))):
+        message = (
+            f"{what} is a class of its author's own ({_short(registered or module)}), whose code is not in the file"
+        )
         raise ModelRefused(message)
 
 
@@ -226,7 +246,13 @@ def _mapping(value: Any, what: str) -> Mapping[str, Any]:
 
 def _text(value: Mapping[str, Any], key: str, what: str) -> str:
     text = value.get(key)
-    if not isinstance(text, str):
-        message = f"{what} has no {key}"
+    if not isinstance(text, str) or not text.isprintable() or len(text) > _NAME_LENGTH:
+        message = f"{what} has the {key} {_short(text)}; expected up to {_NAME_LENGTH} printable characters"
         raise ModelRefused(message)
     return text
+
+
+def _short(value: Any) -> str:
+    """Returns what a stranger wrote, fit for an error."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."  # noqa: PLR2004 - a line

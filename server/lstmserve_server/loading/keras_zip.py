@@ -61,6 +61,7 @@ class _Archive:
         except _DAMAGE as error:
             message = f"the file is a damaged zip archive: {error}"
             raise ModelRefused(message) from error
+        self._size = file.seek(0, io.SEEK_END)
         infos = self._zip.infolist()
         if len(infos) > limits.zip_members:
             message = f"the archive has {len(infos)} members; expected at most {limits.zip_members}"
@@ -77,7 +78,8 @@ class _Archive:
             found = ", ".join(sorted(self._infos)[:8])
             message = f"the archive has no {name}; it holds {found or 'nothing'}. Is it a .keras file of Keras 3?"
             raise ModelRefused(message)
-        if info.file_size > limit or info.file_size > self._limits.zip_ratio * max(info.compress_size, 1 << 10):
+        packed = min(info.compress_size, self._size)  # what the archive declares may be a lie
+        if info.file_size > limit or info.file_size > self._limits.zip_ratio * max(packed, 1 << 10):
             message = (
                 f"{name} declares {info.file_size} bytes, packed into {info.compress_size}; expected at most {limit}, and at "
                 f"most {self._limits.zip_ratio} times its packed size"
@@ -109,7 +111,7 @@ class _NumberedGroups:
         self._layers = root.group("layers")
         counts: dict[str, int] = {}
         self._groups: dict[str, str] = {}
-        for layer in config.layers:
+        for layer in config.chain or config.layers:  # Keras numbers them along the graph that it rebuilds
             number = counts.get(layer.kind, 0)
             counts[layer.kind] = number + 1
             self._groups[layer.name] = _snake_case(layer.kind) + (f"_{number}" if number else "")

@@ -90,7 +90,7 @@ def dtype_of(layer: LayerConfig) -> np.dtype[Any]:
     policy = layer.options.get("dtype", "float32")
     if isinstance(policy, dict):
         inner = policy.get("config")
-        policy = inner.get("name") if isinstance(inner, dict) else None
+        policy = inner.get("name", policy.get("class_name")) if isinstance(inner, dict) else policy.get("class_name")
     if policy not in ("float32", "float64"):
         message = (
             f"{layer} computes in {policy}; only float32 and float64 are served. Rebuild the model with "
@@ -146,12 +146,20 @@ def _activation_layer(layer: LayerConfig, era: Era, values: Values, limits: Limi
     return Plan(options, {}, values.features, values.sequence)
 
 
+def _input(layer: LayerConfig, era: Era, values: Values, limits: Limits) -> Plan:
+    dtype = layer.options.get("dtype", "float32")
+    if dtype not in ("float32", "float64", None):
+        message = f"{layer} takes {dtype}, to which Keras rounds what comes; only float32 and float64 are served"
+        raise ModelRefused(message)
+    return _nothing(layer, era, values, limits)
+
+
 def _nothing(layer: LayerConfig, era: Era, values: Values, limits: Limits) -> Plan:  # noqa: ARG001
     return Plan({}, {}, values.features, values.sequence)
 
 
 RULES: Final = {
-    "InputLayer": Rule(_nothing, frozenset()),
+    "InputLayer": Rule(_input, frozenset()),
     "LSTM": Rule(
         _lstm,
         frozenset("units activation recurrent_activation use_bias return_sequences go_backwards".split()),
@@ -185,8 +193,11 @@ def _activation(layer: LayerConfig, option: str, default: str, era: Era) -> Acti
     value = layer.options.get(option, default)
     if value is None:
         value = "linear"
+    if isinstance(value, dict) and value.get("class_name") not in ("function", "__lambda__", None):
+        message = f"{layer} has the layer {value['class_name']!r} as {option}, which is not served; use the function of that name"
+        raise ModelRefused(message)
     if not isinstance(value, str):
-        name = value.get("config", value.get("class_name")) if isinstance(value, dict) else value
+        name = value.get("config") if isinstance(value, dict) else value
         message = f"{layer} has a function of its author's own as {option} ({name!r}), whose code is not in the file"
         raise ModelRefused(message)
     activation = activations.find(value, era)

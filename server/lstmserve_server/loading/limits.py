@@ -33,5 +33,8 @@ class Limits:
     features: int = 1 << 20
     """Length of the last axis of the input."""
 
+    seconds: int = 60
+    """Time that a file may take."""
+
     attribute_bytes: int = 16 << 20
     """Size of an HDF5 attribute."""

@@ -1,0 +1,72 @@
+"""The process in which model files are parsed: started by `sandbox`, limited, and gone when it is done.
+
+Reads one JSON object from standard input, {"paths", "layer", "limits", "weights": descriptor}, and writes one line of JSON
+for each path to standard output: {"model": ...}, {"refused": text}, and at the end {"layers": [[name, kind, served], ...]}
+where a single path was refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from typing import Any, Final
+
+from lstmserve_server.errors import ModelRefused
+from lstmserve_server.loading import reader, transfer
+from lstmserve_server.loading.limits import Limits
+
+_BASE_MEMORY: Final = 1 << 30  # Python, NumPy and h5py map half of it
+_MEMORY_PER_BYTE: Final = 8  # of the file: a deflated archive of weights unpacks to about twice its size
+_LONGEST_TEXT: Final = 2000
+
+
+def main() -> None:
+    """Loads what is asked for."""
+    request = json.load(sys.stdin)
+    limits = Limits(**request["limits"])
+    _limit_this_process(request["paths"], limits)
+    for path in request["paths"]:
+        print(json.dumps(_load(path, request["layer"], limits, request["weights"])), flush=True)  # noqa: T201 - the answer
+
+
+def _limit_this_process(paths: list[str], limits: Limits) -> None:
+    """Bounds what a file can make of this process: memory, time, open files, and traces of it on disk."""
+    size = max((os.stat(path).st_size for path in paths if os.path.isfile(path)), default=0)  # noqa: PTH113, PTH116
+    memory = _BASE_MEMORY + _MEMORY_PER_BYTE * min(size, limits.file_bytes)
+    for kind, amount in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CPU, limits.seconds),
+        (resource.RLIMIT_NOFILE, 64),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, most = resource.getrlimit(kind)
+        bound = amount if most == resource.RLIM_INFINITY else min(amount, most)
+        resource.setrlimit(kind, (bound, bound))
+
+
+def _load(path: str, layer: str | None, limits: Limits, weights: int) -> dict[str, Any]:
+    try:
+        return {"model": transfer.write(reader.load(path, layer=layer, limits=limits), weights)}
+    except ModelRefused as error:
+        return {"refused": _shortened(str(error)), "layers": _survey(path, limits)}
+    except MemoryError:
+        return {"refused": f"{path}: the file asks for more memory than a file of its size may take"}
+    except Exception as error:  # noqa: BLE001 - whatever a hostile file brings about, it is a refusal
+        return {"refused": f"{path}: the file cannot be read: {_shortened(repr(error))}. It is damaged"}
+
+
+def _survey(path: str, limits: Limits) -> list[tuple[str, str, bool]]:
+    try:
+        return [(layer.name, layer.kind, served) for layer, served in reader.survey(path, limits=limits)]
+    except ModelRefused:
+        return []
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} ... ({len(text)} characters)"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Model files are parsed in a process of their own, so that a crash, a hang or a flood of memory there is a refusal here.
+
+HDF5 is a large parser in C, and one changed byte of a file can kill it or keep it busy for ever. The weights come back in a
+file in memory, which this process maps: they are never copied, and read-only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from lstmserve_server.errors import ModelRefused
+from lstmserve_server.loading import transfer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from lstmserve_server.description import ModelDescription
+    from lstmserve_server.loading.limits import Limits
+
+_LONGEST_LINE: Final = 64 << 20  # a description without its weights
+
+
+class Refused(ModelRefused):
+    """A refusal, with what is known of the layers: name, kind, and whether the kind is served."""
+
+    def __init__(self, text: str, layers: Sequence[tuple[str, str, bool]] = ()) -> None:
+        super().__init__(text)
+        self.layers = layers
+
+
+async def load(paths: Sequence[str], layer: str | None, limits: Limits) -> AsyncGenerator[ModelDescription]:
+    """Yields the description of the model in each file, in order.
+
+    Args:
+        paths: the files.
+        layer: name of the one LSTM layer that is wanted; None for the whole models.
+        limits: how much of a file is believed, and how long it may take.
+
+    Raises:
+        Refused: a file cannot be served as Keras would compute it, or cannot be read.
+    """
+    weights = os.memfd_create("weights", os.MFD_CLOEXEC)
+    child = await _start(weights)
+    try:
+        request = {"paths": list(paths), "layer": layer, "limits": asdict(limits), "weights": weights}
+        if child.stdin is not None:
+            child.stdin.write(json.dumps(request).encode())
+            child.stdin.close()
+        for path in paths:
+            answer = await _answer(child, path, limits)
+            if "refused" in answer:
+                raise Refused(str(answer["refused"]), [tuple(layer) for layer in answer.get("layers", [])])
+            yield _described(answer, path, weights)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()
+        os.close(weights)
+
+
+async def _start(weights: int) -> asyncio.subprocess.Process:
+    environment = {
+        **os.environ,
+        "OPENBLAS_NUM_THREADS": "1",
+        "HDF5_PLUGIN_PRELOAD": "::",  # no filters from outside
+        "HDF5_USE_FILE_LOCKING": "FALSE",
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",  # nothing from the folder it happens to run in
+        "-m",
+        "lstmserve_server.loading.child",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        pass_fds=(weights,),
+        env=environment,
+        limit=_LONGEST_LINE,
+    )
+
+
+async def _answer(child: asyncio.subprocess.Process, path: str, limits: Limits) -> dict[str, Any]:
+    """Returns the child's next line, or says how it ended without one."""
+    try:
+        line = await asyncio.wait_for(child.stdout.readline(), limits.seconds) if child.stdout is not None else b""
+        if line:
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        reason = _name_of_end(await child.wait())
+    except TimeoutError:
+        reason = f"it took more than {limits.seconds} seconds (--load-seconds)"
+    except ValueError:
+        reason = "its answer could not be read"
+    message = f"{path}: the process that parsed the file was stopped, as {reason}. The file is damaged, or made to harm"
+    raise Refused(message)
+
+
+def _described(answer: dict[str, Any], path: str, weights: int) -> ModelDescription:
+    try:
+        return transfer.read(answer["model"], weights)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        message = f"{path}: the file cannot be read: the process that parsed it gave back nonsense ({error})"
+        raise Refused(message) from error
+
+
+def _name_of_end(code: int) -> str:
+    if code in {-signal.SIGXCPU, -signal.SIGKILL}:
+        return "it took too long (--load-seconds) or too much memory"
+    return f"it ended with {signal.Signals(-code).name}" if code < 0 else f"it ended with the exit code {code}"

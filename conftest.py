@@ -29,9 +29,10 @@ def set_up(namespace: dict[str, Any]) -> None:
     folder = namespace["folder"] = Path(tempfile.mkdtemp(prefix="readme-"))
     shutil.copytree(ROOT / "examples" / "sunspots", folder / "examples" / "sunspots")
     os.chdir(folder)
-    server = live.LiveServer(*recipe("serve").split()[2:], "--listen", "127.0.0.1:0", *live.QUICK)
+    arguments = recipe("serve").split()[2:]
+    server = namespace["server"] = live.LiveServer(*arguments, "--listen", "127.0.0.1:0", *live.QUICK)
     server.wait_for("serving")
-    namespace["server"], namespace["address"] = server, server.address
+    namespace["address"] = server.address
 
 
 def tear_down(namespace: dict[str, Any]) -> None:
@@ -82,13 +83,9 @@ def in_python(example: Example) -> None:
 
 def recipe(target: str) -> str:
     """Returns the command of a target of the Makefile, without what sets up its environment."""
-    dry = subprocess.run(
-        ["/usr/bin/make", "--dry-run", target],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of `make test`
+    command = ["make", "--dry-run", "--no-print-directory", target]
+    dry = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     return dry.stdout.splitlines()[-1].replace(".venv/bin/", f"{BIN}/")
 
 

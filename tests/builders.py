@@ -66,29 +66,33 @@ def lstm_layer(
         "return_sequences": return_sequences,
         "go_backwards": go_backwards,
     }
-    return LayerDescription(name, "LSTM", options, weights, units)
+    return LayerDescription(name, "LSTM", options, weights, (None, units) if return_sequences else (units,))
 
 
 def dense_layer(
-    features: int, units: int, *, name: str = "dense", dtype: Any = np.float32, inner: str = "linear"
-) -> Any:
+    features: int,
+    units: int,
+    *,
+    name: str = "dense",
+    dtype: Any = np.float32,
+    inner: str = "linear",
+    sequence: bool = False,
+) -> LayerDescription:
     """Returns a Dense layer."""
     weights = {"kernel": numbers(features, units, seed=7, dtype=dtype), "bias": numbers(units, seed=8, dtype=dtype)}
     options = {"units": units, "activation": activation(inner), "use_bias": True}
-    return LayerDescription(name, "Dense", options, weights, units)
+    return LayerDescription(name, "Dense", options, weights, (None, units) if sequence else (units,))
 
 
-def chain(*layers: LayerDescription, features: int, returns_sequences: bool = False) -> ModelDescription:
+def chain(*layers: LayerDescription, features: int) -> ModelDescription:
     """Returns a model of layers."""
     dtype = layers[0].weights["kernel"].dtype
-    return ModelDescription(
-        Source("made.keras", "keras-zip", "3.15.1"), layers, dtype, features, None, returns_sequences
-    )
+    return ModelDescription(Source("made.keras", "keras-zip", "3.15.1"), layers, dtype, (None, features))
 
 
-def model(*layers: LayerDescription, features: int, numerics: Numerics = Numerics.EXACT, **rest: Any) -> RecurrentModel:
+def model(*layers: LayerDescription, features: int, numerics: Numerics = Numerics.EXACT) -> RecurrentModel:
     """Returns a model of layers, ready to compute."""
-    return RecurrentModel(chain(*layers, features=features, **rest), numerics)
+    return RecurrentModel(chain(*layers, features=features), numerics)
 
 
 def small_model(**rest: Any) -> RecurrentModel:

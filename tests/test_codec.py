@@ -8,10 +8,13 @@ import pytest
 from lstmserve import State, tensors
 from lstmserve.v1 import lstm_pb2
 from lstmserve.v1.lstm_pb2 import ForwardRequest, LayerState, StepRequest, Tensor
-from lstmserve_server.codec import Codec, RequestLimits, model_message
+from lstmserve_server.codec import Codec, RequestLimits, StepCall, model_message
+from lstmserve_server.description import LayerDescription, ModelDescription, Source
 from lstmserve_server.errors import InvalidRequest, LimitExceeded, NoSuchModel, WrongForModel
 from lstmserve_server.lstm import LSTMState
 from lstmserve_server.model import Answer
+from lstmserve_server.numerics import Numerics
+from lstmserve_server.registry import ServedModel
 from tests.builders import lstm_layer, model, numbers, registry, served
 
 SMALL = served("small")
@@ -221,12 +224,11 @@ def test_a_state_left_out_is_zeros(message):
     assert [0, 0] == call.steps_seen.tolist()
 
 
-def answer_of(batch):
-    """Returns some answer of the small model."""
-    return Answer(
-        numbers(batch, 2),
-        (LSTMState(numbers(batch, 5), numbers(batch, 5)), LSTMState(numbers(batch, 4), numbers(batch, 4))),
-    )
+def answer_of(*steps):
+    """Returns some answer of the small model to rows that have gone on by so many steps."""
+    batch = len(steps)
+    states = (LSTMState(numbers(batch, 5), numbers(batch, 5)), LSTMState(numbers(batch, 4), numbers(batch, 4)))
+    return Answer(numbers(batch, 2), states, np.array(steps))
 
 
 def test_steps_are_counted_on_per_row():
@@ -234,8 +236,8 @@ def test_steps_are_counted_on_per_row():
     counted = CODEC.parse_forward(ForwardRequest(x=x(2, 5, 3), lengths=[5, 2], state=state(steps=[7, 0])))
     unknown = CODEC.parse_forward(ForwardRequest(x=x(2, 5, 3), state=state(steps=[])))
 
-    assert [12, 2] == list(CODEC.forward_response(counted, answer_of(2)).state.steps)
-    assert [] == list(CODEC.forward_response(unknown, answer_of(2)).state.steps)
+    assert [12, 2] == list(CODEC.forward_response(counted, answer_of(5, 2)).state.steps)
+    assert [] == list(CODEC.forward_response(unknown, answer_of(5, 2)).state.steps)
 
 
 def test_the_response_says_what_it_belongs_to():
@@ -281,3 +283,55 @@ def test_the_description_of_a_model():
         (weight.name, list(weight.shape)) for weight in message.layers[0].weights
     ]
     assert "sigmoid" == message.layers[0].options["recurrent_activation"]
+
+
+def served_on_ids():
+    """Returns a model that reads token ids 0 to 6, of which 0 is passed over."""
+    embedding = LayerDescription(
+        "words",
+        "Embedding",
+        {"input_dim": 7, "output_dim": 3, "mask_zero": True},
+        {"embeddings": numbers(7, 3)},
+        (None, 3),
+    )
+    description = ModelDescription(
+        Source("ids.keras", "keras-zip", "3.15.1"), (embedding, lstm_layer(3, 4)), np.dtype(np.float32), (None,), 7
+    )
+    return ServedModel.prepare("ids", description, Numerics.EXACT)
+
+
+IDS = Codec(registry(served_on_ids()), LIMITS)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 1)])
+def test_token_ids_come_with_or_without_an_axis_of_their_own(shape):
+    """Token ids are one feature, whose axis may be left out, as Keras does."""
+    call = IDS.parse_forward(ForwardRequest(x=tensors.encode(np.arange(6, dtype=np.int64).reshape(shape))))
+
+    assert (2, 3, 1) == call.x.shape
+    assert [-1, -1] == list(model_message(call.served).input_shape)
+
+
+@pytest.mark.parametrize(("token", "text"), [(7, "7"), (-1, "-1"), (0.5, "0.5")])
+def test_unknown_token_ids_are_refused(token, text):
+    """A token id that the model does not know is refused before it is looked up."""
+    assert_refused(
+        IDS.parse_step, StepRequest(x=tensors.encode(np.array([3, token]))), WrongForModel, "x",
+        f"{text} at (1, 0) came; expected token ids, whole numbers from 0 to 6",
+    )  # fmt: skip
+
+
+def test_masked_steps_do_not_count():
+    """The steps of a state are those that no mask passed over, so that a new sequence is known as one however it is cut."""
+    model, ids = served_on_ids().model, np.array([[0, 3, 0, 5], [0, 0, 0, 0]], np.float32)[..., None]
+    whole = model.forward(ids, model.zero_state(2), all_outputs=True)
+    state, seen = model.zero_state(2), np.zeros(2, bool)
+    for t in range(4):
+        call = StepCall(served_on_ids(), ids[:, t], state, seen.astype(np.int64), as_values=False)
+        output, state, steps = model.step(call.x, call.state, call.seen)
+        seen |= steps > 0
+        assert whole.output[:, t].tobytes() == output.tobytes()
+
+    assert [2, 0] == whole.steps.tolist()
+    assert not whole.output[1].any()
+    assert whole.output[0, 1].tobytes() == whole.output[0, 2].tobytes()

@@ -145,7 +145,7 @@ def test_a_sequential_of_keras_2_0_is_a_list(tmp_path):
 
     read = reader.load(write_hdf5(tmp_path / "a", config, version="2.0.5"))
 
-    assert (3, 7) == (read.features, read.time)
+    assert (7, 3) == read.input_shape
     assert "hard_sigmoid(x/5+1/2)" == read.layers[0].options["recurrent_activation"].name
 
 
@@ -221,7 +221,7 @@ def test_one_layer_out_of_a_model_that_is_refused(tmp_path):
 
     read = reader.load(path, layer="memory")
 
-    assert ("memory", 3) == (read.layers[0].name, read.features)
+    assert ("memory", (None, 3)) == (read.layers[0].name, read.input_shape)
     assert "Its LSTM layers can be served alone, one at a time: --layer memory" in refusal(path)
     assert refusal(path, layer="other").startswith(
         "--layer other asks for an LSTM layer, and the model has no layer 'other'."
@@ -237,7 +237,7 @@ def test_the_number_of_features_can_come_from_the_weights(tmp_path):
         write_zip(tmp_path / "a", sequential(lstm_config())),
         write_hdf5(tmp_path / "b", sequential(lstm_config())),
     ):
-        assert (3, None) == (reader.load(path).features, reader.load(path).time)
+        assert (None, 3) == reader.load(path).input_shape
 
 
 def test_layers_behind_the_lstm_are_part_of_the_answer(tmp_path):

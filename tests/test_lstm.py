@@ -168,24 +168,30 @@ def test_p2_a_row_has_the_same_bytes_in_any_company(size, time, data):
     assert same_bytes(LSTMState(after.h[rows], after.c[rows]), some_after)
 
 
-@given(sizes, st.data())
-@settings(deadline=None, max_examples=40)
-def test_rows_that_end_early_keep_their_state(size, data):
-    """With rows of falling lengths, each row's outputs and state are those of its own shorter sequence."""
+@given(sizes, st.integers(1, 7), st.booleans(), st.data())
+@settings(deadline=None, max_examples=60)
+def test_masked_steps_are_passed_over(size, time, zero_masked, data):
+    """At a masked step h and c stay and the output is repeated: zeros before the first step that counts, whatever h is."""
     units, features, batch = size
     spec, weights, state = LSTMSpec(units, **TANH_SIGMOID), weights_of(features, units), state_of(batch, units)
-    lengths = sorted(data.draw(st.lists(st.integers(1, 6), min_size=batch, max_size=batch)), reverse=True)
-    x = numbers(batch, lengths[0], features)
-    running = [sum(length > t for length in lengths) for t in range(lengths[0])]
+    x = numbers(batch, time, features)
+    mask = np.array(
+        data.draw(st.lists(st.lists(st.booleans(), min_size=time, max_size=time), min_size=batch, max_size=batch))
+    )
+    seen = np.array(data.draw(st.lists(st.booleans(), min_size=batch, max_size=batch)))
 
-    outputs, after = lstm.forward(spec, weights, EXACT, x, state, running)
+    outputs, after = lstm.forward_masked(spec, weights, EXACT, x, state, mask, seen, zero_masked=zero_masked)
 
-    for row, length in enumerate(lengths):
-        alone = LSTMState(state.h[row : row + 1], state.c[row : row + 1])
-        own, own_after = lstm.forward(spec, weights, EXACT, x[row : row + 1, :length], alone)
-        assert own.tobytes() == outputs[row, :length].tobytes()
-        assert not outputs[row, length:].any()
-        assert same_bytes(own_after, LSTMState(after.h[row : row + 1], after.c[row : row + 1]))
+    for row in range(batch):
+        now = LSTMState(state.h[row : row + 1], state.c[row : row + 1])
+        shown = now.h[0] if seen[row] else np.zeros(units, np.float32)
+        for t in range(time):
+            if mask[row, t]:
+                now = lstm.step(spec, weights, EXACT, np.ascontiguousarray(x[row : row + 1, t]), now)
+                shown = now.h[0]
+            expected = np.zeros(units) if zero_masked and not mask[row, t] else shown
+            np.testing.assert_array_equal(expected, outputs[row, t])
+        assert same_bytes(now, LSTMState(after.h[row : row + 1], after.c[row : row + 1]))
 
 
 def test_step_leaves_its_arguments_as_they_are():

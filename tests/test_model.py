@@ -101,7 +101,7 @@ def test_p1_holds_across_chunks_of_time():
     whole = small.forward(x, small.zero_state(2))
     state = small.zero_state(2)
     for t in range(1000):
-        output, state = small.step(np.ascontiguousarray(x[:, t]), state)
+        output, state, _ = small.step(np.ascontiguousarray(x[:, t]), state)
 
     assert whole.output.tobytes() == output.tobytes()
 
@@ -210,9 +210,9 @@ def test_the_self_test_gives_a_fingerprint_of_mode_and_weights():
 class Drifting(RecurrentModel):
     """A model whose steps are not what Forward computes."""
 
-    def step(self, x, state):
+    def step(self, x, state, seen=None):
         """Answers a little too much."""
-        answer = super().step(x, state)
+        answer = super().step(x, state, seen)
         return answer._replace(output=answer.output + np.float32(1e-6))
 
 

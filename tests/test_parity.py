@@ -19,7 +19,7 @@ from lstmserve_server.numerics import Numerics, product_of
 from tests.builders import activation, numbers
 
 keras = pytest.importorskip("keras", reason="the extra [shadow] has no TensorFlow for this Python")
-from tests import parity  # noqa: E402 - it imports Keras
+from tests import parity, random_models  # noqa: E402 - they import Keras
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # what Keras warns of is its own affair
 
@@ -108,59 +108,44 @@ def test_activations_are_those_of_keras(name):
     np.testing.assert_allclose(expected, x, rtol=2e-6, atol=3e-7)
 
 
-def chain_of(random, name):
-    """Returns a random Keras model of the layers that are served."""
-    layers = [
-        keras.layers.Input((int(random.integers(2, 9)) if random.integers(2) else None, int(random.integers(1, 12))))
-    ]
-    units = [int(random.integers(1, 20)) for _ in range(random.integers(1, 4))]
-    if random.integers(2):
-        layers.append(keras.layers.Dense(5, activation="tanh"))
-    for i, unit in enumerate(units):
-        layers.append(
-            keras.layers.LSTM(
-                unit,
-                return_sequences=i < len(units) - 1 or bool(random.integers(2)),
-                go_backwards=not random.integers(5),
-                use_bias=bool(random.integers(4)),
-                recurrent_activation=random.choice(["sigmoid", "hard_sigmoid"]),
-                dropout=0.2,
-                recurrent_dropout=0.1 if random.integers(2) else 0.0,
-            )
-        )
-        if random.integers(2):
-            layers.append(keras.layers.Dropout(0.3))
-    layers += [keras.layers.Dense(3, use_bias=bool(random.integers(2))), keras.layers.Activation("softmax")]
-    if random.integers(2):
-        return keras.Sequential(layers, name=name)
-    x = layers[0] if keras.utils.is_keras_tensor(layers[0]) else keras.Input(layers[0].shape[1:])
-    y = x
-    for layer in layers[1:]:
-        y = layer(y)
-    return keras.Model(x, y, name=name)
-
-
-@pytest.mark.parametrize("number", range(24))
+@pytest.mark.parametrize("number", range(150))
 def test_whole_models_answer_as_keras_does(number, tmp_path):
-    """A random chain of the layers that are served, saved by Keras in both formats, answers as Keras' own predict."""
+    """A random chain of all layers that are served, with random options and masks, saved by Keras in both formats, answers as
+    Keras itself does, and step by step as at once where it can be stepped.
+    """
     random = np.random.default_rng(number)
-    made = chain_of(random, f"m{number}")
-    made.set_weights([random.normal(size=w.shape) * 0.5 for w in made.get_weights()])
-    x = random.normal(size=(4, 7, made.input_shape[-1])).astype(np.float32)
-    x = x[:, : made.input_shape[1]] if made.input_shape[1] else x
-    if made.input_shape[1] and x.shape[1] < made.input_shape[1]:
-        x = np.concatenate([x, x], axis=1)[:, : made.input_shape[1]]
+    made, x = random_models.draw(random)
     expected = np.asarray(made(x))
     digests = set()
     for suffix in (".keras", ".h5"):
         made.save(tmp_path / f"a{suffix}")
         description = reader.load(tmp_path / f"a{suffix}")
         model = RecurrentModel(description)
-        answer = model.forward(x, model.zero_state(4), all_outputs=description.returns_sequences)
+        given = x[..., None] if description.vocabulary is not None else x
+        answer = model.forward(given, model.zero_state(len(x)), all_outputs=model.returns_sequences)
         digests.add(description.digest())
 
-        np.testing.assert_allclose(expected, answer.output, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(expected, answer.output, rtol=1e-5, atol=5e-6)
+        if model.causal:
+            assert_steps_equal(model, given, answer)
     assert 1 == len(digests)
+
+
+def assert_steps_equal(model, x, answer):
+    """Compares the steps of a sequence with the whole, to the last bit (P1)."""
+    state, seen, outputs = model.zero_state(len(x)), np.zeros(len(x), bool), []
+    for t in range(x.shape[1]):
+        output, state, counted = model.step(np.ascontiguousarray(x[:, t]), state, seen)
+        seen = seen | (counted > 0)
+        outputs.append(output)
+    stepped = np.stack(outputs, axis=1) if model.returns_sequences else outputs[-1]
+
+    assert answer.output.tobytes() == stepped.tobytes()
+    assert all(
+        a.tobytes() == b.tobytes()
+        for one, other in zip(answer.state, state, strict=True)
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 def test_a_step_answers_what_keras_would_if_the_sequence_ended_there(tmp_path):
@@ -173,5 +158,5 @@ def test_a_step_answers_what_keras_would_if_the_sequence_ended_there(tmp_path):
     x, state = numbers(2, 5, 3), model.zero_state(2)
 
     for t in range(5):
-        output, state = model.step(np.ascontiguousarray(x[:, t]), state)
+        output, state, _ = model.step(np.ascontiguousarray(x[:, t]), state)
         np.testing.assert_allclose(np.asarray(made(x[:, : t + 1])), output, atol=1e-6)

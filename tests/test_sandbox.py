@@ -34,7 +34,7 @@ async def test_a_model_comes_through_unchanged(tmp_path):
     paths = (SUNSPOTS, write_zip(tmp_path / "a"), write_hdf5(tmp_path / "b", version="2.2.4"))
     for path, got in zip(paths, await load(*paths), strict=True):
         expected = reader.load(path)
-        assert (expected.digest(), expected.source, expected.time) == (got.digest(), got.source, got.time)
+        assert (expected.digest(), expected.source, expected.input_shape) == (got.digest(), got.source, got.input_shape)
         assert [layer.name for layer in expected.layers] == [layer.name for layer in got.layers]
 
 
@@ -101,7 +101,7 @@ async def test_whatever_the_parser_suffers_is_a_refusal(tmp_path, monkeypatch, c
         {"layers": None},
         {"layers": [{"name": "lstm"}]},
         {"source": ["a"]},
-        {"features": None},
+        {"input_shape": None},
     ],
 )
 def test_what_comes_back_is_not_believed(change):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lstmserve_server.description import Shape
     from lstmserve_server.model import Answer, ModelState, RecurrentModel
     from lstmserve_server.registry import Registry, ServedModel
 
@@ -47,16 +48,16 @@ class StepCall:
     steps_seen: Array | None  # (batch,); None where unknown
     as_values: bool
 
+    @property
+    def seen(self) -> Array | None:
+        """Whether the sequence of a row has had a step, (batch,); None where unknown, and so taken for new."""
+        return None if self.steps_seen is None else self.steps_seen > 0
+
 
 @dataclass(frozen=True, slots=True)
-class ForwardCall:
-    """A valid request of a sequence."""
+class ForwardCall(StepCall):
+    """A valid request of a sequence; its x is (batch, time, features), zeros behind a row's own last step."""
 
-    served: ServedModel
-    x: Array  # (batch, time, features), in the dtype of the model, finite, zeros behind a row's own last step
-    state: ModelState
-    steps_seen: Array | None  # (batch,); None where unknown
-    as_values: bool
     lengths: Array | None  # (batch,), 1 to time each; None where all rows have them all
     all_outputs: bool
 
@@ -75,11 +76,11 @@ class Codec:
             RequestError: it cannot be answered; the error names the field.
         """
         served = self._registry.find(request.model)
-        x = _decode(request.x if request.HasField("x") else None, "x", served.model)
+        x = _with_features(_decode(request.x if request.HasField("x") else None, "x", served.model), 1, served.model)
         self._check_shape(x, ("batch", "features"), served.model)
         as_values = bool(request.x.values)
         self._check_answer(served.model, len(x), 1, as_values=as_values)
-        x = _finite(_cast(x, served.model))
+        x = _known_ids(_finite(_cast(x, served.model)), served.model)
         state, seen = _parse_state(request.state if request.HasField("state") else None, served, len(x))
         return StepCall(served, x, state, seen, as_values)
 
@@ -90,7 +91,7 @@ class Codec:
             RequestError: it cannot be answered; the error names the field.
         """
         served = self._registry.find(request.model)
-        x = _decode(request.x if request.HasField("x") else None, "x", served.model)
+        x = _with_features(_decode(request.x if request.HasField("x") else None, "x", served.model), 2, served.model)
         self._check_shape(x, ("batch", "time", "features"), served.model)
         as_values = bool(request.x.values)
         self._check_answer(served.model, len(x), x.shape[1] if request.all_outputs else 1, as_values=as_values)
@@ -99,7 +100,7 @@ class Codec:
         if lengths is not None:
             behind = np.arange(x.shape[1]) >= lengths[:, None]
             x = np.where(behind[:, :, None], x.dtype.type(0), x)
-        x = _finite(_cast(x, served.model))
+        x = _known_ids(_finite(_cast(x, served.model)), served.model)
         state, seen = _parse_state(request.state if request.HasField("state") else None, served, len(x))
         return ForwardCall(served, x, state, seen, as_values, lengths, request.all_outputs)
 
@@ -110,15 +111,13 @@ class Codec:
     def step_response(self, call: StepCall, answer: Answer) -> lstm_pb2.StepResponse:
         """Returns the response to a call."""
         return lstm_pb2.StepResponse(
-            output=tensors.encode(answer.output, as_values=call.as_values), state=_state_message(call, answer.state, 1)
+            output=tensors.encode(answer.output, as_values=call.as_values), state=_state_message(call, answer)
         )
 
     def forward_response(self, call: ForwardCall, answer: Answer) -> lstm_pb2.ForwardResponse:
         """Returns the response to a call."""
-        steps = call.x.shape[1] if call.lengths is None else call.lengths
         return lstm_pb2.ForwardResponse(
-            output=tensors.encode(answer.output, as_values=call.as_values),
-            state=_state_message(call, answer.state, steps),
+            output=tensors.encode(answer.output, as_values=call.as_values), state=_state_message(call, answer)
         )
 
     def _check_shape(self, x: Array, axes: tuple[str, ...], model: RecurrentModel) -> None:
@@ -136,6 +135,9 @@ class Codec:
                 f"{x.shape[1]} time-steps came; expected at most {self._limits.steps} (--max-steps). Send the sequence in "
                 "parts, each with the state that the one before gave back: the answers are the same",
             )
+        time = model.description.input_shape[0]
+        if len(axes) > 2 and model.fixed_time and x.shape[1] != time:  # noqa: PLR2004 - there is a time axis
+            raise WrongForModel("x.shape", f"{x.shape[1]} time-steps came; the model reads {time} at once")
         if x.shape[-1] != model.features:
             raise WrongForModel("x.shape", f"{x.shape[-1]} features came; the model has {model.features}")
 
@@ -165,7 +167,6 @@ class Codec:
 def model_message(served: ServedModel) -> lstm_pb2.Model:
     """Returns the description of a model as a message."""
     model, description = served.model, served.model.description
-    time = -1 if description.time is None else description.time
     return lstm_pb2.Model(
         name=served.name,
         digest=served.digest,
@@ -173,16 +174,18 @@ def model_message(served: ServedModel) -> lstm_pb2.Model:
         format=description.source.format,
         keras_version=description.source.keras_version,
         dtype=f"D_TYPE_{model.dtype.name.upper()}",
-        input_shape=[-1, time, model.features],
-        output_shape=[-1, time, model.output_features]
-        if description.returns_sequences
-        else [-1, model.output_features],
+        input_shape=_shape_message(description.input_shape),
+        output_shape=_shape_message(description.output_shape),
         layers=[
             lstm_pb2.Layer(
                 name=layer.name,
                 kind=layer.kind,
                 options=layer.shown_options,
-                weights=[lstm_pb2.Weight(name=name, shape=weight.shape) for name, weight in layer.weights.items()],
+                weights=[
+                    lstm_pb2.Weight(name=name if part is layer else f"{part.name}/{name}", shape=weight.shape)
+                    for part in (layer, *layer.parts)
+                    for name, weight in part.weights.items()
+                ],
             )
             for layer in description.layers
         ],
@@ -194,6 +197,10 @@ def model_message(served: ServedModel) -> lstm_pb2.Model:
         step_possible=model.causal,
         step_obstacle=model.step_obstacle,
     )
+
+
+def _shape_message(shape: Shape) -> list[int]:
+    return [-1, *(-1 if length is None else length for length in shape)]
 
 
 def _parse_lengths(lengths: Sequence[int], batch: int, time: int) -> Array | None:
@@ -290,6 +297,23 @@ def _decode(message: lstm_pb2.Tensor | None, field: str, model: RecurrentModel) 
         raise InvalidRequest(f"{field}.{error.part}" if error.part else field, error.text) from None
 
 
+def _with_features(x: Array, rank: int, model: RecurrentModel) -> Array:
+    """Returns x with an axis for its one feature, if it is token ids without one, as Keras has them."""
+    return x[..., None] if model.description.vocabulary is not None and x.ndim == rank else x
+
+
+def _known_ids(x: Array, model: RecurrentModel) -> Array:
+    """Returns x, which may have to be token ids that the model knows."""
+    words = model.description.vocabulary
+    if words is not None:
+        unknown = (x < 0) | (x >= words) | (x != np.floor(x))
+        if unknown.any():
+            index = _first(unknown)
+            text = f"{x[index]:g} at {_show(index)} came; expected token ids, whole numbers from 0 to {words - 1}"
+            raise WrongForModel("x", text)
+    return x
+
+
 def _cast(x: Array, model: RecurrentModel) -> Array:
     """Returns x in the dtype of the model, C-contiguous."""
     if x.dtype == model.dtype:
@@ -311,7 +335,7 @@ def _finite(array: Array, field: str = "x") -> Array:
     return array
 
 
-def _state_message(call: StepCall | ForwardCall, state: ModelState, steps: Array | int) -> lstm_pb2.State:
+def _state_message(call: StepCall | ForwardCall, answer: Answer) -> lstm_pb2.State:
     served = call.served
     return lstm_pb2.State(
         layers=[
@@ -320,11 +344,11 @@ def _state_message(call: StepCall | ForwardCall, state: ModelState, steps: Array
                 c=tensors.encode(part.c, as_values=call.as_values),
                 layer=layer.name,
             )
-            for layer, part in zip(served.model.lstms, state, strict=True)
+            for layer, part in zip(served.model.lstms, answer.state, strict=True)
         ],
         model_digest=served.digest,
         numerics_fingerprint=served.fingerprint,
-        steps=None if call.steps_seen is None else (call.steps_seen + steps).tolist(),
+        steps=None if call.steps_seen is None else (call.steps_seen + answer.steps).tolist(),
     )
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
-    Option = int | float | bool | Activation
+    Option = int | float | bool | str | Activation
+    Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,21 @@ class LayerDescription:
     weights: Mapping[str, Array]
     """The weights under their Keras names, in the order of Keras; read-only."""
 
-    features: int
-    """Length of the last axis of the output."""
+    output_shape: Shape
+    """Shape of the output without its batch axis; None for an axis of any length."""
+
+    parts: tuple[LayerDescription, ...] = ()
+    """The layers that this one is made of: those of both directions of a Bidirectional."""
+
+    @property
+    def activations(self) -> dict[str, Activation]:
+        """The options that are activations."""
+        return {name: value for name, value in self.options.items() if isinstance(value, Activation)}
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The options that are text."""
+        return {name: value for name, value in self.options.items() if isinstance(value, str)}
 
     @property
     def shown_options(self) -> dict[str, str]:
@@ -46,7 +60,8 @@ class LayerDescription:
     @property
     def parameter_count(self) -> int:
         """The number of weights."""
-        return sum(weight.size for weight in self.weights.values())
+        own = sum(weight.size for weight in self.weights.values())
+        return own + sum(part.parameter_count for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +87,11 @@ class ModelDescription:
 
     dtype: np.dtype[Any]
 
-    features: int
-    """Length of the last axis of the input."""
+    input_shape: Shape
+    """Shape of the input without its batch axis: (time, features), or (time,) of token ids; None for an axis of any length."""
 
-    time: int | None
-    """Number of time-steps that the file declares; None for any."""
-
-    returns_sequences: bool
-    """Whether the Keras model answers every time-step, rather than the last."""
+    vocabulary: int | None = None
+    """Where the input is token ids: how many there are."""
 
     @property
     def parameter_count(self) -> int:
@@ -97,25 +109,41 @@ class ModelDescription:
         It covers kind, name, options and weights of every layer that does or remembers something, and neither the file
         nor its format: what one Keras saved as `.keras` and as `.h5` has one digest.
         """
-        deciding = [layer for layer in self.layers if layer.options or layer.weights]
-        form = {
-            "dtype": self.dtype.name,
-            "layers": [
-                {
-                    "kind": layer.kind,
-                    "name": layer.name,
-                    "options": layer.shown_options,
-                    "weights": {name: weight.shape for name, weight in layer.weights.items()},
-                }
-                for layer in deciding
-            ],
-        }
+        deciding = [layer for layer in self.layers if layer.options or layer.weights or layer.parts]
+        form = {"dtype": self.dtype.name, "layers": [_form(layer) for layer in deciding]}
         digest = hashlib.sha256(json.dumps(form, sort_keys=True, separators=(",", ":")).encode())
         for layer in deciding:
-            for name in sorted(layer.weights):
-                weight = layer.weights[name]
-                digest.update(np.ascontiguousarray(weight, weight.dtype.newbyteorder("<")).data)
+            for part in (layer, *layer.parts):
+                for name in sorted(part.weights):
+                    weight = part.weights[name]
+                    digest.update(np.ascontiguousarray(weight, weight.dtype.newbyteorder("<")).data)
         return digest.hexdigest()
+
+    @property
+    def features(self) -> int:
+        """Length of the last axis of the input; token ids are one feature."""
+        features = self.input_shape[1] if len(self.input_shape) > 1 else 1
+        if features is None:
+            message = f"an input of the shape {self.input_shape} has no number of features"
+            raise TypeError(message)
+        return features
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of the output without its batch axis."""
+        return self.layers[-1].output_shape
+
+
+def _form(layer: LayerDescription) -> dict[str, Any]:
+    form: dict[str, Any] = {
+        "kind": layer.kind,
+        "name": layer.name,
+        "options": layer.shown_options,
+        "weights": {name: weight.shape for name, weight in layer.weights.items()},
+    }
+    if layer.parts:
+        form["parts"] = [_form(part) for part in layer.parts]
+    return form
 
 
 def _show(value: Option) -> str:

@@ -137,7 +137,7 @@ class _WeightRow:
 
 
 def _weights_of(layer: LayerDescription) -> list[_WeightRow]:
-    rows = []
+    rows = [row for part in layer.parts for row in _weights_of(part)]
     for name, weight in layer.weights.items():
         gates = np.split(weight, len(_GATES), axis=-1) if layer.kind == "LSTM" else [weight]
         names = _GATES if layer.kind == "LSTM" else ("",)
@@ -166,10 +166,16 @@ def _facts(served: ServedModel) -> Table:
 
 
 def _layer_table(layers: tuple[LayerDescription, ...]) -> Table:
-    table = Table("layer", "kind", "features", "parameters", "options", header_style="bold")
+    table = Table("layer", "kind", "output", "parameters", "options", header_style="bold")
     for layer in layers:
         options = ", ".join(f"{key}={value}" for key, value in layer.shown_options.items())
-        table.add_row(layer.name, layer.kind, str(layer.features), f"{layer.parameter_count:,}", options or "-")
+        table.add_row(
+            layer.name,
+            layer.kind,
+            _shape([-1, *(n or -1 for n in layer.output_shape)]),
+            f"{layer.parameter_count:,}",
+            options or "-",
+        )
     return table
 
 

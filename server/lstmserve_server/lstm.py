@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from lstmserve_server.activations import Activation
@@ -78,12 +76,7 @@ def step(spec: LSTMSpec, weights: LSTMWeights, product: Product, x: Array, state
 
 
 def forward(
-    spec: LSTMSpec,
-    weights: LSTMWeights,
-    product: Product,
-    x: Array,
-    state: LSTMState,
-    running: Sequence[int] | None = None,
+    spec: LSTMSpec, weights: LSTMWeights, product: Product, x: Array, state: LSTMState
 ) -> tuple[Array, LSTMState]:
     """Advances every row by a sequence: the loop over `step`, to the last bit.
 
@@ -99,27 +92,62 @@ def forward(
         product: how rows are multiplied with a matrix.
         x: (batch, time, features)
         state: h and c, each (batch, units); left as it is.
-        running: at each step, how many rows still run, never more than the step before: rows come in the order of
-            falling lengths. None where all run to the end.
 
     Returns:
-        The outputs, (batch, time, units), zeros behind the end of a row, and the state after each row's last step.
+        The outputs, (batch, time, units), and the state after the last step.
     """
     batch, time = x.shape[:2]
     projected = np.empty((time, batch, 4 * spec.units), x.dtype)
     product(x.swapaxes(0, 1), weights.kernel, projected)
     recurrent = np.empty((batch, 4 * spec.units), x.dtype)
-    outputs = (
-        np.empty((batch, time, spec.units), x.dtype)
-        if running is None
-        else np.zeros((batch, time, spec.units), x.dtype)
-    )
-    h, c = state.h.copy(), state.c.copy()
+    outputs = np.empty((batch, time, spec.units), x.dtype)
+    state = LSTMState(state.h.copy(), state.c.copy())
     for t in range(time):
-        rows = batch if running is None else running[t]
-        before = LSTMState(h[:rows], c[:rows])
-        _advance(spec, weights, product, projected[t, :rows], recurrent[:rows], before, before)
-        outputs[:rows, t] = before.h
+        _advance(spec, weights, product, projected[t], recurrent, state, state)
+        outputs[:, t] = state.h
+    return outputs, state
+
+
+def forward_masked(
+    spec: LSTMSpec,
+    weights: LSTMWeights,
+    product: Product,
+    x: Array,
+    state: LSTMState,
+    mask: Array,
+    seen: Array,
+    *,
+    zero_masked: bool,
+) -> tuple[Array, LSTMState]:
+    """Advances every row by the steps of a sequence that a mask does not pass over (`rnn` of the Keras backends).
+
+    At a step that is passed over h and c stay, and the output is the one before it again: zeros if there was none in this
+    sequence, whatever h began with.
+
+    Args:
+        spec: options of the layer.
+        weights: its weights.
+        product: how rows are multiplied with a matrix.
+        x: (batch, time, features)
+        state: h and c, each (batch, units); left as it is.
+        mask: (batch, time), False at the steps that are passed over.
+        seen: (batch,), whether the sequence of a row has had a step that was not passed over.
+        zero_masked: whether the output is zeros at all steps that are passed over (`zero_output_for_mask`).
+
+    Returns:
+        The outputs, (batch, time, units), and the state after the last step.
+    """
+    batch, time = x.shape[:2]
+    outputs = np.zeros((batch, time, spec.units), x.dtype)
+    h, c = state.h.copy(), state.c.copy()
+    shown = np.where(seen[:, None], h, x.dtype.type(0))
+    for t in range(time):
+        after = step(spec, weights, product, np.ascontiguousarray(x[:, t]), LSTMState(h, c))
+        here = mask[:, t, None]
+        np.copyto(h, after.h, where=here)
+        np.copyto(c, after.c, where=here)
+        np.copyto(shown, after.h, where=here)
+        np.copyto(outputs[:, t], shown, where=here | (not zero_masked))
     return outputs, LSTMState(h, c)
 
 

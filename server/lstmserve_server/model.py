@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lstmserve_server.errors import WrongForModel
-from lstmserve_server.layers import LSTM, STATELESS
+from lstmserve_server.layers.base import Values
+from lstmserve_server.layers.kinds import RECURRENT, STATELESS
+from lstmserve_server.layers.recurrent import LSTM, Bidirectional
 from lstmserve_server.numerics import Numerics, product_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from lstmserve_server.description import ModelDescription
-    from lstmserve_server.layers import StatelessLayer
+    from lstmserve_server.layers.base import StatelessLayer
     from lstmserve_server.lstm import LSTMState
 
     Array = NDArray[Any]
@@ -31,11 +34,16 @@ _CHUNK_STEPS = 256
 _CALL_COST = 50_000  # multiplications in the time that NumPy's calls of one step take apart from the arithmetic
 
 
+_FIXES_TIME = ("Flatten", "Reshape", "Permute")  # layers whose weights behind them know the number of time-steps
+
+
 class Answer(NamedTuple):
     """What `step` and `forward` give."""
 
     output: Array
     state: ModelState
+    steps: Array
+    """How many time-steps each row has gone on by, (batch,): those that no mask passed over."""
 
 
 def _go_on() -> None:
@@ -51,27 +59,25 @@ class RecurrentModel:
         self.dtype = description.dtype
         self.features = description.features
         product = product_of(numerics)
-        self._chain: list[LSTM | StatelessLayer] = []
+        self._chain: list[tuple[str, LSTM | Bidirectional | StatelessLayer]] = []
         for layer in description.layers:
-            if layer.kind == "LSTM":
-                self._chain.append(LSTM(layer, product))
+            if layer.kind in RECURRENT:
+                self._chain.append((layer.name, RECURRENT[layer.kind](layer, product)))
             elif layer.kind in STATELESS:
-                self._chain.append(STATELESS[layer.kind](layer, product))
-        self.lstms = [layer for layer in self._chain if isinstance(layer, LSTM)]
-        self._tail = 1 + max(i for i, layer in enumerate(self._chain) if isinstance(layer, LSTM))
-        self.output_features = description.layers[-1].features
+                self._chain.append((layer.name, STATELESS[layer.kind](layer, product)))
+        self.lstms = [
+            part for _, layer in self._chain if isinstance(layer, (LSTM, Bidirectional)) for part in layer.lstms
+        ]
         self._width = max(4 * layer.spec.units for layer in self.lstms)
+        self.returns_sequences = len(description.output_shape) > 1
+        self.step_obstacle = self._obstacle()
+        self.fixed_time = any(layer.kind in _FIXES_TIME for layer in description.layers)
+        """Whether a sequence must have exactly as many time-steps as the file declares."""
 
     @property
-    def step_obstacle(self) -> str:
-        """Why the model cannot be stepped, naming the layer; empty where it can."""
-        for layer in self.lstms:
-            if layer.backwards:
-                return (
-                    f"layer {layer.name!r} has go_backwards: it reads a sequence from its end, so there is no answer before "
-                    "the whole of it is known"
-                )
-        return ""
+    def output_features(self) -> int:
+        """Length of the last axis of the output."""
+        return int(self.description.output_shape[-1] or 0)
 
     @property
     def causal(self) -> bool:
@@ -91,12 +97,13 @@ class RecurrentModel:
         """Returns the state of `batch` new sequences."""
         return tuple(layer.zero_state(batch) for layer in self.lstms)
 
-    def step(self, x: Array, state: ModelState) -> Answer:
+    def step(self, x: Array, state: ModelState, seen: Array | None = None) -> Answer:
         """Advances every row by one time-step.
 
         Args:
             x: (batch, features), in the dtype of the model, C-contiguous.
             state: the state before.
+            seen: as in `forward`.
 
         Returns:
             The output, (batch, features), that the Keras model would give if the sequence ended here; and the next state.
@@ -106,15 +113,8 @@ class RecurrentModel:
         """
         if self.step_obstacle:
             raise WrongForModel("model", f"Step is not possible: {self.step_obstacle}. Forward is.")
-        remaining, after = iter(state), []
         with np.errstate(all="ignore"):
-            for layer in self._chain:
-                if isinstance(layer, LSTM):
-                    after.append(layer.step(x, next(remaining)))
-                    x = after[-1].h
-                else:
-                    x = layer.apply(x)
-        return self._finite(Answer(x, tuple(after)))
+            return self._finite(self._run(x[:, None], state, _never(x) if seen is None else seen, every=False))
 
     def forward(
         self,
@@ -123,18 +123,21 @@ class RecurrentModel:
         lengths: Array | None = None,
         *,
         all_outputs: bool = False,
+        seen: Array | None = None,
         pause: Callable[[], None] = _go_on,
     ) -> Answer:
         """Advances every row by a sequence: equals the loop over `step`, to the last bit in exact mode.
 
-        A causal model computes it in chunks of time, so that memory does not grow with the length.
+        It is computed in rectangles: rows that all run through a piece of time. Those of a causal model are short, so that
+        memory does not grow with the length of the sequence.
 
         Args:
             x: (batch, time, features), in the dtype of the model, C-contiguous, at least one time-step.
             state: the state before.
             lengths: time-steps of each row, (batch,), 1 to time each; None where all have them all.
             all_outputs: whether the output of every step is wanted, rather than that of each row's last.
-            pause: called between chunks; may raise to stop.
+            seen: whether the sequence of a row has had a step that no mask passed over, (batch,); None where none has.
+            pause: called between rectangles; may raise to stop.
 
         Returns:
             The output, (batch, features), or (batch, time, features) with zeros behind a row's own last step; and the
@@ -143,61 +146,73 @@ class RecurrentModel:
         Raises:
             WrongForModel: outputs of every step are wanted and the model has none, or the result is not finite.
         """
-        if all_outputs and not self.causal and not self.description.returns_sequences:
+        if all_outputs and not self.causal and not self.returns_sequences:
             raise WrongForModel(
                 "all_outputs", f"only the last output exists: {self.step_obstacle}. Ask without all_outputs."
             )
-        if lengths is None or (lengths == x.shape[1]).all():
-            with np.errstate(all="ignore"):
-                return self._finite(self._forward(x, state, None, all_outputs=all_outputs, pause=pause))
-        order = np.argsort(-lengths, kind="stable")  # `lstm.forward` wants the rows that run longest first
-        place = np.argsort(order, kind="stable")
+        lengths = np.full(len(x), x.shape[1]) if lengths is None else lengths
+        seen = _never(x) if seen is None else seen
+        state = tuple(type(part)(part.h.copy(), part.c.copy()) for part in state)
+        steps = np.zeros(len(x), np.int64)
+        pieces: list[_Piece] = []
         with np.errstate(all="ignore"):
-            answer = self._forward(x[order], _rows(state, order), lengths[order], all_outputs=all_outputs, pause=pause)
-        return self._finite(Answer(answer.output[place], _rows(answer.state, place)))
+            for rows, start, stop in self._rectangles(lengths):
+                if pieces:
+                    pause()
+                before = tuple(type(part)(part.h[rows], part.c[rows]) for part in state)
+                here = seen[rows] | (steps[rows] > 0)
+                answer = self._run(x[rows, start:stop], before, here, every=all_outputs)
+                for part, new in zip(state, answer.state, strict=True):
+                    part.h[rows], part.c[rows] = new.h, new.c
+                steps[rows] += answer.steps
+                if all_outputs:
+                    pieces.append(_Piece(rows, start, answer.output))
+                else:
+                    ending = lengths[rows] == stop
+                    pieces.append(_Piece(rows[ending], 0, answer.output[ending]))
+        output = _sequences(pieces, len(x), x.shape[1] if self.causal else 0) if all_outputs else _lasts(pieces, len(x))
+        return self._finite(Answer(output, state, steps))
 
-    def _forward(
-        self, x: Array, state: ModelState, lengths: Array | None, *, all_outputs: bool, pause: Callable[[], None]
-    ) -> Answer:
-        batch, time = x.shape[:2]
-        chunk = self._chunk(batch) if self.causal else time
-        ends = np.full(batch, time) if lengths is None else lengths
-        last = np.empty((batch, self.lstms[-1].spec.units), self.dtype)
-        outputs = np.zeros((batch, time, self.output_features), self.dtype) if all_outputs else None
-        for start in range(0, int(ends.max()), chunk):
-            if start:
-                pause()
-            stop = min(start + chunk, time)
-            part = None if lengths is None else np.clip(lengths - start, 0, stop - start)
-            y, state = self._head_forward(x[:, start:stop], state, part)
-            ending = np.flatnonzero((ends > start) & (ends <= stop))
-            last[ending] = y[ending, ends[ending] - start - 1]
-            if outputs is not None:
-                outputs[:, start:stop] = self._tail_apply(y)
-                if part is not None:
-                    outputs[:, start:stop][np.arange(stop - start) >= part[:, None]] = 0
-        return Answer(self._tail_apply(last) if outputs is None else outputs, state)
+    def _run(self, x: Array, states: ModelState, seen: Array, *, every: bool) -> Answer:
+        """Runs a rectangle, (batch, time, features), through the chain.
 
-    def _head_forward(self, x: Array, state: ModelState, lengths: Array | None) -> tuple[Array, ModelState]:
-        """Runs a chunk through the chain up to the last LSTM."""
-        remaining, after = iter(state), []
-        for layer in self._chain[: self._tail]:
-            if isinstance(layer, LSTM):
-                x, new = layer.forward(x, next(remaining), lengths)
-                after.append(new)
+        The output has a time axis if `every` step is wanted, and none otherwise.
+        """
+        values, remaining, after = Values(x, sequence=True), list(states), []
+        steps = np.full(len(x), x.shape[1])
+        for _, layer in self._chain:
+            if isinstance(layer, (LSTM, Bidirectional)):
+                if values.mask is not None:
+                    steps = values.mask.sum(axis=1)
+                own, remaining = remaining[: len(layer.lstms)], remaining[len(layer.lstms) :]
+                values, new = layer.run(values, own, seen)
+                after += new
+                if not layer.returns_sequences and not (every and self.causal):
+                    values = Values(values.array[:, -1], sequence=False)
             else:
-                x = layer.apply(x)
-        return x, tuple(after)
+                values = layer.apply(values)
+        output = values.array[:, -1] if values.sequence and not every else values.array
+        return Answer(np.ascontiguousarray(output), tuple(after), steps)
 
-    def _tail_apply(self, x: Array) -> Array:
-        """Runs (..., units) through the layers behind the last LSTM."""
-        for layer in self._chain[self._tail :]:
-            if not isinstance(layer, LSTM):
-                x = layer.apply(x)
-        return x
+    def _rectangles(self, lengths: Array) -> Iterator[tuple[Array, int, int]]:
+        """Yields rows, and a piece of time that all of them run through; together they cover every row's own steps.
 
-    def _chunk(self, batch: int) -> int:
-        return max(1, min(_CHUNK_STEPS, _CHUNK_BYTES // (batch * self._width * self.dtype.itemsize)))
+        A causal model goes on from piece to piece. Any other is given each row whole.
+        """
+        if not self.causal:
+            for length in np.unique(lengths):
+                yield np.flatnonzero(lengths == length), 0, int(length)
+            return
+        chunk = max(1, min(_CHUNK_STEPS, _CHUNK_BYTES // (len(lengths) * self._width * self.dtype.itemsize)))
+        ends = sorted({*lengths.tolist(), *range(chunk, int(lengths.max()), chunk)})
+        for start, stop in itertools.pairwise([0, *ends]):
+            yield np.flatnonzero(lengths >= stop), start, stop
+
+    def _obstacle(self) -> str:
+        for name, layer in self._chain:
+            if layer.obstacle:
+                return f"layer {name!r} {layer.obstacle}"
+        return ""
 
     def _finite(self, answer: Answer) -> Answer:
         """Returns the answer, unless it left the range of the numbers: then the next step would make NaN of it."""
@@ -217,8 +232,34 @@ class RecurrentModel:
         return answer
 
 
-def _rows(state: ModelState, index: Array) -> ModelState:
-    return tuple(type(part)(part.h[index], part.c[index]) for part in state)
+class _Piece(NamedTuple):
+    """The output of some rows for a piece of time."""
+
+    rows: Array
+    start: int
+    output: Array
+
+
+def _lasts(pieces: list[_Piece], batch: int) -> Array:
+    """Returns the last output of every row."""
+    output = np.empty((batch, *pieces[0].output.shape[1:]), pieces[0].output.dtype)
+    for piece in pieces:
+        output[piece.rows] = piece.output
+    return output
+
+
+def _sequences(pieces: list[_Piece], batch: int, time: int) -> Array:
+    """Returns the outputs of every row, zeros behind its last; `time` steps of them, or as many as the longest has."""
+    time = time or max(piece.output.shape[1] for piece in pieces)
+    output = np.zeros((batch, time, *pieces[0].output.shape[2:]), pieces[0].output.dtype)
+    for piece in pieces:
+        output[piece.rows, piece.start : piece.start + piece.output.shape[1]] = piece.output
+    return output
+
+
+def _never(x: Array) -> Array:
+    """Returns, for every row, that its sequence has had no step."""
+    return np.zeros(len(x), bool)
 
 
 def _first_bad_row(array: Array) -> int:

@@ -39,8 +39,10 @@ class Runner:
         model = call.served.model
         with self._admitted():
             if model.cost(len(call.x), 1) <= IN_PLACE_COST:
-                return model.step(call.x, call.state)
-            return await asyncio.get_running_loop().run_in_executor(self._threads, model.step, call.x, call.state)
+                return model.step(call.x, call.state, call.seen)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, model.step, call.x, call.state, call.seen
+            )
 
     async def forward(self, call: ForwardCall) -> Answer:
         """Computes a sequence.
@@ -51,7 +53,7 @@ class Runner:
         model = call.served.model
         with self._admitted():
             if model.cost(*call.x.shape[:2]) <= IN_PLACE_COST:
-                return model.forward(call.x, call.state, call.lengths, all_outputs=call.all_outputs)
+                return model.forward(call.x, call.state, call.lengths, all_outputs=call.all_outputs, seen=call.seen)
             return await self._forward_in_thread(call)
 
     def close(self) -> None:
@@ -68,7 +70,7 @@ class Runner:
         def compute() -> Answer:
             pause()
             return call.served.model.forward(
-                call.x, call.state, call.lengths, all_outputs=call.all_outputs, pause=pause
+                call.x, call.state, call.lengths, all_outputs=call.all_outputs, seen=call.seen, pause=pause
             )
 
         try:

@@ -45,9 +45,17 @@ def run(model: RecurrentModel) -> str:
 
 def _probe(model: RecurrentModel) -> Array:
     """Returns numbers between -1 and 1 that look random and are the same everywhere: Knuth's multiplicative hash."""
-    count = np.arange(_ROWS * _TIME * model.features, dtype=np.uint32)
+    count = np.arange(_ROWS * _time(model) * model.features, dtype=np.uint32)
     numbers = (count * np.uint32(2654435761)).astype(np.float64) / 2**31 - 1
-    return numbers.reshape(_ROWS, _TIME, model.features).astype(model.dtype)
+    probe = numbers.reshape(_ROWS, _time(model), model.features).astype(model.dtype)
+    if model.description.vocabulary is not None:
+        probe = np.floor((probe + 1) / 2 * (model.description.vocabulary - 1))
+    return probe
+
+
+def _time(model: RecurrentModel) -> int:
+    """Returns how many time-steps the probe has: as many as the model wants, if it wants so many."""
+    return model.description.input_shape[0] or _TIME if not model.causal else _TIME
 
 
 def _row_by_row(model: RecurrentModel, x: Array) -> Answer:
@@ -57,8 +65,10 @@ def _row_by_row(model: RecurrentModel, x: Array) -> Answer:
 
 def _step_by_step(model: RecurrentModel, x: Array) -> Answer:
     answer = model.step(np.ascontiguousarray(x[:, 0]), model.zero_state(_ROWS))
+    seen = answer.steps > 0
     for t in range(1, _TIME):
-        answer = model.step(np.ascontiguousarray(x[:, t]), answer.state)
+        answer = model.step(np.ascontiguousarray(x[:, t]), answer.state, seen)
+        seen |= answer.steps > 0
     return answer
 
 
@@ -67,7 +77,7 @@ def _joined(rows: list[Answer], like: Answer) -> Answer:
         type(part)(*(np.concatenate(arrays) for arrays in zip(*(row.state[i] for row in rows), strict=True)))
         for i, part in enumerate(like.state)
     )
-    return type(like)(np.concatenate([row.output for row in rows]), states)
+    return type(like)(np.concatenate([row.output for row in rows]), states, np.concatenate([row.steps for row in rows]))
 
 
 def _require_equal(what: str, whole: Answer, other: Answer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,6 +54,12 @@ def era_of(keras_version: str) -> Era:
     return Era.KERAS_3 if int(keras_version.split(".", maxsplit=1)[0]) >= Era.KERAS_3.value else Era.KERAS_2
 
 
+def is_standalone(keras_version: str) -> bool:
+    """Returns whether a file was written by the Keras that was a package of its own, up to 2.3.1, not by tf.keras."""
+    major, minor = (int(part) for part in re.findall(r"\d+", keras_version)[:2])
+    return (major, minor) < (2, 4) and "tf" not in keras_version
+
+
 def parse(config: Mapping[str, Any], limits: Limits) -> ModelConfig:
     """Returns the layers of a model.
 
@@ -79,6 +86,16 @@ def parse(config: Mapping[str, Any], limits: Limits) -> ModelConfig:
         "served. Serve one of its LSTM layers with --layer, or rebuild it as one of these two and copy the weights over"
     )
     raise ModelRefused(message)
+
+
+def inner_layer(entry: Any, what: str) -> LayerConfig:
+    """Returns the layer that a wrapper such as TimeDistributed holds; `what` names the place in errors."""
+    entry = _mapping(entry, what)
+    kind = _text(entry, "class_name", what)
+    options = _mapping(entry.get("config"), kind)
+    layer = LayerConfig(kind, _name(entry, options, kind), options)
+    _require_of_keras(entry, str(layer))
+    return layer
 
 
 def _layers(entries: Any, model_kind: str, limits: Limits) -> tuple[LayerConfig, ...]:
@@ -191,6 +208,10 @@ def _keras_2_node(node: Any) -> tuple[list[tuple[str, int, int]], Mapping[str, A
 def _keras_3_node(node: Mapping[str, Any]) -> tuple[list[tuple[str, int, int]], Mapping[str, Any]]:
     """Reads {"args": [tensor, ...], "kwargs": {...}}, a tensor being {"config": {"keras_history": [name, node, tensor]}}."""
     tensors = [item for argument in node["args"] for item in (argument if isinstance(argument, list) else [argument])]
+    plain = [tensor for tensor in tensors if isinstance(tensor, (int, float))]
+    if plain:
+        message = f"it computes with the number {plain[0]!r} on the way"
+        raise _NoChain(message)
     histories = [_history(tensor["config"]["keras_history"]) for tensor in tensors]
     return histories, dict(node.get("kwargs") or {})
 

@@ -13,12 +13,13 @@ from lstmserve_server.loading.build import KerasFile
 from lstmserve_server.loading.hdf5 import Group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from lstmserve_server.loading.keras_config import LayerConfig
+    from lstmserve_server.loading.layer_rules import Block
     from lstmserve_server.loading.limits import Limits
 
 
@@ -48,30 +49,40 @@ class _LayerGroups:
     def __init__(self, weights: Group) -> None:
         self._weights = weights
 
-    def read(
-        self, layer: LayerConfig, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]
-    ) -> dict[str, NDArray[Any]]:
+    def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> list[dict[str, NDArray[Any]]]:
         group, paths = self._open(layer)
-        if set(paths) != set(shapes):
-            message = f"{layer} has the weights {', '.join(paths) or 'none'} in the file; expected {', '.join(shapes)}"
+        expected = [weight for block in blocks for weight in block.shapes]
+        if [_own_name(path) for path in paths] != expected:
+            found = ", ".join(map(_own_name, paths)) or "none"
+            message = f"{layer} has the weights {found} in the file; expected {', '.join(expected)}"
             raise ModelRefused(message)
-        return {weight: group.array(paths[weight], shape, dtype) for weight, shape in shapes.items()}
+        rest = iter(paths)
+        return [
+            {weight: group.array(next(rest), shape, dtype) for weight, shape in block.shapes.items()}
+            for block in blocks
+        ]
 
     def features_of(self, layer: LayerConfig) -> int:
         group, paths = self._open(layer)
-        if "kernel" not in paths:
-            message = f"{layer} has the weights {', '.join(paths) or 'none'} in the file; expected a kernel"
+        shape = group.shape(paths[0]) if paths else ()
+        if len(shape) < 2:  # noqa: PLR2004 - a kernel has at least two axes
+            message = f"{layer} has no kernel in the file, and the model does not declare how many features it reads"
             raise ModelRefused(message)
-        shape = group.shape(paths["kernel"])
-        return shape[0] if shape else 0
+        return shape[-2]
 
-    def _open(self, layer: LayerConfig) -> tuple[Group, dict[str, str]]:
-        """Returns the group of a layer, and the path of each weight below it by the weight's own name."""
+    def _open(self, layer: LayerConfig) -> tuple[Group, list[str]]:
+        """Returns the group of a layer, and the path of each weight below it, in the order of Keras."""
         if "/" in layer.name or layer.name not in self._weights:
             message = f"{layer} has no weights in the file. The file is damaged, or was cut off while it was written"
             raise ModelRefused(message)
         group = self._weights.group(layer.name)
-        paths = {_own_name(path): path for path in group.texts("weight_names") or []}
+        paths = group.texts("weight_names") or []
+        if len(set(paths)) < len(paths):
+            message = (
+                f"{layer} has two weights in one place. Keras 3.0 to 3.2 broke such files as it wrote them (Bidirectional, "
+                "nested models): save the model anew, as .keras"
+            )
+            raise ModelRefused(message)
         return group, paths
 
 

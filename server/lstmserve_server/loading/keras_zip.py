@@ -14,20 +14,21 @@ from lstmserve_server.errors import ModelRefused
 from lstmserve_server.loading import config_text, keras_config
 from lstmserve_server.loading.build import KerasFile
 from lstmserve_server.loading.hdf5 import Group
-from lstmserve_server.loading.layer_rules import RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from lstmserve_server.loading.keras_config import LayerConfig, ModelConfig
+    from lstmserve_server.loading.layer_rules import Block
     from lstmserve_server.loading.limits import Limits
 
 SIGNATURE: Final = b"PK\x03\x04"
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+_FIRST_PLACES: Final = ("vars", "cell/vars", "forward_layer/cell/vars", "layer/vars")  # of the first weight of a layer
 _ENCRYPTED: Final = 0x1
 _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 
@@ -116,23 +117,28 @@ class _NumberedGroups:
             counts[layer.kind] = number + 1
             self._groups[layer.name] = _snake_case(layer.kind) + (f"_{number}" if number else "")
 
-    def read(
-        self, layer: LayerConfig, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]
-    ) -> dict[str, NDArray[Any]]:
-        group = self._variables(layer)
-        found = group.names()
-        if sorted(found) != sorted(str(i) for i in range(len(shapes))):
-            message = f"{layer} has {len(found)} weights in {group.path}; expected {len(shapes)}: {', '.join(shapes)}"
-            raise ModelRefused(message)
-        return {weight: group.array(str(i), shape, dtype) for i, (weight, shape) in enumerate(shapes.items())}
+    def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> list[dict[str, NDArray[Any]]]:
+        return [self._read(layer, block, dtype) for block in blocks]
 
     def features_of(self, layer: LayerConfig) -> int:
-        shape = self._variables(layer).shape("0")
-        return shape[0] if shape else 0
+        for place in _FIRST_PLACES:
+            if f"{self._groups[layer.name]}/{place}/0".replace("//", "/") in self._layers:
+                shape = self._variables(layer, place).shape("0")
+                return shape[-2] if len(shape) > 1 else 0
+        message = f"{layer} has no weights in the file, and the model does not declare how many features it reads"
+        raise ModelRefused(message)
 
-    def _variables(self, layer: LayerConfig) -> Group:
-        inner = RULES[layer.kind].cell
-        return self._layers.group("/".join(filter(None, [self._groups[layer.name], inner, "vars"])))
+    def _read(self, layer: LayerConfig, block: Block, dtype: np.dtype[Any]) -> dict[str, NDArray[Any]]:
+        group = self._variables(layer, f"{block.place}/vars" if block.place else "vars")
+        found = group.names()
+        if sorted(found) != sorted(str(i) for i in range(len(block.shapes))):
+            names = ", ".join(block.shapes)
+            message = f"{layer} has {len(found)} weights in {group.path}; expected {len(block.shapes)}: {names}"
+            raise ModelRefused(message)
+        return {weight: group.array(str(i), shape, dtype) for i, (weight, shape) in enumerate(block.shapes.items())}
+
+    def _variables(self, layer: LayerConfig, place: str) -> Group:
+        return self._layers.group(f"{self._groups[layer.name]}/{place}")
 
 
 def _snake_case(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from lstmserve_server.errors import ModelRefused
 from lstmserve_server.loading import build, hdf5, keras_hdf5, keras_zip
-from lstmserve_server.loading.layer_rules import RULES
+from lstmserve_server.loading.layer_plans import PLANS
 from lstmserve_server.loading.limits import Limits
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def survey(path: str | os.PathLike[str], *, limits: Limits | None = None) -> lis
     """
     limits = limits or Limits()
     with _open(path, limits) as file, _format_of(file).read(file, Path(path).name, limits) as keras_file:
-        return [(layer, layer.kind in RULES) for layer in keras_file.config.layers]
+        return [(layer, layer.kind in PLANS) for layer in keras_file.config.layers]
 
 
 def _open(path: str | os.PathLike[str], limits: Limits) -> BinaryIO:

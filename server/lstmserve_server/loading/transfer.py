@@ -17,9 +17,11 @@ from lstmserve_server.activations import Activation
 from lstmserve_server.description import LayerDescription, ModelDescription, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from lstmserve_server.description import Option, Shape
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 _ALIGNMENT: Final = 64  # of every array in the file, a cache line
@@ -30,26 +32,10 @@ def write(description: ModelDescription, weights: int) -> dict[str, Any]:
     source = description.source
     return {
         "source": [source.file, source.format, source.keras_version],
-        "layers": [
-            {
-                "name": layer.name,
-                "kind": layer.kind,
-                "options": {
-                    name: {"activation": value.name} if isinstance(value, Activation) else value
-                    for name, value in layer.options.items()
-                },
-                "weights": {
-                    name: {"shape": weight.shape, "offset": _append(weight, weights)}
-                    for name, weight in layer.weights.items()
-                },
-                "features": layer.features,
-            }
-            for layer in description.layers
-        ],
+        "layers": [_written(layer, weights) for layer in description.layers],
         "dtype": description.dtype.name,
-        "features": description.features,
-        "time": description.time,
-        "returns_sequences": description.returns_sequences,
+        "input_shape": description.input_shape,
+        "vocabulary": description.vocabulary,
     }
 
 
@@ -63,21 +49,42 @@ def read(form: Mapping[str, Any], weights: int) -> ModelDescription:
     mapped = mmap.mmap(weights, 0, prot=mmap.PROT_READ) if os.fstat(weights).st_size else b""
     return ModelDescription(
         source=Source(*map(str, form["source"])),
-        layers=tuple(
-            LayerDescription(
-                name=str(layer["name"]),
-                kind=str(layer["kind"]),
-                options={name: _option(value) for name, value in layer["options"].items()},
-                weights={name: _view(mapped, weight, dtype) for name, weight in layer["weights"].items()},
-                features=int(layer["features"]),
-            )
-            for layer in form["layers"]
-        ),
+        layers=tuple(_read(layer, mapped, dtype) for layer in form["layers"]),
         dtype=dtype,
-        features=int(form["features"]),
-        time=None if form["time"] is None else int(form["time"]),
-        returns_sequences=bool(form["returns_sequences"]),
+        input_shape=_shape(form["input_shape"]),
+        vocabulary=None if form["vocabulary"] is None else int(form["vocabulary"]),
     )
+
+
+def _written(layer: LayerDescription, weights: int) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "kind": layer.kind,
+        "options": {
+            name: {"activation": value.name} if isinstance(value, Activation) else value
+            for name, value in layer.options.items()
+        },
+        "weights": {
+            name: {"shape": weight.shape, "offset": _append(weight, weights)} for name, weight in layer.weights.items()
+        },
+        "output_shape": layer.output_shape,
+        "parts": [_written(part, weights) for part in layer.parts],
+    }
+
+
+def _read(layer: Mapping[str, Any], mapped: mmap.mmap | bytes, dtype: np.dtype[Any]) -> LayerDescription:
+    return LayerDescription(
+        name=str(layer["name"]),
+        kind=str(layer["kind"]),
+        options={name: _option(value) for name, value in layer["options"].items()},
+        weights={name: _view(mapped, weight, dtype) for name, weight in layer["weights"].items()},
+        output_shape=_shape(layer["output_shape"]),
+        parts=tuple(_read(part, mapped, dtype) for part in layer["parts"]),
+    )
+
+
+def _shape(lengths: Sequence[Any]) -> Shape:
+    return tuple(None if length is None else int(length) for length in lengths)
 
 
 def _append(array: NDArray[Any], file: int) -> int:
@@ -104,9 +111,9 @@ def _view(mapped: mmap.mmap | bytes, weight: Mapping[str, Any], dtype: np.dtype[
     return array
 
 
-def _option(value: Any) -> int | float | bool | Activation:
+def _option(value: Any) -> Option:
     if not isinstance(value, dict):
-        return value  # type: ignore[no-any-return]  # JSON has no others: numbers and truth values
+        return value  # type: ignore[no-any-return]  # JSON has no others
     activation = activations.defined(value["activation"])
     if activation is None:
         message = f"no activation {value['activation']!r}"

@@ -56,8 +56,7 @@ def _layers(random, declared, time, features):
         layers.append(L.Embedding(7, features, mask_zero=bool(random.integers(2))))
     elif not random.integers(3):
         layers.append(L.Masking(0.5))
-    for _ in range(random.integers(0, 3)):
-        layers.append(_before(random, declared))
+    layers.extend(_before(random, declared) for _ in range(random.integers(0, 3)))
     count = int(random.integers(1, 3))
     for i in range(count):
         layers.append(_recurrent(random, sequences=i < count - 1 or bool(random.integers(2))))

@@ -44,15 +44,16 @@ def serve(**settings: Any) -> None:
 @lstmserve.command()
 @click.argument("file", type=click.Path())
 @click.option("--layer", help="Show this one LSTM layer of the model instead of the whole.")
+@click.option("--architecture", help="File with the configuration, for a file that holds weights alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def inspect(file: str, layer: str | None, as_json: bool) -> None:  # noqa: FBT001 - click's way
+def inspect(file: str, layer: str | None, architecture: str | None, as_json: bool) -> None:  # noqa: FBT001 - click's way
     """Show what is in a model file, and whether it can be served. Works without a server.
 
     Exit codes: 0 it can be served, 1 it cannot.
     """
     from lstmserve_server import inspection  # noqa: PLC0415
 
-    report = inspection.inspect(file, layer)
+    report = inspection.inspect(file, layer, architecture)
     if as_json:
         click.echo(report.as_json())
     else:

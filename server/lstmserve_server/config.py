@@ -39,6 +39,12 @@ class ServeSettings:
         "Address to listen on: HOST:PORT, [IPV6]:PORT or unix:PATH. May be given several times.",
     )
     layer: str | None = _setting(None, str, "Serve this one LSTM layer of the model instead of the whole.")
+    architecture: str | None = _setting(
+        None,
+        str,
+        "File with the model's configuration (model.to_json()), for a file that holds weights alone. Found by itself "
+        "where it lies beside: FILE.json, model.json and the like.",
+    )
     numerics: str = _setting(
         "exact",
         click.Choice(["exact", "fast"]),

@@ -94,10 +94,10 @@ class Refused:
             console.print(table)
 
 
-def inspect(path: str, layer: str | None) -> Accepted | Refused:
+def inspect(path: str, layer: str | None, architecture: str | None = None) -> Accepted | Refused:
     """Returns what is in a file."""
     try:
-        description = asyncio.run(_load(path, layer))
+        description = asyncio.run(_load(path, layer, architecture))
         return Accepted(path, ServedModel.prepare(description.source.file, description, Numerics.EXACT))
     except sandbox.Refused as error:
         return Refused(path, str(error), error.layers)
@@ -105,8 +105,8 @@ def inspect(path: str, layer: str | None) -> Accepted | Refused:
         return Refused(path, str(error), [])
 
 
-async def _load(path: str, layer: str | None) -> ModelDescription:
-    async with contextlib.aclosing(sandbox.load([path], layer, Limits())) as loaded:
+async def _load(path: str, layer: str | None, architecture: str | None) -> ModelDescription:
+    async with contextlib.aclosing(sandbox.load([path], layer, Limits(), architecture)) as loaded:
         return await anext(loaded)
 
 

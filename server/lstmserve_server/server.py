@@ -168,7 +168,9 @@ class Server:
         names = iter(self._files)
         name = ""
         try:
-            async with contextlib.aclosing(sandbox.load(list(self._files.values()), settings.layer, limits)) as loaded:
+            async with contextlib.aclosing(
+                sandbox.load(list(self._files.values()), settings.layer, limits, settings.architecture)
+            ) as loaded:
                 name = next(names)
                 async for description in loaded:
                     numerics = Numerics(settings.numerics)

@@ -1,8 +1,7 @@
 """The process in which model files are parsed: started by `sandbox`, limited, and gone when it is done.
 
-Reads one JSON object from standard input, {"paths", "layer", "limits", "weights": descriptor}, and writes one line of JSON
-for each path to standard output: {"model": ...}, {"refused": text}, and at the end {"layers": [[name, kind, served], ...]}
-where a single path was refused.
+Reads one JSON object from standard input, {"paths", "layer", "architecture", "limits", "weights": descriptor}, and writes
+one line of JSON for each path to standard output: {"model": ...}, or {"refused": text, "layers": [[name, kind, served], ...]}.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def main() -> None:
     limits = Limits(**request["limits"])
     _limit_this_process(request["paths"], limits)
     for path in request["paths"]:
-        print(json.dumps(_load(path, request["layer"], limits, request["weights"])), flush=True)  # noqa: T201 - the answer
+        print(json.dumps(_load(path, request, limits)), flush=True)  # noqa: T201 - the answer
 
 
 def _limit_this_process(paths: list[str], limits: Limits) -> None:
@@ -46,20 +45,23 @@ def _limit_this_process(paths: list[str], limits: Limits) -> None:
         resource.setrlimit(kind, (bound, bound))
 
 
-def _load(path: str, layer: str | None, limits: Limits, weights: int) -> dict[str, Any]:
+def _load(path: str, request: dict[str, Any], limits: Limits) -> dict[str, Any]:
+    architecture = request["architecture"]
     try:
-        return {"model": transfer.write(reader.load(path, layer=layer, limits=limits), weights)}
+        description = reader.load(path, layer=request["layer"], limits=limits, architecture=architecture)
+        return {"model": transfer.write(description, request["weights"])}
     except ModelRefused as error:
-        return {"refused": _shortened(str(error)), "layers": _survey(path, limits)}
+        return {"refused": _shortened(str(error)), "layers": _survey(path, limits, architecture)}
     except MemoryError:
         return {"refused": f"{path}: the file asks for more memory than a file of its size may take"}
     except Exception as error:  # noqa: BLE001 - whatever a hostile file brings about, it is a refusal
         return {"refused": f"{path}: the file cannot be read: {_shortened(repr(error))}. It is damaged"}
 
 
-def _survey(path: str, limits: Limits) -> list[tuple[str, str, bool]]:
+def _survey(path: str, limits: Limits, architecture: str | None) -> list[tuple[str, str, bool]]:
     try:
-        return [(layer.name, layer.kind, served) for layer, served in reader.survey(path, limits=limits)]
+        layers = reader.survey(path, limits=limits, architecture=architecture)
+        return [(layer.name, layer.kind, served) for layer, served in layers]
     except ModelRefused:
         return []
 

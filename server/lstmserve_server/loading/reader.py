@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -13,6 +14,7 @@ from lstmserve_server.loading.layer_plans import PLANS
 from lstmserve_server.loading.limits import Limits
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from lstmserve_server.description import ModelDescription
@@ -28,13 +30,20 @@ _USER_BLOCKS = (
 )  # HDF5 may begin behind a block of the user's own, of 512 bytes or a power of two more
 
 
-def load(path: str | os.PathLike[str], *, layer: str | None = None, limits: Limits | None = None) -> ModelDescription:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    layer: str | None = None,
+    limits: Limits | None = None,
+    architecture: str | os.PathLike[str] | None = None,
+) -> ModelDescription:
     """Returns the description of the model in a file; its content decides how it is read, never its name.
 
     Args:
         path: the file.
         layer: name of the one LSTM layer that is wanted; None for the whole model.
         limits: how much of the file is believed.
+        architecture: file with the configuration, for one that holds weights alone; None to look for it beside.
 
     Raises:
         ModelRefused: the file is missing, damaged, or cannot be served as Keras would compute it. The text begins with
@@ -42,22 +51,51 @@ def load(path: str | os.PathLike[str], *, layer: str | None = None, limits: Limi
     """
     limits = limits or Limits()
     try:
-        with _open(path, limits) as file, _format_of(file).read(file, Path(path).name, limits) as keras_file:
+        with _opened(path, limits, architecture) as keras_file:
             return build.describe(keras_file, limits, layer)
     except ModelRefused as refusal:
         message = f"{os.fspath(path)}: {refusal}"
         raise ModelRefused(message) from refusal.__cause__
 
 
-def survey(path: str | os.PathLike[str], *, limits: Limits | None = None) -> list[tuple[LayerConfig, bool]]:
+def survey(
+    path: str | os.PathLike[str],
+    *,
+    limits: Limits | None = None,
+    architecture: str | os.PathLike[str] | None = None,
+) -> list[tuple[LayerConfig, bool]]:
     """Returns the layers that a file configures, and of each whether its kind is served; for files that are refused.
 
     Raises:
         ModelRefused: not even so much can be read.
     """
-    limits = limits or Limits()
-    with _open(path, limits) as file, _format_of(file).read(file, Path(path).name, limits) as keras_file:
+    with _opened(path, limits or Limits(), architecture) as keras_file:
         return [(layer, layer.kind in PLANS) for layer in keras_file.config.layers]
+
+
+@contextlib.contextmanager
+def _opened(
+    path: str | os.PathLike[str], limits: Limits, architecture: str | os.PathLike[str] | None
+) -> Iterator[KerasFile]:
+    text = _architecture(Path(path), architecture, limits)
+    with _open(path, limits) as file, _format_of(file).read(file, Path(path).name, limits, text) as keras_file:
+        yield keras_file
+
+
+def _architecture(path: Path, given: str | os.PathLike[str] | None, limits: Limits) -> str | None:
+    """Returns the text of the architecture that was given, or that lies beside a file under one of the usual names."""
+    stem = path.name.split(".")[0]
+    beside = (f"{path.name}.json", f"{path.name}.arch.json", f"{stem}.json", f"{stem}_architecture.json", "model.json")
+    found = given or next((place for name in beside if (place := path.with_name(name)).is_file()), None)
+    if found is None:
+        return None
+    with _open(found, limits) as file:
+        content = file.read(limits.config_bytes + 1)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        message = f"the architecture {os.fspath(found)} is no text: {error}"
+        raise ModelRefused(message) from error
 
 
 def _open(path: str | os.PathLike[str], limits: Limits) -> BinaryIO:
@@ -84,7 +122,9 @@ def _open(path: str | os.PathLike[str], limits: Limits) -> BinaryIO:
 class _Format(Protocol):
     """A module that reads one format."""
 
-    def read(self, file: BinaryIO, name: str, limits: Limits) -> AbstractContextManager[KerasFile]: ...
+    def read(
+        self, file: BinaryIO, name: str, limits: Limits, architecture: str | None
+    ) -> AbstractContextManager[KerasFile]: ...
 
 
 def _format_of(file: BinaryIO) -> _Format:

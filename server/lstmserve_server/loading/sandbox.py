@@ -35,13 +35,16 @@ class Refused(ModelRefused):
         self.layers = layers
 
 
-async def load(paths: Sequence[str], layer: str | None, limits: Limits) -> AsyncGenerator[ModelDescription]:
+async def load(
+    paths: Sequence[str], layer: str | None, limits: Limits, architecture: str | None = None
+) -> AsyncGenerator[ModelDescription]:
     """Yields the description of the model in each file, in order.
 
     Args:
         paths: the files.
         layer: name of the one LSTM layer that is wanted; None for the whole models.
         limits: how much of a file is believed, and how long it may take.
+        architecture: file with the configuration, for those that hold weights alone; None to look for it beside them.
 
     Raises:
         Refused: a file cannot be served as Keras would compute it, or cannot be read.
@@ -49,7 +52,13 @@ async def load(paths: Sequence[str], layer: str | None, limits: Limits) -> Async
     weights = os.memfd_create("weights", os.MFD_CLOEXEC)
     child = await _start(weights)
     try:
-        request = {"paths": list(paths), "layer": layer, "limits": asdict(limits), "weights": weights}
+        request = {
+            "paths": list(paths),
+            "layer": layer,
+            "architecture": architecture,
+            "limits": asdict(limits),
+            "weights": weights,
+        }
         if child.stdin is not None:
             child.stdin.write(json.dumps(request).encode())
             child.stdin.close()

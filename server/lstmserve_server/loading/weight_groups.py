@@ -34,7 +34,8 @@ class NumberedGroups:
 
     def __init__(self, root: Group, config: ModelConfig) -> None:
         # Keras 2.12 to 2.14 had the other name, and 2.12 gave a layer with weights two numbers: so they are counted here.
-        self._layers = root.group("layers" if "layers" in root else "_layer_checkpoint_dependencies")
+        old = "_layer_checkpoint_dependencies"
+        self._layers = root.group(old if old in root else "layers")
         found: dict[str, list[int]] = {}
         for name in self._layers.names():
             base, _, suffix = name.rpartition("_")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lstmserve_server.loading.limits import Limits
 
 
+_LSTMS = ("LSTM", "CuDNNLSTM", "RNN")
 _WITHOUT_WEIGHTS = ("Dropout", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "Masking", "Activation")
 
 
@@ -68,7 +69,9 @@ def describe(file: KerasFile, limits: Limits, only_layer: str | None) -> ModelDe
         if total > limits.file_bytes:
             message = f"the weights up to {layer} take {total} bytes; expected at most {limits.file_bytes}"
             raise ModelRefused(message)
-        layers.append(_described(layer, plan, weights.read(layer, plan.blocks, dtype) if plan.blocks else []))
+        stored = weights.read(layer, plan.blocks, dtype) if plan.blocks else []
+        arrays = [block.convert(own) if block.convert else own for block, own in zip(plan.blocks, stored, strict=True)]
+        layers.append(_described(layer, plan, arrays))
         incoming = Incoming(plan.output_shape, incoming.masked if plan.masks is None else plan.masks)
     return ModelDescription(source, tuple(layers), dtype, shape, _vocabulary(layers))
 
@@ -100,7 +103,7 @@ def _whole(config: ModelConfig) -> tuple[LayerConfig, ...]:
         if layer.kind == "InputLayer":
             message = f"{layer} stands in the middle of the model; expected it first"
             raise ModelRefused(message)
-    if not any(layer.kind in ("LSTM", "Bidirectional") for layer in config.chain):
+    if not any(layer.kind in (*_LSTMS, "Bidirectional") for layer in config.chain):
         message = "the model has no LSTM layer, so there is no state to carry"
         raise ModelRefused(message)
     return config.chain
@@ -108,7 +111,7 @@ def _whole(config: ModelConfig) -> tuple[LayerConfig, ...]:
 
 def _one(config: ModelConfig, name: str) -> LayerConfig:
     for layer in config.layers:
-        if layer.name == name and layer.kind == "LSTM":
+        if layer.name == name and layer.kind in _LSTMS:
             return layer
     found = next((str(layer) for layer in config.layers if layer.name == name), f"no layer {name!r}")
     message = f"--layer {name} asks for an LSTM layer, and the model has {found}. {_advice(config)}"
@@ -116,7 +119,7 @@ def _one(config: ModelConfig, name: str) -> LayerConfig:
 
 
 def _advice(config: ModelConfig) -> str:
-    lstms = [layer.name for layer in config.layers if layer.kind == "LSTM"]
+    lstms = [layer.name for layer in config.layers if layer.kind in _LSTMS]
     if not lstms:
         return "It has no LSTM layer that could be served alone"
     return f"Its LSTM layers can be served alone, one at a time: {', '.join(f'--layer {name}' for name in lstms)}"

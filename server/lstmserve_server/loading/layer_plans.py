@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from lstmserve_server import activations
-from lstmserve_server.loading import keras_config, layer_rules
+from lstmserve_server.loading import cudnn, keras_config, layer_rules
 from lstmserve_server.loading.layer_rules import Block, Incoming, Plan, Reading
 
 if TYPE_CHECKING:
@@ -58,18 +58,46 @@ def _lstm(r: Reading, *, in_both_directions: bool = False) -> Plan:
     return Plan("LSTM", options, shape, (Block(shapes, "cell"),), masks=r.incoming.masked and sequences)
 
 
+def _cudnn_lstm(r: Reading, *, in_both_directions: bool = False) -> Plan:
+    """Reads a CuDNNLSTM as the LSTM that it is, with the only functions that it has."""
+    plain = {**r.layer.options, "activation": "tanh", "recurrent_activation": "sigmoid", "use_bias": True}
+    r.consumed.update(r.layer.options)
+    made = _lstm(replace(r, layer=replace(r.layer, options=plain)), in_both_directions=in_both_directions)
+    shapes = {**made.blocks[0].shapes, "bias": (8 * int(r.layer.options["units"]),)}
+    return replace(made, blocks=(Block(shapes, convert=cudnn.to_lstm),))
+
+
+def _rnn(r: Reading) -> Plan:
+    """Reads an RNN of one LSTMCell as the LSTM that it is."""
+    cell = keras_config.inner_layer(r.get("cell"), f"{r.layer}, cell")
+    if cell.kind != "LSTMCell":
+        raise r.refuse(f"has a {cell.kind} as its cell; only an LSTMCell is served")
+    together = {**cell.options, **{name: value for name, value in r.layer.options.items() if name != "cell"}}
+    r.consumed.update(r.layer.options)
+    inner = Reading(replace(r.layer, options=together), r.writer, r.incoming, r.limits)
+    made = _lstm(inner)
+    layer_rules.require_known_options(inner)
+    return made
+
+
+_DIRECTIONS: Final = {"LSTM": _lstm, "CuDNNLSTM": _cudnn_lstm}
+
+
 def _bidirectional(r: Reading) -> Plan:
     forward = _inner(r, "layer")
     backward = _inner(r, "backward_layer") if r.get("backward_layer") is not None else None
-    if forward.kind != "LSTM" or (backward is not None and backward.kind != "LSTM"):
-        raise r.refuse(f"wraps a {forward.kind}; only two LSTMs are served")
+    for inner in (forward, backward):
+        if inner is not None and inner.kind not in _DIRECTIONS:
+            raise r.refuse(f"wraps a {inner.kind}; only LSTMs are served")
     if backward is None:
         turned = not forward.options.get("go_backwards", False)
         backward = replace(forward, options={**forward.options, "go_backwards": turned})
     parts = []
     for place, config in (("forward_layer", forward), ("backward_layer", backward)):
-        made = _lstm(Reading(config, r.writer, r.incoming, r.limits), in_both_directions=True)
-        parts.append(replace(made, blocks=(Block(made.blocks[0].shapes, f"{place}/cell"),)))
+        reading = Reading(config, r.writer, r.incoming, r.limits)
+        made = _DIRECTIONS[config.kind](reading, in_both_directions=True)
+        layer_rules.require_known_options(reading)
+        parts.append(replace(made, blocks=(replace(made.blocks[0], place=f"{place}/cell"),)))
     ahead, back = parts
     if bool(ahead.options["go_backwards"]) or not back.options["go_backwards"]:
         raise r.refuse("has a first layer that goes backwards, or a second one that does not")
@@ -286,6 +314,8 @@ def _nothing(r: Reading) -> Plan:
 PLANS: Final[dict[str, Callable[[Reading], Plan]]] = {
     "InputLayer": _input,
     "LSTM": _lstm,
+    "CuDNNLSTM": _cudnn_lstm,
+    "RNN": _rnn,
     "Bidirectional": _bidirectional,
     "TimeDistributed": _time_distributed,
     "Dense": _dense,

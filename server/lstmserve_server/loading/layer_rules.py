@@ -14,12 +14,16 @@ from lstmserve_server import activations
 from lstmserve_server.errors import ModelRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
 
     from lstmserve_server.activations import Activation, Era
     from lstmserve_server.description import Option, Shape
     from lstmserve_server.loading.keras_config import LayerConfig
     from lstmserve_server.loading.limits import Limits
+
+    Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,9 @@ class Block:
 
     place: str = ""
     """Where Keras 3 keeps them below the group of the layer."""
+
+    convert: Callable[[dict[str, Array]], dict[str, Array]] | None = None
+    """Makes the weights that Keras computes with of those that the file holds; None where they are the same."""
 
 
 @dataclass(frozen=True, slots=True)

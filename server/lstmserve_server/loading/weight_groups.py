@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lstmserve_server.loading.layer_rules import Block
 
 WITH_WEIGHTS: Final = frozenset(
-    "LSTM Bidirectional Dense TimeDistributed Embedding BatchNormalization LayerNormalization Conv1D".split()
+    "LSTM CuDNNLSTM RNN Bidirectional Dense TimeDistributed Embedding BatchNormalization LayerNormalization Conv1D".split()
 )
 """The kinds of layers that have weights."""
 

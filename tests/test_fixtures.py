@@ -42,7 +42,9 @@ def test_the_writers_own_answer(name):
 def test_there_are_enough_of_them():
     """No file of the collection is passed over."""
     assert len(GOLDEN) >= 70
-    assert {"keras2.2.4", "keras3.0.5", "keras3.15", "tf2.12", "tf2.15"} == {name.split("/")[0] for name in GOLDEN}
+    assert {"keras2.2.4", "keras3.0.5", "keras3.15", "tf2.12", "tf2.15", "tf2.15-dtypes"} == {
+        name.split("/")[0] for name in GOLDEN
+    }
 
 
 REFUSED = {

@@ -330,6 +330,11 @@ def test_weights_alone_without_an_architecture_are_refused(tmp_path):
     (tmp_path / "nameless.json").write_text(json.dumps(SIMPLE))
     (tmp_path / "none.json").write_bytes(b"\xff")
 
+    (tmp_path / "weights.json").write_text(json.dumps(TWO))
+    lone = write_weights(tmp_path / "weights.h5", ("lstm_7", "lstm_8"))
+    assert refusal(lone).endswith("Do they belong together? If so, say so with --architecture")
+    (tmp_path / "weights.json").unlink()
+    write_weights(path)
     assert "Give it with --architecture (what model.to_json() writes)" in refusal(path)
     assert refusal(path, architecture=tmp_path / "other.json").startswith(
         "the architecture has 1 layers with weights (lstm), and the file 2 (first, second). Do they belong together?"

@@ -42,6 +42,15 @@ class Weights(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Architecture:
+    """The configuration for a file that holds weights alone."""
+
+    text: str
+    given: bool
+    """Whether somebody named it for this file; else it was found beside it, and may belong to another."""
+
+
+@dataclass(frozen=True, slots=True)
 class KerasFile:
     """An open file of any format: what it configures, and where its weights are."""
 
@@ -77,12 +86,13 @@ def describe(file: KerasFile, limits: Limits, only_layer: str | None) -> ModelDe
 
 
 def _described(layer: LayerConfig, plan: Plan, arrays: list[dict[str, NDArray[Any]]]) -> LayerDescription:
+    name = "/".join(layer.path)
     parts = tuple(
-        LayerDescription(f"{layer.name}/{place}", part.kind, part.options, own, part.output_shape)
+        LayerDescription(f"{name}/{place}", part.kind, part.options, own, part.output_shape)
         for place, part, own in zip(("forward", "backward"), plan.parts, arrays, strict=False)
     )
     weights = arrays[0] if arrays and not parts else {}
-    return LayerDescription(layer.name, plan.kind, plan.options, weights, plan.output_shape, parts)
+    return LayerDescription(name, plan.kind, plan.options, weights, plan.output_shape, parts)
 
 
 def _vocabulary(layers: list[LayerDescription]) -> int | None:
@@ -92,21 +102,23 @@ def _vocabulary(layers: list[LayerDescription]) -> int | None:
 
 
 def _whole(config: ModelConfig) -> tuple[LayerConfig, ...]:
-    if config.chain is None:
-        message = f"the model is no chain of layers: {config.not_a_chain}. {_advice(config)}"
-        raise ModelRefused(message)
-    for layer in config.chain:
+    try:
+        chain = keras_config.flat(config)
+    except ModelRefused as refusal:
+        message = f"{refusal}. {_advice(config)}"
+        raise ModelRefused(message) from None
+    for layer in chain:
         if layer.kind not in PLANS:
             message = f"{layer} is of a kind that is not served; these are: {', '.join(PLANS)}. {_advice(config)}"
             raise ModelRefused(message)
-    for layer in config.chain[1:]:
+    for layer in chain[1:]:
         if layer.kind == "InputLayer":
             message = f"{layer} stands in the middle of the model; expected it first"
             raise ModelRefused(message)
-    if not any(layer.kind in (*_LSTMS, "Bidirectional") for layer in config.chain):
+    if not any(layer.kind in (*_LSTMS, "Bidirectional") for layer in chain):
         message = "the model has no LSTM layer, so there is no state to carry"
         raise ModelRefused(message)
-    return config.chain
+    return chain
 
 
 def _one(config: ModelConfig, name: str) -> LayerConfig:

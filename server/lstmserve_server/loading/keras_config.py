@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from lstmserve_server.activations import Era
@@ -27,9 +27,20 @@ class LayerConfig:
     name: str
     options: Mapping[str, Any]
 
+    inside: ModelConfig | None = None
+    """The model that the layer is, if it is one."""
+
+    outer: tuple[str, ...] = ()
+    """The names of the models that the layer is nested in, outermost first."""
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The layer's own name behind those of the models around it."""
+        return (*self.outer, self.name)
+
     def __str__(self) -> str:
         """Names the layer in errors."""
-        return f"layer {self.name!r} ({self.kind})"
+        return f"layer {'/'.join(self.path)!r} ({self.kind})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,25 @@ def parse(config: Mapping[str, Any], limits: Limits) -> ModelConfig:
     raise ModelRefused(message)
 
 
+def flat(config: ModelConfig, outer: tuple[str, ...] = ()) -> tuple[LayerConfig, ...]:
+    """Returns the chain of a model, with the chains of the models in it in their places.
+
+    Raises:
+        ModelRefused: it is no chain, or one of the models in it is none.
+    """
+    if config.chain is None:
+        where = f"the model {'/'.join(outer)!r} in it" if outer else "the model"
+        message = f"{where} is no chain of layers: {config.not_a_chain}"
+        raise ModelRefused(message)
+    layers: list[LayerConfig] = []
+    for layer in config.chain:
+        if layer.inside is not None:
+            layers += flat(layer.inside, (*outer, layer.name))
+        elif not (outer and layer.kind == "InputLayer"):
+            layers.append(replace(layer, outer=outer))
+    return tuple(layers)
+
+
 def inner_layer(entry: Any, what: str) -> LayerConfig:
     """Returns the layer that a wrapper such as TimeDistributed holds; `what` names the place in errors."""
     entry = _mapping(entry, what)
@@ -110,7 +140,8 @@ def _layers(entries: Any, model_kind: str, limits: Limits) -> tuple[LayerConfig,
         entry = _mapping(entry, "the list of layers")  # noqa: PLW2901 - the same value, checked
         kind = _text(entry, "class_name", "a layer")
         options = _mapping(entry.get("config"), kind)
-        layer = LayerConfig(kind, _name(entry, options, kind), options)
+        inside = parse(entry, limits) if kind in ("Sequential", *_FUNCTIONAL) else None
+        layer = LayerConfig(kind, _name(entry, options, kind), options, inside)
         _require_of_keras(entry, str(layer))
         layers.append(layer)
     names = [layer.name for layer in layers]
@@ -137,8 +168,10 @@ def _chain_of(
 ) -> tuple[tuple[LayerConfig, ...] | None, str]:
     """Returns the layers of a functional model from its input to its output, or None and why that is no chain."""
     try:
-        before = {layer.name: _inputs(entry, layer) for entry, layer in zip(entries, layers, strict=True)}
-        inputs, outputs = _endpoints(model.get("input_layers")), _endpoints(model.get("output_layers"))
+        models = {layer.name for layer in layers if layer.inside is not None}
+        before = {layer.name: _inputs(entry, layer, models) for entry, layer in zip(entries, layers, strict=True)}
+        inputs = _endpoints(model.get("input_layers"), models)
+        outputs = _endpoints(model.get("output_layers"), models)
     except _NoChain as obstacle:
         return None, str(obstacle)
     if len(inputs) != 1 or len(outputs) != 1:
@@ -164,8 +197,8 @@ class _NoChain(Exception):
     """Why a functional model is no chain."""
 
 
-def _inputs(entry: Mapping[str, Any], layer: LayerConfig) -> list[str]:
-    """Returns the names of the layers that a layer of a functional model is called on."""
+def _inputs(entry: Mapping[str, Any], layer: LayerConfig, models: set[str]) -> list[str]:
+    """Returns the names of the layers that a layer of a functional model is called on; some of them are models."""
     nodes = entry.get("inbound_nodes") or []
     if not isinstance(nodes, list):
         message = f"{layer} has inbound_nodes that are no list"
@@ -191,7 +224,7 @@ def _inputs(entry: Mapping[str, Any], layer: LayerConfig) -> list[str]:
             message = f"{layer} is called with {argument}={value!r}"
             raise _NoChain(message)
     for name, node, tensor in histories:
-        if (node, tensor) != (0, 0):
+        if (node, tensor) != (0, 0) and not (name in models and (node, tensor) == (1, 0)):  # Keras 2 counts its making
             message = f"{layer} reads output {tensor} of node {node} of {name!r}"
             raise _NoChain(message)
     return [name for name, _, _ in histories]
@@ -225,7 +258,7 @@ def _history(value: Any) -> tuple[str, int, int]:
     return name, node, tensor
 
 
-def _endpoints(value: Any) -> list[str]:
+def _endpoints(value: Any, models: set[str]) -> list[str]:
     """Returns the layer names of `input_layers` or `output_layers`: one [name, node, tensor], or a list of such."""
     if isinstance(value, list) and value and isinstance(value[0], str):
         value = [value]
@@ -235,7 +268,7 @@ def _endpoints(value: Any) -> list[str]:
         message = f"input_layers or output_layers of the model cannot be read: {error}"
         raise ModelRefused(message) from error
     for name, node, tensor in endpoints:
-        if (node, tensor) != (0, 0):
+        if (node, tensor) != (0, 0) and not (name in models and (node, tensor) == (1, 0)):
             message = f"its input or output is number {tensor} of node {node} of layer {name!r}"
             raise _NoChain(message)
     return [name for name, _, _ in endpoints]

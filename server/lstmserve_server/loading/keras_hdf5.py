@@ -16,12 +16,12 @@ from lstmserve_server.loading.weight_groups import NamedGroups, NumberedGroups
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lstmserve_server.loading.build import Weights
+    from lstmserve_server.loading.build import Architecture, Weights
     from lstmserve_server.loading.limits import Limits
 
 
 @contextlib.contextmanager
-def read(file: BinaryIO, name: str, limits: Limits, architecture: str | None) -> Iterator[KerasFile]:
+def read(file: BinaryIO, name: str, limits: Limits, architecture: Architecture | None) -> Iterator[KerasFile]:
     """Opens the model in an HDF5 file: a whole one, or weights alone with the architecture as JSON text.
 
     Raises:
@@ -38,18 +38,22 @@ def read(file: BinaryIO, name: str, limits: Limits, architecture: str | None) ->
             yield _weights_only(root, name, limits, architecture)
 
 
-def _weights_only(root: Group, name: str, limits: Limits, architecture: str | None) -> KerasFile:
+def _weights_only(root: Group, name: str, limits: Limits, architecture: Architecture | None) -> KerasFile:
     if architecture is None:
         message = (
             "the file holds weights without the model's configuration. Give it with --architecture (what model.to_json() "
             "writes), or save the whole model: model.save('model.keras')"
         )
         raise ModelRefused(message)
-    parsed = config_text.parse(architecture, "the architecture", limits)
+    parsed = config_text.parse(architecture.text, "the architecture", limits)
     version = _version(parsed.get("keras_version", root.text("keras_version")))
     config = keras_config.parse(parsed, limits)
     numbered = "layers" in root or "_layer_checkpoint_dependencies" in root
-    weights = NumberedGroups(root, config) if numbered else NamedGroups.of_weights_only(root, config)
+    weights = (
+        NumberedGroups(root, config)
+        if numbered
+        else NamedGroups.of_weights_only(root, config, in_order=architecture.given)
+    )
     return KerasFile(config, weights, Source(name, "keras-weights", version))
 
 

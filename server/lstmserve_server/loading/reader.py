@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from lstmserve_server.errors import ModelRefused
 from lstmserve_server.loading import build, hdf5, keras_hdf5, keras_zip
+from lstmserve_server.loading.build import Architecture
 from lstmserve_server.loading.layer_plans import PLANS
 from lstmserve_server.loading.limits import Limits
 
@@ -70,7 +71,7 @@ def survey(
         ModelRefused: not even so much can be read.
     """
     with _opened(path, limits or Limits(), architecture) as keras_file:
-        return [(layer, layer.kind in PLANS) for layer in keras_file.config.layers]
+        return [(layer, layer.kind in PLANS or layer.inside is not None) for layer in keras_file.config.layers]
 
 
 @contextlib.contextmanager
@@ -82,8 +83,8 @@ def _opened(
         yield keras_file
 
 
-def _architecture(path: Path, given: str | os.PathLike[str] | None, limits: Limits) -> str | None:
-    """Returns the text of the architecture that was given, or that lies beside a file under one of the usual names."""
+def _architecture(path: Path, given: str | os.PathLike[str] | None, limits: Limits) -> Architecture | None:
+    """Returns the architecture that was given, or that lies beside a file under one of the usual names."""
     stem = path.name.split(".")[0]
     beside = (f"{path.name}.json", f"{path.name}.arch.json", f"{stem}.json", f"{stem}_architecture.json", "model.json")
     found = given or next((place for name in beside if (place := path.with_name(name)).is_file()), None)
@@ -92,7 +93,7 @@ def _architecture(path: Path, given: str | os.PathLike[str] | None, limits: Limi
     with _open(found, limits) as file:
         content = file.read(limits.config_bytes + 1)
     try:
-        return content.decode("utf-8")
+        return Architecture(content.decode("utf-8"), given is not None)
     except UnicodeDecodeError as error:
         message = f"the architecture {os.fspath(found)} is no text: {error}"
         raise ModelRefused(message) from error
@@ -123,7 +124,7 @@ class _Format(Protocol):
     """A module that reads one format."""
 
     def read(
-        self, file: BinaryIO, name: str, limits: Limits, architecture: str | None
+        self, file: BinaryIO, name: str, limits: Limits, architecture: Architecture | None
     ) -> AbstractContextManager[KerasFile]: ...
 
 

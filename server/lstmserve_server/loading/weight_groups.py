@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from lstmserve_server.loading.layer_rules import Block
 
 WITH_WEIGHTS: Final = frozenset(
-    "LSTM CuDNNLSTM RNN Bidirectional Dense TimeDistributed Embedding BatchNormalization LayerNormalization Conv1D".split()
+    "LSTM CuDNNLSTM RNN Bidirectional Dense TimeDistributed Embedding BatchNormalization LayerNormalization Conv1D "
+    "Sequential Functional Model".split()
 )
 """The kinds of layers that have weights."""
 
+_OLD_CONTAINER: Final = "_layer_checkpoint_dependencies"
 _FIRST_PLACES: Final = ("vars", "cell/vars", "forward_layer/cell/vars", "layer/vars")  # of the first weight of a layer
 
 
@@ -33,23 +35,31 @@ class NumberedGroups:
     """
 
     def __init__(self, root: Group, config: ModelConfig) -> None:
-        # Keras 2.12 to 2.14 had the other name, and 2.12 gave a layer with weights two numbers: so they are counted here.
-        old = "_layer_checkpoint_dependencies"
-        self._layers = root.group(old if old in root else "layers")
+        # Keras 2.12 to 2.14 had the other name.
+        self._root = root
+        self._container = _OLD_CONTAINER if _OLD_CONTAINER in root else "layers"
+        self._groups: dict[tuple[str, ...], str] = {}
+        self._find(config, self._container, ())
+
+    def _find(self, config: ModelConfig, place: str, outer: tuple[str, ...]) -> None:
+        """Finds the groups of the layers of a model, and of the models in it."""
+        # Keras 2.12 gave a layer with weights two numbers. So the groups of a class are counted, whatever their numbers.
         found: dict[str, list[int]] = {}
-        for name in self._layers.names():
+        for name in self._root.group(place).names():
             base, _, suffix = name.rpartition("_")
             if suffix.isdecimal() and base:
                 found.setdefault(base, []).append(int(suffix))
             found.setdefault(name, []).append(0)
         counts: dict[str, int] = {}
-        self._groups: dict[str, str] = {}
         for layer in config.chain or config.layers:  # Keras numbers them along the graph that it rebuilds
-            kind, place = _snake_case(layer.kind), counts.get(layer.kind, 0)
-            counts[layer.kind] = place + 1
+            kind, count = _snake_case(layer.kind), counts.get(layer.kind, 0)
+            counts[layer.kind] = count + 1
             numbers = sorted(found.get(kind, []))
-            number = numbers[place] if place < len(numbers) else place
-            self._groups[layer.name] = f"{kind}_{number}" if number else kind
+            number = numbers[count] if count < len(numbers) else count
+            group = f"{place}/{kind}_{number}" if number else f"{place}/{kind}"
+            self._groups[*outer, layer.name] = group
+            if layer.inside is not None:
+                self._find(layer.inside, f"{group}/{self._container}", (*outer, layer.name))
 
     def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> list[dict[str, NDArray[Any]]]:
         """Returns the weights of each block: see `build.Weights`."""
@@ -58,7 +68,7 @@ class NumberedGroups:
     def features_of(self, layer: LayerConfig) -> int:
         """Returns how many features a layer reads: see `build.Weights`."""
         for place in _FIRST_PLACES:
-            if f"{self._groups[layer.name]}/{place}/0".replace("//", "/") in self._layers:
+            if f"{self._groups[layer.path]}/{place}/0" in self._root:
                 shape = self._variables(layer, place).shape("0")
                 return shape[-2] if len(shape) > 1 else 0
         message = f"{layer} has no weights in the file, and the model does not declare how many features it reads"
@@ -74,7 +84,7 @@ class NumberedGroups:
         return {weight: group.array(str(i), shape, dtype) for i, (weight, shape) in enumerate(block.shapes.items())}
 
     def _variables(self, layer: LayerConfig, place: str) -> Group:
-        return self._layers.group(f"{self._groups[layer.name]}/{place}")
+        return self._root.group(f"{self._groups[layer.path]}/{place}")
 
 
 class NamedGroups:
@@ -91,16 +101,16 @@ class NamedGroups:
         return cls(weights, {layer.name: layer.name for layer in config.layers})
 
     @classmethod
-    def of_weights_only(cls, weights: Group, config: ModelConfig) -> Self:
-        """Returns the groups of a file that holds weights alone: by name if all agree, else in order (Keras' own rule)."""
+    def of_weights_only(cls, weights: Group, config: ModelConfig, *, in_order: bool) -> Self:
+        """Returns the groups of a file that holds weights alone: by name if all agree, else `in_order` (Keras' own rule)."""
         layers = [layer.name for layer in config.layers if layer.kind in WITH_WEIGHTS]
         groups = [name for name in weights.texts("layer_names") or [] if weights.group(name).texts("weight_names")]
         if set(layers) <= set(groups):
             return cls(weights, {name: name for name in layers})
-        if len(layers) != len(groups):
+        if len(layers) != len(groups) or not in_order:
             message = (
                 f"the architecture has {len(layers)} layers with weights ({', '.join(layers)}), and the file {len(groups)} "
-                f"({', '.join(groups)}). Do they belong together?"
+                f"({', '.join(groups)}). Do they belong together?{'' if in_order else ' If so, say so with --architecture'}"
             )
             raise ModelRefused(message)
         return cls(weights, dict(zip(layers, groups, strict=True)))
@@ -130,12 +140,15 @@ class NamedGroups:
 
     def _open(self, layer: LayerConfig) -> tuple[Group, list[str]]:
         """Returns the group of a layer, and the path of each weight below it, in the order of Keras."""
-        name = self._names.get(layer.name, layer.name)
+        top = layer.path[0]
+        name = self._names.get(top, top)
         if "/" in name or name not in self._weights:
             message = f"{layer} has no weights in the file. The file is damaged, or was cut off while it was written"
             raise ModelRefused(message)
         group = self._weights.group(name)
         paths = group.texts("weight_names") or []
+        if layer.outer:  # a model keeps the weights of all its layers in one list, those that are trained first
+            paths = [path for path in paths if layer.name in path.split("/")]
         if len(set(paths)) < len(paths):
             message = (
                 f"{layer} has two weights in one place. Keras 3.0 to 3.2 broke such files as it wrote them (Bidirectional, "

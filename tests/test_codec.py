@@ -8,11 +8,12 @@ import pytest
 from lstmserve import State, tensors
 from lstmserve.v1 import lstm_pb2
 from lstmserve.v1.lstm_pb2 import ForwardRequest, LayerState, StepRequest, Tensor
-from lstmserve_server.codec import Codec, RequestLimits, StepCall, model_message
+from lstmserve_server.codec import Codec, RequestLimits, StepCall
 from lstmserve_server.description import LayerDescription, ModelDescription, Source
 from lstmserve_server.errors import InvalidRequest, LimitExceeded, NoSuchModel, WrongForModel
 from lstmserve_server.lstm import LSTMState
 from lstmserve_server.model import Answer
+from lstmserve_server.model_message import model_message
 from lstmserve_server.numerics import Numerics
 from lstmserve_server.registry import ServedModel
 from tests.builders import lstm_layer, model, numbers, registry, served

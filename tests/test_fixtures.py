@@ -1,4 +1,4 @@
-"""Files that five versions of Keras wrote: each answers as its own Keras did, or is refused with the reason."""
+"""Files that six versions of Keras wrote, from 1.2.2 to 3.15: each answers as its own Keras did, or is refused with the reason."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_writers_own_answer(name):
 def test_there_are_enough_of_them():
     """No file of the collection is passed over."""
     assert len(GOLDEN) >= 70
-    assert {"keras2.2.4", "keras3.0.5", "keras3.15", "tf2.12", "tf2.15", "tf2.15-dtypes"} == {
+    assert {"keras1.2.2", "keras2.2.4", "keras3.0.5", "keras3.15", "tf2.12", "tf2.15", "tf2.15-dtypes"} == {
         name.split("/")[0] for name in GOLDEN
     }
 

@@ -15,10 +15,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from lstmserve_server.codec import model_message
 from lstmserve_server.errors import ModelRefused
 from lstmserve_server.loading import sandbox
 from lstmserve_server.loading.limits import Limits
+from lstmserve_server.model_message import model_message
 from lstmserve_server.numerics import Numerics
 from lstmserve_server.registry import ServedModel
 

@@ -13,8 +13,8 @@ from google.protobuf.message import DecodeError
 
 from lstmserve.v1 import lstm_pb2
 from lstmserve_server import status
-from lstmserve_server.codec import model_message
 from lstmserve_server.errors import InvalidRequest, NotServing, RequestError
+from lstmserve_server.model_message import model_message
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

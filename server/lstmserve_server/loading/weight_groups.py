@@ -117,7 +117,7 @@ class NamedGroups:
 
     def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> list[dict[str, NDArray[Any]]]:
         """Returns the weights of each block: see `build.Weights`."""
-        group, paths = self._open(layer)
+        group, paths = self.open(layer)
         expected = [weight for block in blocks for weight in block.shapes]
         if [_own_name(path) for path in paths] != expected:
             found = ", ".join(map(_own_name, paths)) or "none"
@@ -131,14 +131,14 @@ class NamedGroups:
 
     def features_of(self, layer: LayerConfig) -> int:
         """Returns how many features a layer reads: see `build.Weights`."""
-        group, paths = self._open(layer)
+        group, paths = self.open(layer)
         shape = group.shape(paths[0]) if paths else ()
         if len(shape) < 2:  # noqa: PLR2004 - a kernel has at least two axes
             message = f"{layer} has no kernel in the file, and the model does not declare how many features it reads"
             raise ModelRefused(message)
         return shape[-2]
 
-    def _open(self, layer: LayerConfig) -> tuple[Group, list[str]]:
+    def open(self, layer: LayerConfig) -> tuple[Group, list[str]]:
         """Returns the group of a layer, and the path of each weight below it, in the order of Keras."""
         top = layer.path[0]
         name = self._names.get(top, top)

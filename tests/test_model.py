@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstmserve_server import selftest
+from lstmserve_server.description import LayerDescription
 from lstmserve_server.errors import ModelRefused, WrongForModel
 from lstmserve_server.model import RecurrentModel
 from lstmserve_server.numerics import Numerics
 from tests import oracle
-from tests.builders import chain, lstm_layer, model, numbers, small_model
+from tests.builders import activation, chain, lstm_layer, model, numbers, small_model
 
 
 def bytes_of(answer):
@@ -109,7 +110,7 @@ def test_p1_holds_across_chunks_of_time():
 _THREADS = """
 import numpy as np
 from lstmserve_server.model import RecurrentModel
-from tests.builders import chain, dense_layer, lstm_layer, numbers
+from tests.builders import activation, chain, dense_layer, lstm_layer, model, numbers, small_model
 import hashlib
 digest = hashlib.sha256()
 for features, units in ((3, 300), (40000, 4), (200, 128)):
@@ -205,6 +206,28 @@ def test_the_self_test_gives_a_fingerprint_of_mode_and_weights():
 
     assert one == again
     assert 3 == len({one, fast, other})
+
+
+def convolution(window):
+    """Returns a convolution over so many steps, to 3 features."""
+    options = {"window": window, "strides": 1, "padding": "valid", "filters": 3, "activation": activation("linear")}
+    return LayerDescription("look", "Conv1D", options, {"kernel": numbers(window, 3, 3)}, (None, 3))
+
+
+def test_a_sequence_too_short_for_a_window_is_refused():
+    """A sequence that does not fill a window is refused, naming the layer, and never reaches the mathematics."""
+    windowed = model(convolution(5), lstm_layer(3, 4), features=3)
+
+    assert (2, 4) == windowed.forward(numbers(2, 5, 3), windowed.zero_state(2)).output.shape
+    with pytest.raises(
+        WrongForModel, match=r"4 time-steps reach layer 'look'; expected at least 5. Send a longer sequence"
+    ):
+        windowed.forward(numbers(2, 4, 3), windowed.zero_state(2))
+
+
+def test_the_self_test_fills_wide_windows():
+    """A model with a wide window and no declared length passes its self-test."""
+    assert selftest.run(model(convolution(100), lstm_layer(3, 4), features=3))
 
 
 class Drifting(RecurrentModel):

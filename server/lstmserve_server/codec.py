@@ -93,7 +93,8 @@ class Codec:
         x = _with_features(_decode(request.x if request.HasField("x") else None, "x", served.model), 2, served.model)
         self._check_shape(x, ("batch", "time", "features"), served.model)
         as_values = bool(request.x.values)
-        self._check_answer(served.model, len(x), x.shape[1] if request.all_outputs else 1, as_values=as_values)
+        steps = served.model.output_steps(x.shape[1]) if request.all_outputs else 1
+        self._check_answer(served.model, len(x), steps, as_values=as_values)
         self._check_memory(served.model, x)
         lengths = _parse_lengths(request.lengths, x.shape[0], x.shape[1])
         if lengths is not None:

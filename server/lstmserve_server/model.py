@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.description import ModelDescription
+    from lstmserve_server.description import LayerDescription, ModelDescription
     from lstmserve_server.layers.base import StatelessLayer
     from lstmserve_server.lstm import LSTMState
 
@@ -68,7 +69,7 @@ class RecurrentModel:
         self.lstms = [
             part for _, layer in self._chain if isinstance(layer, (LSTM, Bidirectional)) for part in layer.lstms
         ]
-        self._width = max(4 * layer.spec.units for layer in self.lstms)
+        self._width = max(_width(layer) for layer in description.layers)
         self.returns_sequences = len(description.output_shape) > 1
         self.step_obstacle = self._obstacle()
         self.fixed_time = any(layer.kind in _FIXES_TIME for layer in description.layers)
@@ -78,6 +79,11 @@ class RecurrentModel:
     def output_features(self) -> int:
         """Length of the last axis of the output."""
         return int(self.description.output_shape[-1] or 0)
+
+    def output_steps(self, steps: int) -> int:
+        """Returns how many time-steps the output has, of so many of the input."""
+        known = self.description.output_shape[0] if self.returns_sequences and not self.causal else None
+        return steps if known is None else known
 
     @property
     def causal(self) -> bool:
@@ -238,6 +244,14 @@ class _Piece(NamedTuple):
     rows: Array
     start: int
     output: Array
+
+
+def _width(layer: LayerDescription) -> int:
+    """Returns how many numbers of a time-step a layer holds at once: its gates, its windows or its output."""
+    if layer.kind in RECURRENT:
+        return max(int(part.weights["kernel"].shape[1]) for part in layer.parts or (layer,))
+    windows: int = math.prod(layer.weights["kernel"].shape[:2]) if layer.kind == "Conv1D" else 0
+    return max(windows, (layer.output_shape[-1] or 0) if len(layer.output_shape) > 1 else 0)
 
 
 def _lasts(pieces: list[_Piece], batch: int) -> Array:

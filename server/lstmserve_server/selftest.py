@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _ROWS: Final = 3
 _TIME: Final = 16
+_TIME_WHOLE: Final = 256  # for a model that reads sequences whole, which has windows that it must fill
 
 
 def run(model: RecurrentModel) -> str:
@@ -55,7 +56,7 @@ def _probe(model: RecurrentModel) -> Array:
 
 def _time(model: RecurrentModel) -> int:
     """Returns how many time-steps the probe has: as many as the model wants, if it wants so many."""
-    return model.description.input_shape[0] or _TIME if not model.causal else _TIME
+    return _TIME if model.causal else model.description.input_shape[0] or _TIME_WHOLE
 
 
 def _row_by_row(model: RecurrentModel, x: Array) -> Answer:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lstmserve_server.errors import WrongForModel
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -27,6 +29,17 @@ class Values:
     def but(self, array: Array) -> Values:
         """Returns the same with other numbers."""
         return Values(array, self.sequence, self.mask)
+
+
+def require_steps(name: str, steps: int, least: int) -> None:
+    """Refuses a sequence that is too short for a layer.
+
+    Raises:
+        WrongForModel: fewer than `least` time-steps reach it.
+    """
+    if steps < least:
+        text = f"{steps} time-steps reach layer {name!r}; expected at least {least}. Send a longer sequence"
+        raise WrongForModel("x.shape", text)
 
 
 class StatelessLayer:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmserve_server.layers.base import StatelessLayer, Values
+from lstmserve_server.layers.base import StatelessLayer, Values, require_steps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,6 +73,7 @@ class _Ends(StatelessLayer):
     """A layer that changes the ends of a sequence, by so many steps before and after."""
 
     def __init__(self, description: LayerDescription, product: Product) -> None:  # noqa: ARG002 - one signature for all
+        self._name = description.name
         self._before, self._after = (int(description.options[end]) for end in ("before", "after"))  # type: ignore[arg-type]
 
 
@@ -93,4 +94,6 @@ class Cropping1D(_Ends):
 
     def apply(self, values: Values) -> Values:
         """Maps (batch, time, features) to (batch, time - before - after, features)."""
-        return Values(values.array[:, self._before : values.array.shape[1] - self._after], sequence=True)
+        time = values.array.shape[1]
+        require_steps(self._name, time, self._before + self._after + 1)
+        return Values(values.array[:, self._before : time - self._after], sequence=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmserve_server.layers.base import StatelessLayer, Values
+from lstmserve_server.layers.base import StatelessLayer, Values, require_steps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +23,7 @@ class _Window(StatelessLayer):
     obstacle = "looks at a window of time-steps, which it would have to be given whole"
 
     def __init__(self, description: LayerDescription, product: Product) -> None:
+        self._name = description.name
         self._size = int(description.options["window"])  # type: ignore[arg-type]  # the rule made these numbers
         self._stride = int(description.options["strides"])  # type: ignore[arg-type]
         self._dilation = int(description.options.get("dilation_rate", 1))  # type: ignore[arg-type]
@@ -33,7 +34,9 @@ class _Window(StatelessLayer):
         """Returns (batch, places, features, window), padded with `fill` as Keras does (TensorFlow's rule for "same")."""
         reach = self._dilation * (self._size - 1) + 1
         before = after = 0
-        if self._padding == "causal":
+        if self._padding == "valid":
+            require_steps(self._name, x.shape[1], reach)
+        elif self._padding == "causal":
             before = reach - 1
         elif self._padding == "same":
             places = -(-x.shape[1] // self._stride)

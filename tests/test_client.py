@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import pickle
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -237,6 +238,62 @@ async def test_the_asyncio_client_is_the_same(two_models):
         assert ("sunspots", 2) == ((await client.model()).name, len(await client.models()))
         with pytest.raises(lstmserve.WrongForModel, match="2 features came; the model has 1"):
             await client.step([1, 2])
+
+
+async def test_closing_the_asyncio_client_ends_its_calls(two_models):
+    """Calls under way end with CallCancelled when their client is closed, and later ones too; a cancelled task stays one."""
+    client = AsyncClient(two_models.address, model="sunspots")
+    long = asyncio.create_task(client.forward(np.zeros((8, 60000, 1), np.float32), timeout=100))
+    other = asyncio.create_task(client.forward(np.zeros((8, 60000, 1), np.float32), timeout=100))
+    await client.model()
+    other.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await other
+    await client.close()
+
+    with pytest.raises(lstmserve.CallCancelled, match="the client was closed"):
+        await long
+    with pytest.raises(lstmserve.CallCancelled, match="the client was closed"):
+        await client.model()
+
+
+def test_a_closed_client_says_so(two_models):
+    """A call on a closed client raises CallCancelled."""
+    client = Client(two_models.address)
+    client.close()
+
+    with pytest.raises(lstmserve.CallCancelled, match="the client was closed"):
+        client.model()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_timeout_is_above_zero(client, timeout):
+    """A time-out that is none is refused before anything is sent; infinity stands for no limit."""
+    with pytest.raises(ValueError, match="expected more than 0, or infinity for none"):
+        client.step([1], timeout=timeout)
+    assert (1,) == client.step([1], timeout=float("inf")).output.shape
+
+
+def test_errors_can_be_pickled(client):
+    """An error goes to another process and back with its code, text and delay."""
+    with pytest.raises(lstmserve.WrongForModel) as raised:
+        client.step([1, 2])
+    copy = pickle.loads(pickle.dumps(raised.value))
+
+    assert (raised.value.code, str(raised.value), None) == (copy.code, str(copy), copy.retry_after)
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int16])
+def test_small_whole_numbers_are_sent(client, dtype):
+    """Types that have no place in a Tensor are widened where nothing is lost."""
+    assert client.step([1.0]).output.tobytes() == client.step(np.array([1], dtype)).output.tobytes()
+
+
+def test_lengths_are_whole_numbers(client):
+    """Lengths that are none are refused in a sentence."""
+    for lengths in (2, [1.5], [[1]]):
+        with pytest.raises(ValueError, match="expected a whole number for each row"):
+            client.forward(SERIES[None], lengths=lengths)
 
 
 def test_both_clients_have_the_same_methods_and_arguments():

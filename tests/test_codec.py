@@ -157,13 +157,13 @@ def test_refused_forward(fields, kind, field, text):
 def test_an_answer_too_long_for_a_message_is_refused_before_it_is_computed():
     """The size of the answer is known beforehand; beyond the limit nothing is computed."""
     wide = Codec(registry(served("wide", model(lstm_layer(3, 300), features=3))), LIMITS)
-    text = "the answer would be 11296 bytes long; expected at most 6000 (--max-message-bytes). Send fewer rows, or the sequence in parts"
+    text = "the answer would be 11296 bytes long; expected at most 6000 (--max-message-bytes). Send fewer rows. Send the sequence in parts, each with the state that the one before gave back: the answers are the same"
 
     assert_refused(wide.parse_step, StepRequest(x=x(2, 3)), LimitExceeded, "x.shape", text)
     assert_refused(wide.parse_forward, ForwardRequest(x=x(2, 1, 3)), LimitExceeded, "x.shape", text)
     assert_refused(
         wide.parse_forward, ForwardRequest(x=x(1, 9, 3), all_outputs=True), LimitExceeded, "x.shape",
-        "the answer would be 17296 bytes long; expected at most 6000 (--max-message-bytes). Send fewer rows, or the sequence in parts",
+        "the answer would be 17296 bytes long; expected at most 6000 (--max-message-bytes). Send fewer rows. Send the sequence in parts, each with the state that the one before gave back: the answers are the same",
     )  # fmt: skip
 
 
@@ -186,6 +186,16 @@ def test_a_name_is_needed_among_several_models():
         two.parse_step, StepRequest(x=x(1, 3)), InvalidRequest, "model",
         "no name came, and 2 models are served; expected one of 'a', 'b'",
     )  # fmt: skip
+
+
+def test_a_long_list_of_names_is_cut():
+    """Among a hundred models the text of a refusal still fits into a status."""
+    many = Codec(registry(*(served(f"model-{i:03}" + "x" * 50) for i in range(30))), LIMITS)
+    with pytest.raises(NoSuchModel) as refused:
+        many.parse_step(StepRequest(model="none", x=x(1, 3)))
+
+    assert refused.value.text.endswith("xxx' and 20 more")
+    assert len(refused.value.text) < 1000
 
 
 def test_bare_h_and_c_may_be_anything_finite():

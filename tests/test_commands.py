@@ -64,6 +64,35 @@ def test_each_line_of_step_is_a_sequence(call):
     assert 2 == len(ended.stdout.splitlines())
 
 
+def test_nothing_of_a_csv_is_lost(call):
+    """A byte order mark is no header, nor is a line with one bad cell; digits beyond float32 count."""
+    assert 2 == len(call("step", input="\ufeff0.5\n0.7\n").stdout.splitlines())
+    assert "Error: standard input is neither .npy nor CSV of numbers: " in call("step", input="0.5,x\n0.7,1\n").stderr
+    assert "Error: standard input holds no numbers\n" == call("step", input="\n").stderr
+    assert call("step", input="0.1\n").stdout == call("step", input="0.1000000000000000055\n").stdout
+
+
+def test_a_model_that_looks_ahead_gets_a_long_sequence_whole(two_models, tmp_path):
+    """A sequence that is too long for one call is not cut where the model cannot be stepped."""
+    x = numbers(900, 3)
+    np.save(tmp_path / "x.npy", x)
+    run(
+        "--address",
+        two_models.address,
+        "--name",
+        "late",
+        "forward",
+        tmp_path / "x.npy",
+        "--output",
+        tmp_path / "y.npy",
+        program=CLIENT,
+    )
+    with Client(two_models.address, model="late") as client:
+        expected = client.forward(x).output
+
+    assert expected.tobytes() == np.load(tmp_path / "y.npy").tobytes()
+
+
 def test_model_is_json(call):
     """The description of the model is JSON with the names of the contract."""
     one, every = json.loads(call("model").stdout), call("model", "--all").stdout

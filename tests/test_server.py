@@ -147,6 +147,28 @@ def test_health_is_watched_through_the_drain():
         assert NOT_SERVING == next(watch).status
 
 
+def test_neither_watchers_nor_mute_calls_hold_the_drain():
+    """The drain waits for calls that run, and for nothing else: not for watchers, nor for calls whose message never comes."""
+    with (
+        serving(SUNSPOTS, "--drain-seconds", "3600", *QUICK) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert SERVING == next(watch).status
+        channel.stream_unary("/lstmserve.v1.LstmService/Step").future(iter(()), timeout=1000)  # ends without a message
+
+        assert 0 == server.stop()
+
+
+def test_health_refuses_what_is_no_message(sunspots):
+    """Bytes that are no request of the health service are INVALID_ARGUMENT, in words."""
+    with grpc.insecure_channel(sunspots.address) as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary("/grpc.health.v1.Health/Check")(b"\xff\xff")
+
+    assert grpc.StatusCode.INVALID_ARGUMENT == refused.value.code()
+    assert "2 bytes came that are no HealthCheckRequest" == refused.value.details()
+
+
 def test_reflection_tells_the_contract(sunspots):
     """A client with nothing but the address learns services and messages."""
     with grpc.insecure_channel(sunspots.address) as channel:
@@ -210,12 +232,17 @@ def test_a_port_in_use_is_one_sentence():
     ("arguments", "code", "text"),
     [
         (("none.keras",), 3, "lstmserve: model 'none' is refused. none.keras: the file cannot be opened: No such file or directory"),
-        (("a=x.keras", "a=y.keras"), 3, "lstmserve: two models are called 'a': x.keras and y.keras. Name them apart: NAME=FILE"),
-        (("we ird=x.keras",), 3, "lstmserve: 'we ird' cannot be the name of a model; expected up to 64 letters, digits, '.', '_' "
+        (("a=x.keras", "a=y.keras"), 2, "lstmserve: two models are called 'a': x.keras and y.keras. Name them apart: NAME=FILE"),
+        (("we ird=x.keras",), 2, "lstmserve: 'we ird' cannot be the name of a model; expected up to 64 letters, digits, '.', '_' "
                                  "and '-', beginning with a letter or digit. Name it yourself: NAME=x.keras"),
-        (("x.keras", "--listen", "nowhere"), 3, "lstmserve: cannot listen on 'nowhere': expected HOST:PORT, [IPV6]:PORT or unix:PATH"),
-        (("x.keras", "--listen", "unix:/none/s"), 3, "lstmserve: cannot listen on unix:/none/s: there is no folder /none. Stop what "
-                                                     "is there, or choose another address with --listen"),
+        (("x.keras", "--listen", "nowhere"), 2, "lstmserve: cannot listen on 'nowhere': expected HOST:PORT, [IPV6]:PORT or unix:PATH"),
+        (("x.keras", "--listen", "unix:/none/s"), 3, "lstmserve: cannot listen on unix:/none/s: there is no folder /none. Choose another address with --listen"),
+        (("x.keras", "--listen", "unix:"), 3, "lstmserve: cannot listen on unix:: a socket has a path of 1 to 107 bytes. Choose another address with --listen"),
+        (("x.keras", "--listen", "unix:/" + "s" * 120), 3, f"lstmserve: cannot listen on unix:/{'s' * 120}: a socket has a path of 1 to 107 bytes. Choose another address with --listen"),
+        (("x=",), 2, "lstmserve: 'x=' names no file; expected FILE or NAME=FILE"),
+        (("./lr=0.1/m.keras",), 3, "lstmserve: model 'm' is refused. ./lr=0.1/m.keras: the file cannot be opened: No such file or directory"),
+        (("x.keras", "--drain-seconds", "nan"), 2, "Error: Invalid value for '--drain-seconds' (env var: 'LSTMSERVE_DRAIN_SECONDS'): 'nan' is not a number."),
+        (("x.keras", "--lame-duck-seconds", "inf"), 2, "Error: Invalid value for '--lame-duck-seconds' (env var: 'LSTMSERVE_LAME_DUCK_SECONDS'): inf is not in the range 0<=x<=3600."),
         (("x.keras", "--max-rows", "0"), 2, "Error: Invalid value for '--max-rows' (env var: 'LSTMSERVE_MAX_ROWS'): 0 is not in the range x>=1."),
         (("x.keras", "--numerics", "wild"), 2, "Error: Invalid value for '--numerics' (env var: 'LSTMSERVE_NUMERICS'): 'wild' is not one of 'exact', 'fast'."),
         ((), 2, "Error: Missing argument '[NAME=]FILE...'."),
@@ -304,7 +331,13 @@ def test_settings_from_variables_and_a_file(tmp_path):
     [
         ("max-rows = ", "is not valid TOML"),
         ("max_rowz = 1", "has the setting 'max_rowz', which is not known"),
-        ("max-rows = 'x'", "'x' is not a valid integer range."),
+        ("max-rows = 'x'", "has max_rows = 'x'; expected a whole number"),
+        ("max-rows = true", "has max_rows = True; expected a whole number"),
+        ("reflection = 0", "has reflection = 0; expected true or false"),
+        ("listen = []", "has listen = []; expected a list of texts"),
+        ("listen = '127.0.0.1:5'", "has listen = '127.0.0.1:5'; expected a list of texts"),
+        ("layer = 3", "has layer = 3; expected text"),
+        ("max-rows = 1\nmax_rows = 2", "has a setting twice"),
     ],
 )
 def test_a_wrong_file_of_settings(tmp_path, content, text):

@@ -78,6 +78,25 @@ def test_a_file_that_is_no_state_is_refused(tmp_path, content):
         State.load(path)
 
 
+def test_a_save_that_fails_leaves_the_old_state(tmp_path, monkeypatch):
+    """Whatever happens while a state is written, its file holds the old one or the new one."""
+    state_of(2).save(tmp_path / "s")
+    monkeypatch.setattr(np, "savez", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        state_of(3).save(tmp_path / "s")
+
+    assert_same(state_of(2), State.load(tmp_path / "s"))
+
+
+def test_states_are_compared_as_objects():
+    """A state can be compared and put into a set, as the object that it is."""
+    one = state_of(2)
+
+    assert one == one  # noqa: PLR0124 - that is the question
+    assert {one}
+    assert one != state_of(2)
+
+
 def test_an_npz_of_something_else_is_refused(tmp_path):
     """An .npz of other arrays is no state."""
     np.savez(tmp_path / "other.npz", x=np.zeros(3))

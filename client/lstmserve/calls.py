@@ -25,6 +25,8 @@ _Answer = TypeVar("_Answer")
 DEFAULT_TIMEOUT: Final = 10.0
 """Seconds that a call may take, retries included, unless the caller says otherwise."""
 
+_LONGEST_TIMEOUT: Final = 1e8  # seconds, three years; far longer ones overflow in gRPC
+
 _SERVICE: Final = lstm_pb2.DESCRIPTOR.services_by_name["LstmService"]
 
 # A call is a pure function of its request, so it may be sent again whenever it is not known to have been answered.
@@ -75,6 +77,18 @@ def channel_options(max_message_bytes: int | None) -> list[tuple[str, Any]]:
     ]
 
 
+def checked_timeout(seconds: float) -> float | None:
+    """Returns a time-out as gRPC takes it: None for none, where `seconds` is infinity.
+
+    Raises:
+        ValueError: it is no number above 0.
+    """
+    if not seconds > 0:  # NaN too
+        message = f"a timeout of {seconds} seconds; expected more than 0, or infinity for none"
+        raise ValueError(message)
+    return None if seconds > _LONGEST_TIMEOUT else seconds
+
+
 def step(x: ArrayLike, state: State | None, model: str) -> Call[Result]:
     """Returns the call of one time-step.
 
@@ -102,7 +116,7 @@ def forward(
         model=model,
         x=tensors.encode(rows),
         state=_state_message(state),
-        lengths=None if lengths is None else np.asarray(lengths).tolist(),
+        lengths=None if lengths is None else _whole_numbers(lengths),
         all_outputs=all_outputs,
     )
 
@@ -125,6 +139,14 @@ def list_models() -> Call[list[lstm_pb2.Model]]:
     return Call(_method("ListModels"), request, lambda data: list(lstm_pb2.ListModelsResponse.FromString(data).models))
 
 
+def _whole_numbers(lengths: Sequence[int] | NDArray[Any]) -> list[int]:
+    array = np.asarray(lengths)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        message = f"lengths is {lengths!r}; expected a whole number for each row"
+        raise ValueError(message)
+    return [int(length) for length in array]
+
+
 def _method(name: str) -> str:
     return f"/{_SERVICE.full_name}/{_SERVICE.methods_by_name[name].name}"
 
@@ -132,6 +154,8 @@ def _method(name: str) -> str:
 def _as_batch(x: ArrayLike, rank: int) -> tuple[NDArray[Any], bool]:
     """Returns `x` with a batch axis, and whether it had none."""
     array = np.asarray(x)
+    if array.dtype.kind in "bu" or array.dtype.name in ("int8", "int16"):  # types that have no place in a Tensor
+        array = array.astype(np.int64)
     if array.ndim == rank - 1:
         return array[None], True
     if array.ndim == rank:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import grpc
@@ -33,7 +34,7 @@ class Client:
     Args:
         address: "host:port", "unix:/path", or any other name that gRPC resolves.
         model: name of the model that calls are for; may be left out where the server has one.
-        timeout: seconds that a call may take, its retries included, unless the call says otherwise.
+        timeout: seconds that a call may take, its retries included, unless the call says otherwise; infinity for no limit.
         max_message_bytes: largest message to send or take; None for any size, the server's limits hold anyhow.
 
     Every method raises a subclass of `LstmServeError` where the server, or the way to it, refuses.
@@ -50,6 +51,7 @@ class Client:
         self._channel = grpc.insecure_channel(address, calls.channel_options(max_message_bytes))
         self._model = model
         self._timeout = timeout
+        self._closed = False
 
     def step(self, x: ArrayLike, state: State | None = None, *, timeout: float | None = None) -> calls.Result:
         """Advances every row by one time-step.
@@ -97,14 +99,18 @@ class Client:
 
     def close(self) -> None:
         """Closes the connection; calls under way end with `CallCancelled`."""
+        self._closed = True
         self._channel.close()
 
     def _send(self, call: calls.Call[_Answer], timeout: float | None) -> _Answer:
+        seconds = calls.checked_timeout(self._timeout if timeout is None else timeout)
+        if self._closed:
+            raise errors.closed()
         send: grpc.UnaryUnaryMultiCallable[Any, bytes] = self._channel.unary_unary(call.method, _serialize)
         try:
-            return call.read(send(call.request, timeout=self._timeout if timeout is None else timeout))
+            return call.read(send(call.request, timeout=seconds))
         except grpc.RpcError as error:
-            raise errors.from_status(error.code(), error.details()) from None
+            raise errors.from_status(error.code(), error.details(), error.trailing_metadata()) from None
 
     def __enter__(self) -> Self:
         return self
@@ -129,6 +135,7 @@ class AsyncClient:
         self._channel = grpc.aio.insecure_channel(address, calls.channel_options(max_message_bytes))
         self._model = model
         self._timeout = timeout
+        self._closed = False
 
     async def step(self, x: ArrayLike, state: State | None = None, *, timeout: float | None = None) -> calls.Result:
         """Advances every row by one time-step: see `Client.step`."""
@@ -156,14 +163,23 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Closes the connection; calls under way end with `CallCancelled`."""
+        self._closed = True
         await self._channel.close()
 
     async def _send(self, call: calls.Call[_Answer], timeout: float | None) -> _Answer:
+        seconds = calls.checked_timeout(self._timeout if timeout is None else timeout)
+        if self._closed:
+            raise errors.closed()
         send: grpc.aio.UnaryUnaryMultiCallable[Any, bytes] = self._channel.unary_unary(call.method, _serialize)
         try:
-            return call.read(await send(call.request, timeout=self._timeout if timeout is None else timeout))
+            return call.read(await send(call.request, timeout=seconds))
         except grpc.aio.AioRpcError as error:
-            raise errors.from_status(error.code(), error.details()) from None
+            raise errors.from_status(error.code(), error.details(), error.trailing_metadata()) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed and not (task and task.cancelling()):  # by `close`, not by whoever owns the task
+                raise errors.closed() from None
+            raise
 
     async def __aenter__(self) -> Self:
         return self

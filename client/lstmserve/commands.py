@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_CHUNK: Final = (
-    512  # time-steps per call of `forward`: any chunking gives the same answers, and this one shows progress
-)
+_CHUNK: Final = 512  # time-steps per call of `forward`: however a model that can be stepped is cut, it answers the same
 
 
 class _Group(click.Group):
@@ -32,7 +30,7 @@ class _Group(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
-        except (LstmServeError, ValueError, OSError) as error:
+        except (LstmServeError, TypeError, ValueError, OSError) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -108,7 +106,7 @@ def forward(
     """Advance by a sequence: the lines of INPUT are the time-steps of one; .npy may hold (batch, time, features)."""
     x = files.read_array(input)
     answers, after = [], _load(state)
-    for part in _chunks(x):
+    for part in _chunks(x, client):
         answer, after = client.forward(part, after, all_outputs=all_outputs)
         answers.append(answer)
     _write(np.concatenate(answers, axis=-2) if all_outputs else answers[-1], after, output, save_state)
@@ -123,10 +121,13 @@ def model(client: Client, every: bool) -> None:  # noqa: FBT001 - click's way
         click.echo(json_format.MessageToJson(description, preserving_proto_field_name=True))
 
 
-def _chunks(x: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Cuts (..., time, features) along time, and shows a progress bar on a terminal if it takes long."""
+def _chunks(x: NDArray[Any], client: Client) -> Iterator[NDArray[Any]]:
+    """Cuts (..., time, features) along time, and shows a progress bar on a terminal if it takes long.
+
+    A model that cannot be stepped looks ahead, and must be given the sequence whole.
+    """
     steps = x.shape[-2] if x.ndim > 1 else 0
-    if steps <= _CHUNK:
+    if steps <= _CHUNK or not client.model().step_possible:
         yield x
         return
     columns = (TextColumn("time-steps"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

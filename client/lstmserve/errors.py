@@ -14,16 +14,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class LstmServeError(Exception):
     """Base of all errors of a call; its text is the server's."""
 
-    def __init__(self, code: grpc.StatusCode, text: str) -> None:
-        super().__init__(text)
+    def __init__(self, code: grpc.StatusCode, text: str, retry_after: float | None = None) -> None:
+        super().__init__(code, text, retry_after)  # all of them, so that the error can be pickled
         self.code = code
         self.text = text
+        self.retry_after = retry_after
+        """Seconds after which the server finds it worth asking again; None where it does not say so."""
+
+    def __str__(self) -> str:
+        """Returns the server's text."""
+        return self.text
 
 
 class InvalidRequest(LstmServeError):
@@ -75,6 +86,13 @@ _BY_CODE = {
 }
 
 
-def from_status(code: grpc.StatusCode, text: str | None) -> LstmServeError:
-    """Returns the error that stands for a gRPC status."""
-    return _BY_CODE.get(code, ServerFault)(code, text or code.name)
+def from_status(code: grpc.StatusCode, text: str | None, trailing: Iterable[Any] | None = None) -> LstmServeError:
+    """Returns the error that stands for a gRPC status with its trailing metadata."""
+    pushback = next((value for key, value in trailing or () if key == "grpc-retry-pushback-ms"), "")
+    seconds = int(pushback) / 1000 if pushback.isdecimal() else None
+    return _BY_CODE.get(code, ServerFault)(code, text or code.name, seconds)
+
+
+def closed() -> CallCancelled:
+    """Returns the error of a call on a client that was closed."""
+    return CallCancelled(grpc.StatusCode.CANCELLED, "the client was closed")

@@ -19,24 +19,29 @@ _NPY: Final = b"\x93NUMPY"
 
 
 def read_array(path: str) -> NDArray[Any]:
-    """Returns the array in a file, or in the pipe: .npy as it is, CSV as (lines, columns) of float32.
+    """Returns the array in a file, or in the pipe: .npy as it is, CSV as (lines, columns) of float64.
 
-    A first line of CSV that holds no number is a header, and passed over.
+    A first line of CSV in which no cell is a number is a header, and passed over.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or holds nothing.
     """
     content = sys.stdin.buffer.read() if path == PIPE else Path(path).read_bytes()
     where = "standard input" if path == PIPE else path
-    if content.startswith(_NPY):
-        array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
-        return array
     try:
-        lines = [line for line in content.decode("utf-8").splitlines() if line.strip()]
-        return np.loadtxt(lines[1:] if lines and _is_header(lines[0]) else lines, np.float32, delimiter=",", ndmin=2)
+        if content.startswith(_NPY):
+            array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+            return array
+        rows = [line.split(",") for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+        rows = rows[1:] if rows and not any(map(_is_number, rows[0])) else rows
+        numbers = np.array([[float(cell) for cell in row] for row in rows], np.float64)
     except ValueError as error:  # UnicodeDecodeError among them
         message = f"{where} is neither .npy nor CSV of numbers: {error}"
         raise ValueError(message) from error
+    if not numbers.size:
+        message = f"{where} holds no numbers"
+        raise ValueError(message)
+    return numbers
 
 
 def write_array(path: str, array: NDArray[Any]) -> None:
@@ -65,9 +70,9 @@ def _shortest(array: NDArray[Any]) -> NDArray[Any]:
     ).reshape(array.shape)
 
 
-def _is_header(line: str) -> bool:
+def _is_number(cell: str) -> bool:
     try:
-        [float(cell) for cell in line.split(",")]
+        float(cell)
     except ValueError:
-        return True
-    return False
+        return False
+    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _FILE_FORMAT = 1
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class LayerState:
     """The state of one LSTM layer: `h` and `c`, each (batch, units), and the layer's name ("" where unknown)."""
 
@@ -29,7 +30,7 @@ class LayerState:
     layer: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class State:
     """h and c of every LSTM layer in model order, one row per sequence.
 
@@ -128,8 +129,11 @@ class State:
             arrays["steps"] = self.steps
         for i, part in enumerate(self.layers):
             arrays[f"h{i}"], arrays[f"c{i}"] = part.h, part.c
-        with open(path, "wb") as file:  # noqa: PTH123 - as any path-like goes
+        target = Path(path)
+        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+        with unfinished.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # the stubs take a keyword for allow_pickle
+        unfinished.replace(target)  # whatever happens on the way, there is the old state or the new one
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -139,8 +143,12 @@ class State:
             ValueError: the file holds no state.
         """
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:  # noqa: PTH123 - as above
-                return cls._from_arrays(arrays)
+            with Path(path).open("rb") as file:
+                if not zipfile.is_zipfile(file):  # lest NumPy advise to load it as a pickle
+                    raise zipfile.BadZipFile("it is no .npz file")  # noqa: TRY301 - as what is found further on
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as arrays:
+                    return cls._from_arrays(arrays)
         except (ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             message = f"{os.fspath(path)} is not a state that State.save wrote: {error}"
             raise ValueError(message) from error

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import stat
 from pathlib import Path
 from typing import Final
 
-from lstmserve_server.errors import StartFailed
+from lstmserve_server.errors import BadSettings, StartFailed
 
 UNIX_PREFIX: Final = "unix:"
+
+_LONGEST_UNIX_PATH: Final = 107  # of Linux: 108 bytes with the zero behind it
 
 
 def check(address: str) -> None:
@@ -17,6 +21,7 @@ def check(address: str) -> None:
 
     Raises:
         StartFailed: it is not, and why.
+        BadSettings: it is no address.
     """
     try:
         if address.startswith(UNIX_PREFIX):
@@ -24,8 +29,8 @@ def check(address: str) -> None:
         else:
             _check_tcp(*_host_and_port(address))
     except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"cannot listen on {address}: {reason}. Stop what is there, or choose another address with --listen"
+        taken = "Stop what is there, or choose" if error.errno == errno.EADDRINUSE else "Choose"
+        message = f"cannot listen on {address}: {error.strerror or error}. {taken} another address with --listen"
         raise StartFailed(message) from error
 
 
@@ -33,7 +38,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - ports are 16 bits
         message = f"cannot listen on {address!r}: expected HOST:PORT, [IPV6]:PORT or unix:PATH"
-        raise StartFailed(message)
+        raise BadSettings(message)
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
@@ -47,15 +52,17 @@ def _check_tcp(host: str, port: int) -> None:
 
 def _check_unix(path: Path) -> None:
     """Checks what gRPC does not: it would take the socket of a living server away from it."""
+    if not len(os.fsencode(path.name)) > 0 or len(os.fsencode(path)) > _LONGEST_UNIX_PATH:
+        raise OSError(errno.ENAMETOOLONG, f"a socket has a path of 1 to {_LONGEST_UNIX_PATH} bytes")
     if not path.parent.is_dir():
-        raise FileNotFoundError(2, f"there is no folder {path.parent}")
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
     if not path.exists():
         return
     if not stat.S_ISSOCK(path.stat().st_mode):
-        raise FileExistsError(17, "a file that is no socket has this name")
+        raise FileExistsError(errno.EEXIST, "a file that is no socket has this name")
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
             return  # left behind by a server that was killed; gRPC takes its place
-        raise OSError(98, "another server listens there")
+        raise OSError(errno.EADDRINUSE, "another server listens there")

@@ -10,7 +10,7 @@ import numpy as np
 from lstmserve import tensors
 from lstmserve.tensors import TensorError
 from lstmserve.v1 import lstm_pb2
-from lstmserve_server.errors import InvalidRequest, LimitExceeded, WrongForModel
+from lstmserve_server.errors import InvalidRequest, LimitExceeded, WrongForModel, listed
 from lstmserve_server.lstm import LSTMState
 
 if TYPE_CHECKING:
@@ -132,8 +132,7 @@ class Codec:
         if len(axes) > 2 and x.shape[1] > self._limits.steps:  # noqa: PLR2004 - there is a time axis
             raise LimitExceeded(
                 "x.shape",
-                f"{x.shape[1]} time-steps came; expected at most {self._limits.steps} (--max-steps). Send the sequence in "
-                "parts, each with the state that the one before gave back: the answers are the same",
+                f"{x.shape[1]} time-steps came; expected at most {self._limits.steps} (--max-steps). {_way_out(model)}",
             )
         time = model.description.input_shape[0]
         if len(axes) > 2 and model.fixed_time and x.shape[1] != time:  # noqa: PLR2004 - there is a time axis
@@ -150,7 +149,7 @@ class Codec:
             raise LimitExceeded(
                 "x.shape",
                 f"the answer would be {size} bytes long; expected at most {self._limits.message_bytes} "
-                "(--max-message-bytes). Send fewer rows, or the sequence in parts",
+                f"(--max-message-bytes). Send fewer rows. {_way_out(model)}",
             )
 
     def _check_memory(self, model: RecurrentModel, x: Array) -> None:
@@ -313,8 +312,15 @@ def _state_message(call: StepCall | ForwardCall, answer: Answer) -> lstm_pb2.Sta
     )
 
 
+def _way_out(model: RecurrentModel) -> str:
+    """Returns what to do with a sequence that is too long."""
+    if model.causal:
+        return "Send the sequence in parts, each with the state that the one before gave back: the answers are the same"
+    return "The sequence cannot be sent in parts, as the model reads it whole"
+
+
 def _layer_names(model: RecurrentModel) -> str:
-    return ", ".join(repr(layer.name) for layer in model.lstms)
+    return listed(layer.name for layer in model.lstms)
 
 
 def _first(mask: Array) -> tuple[int, ...]:

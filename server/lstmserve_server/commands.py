@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from typing import Any
 
@@ -28,7 +29,7 @@ def serve(**settings: Any) -> None:
     FILE is a .keras or .h5 file of Keras. It is served under NAME, or under its own name without what follows the first
     dot.
 
-    Exit codes: 0 stopped, 2 bad settings, 3 could not start.
+    Exit codes: 0 stopped, 1 a fault of its own, 2 bad settings, 3 could not start.
     """
     from lstmserve_server import server, telemetry  # noqa: PLC0415
 
@@ -38,7 +39,10 @@ def serve(**settings: Any) -> None:
         asyncio.run(server.run(chosen))
     except StartFailed as error:
         click.echo(f"lstmserve: {error}", err=True)
-        sys.exit(StartFailed.exit_code)
+        sys.exit(error.exit_code)
+    # Not sys.exit: Python would wait for threads that may still compute what nobody waits for any more.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 @lstmserve.command()

@@ -6,9 +6,10 @@ A setting is taken from the first place that has it: the flag, the variable `LST
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -19,6 +20,20 @@ if TYPE_CHECKING:
 _PREFIX: Final = "LSTMSERVE_"
 
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
+
+
+class _Seconds(click.FloatRange):
+    """A time from nothing to an hour; never "not a number", which no bound holds back."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 3600)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Returns the number of seconds."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return seconds
 
 
 def _setting(default: Any, kind: Any, text: str) -> Any:
@@ -72,12 +87,12 @@ class ServeSettings:
 
     lame_duck_seconds: float = _setting(
         1.0,
-        click.FloatRange(0),
+        _Seconds(),
         "After SIGTERM or SIGINT, how long to go on answering while health says NOT_SERVING, so that clients and balancers "
         "turn away first. In seconds.",
     )
     drain_seconds: float = _setting(
-        10.0, click.FloatRange(0), "After that, how long to wait for running calls before they are cut off. In seconds."
+        10.0, _Seconds(), "After that, how long to wait for running calls before they are cut off. In seconds."
     )
     log_format: str = _setting(
         "auto", click.Choice(["auto", "text", "json"]), "How to log. auto: text on a terminal, else JSON."
@@ -139,4 +154,33 @@ def _read_file(context: click.Context, parameter: click.Parameter, path: str | N
     if unknown:
         message = f"{path} has the setting {unknown[0]!r}, which is not known; these are: {', '.join(sorted(known))}"
         raise click.UsageError(message)
+    if len(settings) < len(values):
+        message = f"{path} has a setting twice, once with dashes and once with underscores"
+        raise click.UsageError(message)
+    for item in fields(ServeSettings):
+        if item.name in settings and not _fits(settings[item.name], item):
+            message = f"{path} has {item.name} = {settings[item.name]!r}; expected {_expected(item)}"
+            raise click.UsageError(message)
     context.default_map = {**(context.default_map or {}), **settings}
+
+
+def _fits(value: Any, item: Field[Any]) -> bool:
+    """Returns whether a value of TOML is of the type of a setting."""
+    match _expected(item):
+        case "a list of texts":
+            return isinstance(value, list) and bool(value) and all(isinstance(part, str) for part in value)
+        case "true or false":
+            return isinstance(value, bool)
+        case "a number":
+            return isinstance(value, (int, float)) and not isinstance(value, bool)
+        case "a whole number":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case _:
+            return isinstance(value, str)
+
+
+def _expected(item: Field[Any]) -> str:
+    if item.default is MISSING or isinstance(item.default, tuple):
+        return "a list of texts"
+    kinds = {bool: "true or false", float: "a number", int: "a whole number"}
+    return kinds.get(type(item.default), "text")

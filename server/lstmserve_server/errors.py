@@ -2,6 +2,7 @@
 
 - `ModelRefused`: a file cannot be served as Keras would compute it.
 - `StartFailed`: the server could not start.
+    - `BadSettings`: the settings make no sense.
 - `RequestError`
     - `InvalidRequest`: the request is wrong by itself.
     - `WrongForModel`: the request is right in itself, but not for this model.
@@ -14,7 +15,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_MOST_NAMES: Final = 10
 
 
 class ModelRefused(Exception):
@@ -28,6 +34,12 @@ class StartFailed(Exception):
     """The server could not start; the text is one sentence for the operator."""
 
     exit_code: ClassVar[int] = 3
+
+
+class BadSettings(StartFailed):
+    """The settings make no sense."""
+
+    exit_code = 2
 
 
 class RequestError(Exception):
@@ -90,3 +102,10 @@ class TooLate(RequestError):
     """The deadline of the call has passed, or the caller has gone."""
 
     reason = "TOO_LATE"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Returns some names for an error, and how many more there are: a status of gRPC holds a few kilobytes."""
+    every = list(names)
+    shown = ", ".join(repr(name[:64]) for name in every[:_MOST_NAMES])
+    return shown if len(every) <= _MOST_NAMES else f"{shown} and {len(every) - _MOST_NAMES} more"

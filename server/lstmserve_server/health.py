@@ -10,14 +10,16 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
+from lstmserve_server.errors import listed
 from lstmserve_server.servicer import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    Context = grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]
+    Context = grpc.aio.ServicerContext[bytes, bytes]
 
 HEALTH_SERVICE: Final = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
@@ -39,30 +41,24 @@ class Health:
         for changed in self._watchers:
             changed.set()
 
-    def handlers(
-        self,
-    ) -> dict[str, grpc.RpcMethodHandler[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]]:
-        """Returns the methods of the service as gRPC calls them."""
-        read = health_pb2.HealthCheckRequest.FromString
-        write = health_pb2.HealthCheckResponse.SerializeToString
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+        """Returns the methods of the service as gRPC calls them: bytes in, bytes out, as in `servicer.Handlers`."""
         return {
-            "Check": grpc.unary_unary_rpc_method_handler(self._check, read, write),
-            "Watch": grpc.unary_stream_rpc_method_handler(self._watch, read, write),
+            "Check": grpc.unary_unary_rpc_method_handler(self._check),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._watch),
         }
 
-    async def _check(self, request: health_pb2.HealthCheckRequest, context: Context) -> health_pb2.HealthCheckResponse:
-        status = self._statuses.get(request.service)
+    async def _check(self, data: bytes, context: Context) -> bytes:
+        service = await _service_asked_for(data, context)
+        status = self._statuses.get(service)
         if status is None:
-            known = ", ".join(repr(service) for service in self._statuses)
-            await context.abort(
-                grpc.StatusCode.NOT_FOUND, f"no service {request.service[:128]!r}; expected one of {known}"
-            )
+            known = listed(self._statuses)
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {service[:128]!r}; expected one of {known}")
             raise AssertionError  # abort always raises
-        return health_pb2.HealthCheckResponse(status=status)
+        return _response(status)
 
-    async def _watch(
-        self, request: health_pb2.HealthCheckRequest, context: Context
-    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+    async def _watch(self, data: bytes, context: Context) -> AsyncIterator[bytes]:
+        service = await _service_asked_for(data, context)
         if len(self._watchers) >= MAX_WATCHERS:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_WATCHERS} watchers are here; expected fewer")
         changed = asyncio.Event()
@@ -71,13 +67,25 @@ class Health:
             told = None
             while True:
                 changed.clear()
-                status = self._statuses.get(request.service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+                status = self._statuses.get(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
                 if status != told:
                     told = status
-                    yield health_pb2.HealthCheckResponse(status=status)
+                    yield _response(status)
                 await changed.wait()
         finally:
             self._watchers.discard(changed)
+
+
+async def _service_asked_for(data: bytes, context: Context) -> str:
+    try:
+        return str(health_pb2.HealthCheckRequest.FromString(data).service)
+    except DecodeError:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{len(data)} bytes came that are no HealthCheckRequest")
+        raise AssertionError from None  # abort always raises
+
+
+def _response(status: int) -> bytes:
+    return bytes(health_pb2.HealthCheckResponse(status=status).SerializeToString())
 
 
 def service_of_model(name: str) -> str:

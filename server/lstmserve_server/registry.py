@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from lstmserve_server import selftest
-from lstmserve_server.errors import InvalidRequest, NoSuchModel
+from lstmserve_server.errors import InvalidRequest, NoSuchModel, listed
 from lstmserve_server.model import RecurrentModel
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Registry:
         served = self._models.get(name)
         if served is not None:
             return served
-        names = ", ".join(map(repr, self._models))
+        names = listed(self._models)
         if name:
             raise NoSuchModel("model", f"no model {name[:64]!r} is served; expected one of {names}")
         if len(self._models) > 1:

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from lstmserve_server import addresses, health
 from lstmserve_server.codec import Codec, RequestLimits
-from lstmserve_server.errors import ModelRefused, StartFailed
+from lstmserve_server.errors import BadSettings, ModelRefused, StartFailed
 from lstmserve_server.loading import sandbox
 from lstmserve_server.loading.limits import Limits
 from lstmserve_server.numerics import Numerics
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from lstmserve_server.config import ServeSettings
 
 _log = structlog.get_logger(__name__)
+
+_LAST_WORDS: Final = 0.2  # seconds for answers that are on their way when the last call has ended
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -54,28 +56,32 @@ async def run(settings: ServeSettings) -> None:
             await server.drain(signals.second)
     finally:
         await server.stop()
+        _log.info("stopped")
 
 
 def name_models(arguments: tuple[str, ...]) -> dict[str, str]:
     """Returns the file of each model by the model's name: `NAME=FILE`, or `FILE`, which is named after itself.
 
     Raises:
-        StartFailed: a name cannot be used, or stands twice.
+        BadSettings: a name cannot be used, or stands twice.
     """
     files: dict[str, str] = {}
     for argument in arguments:
         name, equals, file = argument.partition("=")
-        if not equals:
+        if not equals or "/" in name:  # a path may have an equals sign in it
             name, file = Path(argument).name.split(".", maxsplit=1)[0], argument
+        if not file:
+            message = f"{argument!r} names no file; expected FILE or NAME=FILE"
+            raise BadSettings(message)
         if not _NAME.fullmatch(name):
             message = (
                 f"{name!r} cannot be the name of a model; expected up to 64 letters, digits, '.', '_' and '-', beginning with a "
                 f"letter or digit. Name it yourself: NAME={file}"
             )
-            raise StartFailed(message)
+            raise BadSettings(message)
         if name in files:
             message = f"two models are called {name!r}: {files[name]} and {file}. Name them apart: NAME=FILE"
-            raise StartFailed(message)
+            raise BadSettings(message)
         files[name] = file
     return files
 
@@ -141,16 +147,19 @@ class Server:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(at_once.wait(), self._settings.lame_duck_seconds)
         self._runner.close()
-        stopping = asyncio.create_task(self._grpc.stop(self._settings.drain_seconds))
+        # Our own count, as gRPC would also wait for those who watch the health and for calls whose message never comes.
+        idle = asyncio.create_task(self._handlers.wait_until_idle())
         hurrying = asyncio.create_task(at_once.wait())
-        await asyncio.wait({stopping, hurrying}, return_when=asyncio.FIRST_COMPLETED)
-        hurrying.cancel()
+        await asyncio.wait({idle, hurrying}, timeout=self._settings.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
+        hurried = at_once.is_set() or not idle.done()
+        for waiting in (idle, hurrying):
+            waiting.cancel()
+        await self.stop(0 if hurried else _LAST_WORDS)
 
-    async def stop(self) -> None:
-        """Stops at once; calls that still run end with UNAVAILABLE."""
+    async def stop(self, grace: float = 0) -> None:
+        """Stops; calls that still run after the grace, in seconds, end with UNAVAILABLE."""
         self._runner.close()
-        await self._grpc.stop(0)
-        _log.info("stopped")
+        await self._grpc.stop(grace)
 
     def _listen(self, address: str) -> str:
         addresses.check(address)
@@ -215,5 +224,6 @@ def _options(settings: ServeSettings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),  # the codec refuses what is too long before it is computed
         # Without a bound gRPC's defences against floods of new streams on one connection are off.
-        ("grpc.max_concurrent_streams", 1024),
+        # It is well below what the health service lets watch, so that no single connection can take all places there.
+        ("grpc.max_concurrent_streams", 256),
     ]

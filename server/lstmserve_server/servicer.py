@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,7 +18,7 @@ from lstmserve_server.errors import InvalidRequest, NotServing, RequestError
 from lstmserve_server.model_message import model_message
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from lstmserve_server.codec import Codec
     from lstmserve_server.registry import Registry
@@ -68,10 +69,17 @@ class Handlers:
 
     def __init__(self) -> None:
         self._servicer: LstmServicer | None = None
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def answer_with(self, servicer: LstmServicer) -> None:
         """Begins to answer."""
         self._servicer = servicer
+
+    async def wait_until_idle(self) -> None:
+        """Returns when no call is under way."""
+        await self._idle.wait()
 
     def by_method(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
         """Returns a handler for each method of the service."""
@@ -86,6 +94,10 @@ class Handlers:
         """Returns the method, so that whatever happens in it ends in a status of our choosing."""
 
         async def handle(data: bytes, context: Context) -> bytes:
+            with self._counted():
+                return await answer(data, context)
+
+        async def answer(data: bytes, context: Context) -> bytes:
             try:
                 servicer = self._ready_servicer()
                 request = _parse(request_type, data)
@@ -104,6 +116,17 @@ class Handlers:
             return encoded
 
         return handle
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._calls += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
 
     def _ready_servicer(self) -> LstmServicer:
         if self._servicer is None:

@@ -33,7 +33,8 @@ class LstmServiceStub(object):
 
     - `NOT_FOUND`: no such model is served; the text lists those that are.
     - `UNAVAILABLE`: the server is starting or draining. Retry, best on another replica.
-    - `RESOURCE_EXHAUSTED`: a limit of the server, which the text names. Where waiting helps, a `google.rpc.RetryInfo` says
+    - `RESOURCE_EXHAUSTED`: a limit of the server, which the text names; but for a message larger than it takes
+    (`--max-message-bytes`), which gRPC itself refuses in its own words. Where waiting helps, a `google.rpc.RetryInfo` says
     how long.
     - `INTERNAL`: a fault of the server; the text is a request id to look for in its log.
 
@@ -77,7 +78,8 @@ class LstmServiceServicer(object):
 
     - `NOT_FOUND`: no such model is served; the text lists those that are.
     - `UNAVAILABLE`: the server is starting or draining. Retry, best on another replica.
-    - `RESOURCE_EXHAUSTED`: a limit of the server, which the text names. Where waiting helps, a `google.rpc.RetryInfo` says
+    - `RESOURCE_EXHAUSTED`: a limit of the server, which the text names; but for a message larger than it takes
+    (`--max-message-bytes`), which gRPC itself refuses in its own words. Where waiting helps, a `google.rpc.RetryInfo` says
     how long.
     - `INTERNAL`: a fault of the server; the text is a request id to look for in its log.
 
@@ -165,7 +167,8 @@ class LstmService(object):
 
     - `NOT_FOUND`: no such model is served; the text lists those that are.
     - `UNAVAILABLE`: the server is starting or draining. Retry, best on another replica.
-    - `RESOURCE_EXHAUSTED`: a limit of the server, which the text names. Where waiting helps, a `google.rpc.RetryInfo` says
+    - `RESOURCE_EXHAUSTED`: a limit of the server, which the text names; but for a message larger than it takes
+    (`--max-message-bytes`), which gRPC itself refuses in its own words. Where waiting helps, a `google.rpc.RetryInfo` says
     how long.
     - `INTERNAL`: a fault of the server; the text is a request id to look for in its log.
 

@@ -154,7 +154,7 @@ def _method(name: str) -> str:
 def _as_batch(x: ArrayLike, rank: int) -> tuple[NDArray[Any], bool]:
     """Returns `x` with a batch axis, and whether it had none."""
     array = np.asarray(x)
-    if array.dtype.kind in "bu" or array.dtype.name in ("int8", "int16"):  # types that have no place in a Tensor
+    if array.dtype.kind in ("b", "u") or array.dtype.name in ("int8", "int16"):  # types that have no place in a Tensor
         array = array.astype(np.int64)
     if array.ndim == rank - 1:
         return array[None], True

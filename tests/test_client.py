@@ -61,6 +61,24 @@ def test_one_sequence_needs_no_batch_axis(client):
     assert last.tobytes() == every[0, -1].tobytes()
 
 
+@pytest.mark.parametrize(("stride", "rows"), [(1, 256), (1, 4), (3, 5)])
+def test_windows_are_answered_each_alone(client, stride, rows):
+    """Every window of a series has the answer of a new sequence of its own, however many go in a call."""
+    outputs = client.forward_windows(SERIES, 12, stride=stride, rows=rows)
+    starts = range(0, len(SERIES) - 12 + 1, stride)
+
+    assert len(starts) == len(outputs)
+    for output, start in zip(outputs, starts, strict=True):
+        assert client.forward(SERIES[start : start + 12]).output.tobytes() == output.tobytes()
+
+
+@pytest.mark.parametrize("arguments", [(SERIES, 41), (SERIES, 0), (SERIES[:, 0], 5)])
+def test_windows_that_are_not_there(client, arguments):
+    """A series without a window of the length is refused before anything is sent."""
+    with pytest.raises(ValueError, match=r"expected \(time, features\) with at least one window"):
+        client.forward_windows(*arguments)
+
+
 def test_rows_of_several_lengths(client):
     """Rows padded to a common length are answered as each alone."""
     lengths = [40, 3, 12]
@@ -235,6 +253,7 @@ async def test_the_asyncio_client_is_the_same(two_models):
         assert expected.tobytes() == output.tobytes()
         assert bytes_of(state) == bytes_of(after)
         assert expected[0].tobytes() == steps[0].output.tobytes()
+        assert (29, 1) == (await client.forward_windows(SERIES, 12, rows=8)).shape
         assert ("sunspots", 2) == ((await client.model()).name, len(await client.models()))
         with pytest.raises(lstmserve.WrongForModel, match="2 features came; the model has 1"):
             await client.step([1, 2])

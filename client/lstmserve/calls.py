@@ -127,6 +127,26 @@ def forward(
     return Call(_method("Forward"), request, read)
 
 
+def windows(series: ArrayLike, length: int, stride: int, rows: int, model: str) -> list[Call[Result]]:
+    """Returns the calls that answer every window of a series, `rows` windows each.
+
+    Raises:
+        ValueError: the series is not (time, features), or has no window of that length.
+    """
+    array = np.asarray(series)
+    if array.ndim != 2 or not 1 <= length <= len(array) or min(stride, rows) < 1:  # noqa: PLR2004 - time and features
+        message = (
+            f"windows of {length} steps, each {stride} on, of a series of shape {array.shape}; expected (time, features) with "
+            "at least one window, and a stride and rows of 1 or more"
+        )
+        raise ValueError(message)
+    every = np.lib.stride_tricks.sliding_window_view(array, length, axis=0)[::stride].swapaxes(1, 2)
+    return [
+        forward(every[start : start + rows], None, model, None, all_outputs=False)
+        for start in range(0, len(every), rows)
+    ]
+
+
 def get_model(name: str) -> Call[lstm_pb2.Model]:
     """Returns the call that asks for the description of one model."""
     request = lstm_pb2.GetModelRequest(model=name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import grpc
 import grpc.aio
+import numpy as np
 
 from lstmserve import calls, errors
 
@@ -89,6 +90,33 @@ class Client:
         """
         return self._send(calls.forward(x, state, self._model, lengths, all_outputs=all_outputs), timeout)
 
+    def forward_windows(
+        self,
+        series: ArrayLike,
+        length: int,
+        *,
+        stride: int = 1,
+        rows: int = 256,
+        timeout: float | None = None,
+    ) -> NDArray[Any]:
+        """Answers every window of a series, each from a new sequence: what the Keras model's `predict` gives for them.
+
+        This is right for a model that was trained on windows of a fixed length. One that goes on from step to step has seen
+        more than such a model ever did.
+
+        Args:
+            series: (time, features)
+            length: time-steps of a window.
+            stride: time-steps from one window to the next.
+            rows: windows in a call.
+            timeout: seconds for each call.
+
+        Returns:
+            The last output of each window, (windows, features).
+        """
+        parts = calls.windows(series, length, stride, rows, self._model)
+        return np.concatenate([self._send(part, timeout).output for part in parts])
+
     def model(self, *, timeout: float | None = None) -> lstm_pb2.Model:
         """Returns the description of the model."""
         return self._send(calls.get_model(self._model), timeout)
@@ -152,6 +180,19 @@ class AsyncClient:
     ) -> calls.Result:
         """Advances every row by a whole sequence: see `Client.forward`."""
         return await self._send(calls.forward(x, state, self._model, lengths, all_outputs=all_outputs), timeout)
+
+    async def forward_windows(
+        self,
+        series: ArrayLike,
+        length: int,
+        *,
+        stride: int = 1,
+        rows: int = 256,
+        timeout: float | None = None,
+    ) -> NDArray[Any]:
+        """Answers every window of a series: see `Client.forward_windows`."""
+        parts = calls.windows(series, length, stride, rows, self._model)
+        return np.concatenate([(await self._send(part, timeout)).output for part in parts])
 
     async def model(self, *, timeout: float | None = None) -> lstm_pb2.Model:
         """Returns the description of the model."""

@@ -223,9 +223,11 @@ def test_weights_that_a_configuration_only_dreams_of_are_refused(tmp_path):
     assert "the weights up to layer 'lstm_0' (LSTM) take" in refusal(write_zip(tmp_path / "a", config))
 
 
-def test_nothing_but_the_file_is_opened(tmp_path):
+@pytest.mark.parametrize("write", [write_zip, write_hdf5])
+def test_nothing_but_the_file_is_opened(tmp_path, write):
     """While a model is loaded, no other file is opened."""
-    path = write_zip(tmp_path / "a")
+    (tmp_path / "model.json").write_bytes(b"\xff")  # the architecture for a file of weights, which this one is not
+    path = write(tmp_path / "a")
     reader.load(path)  # whatever Python itself opens when it does something for the first time
     opened = []
     watching = [True]  # an audit hook stays for ever, so it is switched off below

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -48,6 +49,10 @@ class Architecture:
     text: str
     given: bool
     """Whether somebody named it for this file; else it was found beside it, and may belong to another."""
+
+
+FindArchitecture = Callable[[], Architecture | None]
+"""Opens the architecture, if there is one. Called only for a file that needs it: no other may have a second file opened."""
 
 
 @dataclass(frozen=True, slots=True)

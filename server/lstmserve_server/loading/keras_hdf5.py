@@ -16,14 +16,14 @@ from lstmserve_server.loading.weight_groups import NamedGroups, NumberedGroups
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lstmserve_server.loading.build import Architecture, Weights
+    from lstmserve_server.loading.build import FindArchitecture, Weights
     from lstmserve_server.loading.keras_config import ModelConfig
     from lstmserve_server.loading.limits import Limits
 
 
 @contextlib.contextmanager
-def read(file: BinaryIO, name: str, limits: Limits, architecture: Architecture | None) -> Iterator[KerasFile]:
-    """Opens the model in an HDF5 file: a whole one, or weights alone with the architecture as JSON text.
+def read(file: BinaryIO, name: str, limits: Limits, find_architecture: FindArchitecture) -> Iterator[KerasFile]:
+    """Opens the model in an HDF5 file: a whole one, or weights alone with the architecture that is found for them.
 
     Raises:
         ModelRefused: it is no model of Keras 1, 2 or 3.
@@ -36,10 +36,11 @@ def read(file: BinaryIO, name: str, limits: Limits, architecture: Architecture |
             groups = NamedGroups.of_whole_model(root.group("model_weights"), config)
             yield KerasFile(config, _weights(groups, version), Source(name, "keras-hdf5", version))
         else:
-            yield _weights_only(root, name, limits, architecture)
+            yield _weights_only(root, name, limits, find_architecture)
 
 
-def _weights_only(root: Group, name: str, limits: Limits, architecture: Architecture | None) -> KerasFile:
+def _weights_only(root: Group, name: str, limits: Limits, find_architecture: FindArchitecture) -> KerasFile:
+    architecture = find_architecture()
     if architecture is None:
         message = (
             "the file holds weights without the model's configuration. Give it with --architecture (what model.to_json() "
@@ -49,7 +50,7 @@ def _weights_only(root: Group, name: str, limits: Limits, architecture: Architec
     parsed = config_text.parse(architecture.text, "the architecture", limits)
     version = _version(parsed.get("keras_version", root.text("keras_version")))
     config = _config(parsed, version, limits)
-    if "layers" in root or "_layer_checkpoint_dependencies" in root:
+    if NumberedGroups.are_in(root):
         return KerasFile(config, NumberedGroups(root, config), Source(name, "keras-weights", version))
     groups = NamedGroups.of_weights_only(root, config, in_order=architecture.given)
     return KerasFile(config, _weights(groups, version), Source(name, "keras-weights", version))

@@ -19,7 +19,7 @@ from lstmserve_server.loading.weight_groups import NumberedGroups
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lstmserve_server.loading.build import Architecture
+    from lstmserve_server.loading.build import FindArchitecture
     from lstmserve_server.loading.limits import Limits
 
 SIGNATURE: Final = b"PK\x03\x04"
@@ -30,7 +30,7 @@ _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplemen
 
 
 @contextlib.contextmanager
-def read(file: BinaryIO, name: str, limits: Limits, architecture: Architecture | None) -> Iterator[KerasFile]:  # noqa: ARG001
+def read(file: BinaryIO, name: str, limits: Limits, find_architecture: FindArchitecture) -> Iterator[KerasFile]:  # noqa: ARG001
     """Opens the model in a `.keras` archive.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import stat
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from lstmserve_server.description import ModelDescription
-    from lstmserve_server.loading.build import KerasFile
+    from lstmserve_server.loading.build import FindArchitecture, KerasFile
     from lstmserve_server.loading.keras_config import LayerConfig
 
 _LFS_POINTER = b"version https://git-lfs"
@@ -78,8 +79,8 @@ def survey(
 def _opened(
     path: str | os.PathLike[str], limits: Limits, architecture: str | os.PathLike[str] | None
 ) -> Iterator[KerasFile]:
-    text = _architecture(Path(path), architecture, limits)
-    with _open(path, limits) as file, _format_of(file).read(file, Path(path).name, limits, text) as keras_file:
+    find = functools.partial(_architecture, Path(path), architecture, limits)
+    with _open(path, limits) as file, _format_of(file).read(file, Path(path).name, limits, find) as keras_file:
         yield keras_file
 
 
@@ -124,7 +125,7 @@ class _Format(Protocol):
     """A module that reads one format."""
 
     def read(
-        self, file: BinaryIO, name: str, limits: Limits, architecture: Architecture | None
+        self, file: BinaryIO, name: str, limits: Limits, find_architecture: FindArchitecture
     ) -> AbstractContextManager[KerasFile]: ...
 
 

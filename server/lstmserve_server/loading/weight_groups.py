@@ -23,7 +23,8 @@ WITH_WEIGHTS: Final = frozenset(
 )
 """The kinds of layers that have weights."""
 
-_OLD_CONTAINER: Final = "_layer_checkpoint_dependencies"
+_CONTAINER: Final = "layers"
+_OLD_CONTAINER: Final = "_layer_checkpoint_dependencies"  # of Keras 2.12 to 2.14
 _FIRST_PLACES: Final = ("vars", "cell/vars", "forward_layer/cell/vars", "layer/vars")  # of the first weight of a layer
 
 
@@ -35,11 +36,15 @@ class NumberedGroups:
     """
 
     def __init__(self, root: Group, config: ModelConfig) -> None:
-        # Keras 2.12 to 2.14 had the other name.
         self._root = root
-        self._container = _OLD_CONTAINER if _OLD_CONTAINER in root else "layers"
+        self._container = _OLD_CONTAINER if _OLD_CONTAINER in root else _CONTAINER
         self._groups: dict[tuple[str, ...], str] = {}
         self._find(config, self._container, ())
+
+    @staticmethod
+    def are_in(root: Group) -> bool:
+        """Returns whether a file has its weights in this layout."""
+        return _CONTAINER in root or _OLD_CONTAINER in root
 
     def _find(self, config: ModelConfig, place: str, outer: tuple[str, ...]) -> None:
         """Finds the groups of the layers of a model, and of the models in it."""

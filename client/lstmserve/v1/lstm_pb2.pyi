@@ -58,17 +58,21 @@ class State(_message.Message):
     def __init__(self, layers: _Optional[_Iterable[_Union[LayerState, _Mapping]]] = ..., model_digest: _Optional[str] = ..., numerics_fingerprint: _Optional[str] = ..., steps: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class LayerState(_message.Message):
-    __slots__ = ("h", "c", "layer")
+    __slots__ = ("h", "c", "layer", "window", "steps")
     H_FIELD_NUMBER: _ClassVar[int]
     C_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     h: Tensor
     c: Tensor
     layer: str
-    def __init__(self, h: _Optional[_Union[Tensor, _Mapping]] = ..., c: _Optional[_Union[Tensor, _Mapping]] = ..., layer: _Optional[str] = ...) -> None: ...
+    window: Tensor
+    steps: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, h: _Optional[_Union[Tensor, _Mapping]] = ..., c: _Optional[_Union[Tensor, _Mapping]] = ..., layer: _Optional[str] = ..., window: _Optional[_Union[Tensor, _Mapping]] = ..., steps: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "digest", "file", "format", "keras_version", "dtype", "input_shape", "output_shape", "layers", "state_layout", "parameter_count", "weight_bytes", "numerics", "numerics_fingerprint", "step_possible", "step_obstacle")
+    __slots__ = ("name", "digest", "file", "format", "keras_version", "dtype", "input_shape", "output_shape", "layers", "state_layout", "parameter_count", "weight_bytes", "numerics", "numerics_fingerprint", "step_possible", "step_obstacle", "inputs", "outputs", "remarks", "waiting_steps")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
@@ -85,6 +89,10 @@ class Model(_message.Message):
     NUMERICS_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     STEP_POSSIBLE_FIELD_NUMBER: _ClassVar[int]
     STEP_OBSTACLE_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    REMARKS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_STEPS_FIELD_NUMBER: _ClassVar[int]
     name: str
     digest: str
     file: str
@@ -101,10 +109,32 @@ class Model(_message.Message):
     numerics_fingerprint: str
     step_possible: bool
     step_obstacle: str
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., file: _Optional[str] = ..., format: _Optional[str] = ..., keras_version: _Optional[str] = ..., dtype: _Optional[_Union[DType, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., output_shape: _Optional[_Iterable[int]] = ..., layers: _Optional[_Iterable[_Union[Layer, _Mapping]]] = ..., state_layout: _Optional[_Iterable[_Union[LayerStateLayout, _Mapping]]] = ..., parameter_count: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., numerics: _Optional[_Union[Numerics, str]] = ..., numerics_fingerprint: _Optional[str] = ..., step_possible: bool = ..., step_obstacle: _Optional[str] = ...) -> None: ...
+    inputs: _containers.RepeatedCompositeFieldContainer[ModelInput]
+    outputs: _containers.RepeatedCompositeFieldContainer[ModelOutput]
+    remarks: _containers.RepeatedScalarFieldContainer[str]
+    waiting_steps: int
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., file: _Optional[str] = ..., format: _Optional[str] = ..., keras_version: _Optional[str] = ..., dtype: _Optional[_Union[DType, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., output_shape: _Optional[_Iterable[int]] = ..., layers: _Optional[_Iterable[_Union[Layer, _Mapping]]] = ..., state_layout: _Optional[_Iterable[_Union[LayerStateLayout, _Mapping]]] = ..., parameter_count: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., numerics: _Optional[_Union[Numerics, str]] = ..., numerics_fingerprint: _Optional[str] = ..., step_possible: bool = ..., step_obstacle: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[ModelInput, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[ModelOutput, _Mapping]]] = ..., remarks: _Optional[_Iterable[str]] = ..., waiting_steps: _Optional[int] = ...) -> None: ...
+
+class ModelInput(_message.Message):
+    __slots__ = ("name", "shape", "vocabulary")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    vocabulary: int
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., vocabulary: _Optional[int] = ...) -> None: ...
+
+class ModelOutput(_message.Message):
+    __slots__ = ("name", "shape")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Layer(_message.Message):
-    __slots__ = ("name", "kind", "options", "weights")
+    __slots__ = ("name", "kind", "options", "weights", "inputs")
     class OptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -116,11 +146,13 @@ class Layer(_message.Message):
     KIND_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: str
     options: _containers.ScalarMap[str, str]
     weights: _containers.RepeatedCompositeFieldContainer[Weight]
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., options: _Optional[_Mapping[str, str]] = ..., weights: _Optional[_Iterable[_Union[Weight, _Mapping]]] = ...) -> None: ...
+    inputs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., options: _Optional[_Mapping[str, str]] = ..., weights: _Optional[_Iterable[_Union[Weight, _Mapping]]] = ..., inputs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Weight(_message.Message):
     __slots__ = ("name", "shape")
@@ -131,12 +163,14 @@ class Weight(_message.Message):
     def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class LayerStateLayout(_message.Message):
-    __slots__ = ("layer", "units")
+    __slots__ = ("layer", "units", "window_shape")
     LAYER_FIELD_NUMBER: _ClassVar[int]
     UNITS_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_SHAPE_FIELD_NUMBER: _ClassVar[int]
     layer: str
     units: int
-    def __init__(self, layer: _Optional[str] = ..., units: _Optional[int] = ...) -> None: ...
+    window_shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, layer: _Optional[str] = ..., units: _Optional[int] = ..., window_shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class StepRequest(_message.Message):
     __slots__ = ("model", "x", "state")
@@ -149,34 +183,184 @@ class StepRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., x: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ...) -> None: ...
 
 class StepResponse(_message.Message):
-    __slots__ = ("output", "state")
+    __slots__ = ("output", "state", "outputs")
+    class OutputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Tensor
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     output: Tensor
     state: State
-    def __init__(self, output: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ...) -> None: ...
+    outputs: _containers.MessageMap[str, Tensor]
+    def __init__(self, output: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., outputs: _Optional[_Mapping[str, Tensor]] = ...) -> None: ...
 
 class ForwardRequest(_message.Message):
-    __slots__ = ("model", "x", "state", "lengths", "all_outputs")
+    __slots__ = ("model", "x", "state", "lengths", "all_outputs", "inputs")
+    class InputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Tensor
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
     MODEL_FIELD_NUMBER: _ClassVar[int]
     X_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     LENGTHS_FIELD_NUMBER: _ClassVar[int]
     ALL_OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     x: Tensor
     state: State
     lengths: _containers.RepeatedScalarFieldContainer[int]
     all_outputs: bool
-    def __init__(self, model: _Optional[str] = ..., x: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., lengths: _Optional[_Iterable[int]] = ..., all_outputs: bool = ...) -> None: ...
+    inputs: _containers.MessageMap[str, Tensor]
+    def __init__(self, model: _Optional[str] = ..., x: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., lengths: _Optional[_Iterable[int]] = ..., all_outputs: bool = ..., inputs: _Optional[_Mapping[str, Tensor]] = ...) -> None: ...
 
 class ForwardResponse(_message.Message):
-    __slots__ = ("output", "state")
+    __slots__ = ("output", "state", "outputs")
+    class OutputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Tensor
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     output: Tensor
     state: State
-    def __init__(self, output: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ...) -> None: ...
+    outputs: _containers.MessageMap[str, Tensor]
+    def __init__(self, output: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., outputs: _Optional[_Mapping[str, Tensor]] = ...) -> None: ...
+
+class StreamStepsRequest(_message.Message):
+    __slots__ = ("open", "steps", "checkpoint", "reset")
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    open: StreamOpen
+    steps: StreamInput
+    checkpoint: StreamCheckpointRequest
+    reset: StreamReset
+    def __init__(self, open: _Optional[_Union[StreamOpen, _Mapping]] = ..., steps: _Optional[_Union[StreamInput, _Mapping]] = ..., checkpoint: _Optional[_Union[StreamCheckpointRequest, _Mapping]] = ..., reset: _Optional[_Union[StreamReset, _Mapping]] = ...) -> None: ...
+
+class StreamOpen(_message.Message):
+    __slots__ = ("model", "rows", "state", "model_digest", "numerics_fingerprint", "checkpoint_every", "outputs")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NUMERICS_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_EVERY_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    rows: int
+    state: State
+    model_digest: str
+    numerics_fingerprint: str
+    checkpoint_every: int
+    outputs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., rows: _Optional[int] = ..., state: _Optional[_Union[State, _Mapping]] = ..., model_digest: _Optional[str] = ..., numerics_fingerprint: _Optional[str] = ..., checkpoint_every: _Optional[int] = ..., outputs: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class StreamInput(_message.Message):
+    __slots__ = ("number", "x")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    X_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    x: Tensor
+    def __init__(self, number: _Optional[int] = ..., x: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class StreamCheckpointRequest(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
+
+class StreamReset(_message.Message):
+    __slots__ = ("number", "rows", "state")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    rows: _containers.RepeatedScalarFieldContainer[int]
+    state: State
+    def __init__(self, number: _Optional[int] = ..., rows: _Optional[_Iterable[int]] = ..., state: _Optional[_Union[State, _Mapping]] = ...) -> None: ...
+
+class StreamStepsResponse(_message.Message):
+    __slots__ = ("opened", "outputs", "checkpoint", "rejected", "going_away")
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    GOING_AWAY_FIELD_NUMBER: _ClassVar[int]
+    opened: StreamOpened
+    outputs: StreamOutputs
+    checkpoint: StreamCheckpoint
+    rejected: StreamRejected
+    going_away: StreamGoingAway
+    def __init__(self, opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., outputs: _Optional[_Union[StreamOutputs, _Mapping]] = ..., checkpoint: _Optional[_Union[StreamCheckpoint, _Mapping]] = ..., rejected: _Optional[_Union[StreamRejected, _Mapping]] = ..., going_away: _Optional[_Union[StreamGoingAway, _Mapping]] = ...) -> None: ...
+
+class StreamOpened(_message.Message):
+    __slots__ = ("rows", "model_digest", "numerics_fingerprint")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NUMERICS_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    model_digest: str
+    numerics_fingerprint: str
+    def __init__(self, rows: _Optional[int] = ..., model_digest: _Optional[str] = ..., numerics_fingerprint: _Optional[str] = ...) -> None: ...
+
+class StreamOutputs(_message.Message):
+    __slots__ = ("number", "output", "outputs", "state")
+    class OutputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Tensor
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    output: Tensor
+    outputs: _containers.MessageMap[str, Tensor]
+    state: State
+    def __init__(self, number: _Optional[int] = ..., output: _Optional[_Union[Tensor, _Mapping]] = ..., outputs: _Optional[_Mapping[str, Tensor]] = ..., state: _Optional[_Union[State, _Mapping]] = ...) -> None: ...
+
+class StreamCheckpoint(_message.Message):
+    __slots__ = ("number", "state")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    state: State
+    def __init__(self, number: _Optional[int] = ..., state: _Optional[_Union[State, _Mapping]] = ...) -> None: ...
+
+class StreamRejected(_message.Message):
+    __slots__ = ("number", "code", "text")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    code: int
+    text: str
+    def __init__(self, number: _Optional[int] = ..., code: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
+
+class StreamGoingAway(_message.Message):
+    __slots__ = ("number", "state")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    state: State
+    def __init__(self, number: _Optional[int] = ..., state: _Optional[_Union[State, _Mapping]] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ("model",)

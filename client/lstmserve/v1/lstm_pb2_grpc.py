@@ -58,6 +58,11 @@ class LstmServiceStub(object):
                 request_serializer=lstmserve_dot_v1_dot_lstm__pb2.ForwardRequest.SerializeToString,
                 response_deserializer=lstmserve_dot_v1_dot_lstm__pb2.ForwardResponse.FromString,
                 _registered_method=True)
+        self.StreamSteps = channel.stream_stream(
+                '/lstmserve.v1.LstmService/StreamSteps',
+                request_serializer=lstmserve_dot_v1_dot_lstm__pb2.StreamStepsRequest.SerializeToString,
+                response_deserializer=lstmserve_dot_v1_dot_lstm__pb2.StreamStepsResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/lstmserve.v1.LstmService/GetModel',
                 request_serializer=lstmserve_dot_v1_dot_lstm__pb2.GetModelRequest.SerializeToString,
@@ -114,6 +119,32 @@ class LstmServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamSteps(self, request_iterator, context):
+        """Advances the rows of a stream by time-steps, and keeps their state for as long as the stream lasts. Much cheaper than as
+        many calls of `Step`, and the same to the last bit. The first message opens the stream; each later one is answered by
+        exactly one response, in order. A caller that has the last checkpoint and what it sent since can go on with any other
+        server.
+
+        Number the messages 1, 2, 3 ..., and check that the answers have no gap. Give this method no retry policy: what gRPC
+        itself sends again of a stream may lack a message (seen with gRPC's C core 1.78).
+
+        A message that is wrong is answered with `rejected`, and leaves the state and the stream as they were. When the caller
+        has sent all, the server answers what is open, sends a last checkpoint, and ends with `OK`.
+
+        Errors that end the stream:
+
+        - `INVALID_ARGUMENT`: the first message does not open the stream, a later one does, or bytes are no message; or what
+        opens the stream is wrong by itself.
+        - `FAILED_PRECONDITION`: what opens the stream is wrong for this model: a state, a digest or numerics of another one, or
+        the model cannot be stepped.
+        - `RESOURCE_EXHAUSTED`: the server has as many streams as it takes. Retry.
+        - `DEADLINE_EXCEEDED`: nothing came for as long as the server waits; `going_away` came before, with the state.
+        - `UNAVAILABLE`: the server is draining; `going_away` came before, with the state. Go on with another one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetModel(self, request, context):
         """Describes one model.
         """
@@ -140,6 +171,11 @@ def add_LstmServiceServicer_to_server(servicer, server):
                     servicer.Forward,
                     request_deserializer=lstmserve_dot_v1_dot_lstm__pb2.ForwardRequest.FromString,
                     response_serializer=lstmserve_dot_v1_dot_lstm__pb2.ForwardResponse.SerializeToString,
+            ),
+            'StreamSteps': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamSteps,
+                    request_deserializer=lstmserve_dot_v1_dot_lstm__pb2.StreamStepsRequest.FromString,
+                    response_serializer=lstmserve_dot_v1_dot_lstm__pb2.StreamStepsResponse.SerializeToString,
             ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
@@ -220,6 +256,33 @@ class LstmService(object):
             '/lstmserve.v1.LstmService/Forward',
             lstmserve_dot_v1_dot_lstm__pb2.ForwardRequest.SerializeToString,
             lstmserve_dot_v1_dot_lstm__pb2.ForwardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamSteps(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/lstmserve.v1.LstmService/StreamSteps',
+            lstmserve_dot_v1_dot_lstm__pb2.StreamStepsRequest.SerializeToString,
+            lstmserve_dot_v1_dot_lstm__pb2.StreamStepsResponse.FromString,
             options,
             channel_credentials,
             insecure,

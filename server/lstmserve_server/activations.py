@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,7 +58,45 @@ def find(name: str, era: Era) -> Activation | None:
 
 def defined(name: str) -> Activation | None:
     """Returns the activation whose own name, `Activation.name`, is `name`."""
-    return _BY_DEFINITION.get(name)
+    found = _BY_DEFINITION.get(name)
+    if found is not None:
+        return found
+    numbers = _NUMBERS.findall(name)
+    if name.startswith("elu(") and len(numbers) == 1:
+        return elu(float(numbers[0]))
+    if name.startswith("relu(") and 2 <= len(numbers) <= 3:  # noqa: PLR2004 - as `relu` writes them
+        slope, threshold, *most = map(float, numbers)
+        return relu(slope, threshold, most[0] if most else None)
+    return None
+
+
+def relu(negative_slope: float = 0, threshold: float = 0, max_value: float | None = None) -> Activation:
+    """Returns `relu` with arguments: x from the threshold on, `negative_slope * (x - threshold)` below, at most `max_value`."""
+    if (negative_slope, threshold) == (0, 0) and max_value in (None, 6):
+        return _COMMON["relu"] if max_value is None else _KERAS_3["relu6"]
+
+    def apply(x: Array) -> None:
+        below = np.minimum(x - x.dtype.type(threshold), 0) * x.dtype.type(negative_slope) if negative_slope else 0
+        x *= x > threshold
+        np.clip(x, 0, None if max_value is None else x.dtype.type(max_value), out=x)
+        np.add(x, below, out=x)
+
+    name = f"relu(negative_slope={negative_slope!r}, threshold={threshold!r}"
+    most = "" if max_value is None else f", max_value={max_value!r}"
+    return Activation(f"{name}{most})", apply)
+
+
+def elu(alpha: float = 1) -> Activation:
+    """Returns `elu`: x above zero, `alpha * (exp(x) - 1)` below."""
+    if alpha == 1:
+        return _COMMON["elu"]
+
+    def apply(x: Array) -> None:
+        below = x < 0
+        np.expm1(x, out=x, where=below)
+        np.multiply(x, x.dtype.type(alpha), out=x, where=below)
+
+    return Activation(f"elu({alpha!r})", apply)
 
 
 def names(era: Era) -> list[str]:
@@ -248,5 +287,7 @@ _KERAS_3: Final = _COMMON | {
     "squareplus": Activation("squareplus", _squareplus),
     "tanh_shrink": Activation("tanh_shrink", _tanh_shrink),
 }
+
+_NUMBERS: Final = re.compile(r"(?<=[=(])-?[0-9.]+(?:e[-+]?[0-9]+)?")
 
 _BY_DEFINITION: Final = {activation.name: activation for activation in (*_KERAS_2.values(), *_KERAS_3.values())}

@@ -12,7 +12,7 @@ import numpy as np
 from lstmserve_server.activations import Activation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LayerDescription:
-    """One layer, valid by construction: its weights have the shapes that its options ask for."""
+    """One call of a layer, valid by construction: its weights have the shapes that its options ask for.
+
+    What flows between layers is numbered: the outputs of the first layer, then those of the second, and so on. A layer
+    that is called twice stands here twice, with the same weights.
+    """
 
     name: str
 
@@ -36,11 +40,17 @@ class LayerDescription:
     weights: Mapping[str, Array]
     """The weights under their Keras names, in the order of Keras; read-only."""
 
-    output_shape: Shape
-    """Shape of the output without its batch axis; None for an axis of any length."""
+    output_shapes: tuple[Shape, ...]
+    """Shape of each output without its batch axis; None for an axis of any length."""
+
+    inputs: tuple[int, ...] = ()
+    """The numbers of what it is called on; none for an InputLayer."""
+
+    initial_state: tuple[int, ...] = ()
+    """The numbers of the h and c that it begins with, for each direction; none where they are the caller's."""
 
     parts: tuple[LayerDescription, ...] = ()
-    """The layers that this one is made of: those of both directions of a Bidirectional."""
+    """The layers that this one is made of: those of both directions of a Bidirectional, the one in a TimeDistributed."""
 
     @property
     def activations(self) -> dict[str, Activation]:
@@ -58,10 +68,16 @@ class LayerDescription:
         return {name: _show(value) for name, value in self.options.items()}
 
     @property
+    def all_weights(self) -> Iterator[Array]:
+        """The weights of the layer and of its parts."""
+        yield from self.weights.values()
+        for part in self.parts:
+            yield from part.all_weights
+
+    @property
     def parameter_count(self) -> int:
         """The number of weights."""
-        own = sum(weight.size for weight in self.weights.values())
-        return own + sum(part.parameter_count for part in self.parts)
+        return sum(weight.size for weight in self.all_weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,27 +92,75 @@ class Source:
     keras_version: str
     """Version of the Keras that wrote it; "unknown" where it does not say."""
 
+    remarks: tuple[str, ...] = ()
+    """What somebody who serves it should know: each a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputDescription:
+    """One input of a model."""
+
+    name: str
+
+    shape: Shape
+    """Shape without its batch axis: (time, features) or more axes, (time,) of token ids, or (features,); None for an axis of
+    any length."""
+
+    value: int
+    """The number under which layers know it."""
+
+    vocabulary: int | None = None
+    """Where it is token ids: how many there are."""
+
+    @property
+    def sequence(self) -> bool:
+        """Whether it has a time axis."""
+        return len(self.shape) > 1 or self.vocabulary is not None
+
+    @property
+    def features(self) -> Shape:
+        """Shape of one time-step, or of the whole where there is no time axis; token ids are one feature."""
+        return (1,) if self.vocabulary is not None else self.shape[1:] if self.sequence else self.shape
+
+
+@dataclass(frozen=True, slots=True)
+class OutputDescription:
+    """One output of a model."""
+
+    name: str
+
+    shape: Shape
+    """Shape without its batch axis; None for an axis of any length."""
+
+    value: int
+    """The number under which layers know it."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """A chain of layers."""
+    """A graph of layers."""
 
     source: Source
 
     layers: tuple[LayerDescription, ...]
+    """In an order in which each stands behind those that it is called on."""
 
     dtype: np.dtype[Any]
 
-    input_shape: Shape
-    """Shape of the input without its batch axis: (time, features), or (time,) of token ids; None for an axis of any length."""
+    inputs: tuple[InputDescription, ...]
 
-    vocabulary: int | None = None
-    """Where the input is token ids: how many there are."""
+    outputs: tuple[OutputDescription, ...]
 
     @property
     def parameter_count(self) -> int:
-        """The number of weights."""
-        return sum(layer.parameter_count for layer in self.layers)
+        """The number of weights, each counted once."""
+        return sum(weight.size for weight in self.weights)
+
+    @property
+    def weights(self) -> list[Array]:
+        """All arrays of weights, each once."""
+        every = {id(weight): weight for layer in self.layers for weight in layer.all_weights}
+        return list(every.values())
 
     @property
     def weight_bytes(self) -> int:
@@ -106,44 +170,62 @@ class ModelDescription:
     def digest(self) -> str:
         """Returns the SHA-256 of all that decides the answers, in hexadecimal.
 
-        It covers kind, name, options and weights of every layer that does or remembers something, and neither the file
-        nor its format: what one Keras saved as `.keras` and as `.h5` has one digest.
+        It covers kind, name, options and weights of every layer that does or remembers something, and how they are
+        connected, and neither the file nor its format: what one Keras saved as `.keras` and as `.h5` has one digest.
         """
-        deciding = [layer for layer in self.layers if layer.options or layer.weights or layer.parts]
-        form = {"dtype": self.dtype.name, "layers": [_form(layer) for layer in deciding]}
+        numbers = _meaningful_numbers(self.layers)
+        deciding = [layer for layer in self.layers if _decides(layer)]
+        form = {
+            "dtype": self.dtype.name,
+            "inputs": [[item.name, numbers[item.value]] for item in self.inputs[1:]],
+            "layers": [_form(layer, numbers) for layer in deciding],
+            "outputs": [numbers[item.value] for item in self.outputs],
+        }
         digest = hashlib.sha256(json.dumps(form, sort_keys=True, separators=(",", ":")).encode())
         for layer in deciding:
-            for part in (layer, *layer.parts):
-                for name in sorted(part.weights):
-                    weight = part.weights[name]
-                    digest.update(np.ascontiguousarray(weight, weight.dtype.newbyteorder("<")).data)
+            for weight in _in_order(layer):
+                digest.update(np.ascontiguousarray(weight, weight.dtype.newbyteorder("<")).data)
         return digest.hexdigest()
 
-    @property
-    def features(self) -> int:
-        """Length of the last axis of the input; token ids are one feature."""
-        features = self.input_shape[1] if len(self.input_shape) > 1 else 1
-        if features is None:
-            message = f"an input of the shape {self.input_shape} has no number of features"
-            raise TypeError(message)
-        return features
 
-    @property
-    def output_shape(self) -> Shape:
-        """Shape of the output without its batch axis."""
-        return self.layers[-1].output_shape
+def _decides(layer: LayerDescription) -> bool:
+    """Returns whether a layer does or remembers something."""
+    return bool(layer.options or layer.weights or layer.parts)
 
 
-def _form(layer: LayerDescription) -> dict[str, Any]:
+def _meaningful_numbers(layers: tuple[LayerDescription, ...]) -> list[int]:
+    """Returns, for the number of each value, another one that is the same whatever layers do nothing on the way."""
+    numbers: list[int] = []
+    count = 0
+    for layer in layers:
+        if layer.inputs and not _decides(layer):
+            numbers.append(numbers[layer.inputs[0]])
+            continue
+        numbers += range(count, count + len(layer.output_shapes))
+        count += len(layer.output_shapes)
+    return numbers
+
+
+def _form(layer: LayerDescription, numbers: list[int]) -> dict[str, Any]:
     form: dict[str, Any] = {
         "kind": layer.kind,
         "name": layer.name,
         "options": layer.shown_options,
         "weights": {name: weight.shape for name, weight in layer.weights.items()},
+        "inputs": [numbers[value] for value in layer.inputs],
+        "initial_state": [numbers[value] for value in layer.initial_state],
+        "outputs": len(layer.output_shapes),
     }
     if layer.parts:
-        form["parts"] = [_form(part) for part in layer.parts]
+        form["parts"] = [_form(part, numbers) for part in layer.parts]
     return form
+
+
+def _in_order(layer: LayerDescription) -> Iterator[Array]:
+    for name in sorted(layer.weights):
+        yield layer.weights[name]
+    for part in layer.parts:
+        yield from _in_order(part)
 
 
 def _show(value: Option) -> str:

@@ -1,4 +1,4 @@
-"""A model: a chain of layers with at least one LSTM, and the state that a caller carries for it."""
+"""A model: a graph of layers with at least one LSTM, and the state that a caller carries for it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lstmserve_server.errors import WrongForModel
-from lstmserve_server.layers.base import Values
-from lstmserve_server.layers.kinds import RECURRENT, STATELESS
-from lstmserve_server.layers.recurrent import LSTM, Bidirectional
-from lstmserve_server.numerics import Numerics, product_of
+from lstmserve_server.network import Network
+from lstmserve_server.numerics import Arithmetic, Numerics, product_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from lstmserve_server.description import LayerDescription, ModelDescription
-    from lstmserve_server.layers.base import StatelessLayer
-    from lstmserve_server.lstm import LSTMState
+    from lstmserve_server.layers.base import Values
+    from lstmserve_server.network import ModelState
 
     Array = NDArray[Any]
-
-ModelState = tuple["LSTMState", ...]
-"""The state of each LSTM layer, in the order of the model."""
 
 # A chunk of a sequence: its largest buffer stays in the second-level cache, and between two a call can be stopped.
 _CHUNK_BYTES = 1 << 20
@@ -34,17 +29,24 @@ _CHUNK_STEPS = 256
 
 _CALL_COST = 50_000  # multiplications in the time that NumPy's calls of one step take apart from the arithmetic
 
-
 _FIXES_TIME = ("Flatten", "Reshape", "Permute")  # layers whose weights behind them know the number of time-steps
 
 
 class Answer(NamedTuple):
     """What `step` and `forward` give."""
 
-    output: Array
+    outputs: tuple[Array, ...]
+    """Of each output of the model: NaN where Keras has no answer yet, as a layer with a window still waits."""
+
     state: ModelState
+
     steps: Array
     """How many time-steps each row has gone on by, (batch,): those that no mask passed over."""
+
+    @property
+    def output(self) -> Array:
+        """The first output; most models have no other."""
+        return self.outputs[0]
 
 
 def _go_on() -> None:
@@ -52,38 +54,25 @@ def _go_on() -> None:
 
 
 class RecurrentModel:
-    """A chain of layers, ready to compute. It keeps nothing between calls and may be used from several threads."""
+    """A graph of layers, ready to compute. It keeps nothing between calls and may be used from several threads."""
 
     def __init__(self, description: ModelDescription, numerics: Numerics = Numerics.EXACT) -> None:
         self.description = description
         self.numerics = numerics
         self.dtype = description.dtype
-        self.features = description.features
-        product = product_of(numerics)
-        self._chain: list[tuple[str, LSTM | Bidirectional | StatelessLayer]] = []
-        for layer in description.layers:
-            if layer.kind in RECURRENT:
-                self._chain.append((layer.name, RECURRENT[layer.kind](layer, product)))
-            elif layer.kind in STATELESS:
-                self._chain.append((layer.name, STATELESS[layer.kind](layer, product)))
-        self.lstms = [
-            part for _, layer in self._chain if isinstance(layer, (LSTM, Bidirectional)) for part in layer.lstms
-        ]
+        self.inputs = description.inputs
+        self.outputs = description.outputs
+        self._network = Network(description, Arithmetic(product_of(numerics), description.dtype))
+        self.step_obstacle = self._network.step_obstacle
+        """Why the model cannot be stepped; empty where it can."""
+        self.waiting_steps = self._network.waiting_steps
+        """After how many time-steps of a sequence there is no answer yet, as a layer with a window still waits."""
+        self.carried = self._network.carried
+        """The layers whose state the caller carries, in the order of `ModelState`."""
         self._width = max(_width(layer) for layer in description.layers)
-        self.returns_sequences = len(description.output_shape) > 1
-        self.step_obstacle = self._obstacle()
+        self._recurrent = sum(layer.kind in ("LSTM", "Bidirectional") for layer in description.layers)
         self.fixed_time = any(layer.kind in _FIXES_TIME for layer in description.layers)
         """Whether a sequence must have exactly as many time-steps as the file declares."""
-
-    @property
-    def output_features(self) -> int:
-        """Length of the last axis of the output."""
-        return int(self.description.output_shape[-1] or 0)
-
-    def output_steps(self, steps: int) -> int:
-        """Returns how many time-steps the output has, of so many of the input."""
-        known = self.description.output_shape[0] if self.returns_sequences and not self.causal else None
-        return steps if known is None else known
 
     @property
     def causal(self) -> bool:
@@ -91,28 +80,44 @@ class RecurrentModel:
         return not self.step_obstacle
 
     @property
+    def returns_sequences(self) -> bool:
+        """Whether Keras answers with a sequence, in one output at least."""
+        return any(len(output.shape) > 1 for output in self.outputs)
+
+    @property
     def bytes_per_step(self) -> int:
         """What a row's time-step takes in memory where a sequence is computed whole: input, gates and output of a layer."""
-        return (self.features + 2 * self._width) * self.dtype.itemsize
+        features = sum(math.prod(length or 1 for length in item.features) for item in self.inputs)
+        return (features + 2 * self._width) * self.dtype.itemsize
+
+    def answer_size(self, steps: int) -> int:
+        """Returns how many numbers answer a row, its next state among them, if so many time-steps are answered."""
+        size = sum(array.size for part in self.zero_state(1) for array in part)
+        for output in self.outputs:
+            known = output.shape[0] if len(output.shape) > 1 and steps > 1 and not self.causal else None
+            features = output.shape[1:] if len(output.shape) > 1 else output.shape
+            size += (known or steps) * math.prod(length or 1 for length in features)
+        return size
 
     def cost(self, rows: int, steps: int) -> int:
         """Returns what a call costs, in multiplications; NumPy's own cost per step counts as some of them."""
-        return steps * (rows * self.description.parameter_count + _CALL_COST * len(self.lstms))
+        return steps * (rows * self.description.parameter_count + _CALL_COST * self._recurrent)
 
     def zero_state(self, batch: int) -> ModelState:
         """Returns the state of `batch` new sequences."""
-        return tuple(layer.zero_state(batch) for layer in self.lstms)
+        return tuple(layer.zero_state(batch) for layer in self.carried)
 
     def step(self, x: Array, state: ModelState, seen: Array | None = None) -> Answer:
         """Advances every row by one time-step.
 
         Args:
-            x: (batch, features), in the dtype of the model, C-contiguous.
+            x: (batch, features...), in the dtype of the model, C-contiguous.
             state: the state before.
             seen: as in `forward`.
 
         Returns:
-            The output, (batch, features), that the Keras model would give if the sequence ended here; and the next state.
+            The outputs, (batch, features) each, that the Keras model would give if the sequence ended here; and the next
+            state.
 
         Raises:
             WrongForModel: the model cannot be stepped, or the result is not finite.
@@ -120,11 +125,11 @@ class RecurrentModel:
         if self.step_obstacle:
             raise WrongForModel("model", f"Step is not possible: {self.step_obstacle}. Forward is.")
         with np.errstate(all="ignore"):
-            return self._finite(self._run(x[:, None], state, _never(x) if seen is None else seen, every=False))
+            return self._run((x[:, None],), state, _never(x) if seen is None else seen, every=False)
 
     def forward(
         self,
-        x: Array,
+        inputs: Sequence[Array],
         state: ModelState,
         lengths: Array | None = None,
         *,
@@ -138,16 +143,18 @@ class RecurrentModel:
         memory does not grow with the length of the sequence.
 
         Args:
-            x: (batch, time, features), in the dtype of the model, C-contiguous, at least one time-step.
+            inputs: (batch, time, features...), in the dtype of the model, C-contiguous, at least one time-step. Several
+                where the model has several, (batch, features) of those without a time axis.
             state: the state before.
-            lengths: time-steps of each row, (batch,), 1 to time each; None where all have them all.
+            lengths: time-steps of each row, (batch,), 1 to time each; None where all have them all, and for a model with
+                several inputs.
             all_outputs: whether the output of every step is wanted, rather than that of each row's last.
             seen: whether the sequence of a row has had a step that no mask passed over, (batch,); None where none has.
             pause: called between rectangles; may raise to stop.
 
         Returns:
-            The output, (batch, features), or (batch, time, features) with zeros behind a row's own last step; and the
-            state after each row's last step.
+            The outputs, (batch, features) each, or (batch, time, features) with zeros behind a row's own last step; and
+            the state after each row's last step.
 
         Raises:
             WrongForModel: outputs of every step are wanted and the model has none, or the result is not finite.
@@ -156,49 +163,77 @@ class RecurrentModel:
             raise WrongForModel(
                 "all_outputs", f"only the last output exists: {self.step_obstacle}. Ask without all_outputs."
             )
+        seen = _never(inputs[0]) if seen is None else seen
+        with np.errstate(all="ignore"):
+            if len(inputs) > 1 or not self.inputs[0].sequence:
+                return self._run(inputs, state, seen, every=all_outputs)
+            return self._in_rectangles(inputs[0], state, lengths, seen, pause, every=all_outputs)
+
+    def _in_rectangles(
+        self, x: Array, state: ModelState, lengths: Array | None, seen: Array, pause: Callable[[], None], *, every: bool
+    ) -> Answer:
         lengths = np.full(len(x), x.shape[1]) if lengths is None else lengths
-        seen = _never(x) if seen is None else seen
-        state = tuple(type(part)(part.h.copy(), part.c.copy()) for part in state)
+        state = tuple(type(part)(*(array.copy() for array in part)) for part in state)
         steps = np.zeros(len(x), np.int64)
         pieces: list[_Piece] = []
-        with np.errstate(all="ignore"):
-            for rows, start, stop in self._rectangles(lengths):
-                if pieces:
-                    pause()
-                before = tuple(type(part)(part.h[rows], part.c[rows]) for part in state)
-                here = seen[rows] | (steps[rows] > 0)
-                answer = self._run(x[rows, start:stop], before, here, every=all_outputs)
-                for part, new in zip(state, answer.state, strict=True):
-                    part.h[rows], part.c[rows] = new.h, new.c
-                steps[rows] += answer.steps
-                if all_outputs:
-                    pieces.append(_Piece(rows, start, answer.output))
-                else:
-                    ending = lengths[rows] == stop
-                    pieces.append(_Piece(rows[ending], 0, answer.output[ending]))
-        output = _sequences(pieces, len(x), x.shape[1] if self.causal else 0) if all_outputs else _lasts(pieces, len(x))
-        return self._finite(Answer(output, state, steps))
+        for number, (rows, start, stop) in enumerate(self._rectangles(lengths)):
+            if number:
+                pause()
+            here = seen[rows] | (steps[rows] > 0)
+            answer = self._run((x[rows, start:stop],), _rows(state, rows), here, rows, every=every)
+            for part, new in zip(state, answer.state, strict=True):
+                for array, piece in zip(part, new, strict=True):
+                    array[rows] = piece
+            steps[rows] += answer.steps
+            ending = lengths[rows] == stop
+            if every:
+                pieces.append(_Piece(rows, start, answer.outputs))
+            elif ending.any():
+                pieces.append(_Piece(rows[ending], 0, tuple(output[ending] for output in answer.outputs)))
+        time = x.shape[1] if self.causal else 0
+        outputs = tuple(
+            _sequences(pieces, number, len(x), time)
+            if every and (self.causal or len(output.shape) > 1)
+            else _lasts(pieces, number, len(x))
+            for number, output in enumerate(self.outputs)
+        )
+        return Answer(outputs, state, steps)
 
-    def _run(self, x: Array, states: ModelState, seen: Array, *, every: bool) -> Answer:
-        """Runs a rectangle, (batch, time, features), through the chain.
+    def _run(
+        self, inputs: Sequence[Array], state: ModelState, seen: Array, rows: Array | None = None, *, every: bool
+    ) -> Answer:
+        """Runs a rectangle, of the `rows` of a call: its sequences are whole if `every` step is wanted, else their last."""
+        rows = np.arange(len(seen)) if rows is None else rows
+        flow = self._network.run(inputs, state, seen, every=every and self.causal)
+        self._require_finite_state(flow.state, rows)
+        outputs = tuple(self._output(values, rows, every=every) for values in flow.outputs)
+        return Answer(outputs, flow.state, flow.steps)
 
-        The output has a time axis if `every` step is wanted, and none otherwise.
-        """
-        values, remaining, after = Values(x, sequence=True), list(states), []
-        steps = np.full(len(x), x.shape[1])
-        for _, layer in self._chain:
-            if isinstance(layer, (LSTM, Bidirectional)):
-                if values.mask is not None:
-                    steps = values.mask.sum(axis=1)
-                own, remaining = remaining[: len(layer.lstms)], remaining[len(layer.lstms) :]
-                values, new = layer.run(values, own, seen)
-                after += new
-                if not layer.returns_sequences and not (every and self.causal):
-                    values = Values(values.array[:, -1], sequence=False)
-            else:
-                values = layer.apply(values)
-        output = values.array[:, -1] if values.sequence and not every else values.array
-        return Answer(np.ascontiguousarray(output), tuple(after), steps)
+    def _output(self, values: Values, rows: Array, *, every: bool) -> Array:
+        """Returns an output in the form that is wanted, NaN where there is none yet."""
+        if values.sequence and not every:
+            values = values.last()
+        array, ready = values.array, values.ready
+        finite = np.isfinite(array).reshape(*array.shape[: 1 if ready is None else ready.ndim], -1).all(axis=-1)
+        if ready is not None and not ready.all():
+            array = np.where(
+                ready.reshape(*ready.shape, *[1] * (array.ndim - ready.ndim)), array, array.dtype.type(np.nan)
+            )
+            finite |= ~ready
+        if not finite.all():
+            row = rows[np.argwhere(~finite)[0][0]]
+            raise WrongForModel("x", f"row {row} leaves the range of {self.dtype.name}: the output is not finite")
+        return np.ascontiguousarray(array)
+
+    def _require_finite_state(self, state: ModelState, rows: Array) -> None:
+        """Refuses a state that left the range of the numbers: the next step would make NaN of it."""
+        for layer, part in zip(self.carried, state, strict=True):
+            for name, array in zip(part._fields, part, strict=True):
+                finite = np.isfinite(array)
+                if not finite.all():
+                    row = rows[np.argwhere(~finite)[0][0]]
+                    text = f"{name} of layer {layer.name!r} is no longer finite with this input and state"
+                    raise WrongForModel("x", f"row {row} leaves the range of {self.dtype.name}: {text}")
 
     def _rectangles(self, lengths: Array) -> Iterator[tuple[Array, int, int]]:
         """Yields rows, and a piece of time that all of them run through; together they cover every row's own steps.
@@ -214,67 +249,47 @@ class RecurrentModel:
         for start, stop in itertools.pairwise([0, *ends]):
             yield np.flatnonzero(lengths >= stop), start, stop
 
-    def _obstacle(self) -> str:
-        for name, layer in self._chain:
-            if layer.obstacle:
-                return f"layer {name!r} {layer.obstacle}"
-        return ""
-
-    def _finite(self, answer: Answer) -> Answer:
-        """Returns the answer, unless it left the range of the numbers: then the next step would make NaN of it."""
-        for layer, part in zip(self.lstms, answer.state, strict=True):
-            for name, array in (("h", part.h), ("c", part.c)):
-                if not np.isfinite(array).all():
-                    raise WrongForModel(
-                        "x",
-                        f"row {_first_bad_row(array)} leaves the range of {self.dtype.name}: {name} of layer {layer.name!r} is no "
-                        "longer finite with this input and state",
-                    )
-        if not np.isfinite(answer.output).all():
-            raise WrongForModel(
-                "x",
-                f"row {_first_bad_row(answer.output)} leaves the range of {self.dtype.name}: the output is not finite",
-            )
-        return answer
-
 
 class _Piece(NamedTuple):
-    """The output of some rows for a piece of time."""
+    """The outputs of some rows for a piece of time."""
 
     rows: Array
     start: int
-    output: Array
+    outputs: tuple[Array, ...]
+
+
+def _rows(state: ModelState, rows: Array) -> ModelState:
+    return tuple(type(part)(*(array[rows] for array in part)) for part in state)
 
 
 def _width(layer: LayerDescription) -> int:
     """Returns how many numbers of a time-step a layer holds at once: its gates, its windows or its output."""
-    if layer.kind in RECURRENT:
+    if layer.kind in ("LSTM", "Bidirectional"):
         return max(int(part.weights["kernel"].shape[1]) for part in layer.parts or (layer,))
     windows: int = math.prod(layer.weights["kernel"].shape[:2]) if layer.kind == "Conv1D" else 0
-    return max(windows, (layer.output_shape[-1] or 0) if len(layer.output_shape) > 1 else 0)
+    return max(windows, *(math.prod(length or 1 for length in shape[1:]) for shape in layer.output_shapes))
 
 
-def _lasts(pieces: list[_Piece], batch: int) -> Array:
-    """Returns the last output of every row."""
-    output = np.empty((batch, *pieces[0].output.shape[1:]), pieces[0].output.dtype)
+def _lasts(pieces: list[_Piece], number: int, batch: int) -> Array:
+    """Returns the last of every row of one output."""
+    first = pieces[0].outputs[number]
+    output = np.empty((batch, *first.shape[1:]), first.dtype)
     for piece in pieces:
-        output[piece.rows] = piece.output
+        output[piece.rows] = piece.outputs[number]
     return output
 
 
-def _sequences(pieces: list[_Piece], batch: int, time: int) -> Array:
-    """Returns the outputs of every row, zeros behind its last; `time` steps of them, or as many as the longest has."""
-    time = time or max(piece.output.shape[1] for piece in pieces)
-    output = np.zeros((batch, time, *pieces[0].output.shape[2:]), pieces[0].output.dtype)
+def _sequences(pieces: list[_Piece], number: int, batch: int, time: int) -> Array:
+    """Returns one output for every row, zeros behind its last; `time` steps of it, or as many as the longest has."""
+    time = time or max(piece.outputs[number].shape[1] for piece in pieces)
+    first = pieces[0].outputs[number]
+    output = np.zeros((batch, time, *first.shape[2:]), first.dtype)
     for piece in pieces:
-        output[piece.rows, piece.start : piece.start + piece.output.shape[1]] = piece.output
+        made = piece.outputs[number]
+        output[piece.rows, piece.start : piece.start + made.shape[1]] = made
     return output
 
 
 def _never(x: Array) -> Array:
     """Returns, for every row, that its sequence has had no step."""
     return np.zeros(len(x), bool)
-
-
-def _first_bad_row(array: Array) -> int:
-    return int(np.argwhere(~np.isfinite(array))[0][0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -29,6 +30,16 @@ class Product(Protocol):
 
     def __call__(self, x: Array, w: Array, out: Array) -> None:
         """Writes the product into `out`, which must not overlap the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """How a model computes."""
+
+    product: Product
+
+    dtype: np.dtype[Any]
+    """Of weights, states and all that flows between layers."""
 
 
 def product_of(numerics: Numerics) -> Product:

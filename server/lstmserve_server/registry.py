@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from lstmserve_server import selftest
-from lstmserve_server.errors import InvalidRequest, NoSuchModel, listed
+from lstmserve_server.errors import InvalidRequest, ModelRefused, NoSuchModel, listed
 from lstmserve_server.model import RecurrentModel
 
 if TYPE_CHECKING:
@@ -30,10 +31,19 @@ class ServedModel:
         """Makes a model ready to be served.
 
         Raises:
-            ModelRefused: it fails the self-test.
+            ModelRefused: it fails the self-test, or its parts do not fit one another.
         """
-        model = RecurrentModel(description, numerics)
-        return cls(name, model, description.digest(), selftest.run(model))
+        try:
+            model = RecurrentModel(description, numerics)
+            with ThreadPoolExecutor(1) as beside:  # to hash many weights takes as long as to compute with them
+                digest = beside.submit(description.digest)
+                return cls(name, model, fingerprint=selftest.run(model), digest=digest.result())
+        except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
+            message = (
+                f"the model cannot be computed ({type(error).__name__}: {error}). The file is damaged, or this is a bug: "
+                "report it"
+            )
+            raise ModelRefused(message) from error
 
 
 class Registry:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -11,15 +13,29 @@ from lstmserve_server.errors import ModelRefused, WrongForModel
 from lstmserve_server.numerics import Numerics
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
+    from lstmserve_server.description import InputDescription
     from lstmserve_server.model import Answer, RecurrentModel
 
     Array = NDArray[Any]
 
 _ROWS: Final = 3
-_TIME: Final = 16
-_TIME_WHOLE: Final = 256  # for a model that reads sequences whole, which has windows that it must fill
+_TIMES: Final = (16, 4, 1)  # time-steps of a probe, of a model that can be stepped
+_TIMES_WHOLE: Final = (
+    16,
+    256,
+    4,
+    1,
+)  # the same of one that is given sequences whole, and may have windows that must be filled
+_SCALES: Final = (1.0, 1e-2, 1e-4)  # a probe may be too large for a model whose numbers grow from step to step
+_LARGE: Final = (
+    2_000_000  # weights; from here on such a probe would take longer than to load the model, and this is enough:
+)
+_ROWS_OF_LARGE: Final = 2
+_TIMES_OF_LARGE: Final = (2, 1)
 
 
 def run(model: RecurrentModel) -> str:
@@ -31,54 +47,69 @@ def run(model: RecurrentModel) -> str:
         ModelRefused: in exact mode the answers to a whole sequence, to its steps and to its rows alone differ, or the
             model cannot compute even the probe.
     """
-    x = _probe(model)
-    try:
-        whole = model.forward(x, model.zero_state(_ROWS))
-        if model.numerics is Numerics.EXACT:
-            _require_equal("the rows alone", whole, _row_by_row(model, x))
-            if model.causal:
-                _require_equal("the steps", whole, _step_by_step(model, x))
-    except WrongForModel as error:
-        message = f"the self-test failed: {error.text}"
-        raise ModelRefused(message) from error
+    failure: WrongForModel | None = None
+    for probe in _probes(model):
+        try:
+            return _fingerprint(model, probe)
+        except WrongForModel as error:  # such as an overflow; then the probe proves nothing
+            failure = failure or error
+    message = f"the self-test failed: {failure.text if failure else 'there is no probe'}"
+    raise ModelRefused(message) from failure
+
+
+def _fingerprint(model: RecurrentModel, probe: tuple[Array, ...]) -> str:
+    """Returns the hash of the answer to a probe, after it was found the same in every way to ask for it."""
+    whole = model.forward(probe, model.zero_state(len(probe[0])))
+    if model.numerics is Numerics.EXACT:
+        _require_equal("the rows alone", whole, _row_by_row(model, probe))
+        if model.causal:
+            _require_equal("the steps", whole, _step_by_step(model, probe[0]))
     return hashlib.sha256(model.numerics.value.encode() + _bytes(whole)).hexdigest()[:32]
 
 
-def _probe(model: RecurrentModel) -> Array:
-    """Returns numbers between -1 and 1 that look random and are the same everywhere: Knuth's multiplicative hash."""
-    count = np.arange(_ROWS * _time(model) * model.features, dtype=np.uint32)
+def _probes(model: RecurrentModel) -> Iterator[tuple[Array, ...]]:
+    """Yields inputs of fewer and fewer time-steps and smaller and smaller numbers."""
+    large = model.description.parameter_count > _LARGE
+    rows = _ROWS_OF_LARGE if large else _ROWS
+    times: tuple[int, ...] = _TIMES_WHOLE
+    if model.causal:
+        times = _TIMES_OF_LARGE if large else _TIMES
+    for scale, time in itertools.product(_SCALES, times):
+        yield tuple(_probe(model, item, (rows, time), scale) for item in model.inputs)
+
+
+def _probe(model: RecurrentModel, item: InputDescription, size: tuple[int, int], scale: float) -> Array:
+    """Returns numbers that look random and are the same everywhere: Knuth's multiplicative hash, between -1 and 1."""
+    rows, time = size
+    times = (time if model.causal else item.shape[0] or time,) if item.sequence else ()
+    shape = (rows, *times, *(length or 1 for length in item.features))
+    count = np.arange(math.prod(shape), dtype=np.uint32)
     numbers = (count * np.uint32(2654435761)).astype(np.float64) / 2**31 - 1
-    probe = numbers.reshape(_ROWS, _time(model), model.features).astype(model.dtype)
-    if model.description.vocabulary is not None:
-        probe = np.floor((probe + 1) / 2 * (model.description.vocabulary - 1))
-    return probe
+    if item.vocabulary is not None:
+        return np.floor((numbers.reshape(shape) + 1) / 2 * (item.vocabulary - 1)).astype(model.dtype)
+    return (numbers.reshape(shape) * scale).astype(model.dtype)
 
 
-def _time(model: RecurrentModel) -> int:
-    """Returns how many time-steps the probe has: as many as the model wants, if it wants so many."""
-    return _TIME if model.causal else model.description.input_shape[0] or _TIME_WHOLE
-
-
-def _row_by_row(model: RecurrentModel, x: Array) -> Answer:
-    rows = [model.forward(row[None], model.zero_state(1)) for row in x]
-    return _joined(rows, rows[0])
+def _row_by_row(model: RecurrentModel, probe: tuple[Array, ...]) -> Answer:
+    rows = [
+        model.forward(tuple(array[row : row + 1] for array in probe), model.zero_state(1))
+        for row in range(len(probe[0]))
+    ]
+    states = tuple(
+        type(part)(*(np.concatenate(arrays) for arrays in zip(*(row.state[i] for row in rows), strict=True)))
+        for i, part in enumerate(rows[0].state)
+    )
+    outputs = tuple(np.concatenate(arrays) for arrays in zip(*(row.outputs for row in rows), strict=True))
+    return type(rows[0])(outputs, states, np.concatenate([row.steps for row in rows]))
 
 
 def _step_by_step(model: RecurrentModel, x: Array) -> Answer:
-    answer = model.step(np.ascontiguousarray(x[:, 0]), model.zero_state(_ROWS))
+    answer = model.step(np.ascontiguousarray(x[:, 0]), model.zero_state(len(x)))
     seen = answer.steps > 0
-    for t in range(1, _TIME):
+    for t in range(1, x.shape[1]):
         answer = model.step(np.ascontiguousarray(x[:, t]), answer.state, seen)
         seen |= answer.steps > 0
     return answer
-
-
-def _joined(rows: list[Answer], like: Answer) -> Answer:
-    states = tuple(
-        type(part)(*(np.concatenate(arrays) for arrays in zip(*(row.state[i] for row in rows), strict=True)))
-        for i, part in enumerate(like.state)
-    )
-    return type(like)(np.concatenate([row.output for row in rows]), states, np.concatenate([row.steps for row in rows]))
 
 
 def _require_equal(what: str, whole: Answer, other: Answer) -> None:
@@ -91,5 +122,5 @@ def _require_equal(what: str, whole: Answer, other: Answer) -> None:
 
 
 def _bytes(answer: Answer) -> bytes:
-    arrays = [answer.output, *(array for part in answer.state for array in part)]
+    arrays = [*answer.outputs, *(array for part in answer.state for array in part)]
     return b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)

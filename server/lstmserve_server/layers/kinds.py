@@ -4,42 +4,62 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from lstmserve_server.layers import pointwise, recurrent, shape, window
+from lstmserve_server.layers import merge, pointwise, recurrent, shape, window, wrappers
 
 if TYPE_CHECKING:
     from lstmserve_server.description import LayerDescription
-    from lstmserve_server.layers.base import StatelessLayer
-    from lstmserve_server.numerics import Product
+    from lstmserve_server.layers.base import Layer
+    from lstmserve_server.numerics import Arithmetic
 
 
 class _Made(Protocol):
-    """Makes a layer without memory of its description."""
+    """Makes a layer of its description."""
 
-    def __call__(self, description: LayerDescription, product: Product) -> StatelessLayer: ...
+    def __call__(self, description: LayerDescription, arithmetic: Arithmetic) -> Layer: ...
 
 
-RECURRENT: Final[dict[str, type[recurrent.LSTM | recurrent.Bidirectional]]] = {
+KINDS: Final[dict[str, _Made]] = {
     "LSTM": recurrent.LSTM,
     "Bidirectional": recurrent.Bidirectional,
-}
-
-STATELESS: Final[dict[str, _Made]] = {
     "Activation": pointwise.ActivationLayer,
-    "AveragePooling1D": window.AveragePooling1D,
     "BatchNormalization": pointwise.BatchNormalization,
-    "Conv1D": window.Conv1D,
-    "Cropping1D": shape.Cropping1D,
     "Dense": pointwise.Dense,
     "Embedding": pointwise.Embedding,
-    "Flatten": shape.Flatten,
-    "GlobalAveragePooling1D": window.GlobalAveragePooling1D,
-    "GlobalMaxPooling1D": window.GlobalMaxPooling1D,
     "LayerNormalization": pointwise.LayerNormalization,
     "Masking": pointwise.Masking,
+    "Normalization": pointwise.Normalization,
+    "PReLU": pointwise.PReLU,
+    "Rescaling": pointwise.Rescaling,
+    "AveragePooling1D": window.AveragePooling1D,
+    "Conv1D": window.Conv1D,
+    "GlobalAveragePooling1D": window.GlobalAveragePooling1D,
+    "GlobalMaxPooling1D": window.GlobalMaxPooling1D,
     "MaxPooling1D": window.MaxPooling1D,
+    "Cropping1D": shape.Cropping1D,
+    "Flatten": shape.Flatten,
     "Permute": shape.Permute,
     "RepeatVector": shape.RepeatVector,
-    "Rescaling": pointwise.Rescaling,
     "Reshape": shape.Reshape,
     "ZeroPadding1D": shape.ZeroPadding1D,
+    "Add": merge.Merge,
+    "Average": merge.Merge,
+    "Concatenate": merge.Merge,
+    "Maximum": merge.Merge,
+    "Minimum": merge.Merge,
+    "Multiply": merge.Merge,
+    "Subtract": merge.Merge,
 }
+
+
+def make(description: LayerDescription, arithmetic: Arithmetic) -> Layer | None:
+    """Returns the layer of a description, or None where it does nothing at inference."""
+    if description.kind == "TimeDistributed":
+        part = description.parts[0]
+        inner = make(part, arithmetic)
+        return (
+            None
+            if inner is None
+            else wrappers.TimeDistributed(inner, of_sequences=bool(description.options["sequences"]))
+        )
+    made = KINDS.get(description.kind)
+    return None if made is None else made(description, arithmetic)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.description import LayerDescription
-    from lstmserve_server.numerics import Product
+    from lstmserve_server.numerics import Arithmetic
 
     Array = NDArray[Any]
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 class Pointwise(StatelessLayer):
     """A layer that keeps all axes but the last."""
 
-    def __init__(self, description: LayerDescription, product: Product) -> None:
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
         self._weights = description.weights
         self._options = description.options
         self._activations = description.activations
-        self._product = product
+        self._product = arithmetic.product
 
     def apply(self, values: Values) -> Values:
         """Applies `compute` to the numbers, and lets the mask through."""
@@ -62,8 +62,8 @@ class ActivationLayer(Pointwise):
 class BatchNormalization(Pointwise):
     """`(x - mean) / sqrt(variance + epsilon) * gamma + beta`, with the mean and variance of the training."""
 
-    def __init__(self, description: LayerDescription, product: Product) -> None:
-        super().__init__(description, product)
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+        super().__init__(description, arithmetic)
         w, dtype = description.weights, description.weights["moving_mean"].dtype
         scale = 1 / np.sqrt(w["moving_variance"] + dtype.type(description.options["epsilon"]))
         self._scale = scale * w["gamma"] if "gamma" in w else scale
@@ -92,32 +92,60 @@ class LayerNormalization(Pointwise):
 
 
 class Rescaling(Pointwise):
-    """`x * scale + offset`."""
+    """`x * scale + offset`, or `x / divisor`."""
 
     def compute(self, x: Array) -> Array:
         """Maps (..., features) to the same shape."""
+        if "divisor" in self._options:
+            return x / x.dtype.type(self._options["divisor"])  # type: ignore[no-any-return]
         y: Array = x * x.dtype.type(self._options["scale"])
         y += x.dtype.type(self._options["offset"])
+        return y
+
+
+class Normalization(Pointwise):
+    """`(x - mean) / max(sqrt(variance), epsilon)`, with the mean and variance of the data that it was adapted to, or back."""
+
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+        super().__init__(description, arithmetic)
+        w = description.weights
+        self._scale = np.maximum(np.sqrt(w["variance"]), arithmetic.dtype.type(description.options["epsilon"]))
+        self._mean = w["mean"]
+        self._invert = bool(description.options["invert"])
+
+    def compute(self, x: Array) -> Array:
+        """Maps (..., features) to the same shape."""
+        y: Array = x * self._scale + self._mean if self._invert else (x - self._mean) / self._scale
+        return y
+
+
+class PReLU(Pointwise):
+    """`x` above zero and `alpha * x` below, with an alpha for each feature."""
+
+    def compute(self, x: Array) -> Array:
+        """Maps (..., features) to the same shape."""
+        y = x.copy()
+        np.multiply(y, self._weights["alpha"], out=y, where=y < 0)
         return y
 
 
 class Embedding(StatelessLayer):
     """A vector for each token id."""
 
-    def __init__(self, description: LayerDescription, product: Product) -> None:  # noqa: ARG002 - one signature for all
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:  # noqa: ARG002 - one signature for all
         self._vectors = description.weights["embeddings"]  # (input_dim, features)
         self._mask_zero = bool(description.options["mask_zero"])
 
     def apply(self, values: Values) -> Values:
-        """Maps (batch, time, 1), whole numbers below input_dim, to (batch, time, features)."""
-        ids = values.array[..., 0].astype(np.intp)
+        """Maps (batch, time), whole numbers below input_dim, to (batch, time, features)."""
+        ids = values.array.astype(np.intp)
         return Values(self._vectors[ids], values.sequence, ids != 0 if self._mask_zero else None)
 
 
 class Masking(StatelessLayer):
     """Has the layers behind pass over the time-steps in which every feature has a certain value."""
 
-    def __init__(self, description: LayerDescription, product: Product) -> None:  # noqa: ARG002 - one signature for all
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:  # noqa: ARG002 - one signature for all
         self._value = float(description.options["mask_value"])  # type: ignore[arg-type]  # the rule made it a number
 
     def apply(self, values: Values) -> Values:

@@ -1,4 +1,7 @@
-"""The layers with memory: LSTM, and two of them in both directions."""
+"""The layers with h and c: LSTM, and two of them in both directions.
+
+Another kind of cell would be a module of its own beside this one: a layer whose `run` advances its state by a sequence.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lstmserve_server import lstm
-from lstmserve_server.layers.base import Values
+from lstmserve_server.layers.base import Given, Layer, Values
 from lstmserve_server.lstm import LSTMSpec, LSTMState, LSTMWeights
 
 if TYPE_CHECKING:
@@ -16,18 +19,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.description import LayerDescription
-    from lstmserve_server.numerics import Product
+    from lstmserve_server.layers.base import LayerState, Made
+    from lstmserve_server.numerics import Arithmetic
 
     Array = NDArray[Any]
 
 
-class LSTM:
+class LSTM(Layer):
     """An LSTM layer: `lstm` with the options and weights of a description."""
 
-    def __init__(self, description: LayerDescription, product: Product) -> None:
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
         self.name = description.name
         self.backwards = bool(description.options["go_backwards"])
         self.returns_sequences = bool(description.options["return_sequences"])
+        self.lasts = not self.returns_sequences
         self.spec = LSTMSpec(
             units=int(description.options["units"]),  # type: ignore[arg-type]  # the rule made it a number
             activation=description.activations["activation"],
@@ -36,22 +41,19 @@ class LSTM:
         self.weights = LSTMWeights(
             description.weights["kernel"], description.weights["recurrent_kernel"], description.weights.get("bias")
         )
+        self.carried = () if description.initial_state else (self,)
+        self._gives_state = len(description.output_shapes) > 1
+        self._ignores_mask = bool(description.options.get("ignores_mask", False))
         self._zero_masked = bool(description.options.get("zero_output_for_mask", False))
-        self._product = product
+        self._arithmetic = arithmetic
+        self.obstacle = self._obstacle(description)
 
-    @property
-    def lstms(self) -> list[LSTM]:
-        """The LSTM layers whose states this layer carries: itself."""
-        return [self]
-
-    @property
-    def obstacle(self) -> str:
-        """Why a model with this layer cannot be stepped; empty where it can."""
-        if not self.backwards:
-            return ""
-        return (
-            "has go_backwards: it reads a sequence from its end, so there is no answer before the whole of it is known"
-        )
+    def _obstacle(self, description: LayerDescription) -> str:
+        if self.backwards:
+            return "has go_backwards: it reads a sequence from its end, so there is no answer before the whole of it is known"
+        if description.initial_state:
+            return "begins with an h and c that come from other layers or inputs, so it is the model that carries them"
+        return ""
 
     @property
     def h_bound(self) -> float:
@@ -60,68 +62,82 @@ class LSTM:
 
     def zero_state(self, batch: int) -> LSTMState:
         """Returns the state of `batch` new sequences."""
-        return lstm.zero_state(self.spec, batch, self.weights.kernel.dtype)
+        return lstm.zero_state(self.spec, batch, self._arithmetic.dtype)
 
-    def run(self, values: Values, states: Sequence[LSTMState], seen: Array) -> tuple[Values, list[LSTMState]]:
+    def run(self, given: Given, before: Sequence[LayerState]) -> Made:
         """Advances every row by a sequence.
 
         Args:
-            values: (batch, time, features), with or without a mask.
-            states: h and c before, each (batch, units), of this one layer.
-            seen: whether a row's sequence has had a step that no mask passes over, (batch,).
+            given: (batch, time, features), with or without a mask.
+            before: h and c before, each (batch, units), of this one layer; none where they are given.
 
         Returns:
-            The outputs in the order of processing, (batch, time, units), and the next state.
+            The outputs in the order of processing, (batch, time, units) or the last of them; where the model asks for them
+            h and c, each (batch, units); and the next state.
         """
-        x, mask = values.array, values.mask
+        values, state = given.values[0], LSTMState(*(given.initial_state or before[0]))
+        outputs, after = self.advance(values, state, given.seen)
+        shown = outputs if self.returns_sequences else Values(outputs.array, sequence=True, ready=outputs.ready)
+        made = shown if self.returns_sequences or given.every else shown.last()
+        further = [Values(array, sequence=False) for array in after] if self._gives_state else []
+        return (made, *further), [after] if self.carried else []
+
+    def advance(self, values: Values, state: LSTMState, seen: Array) -> tuple[Values, LSTMState]:
+        """Advances every row by a sequence, and returns the outputs of all steps and the next state."""
+        x, mask = values.array, None if self._ignores_mask else values.mask
+        if values.fresh is not None:  # a step without anything new changes nothing, whatever came before it
+            mask, seen = values.fresh, np.ones(len(x), bool)
         if self.backwards:
             x = np.ascontiguousarray(x[:, ::-1])
             mask = None if mask is None else mask[:, ::-1]
+        product = self._arithmetic.product
         if mask is None or mask.all():
-            outputs, after = lstm.forward(self.spec, self.weights, self._product, x, states[0])
-            return Values(outputs, sequence=True, mask=values.mask), [after]
-        outputs, after = lstm.forward_masked(
-            self.spec, self.weights, self._product, x, states[0], mask, seen, zero_masked=self._zero_masked
-        )
-        return Values(outputs, sequence=True, mask=values.mask), [after]
+            outputs, after = lstm.forward(self.spec, self.weights, product, x, state)
+        else:
+            outputs, after = lstm.forward_masked(
+                self.spec, self.weights, product, x, state, mask, seen, zero_masked=self._zero_masked
+            )
+        return values.but(outputs), after
 
 
-class Bidirectional:
+class Bidirectional(Layer):
     """Two LSTMs, one of which reads the sequence from its end, and their outputs merged step by step."""
 
-    def __init__(self, description: LayerDescription, product: Product) -> None:
+    obstacle = "reads the sequence from both ends, so there is no answer before the whole of it is known"
+
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
         self.name = description.name
-        self.forward, self.backward = (LSTM(part, product) for part in description.parts)
-        self.returns_sequences = self.forward.returns_sequences
+        self.forward, self.backward = (LSTM(part, arithmetic) for part in description.parts)
+        self.lasts = self.forward.lasts
+        self.carried = () if description.initial_state else (self.forward, self.backward)
         self._merge = description.texts["merge_mode"]
+        self._gives_state = len(description.output_shapes) > (2 if self._merge == "none" else 1)
 
-    @property
-    def lstms(self) -> list[LSTM]:
-        """The LSTM layers whose states this layer carries."""
-        return [self.forward, self.backward]
-
-    @property
-    def obstacle(self) -> str:
-        """Why a model with this layer cannot be stepped."""
-        return "reads the sequence from both ends, so there is no answer before the whole of it is known"
-
-    def run(self, values: Values, states: Sequence[LSTMState], seen: Array) -> tuple[Values, list[LSTMState]]:
+    def run(self, given: Given, before: Sequence[LayerState]) -> Made:
         """Advances every row by a whole sequence: as `LSTM.run`, with the states of both directions.
 
         Where only the last output is wanted it is the last of each direction, which for the backward one stands first.
         """
-        ahead, after = self.forward.run(values, states[:1], seen)
-        back, before = self.backward.run(values, states[1:], seen)
-        backward = back.array if not self.returns_sequences else back.array[:, ::-1]
-        return Values(self._merged(ahead.array, backward), sequence=True, mask=values.mask), [*after, *before]
+        values = given.values[0]
+        states = [given.initial_state[:2], given.initial_state[2:]] if given.initial_state else before
+        ahead, after = self.forward.advance(values, LSTMState(*states[0]), given.seen)
+        back, earlier = self.backward.advance(values, LSTMState(*states[1]), given.seen)
+        if self.lasts:
+            ahead, back = ahead.last(), back.last()
+        else:
+            back = back.but(back.array[:, ::-1])
+        further = [Values(array, sequence=False) for array in (*after, *earlier)] if self._gives_state else []
+        return (*self._merged(ahead, back), *further), [after, earlier] if self.carried else []
 
-    def _merged(self, ahead: Array, back: Array) -> Array:
+    def _merged(self, ahead: Values, back: Values) -> tuple[Values, ...]:
         match self._merge:
             case "concat":
-                return np.concatenate([ahead, back], axis=-1)
+                return (ahead.but(np.concatenate([ahead.array, back.array], axis=-1)),)
             case "sum":
-                return ahead + back
+                return (ahead.but(ahead.array + back.array),)
             case "mul":
-                return ahead * back
+                return (ahead.but(ahead.array * back.array),)
+            case "ave":
+                return (ahead.but((ahead.array + back.array) / 2),)
             case _:
-                return (ahead + back) / 2
+                return (ahead, back)

@@ -1,4 +1,4 @@
-"""Layers that move numbers about: they need the whole sequence."""
+"""Layers that move numbers about. On a sequence they need the whole of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.description import LayerDescription
-    from lstmserve_server.numerics import Product
+    from lstmserve_server.numerics import Arithmetic
 
     Array = NDArray[Any]
 
@@ -22,7 +22,7 @@ class Flatten(StatelessLayer):
 
     obstacle = "lays all time-steps side by side, so there is no answer before the last of them is known"
 
-    def __init__(self, description: LayerDescription, product: Product) -> None:
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
         pass
 
     def apply(self, values: Values) -> Values:
@@ -35,8 +35,8 @@ class Reshape(StatelessLayer):
 
     obstacle = "cuts the sequence anew, so there is no answer before the whole of it is known"
 
-    def __init__(self, description: LayerDescription, product: Product) -> None:  # noqa: ARG002 - one signature for all
-        self._shape = description.output_shape
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:  # noqa: ARG002 - one signature for all
+        self._shape = description.output_shapes[0]
 
     def apply(self, values: Values) -> Values:
         """Maps (batch, ...) to (batch, *shape)."""
@@ -48,7 +48,7 @@ class Permute(StatelessLayer):
 
     obstacle = "exchanges time and features, so there is no answer before the whole sequence is known"
 
-    def __init__(self, description: LayerDescription, product: Product) -> None:
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
         pass
 
     def apply(self, values: Values) -> Values:
@@ -61,7 +61,7 @@ class RepeatVector(StatelessLayer):
 
     obstacle = "repeats what came at the end of the sequence, so there is no answer before that"
 
-    def __init__(self, description: LayerDescription, product: Product) -> None:  # noqa: ARG002 - one signature for all
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:  # noqa: ARG002 - one signature for all
         self._n = int(description.options["n"])  # type: ignore[arg-type]  # the rule made it a number
 
     def apply(self, values: Values) -> Values:
@@ -72,7 +72,7 @@ class RepeatVector(StatelessLayer):
 class _Ends(StatelessLayer):
     """A layer that changes the ends of a sequence, by so many steps before and after."""
 
-    def __init__(self, description: LayerDescription, product: Product) -> None:  # noqa: ARG002 - one signature for all
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:  # noqa: ARG002 - one signature for all
         self._name = description.name
         self._before, self._after = (int(description.options[end]) for end in ("before", "after"))  # type: ignore[arg-type]
 

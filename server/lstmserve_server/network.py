@@ -1,0 +1,133 @@
+"""The layers of a model as a graph: what flows between them for one rectangle of rows and time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lstmserve_server import causality
+from lstmserve_server.layers import kinds
+from lstmserve_server.layers.base import Given, Values
+from lstmserve_server.layers.recurrent import LSTM, Bidirectional
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from lstmserve_server.description import LayerDescription, ModelDescription
+    from lstmserve_server.layers.base import Carried, Layer, LayerState
+    from lstmserve_server.numerics import Arithmetic
+
+    Array = NDArray[Any]
+
+ModelState = tuple["LayerState", ...]
+"""The state of each layer that has one, in the order of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A layer in its place."""
+
+    description: LayerDescription
+    layer: Layer | None
+    """None where it does nothing at inference."""
+    carried: tuple[Carried, ...]
+    needless: tuple[int, ...]
+    """The numbers of what nobody needs any more behind it."""
+
+
+class Flow(NamedTuple):
+    """What comes out of a rectangle."""
+
+    outputs: list[Values]
+    state: ModelState
+    steps: Array
+    """How many time-steps each row has gone on by, (batch,): those that no mask passed over."""
+
+
+class Network:
+    """A graph of layers, ready to compute. It keeps nothing between calls and may be used from several threads."""
+
+    def __init__(self, description: ModelDescription, arithmetic: Arithmetic) -> None:
+        self._description = description
+        layers = [kinds.make(layer, arithmetic) for layer in description.layers]
+        self.step_obstacle = causality.obstacle(description, layers)
+        """Why the model cannot be stepped; empty where it can."""
+        causal = not self.step_obstacle
+        self.waiting_steps = causality.waiting_steps(description, layers) if causal else 0
+        """After how many time-steps of a sequence there is no answer yet."""
+        needless = _needless(description)
+        self._nodes = [
+            _Node(described, layer, layer.carried_in(causal=causal) if layer is not None else (), needless[place])
+            for place, (described, layer) in enumerate(zip(description.layers, layers, strict=True))
+        ]
+        self.carried = [part for node in self._nodes for part in node.carried]
+        """The layers whose state the caller carries, in the order of `ModelState`."""
+
+    def run(self, inputs: Sequence[Array], state: ModelState, seen: Array, *, every: bool) -> Flow:
+        """Runs a rectangle through the layers.
+
+        Args:
+            inputs: for each input of the model (batch, time, ...), or (batch, ...) where it has no time axis.
+            state: the state before.
+            seen: whether the sequence of a row has had a step that no mask passed over, (batch,).
+            every: whether each step is to be answered as if the sequence ended with it, of a model that can be cut anywhere.
+        """
+        values: list[Values | None] = []
+        remaining = list(state)
+        after: list[LayerState] = []
+        given = iter(self._inputs(inputs))
+        steps = np.full(len(seen), inputs[0].shape[1] if self._description.inputs[0].sequence else 0)
+        for node in self._nodes:
+            if not node.description.inputs:
+                values.append(next(given))
+                continue
+            call = _call(node.description, values, seen, every=every)
+            if node.layer is None:
+                values.append(call.values[0])
+            else:
+                if isinstance(node.layer, (LSTM, Bidirectional)) and call.values[0].mask is not None:
+                    steps = call.values[0].mask.sum(axis=1)
+                count = len(node.carried)
+                made, new = node.layer.run(call, remaining[:count])
+                remaining = remaining[count:]
+                values += made
+                after += new
+            if node.description.options.get("drops_mask"):
+                values[-1] = replace(_needed(values, -1), mask=None)
+            for number in node.needless:
+                values[number] = None
+        return Flow([_needed(values, output.value) for output in self._description.outputs], tuple(after), steps)
+
+    def _inputs(self, inputs: Sequence[Array]) -> list[Values]:
+        return [
+            Values(array[..., 0] if item.vocabulary is not None else array, item.sequence)
+            for array, item in zip(inputs, self._description.inputs, strict=True)
+        ]
+
+
+def _call(description: LayerDescription, values: Sequence[Values | None], seen: Array, *, every: bool) -> Given:
+    inputs = [_needed(values, number) for number in description.inputs]
+    states = tuple(_needed(values, number).array for number in description.initial_state)
+    return Given(tuple(inputs), seen, every, states)
+
+
+def _needed(values: Sequence[Values | None], number: int) -> Values:
+    value = values[number]
+    assert value is not None  # noqa: S101 - it is let go only behind the last who needs it
+    return value
+
+
+def _needless(description: ModelDescription) -> list[tuple[int, ...]]:
+    """Returns, for each layer, the numbers of the values that nobody needs any more behind it."""
+    last_user: dict[int, int] = {}
+    for place, layer in enumerate(description.layers):
+        last_user.update(dict.fromkeys((*layer.inputs, *layer.initial_state), place))
+    kept = {output.value for output in description.outputs}
+    return [
+        tuple(number for number, user in last_user.items() if user == place and number not in kept)
+        for place in range(len(description.layers))
+    ]

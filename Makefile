@@ -53,19 +53,19 @@ proto-baseline: $(VENV)/.installed-dev
 	$(BIN)/buf build --exclude-source-info --output proto/baseline.binpb
 
 train: $(VENV)/.installed-train
-	$(BIN)/python examples/sunspots/train.py
+	set -e; for example in sunspots text sensor; do $(BIN)/python examples/$$example/train.py; done
 
 # The environments hold each other's packages at the same versions, so that one folder serves them all.
 $(VENV)/.installed-%: requirements/%.txt $(RULES)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "lstmserve needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || { echo "Making $(VENV) with $$($(PYTHON) --version) ..."; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing the packages of requirements/$*.txt ..."
-	@$(PIP) install --require-hashes --requirement $<
+	@$(PIP) install --no-deps --require-hashes --requirement $<
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet --upgrade \
-  --custom-compile-command "make lock" --group build
+  --overrides requirements/overrides.txt --custom-compile-command "make lock" --group build
 
 lock: $(VENV)/.installed-server
 	$(PIP) install uv==$(UV_VERSION)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import zipfile
@@ -12,7 +13,13 @@ import numpy as np
 
 from lstmserve_server import activations
 from lstmserve_server.activations import Activation, Era
-from lstmserve_server.description import LayerDescription, ModelDescription, Source
+from lstmserve_server.description import (
+    InputDescription,
+    LayerDescription,
+    ModelDescription,
+    OutputDescription,
+    Source,
+)
 from lstmserve_server.model import RecurrentModel
 from lstmserve_server.numerics import Numerics
 from lstmserve_server.registry import Registry, ServedModel
@@ -66,7 +73,7 @@ def lstm_layer(
         "return_sequences": return_sequences,
         "go_backwards": go_backwards,
     }
-    return LayerDescription(name, "LSTM", options, weights, (None, units) if return_sequences else (units,))
+    return LayerDescription(name, "LSTM", options, weights, ((None, units) if return_sequences else (units,),))
 
 
 def dense_layer(
@@ -81,13 +88,22 @@ def dense_layer(
     """Returns a Dense layer."""
     weights = {"kernel": numbers(features, units, seed=7, dtype=dtype), "bias": numbers(units, seed=8, dtype=dtype)}
     options = {"units": units, "activation": activation(inner), "use_bias": True}
-    return LayerDescription(name, "Dense", options, weights, (None, units) if sequence else (units,))
+    return LayerDescription(name, "Dense", options, weights, ((None, units) if sequence else (units,),))
 
 
-def chain(*layers: LayerDescription, features: int) -> ModelDescription:
-    """Returns a model of layers."""
-    dtype = layers[0].weights["kernel"].dtype
-    return ModelDescription(Source("made.keras", "keras-zip", "3.15.1"), layers, dtype, (None, features))
+def chain(*layers: LayerDescription, features: int = 1, vocabulary: int | None = None) -> ModelDescription:
+    """Returns a model of layers, one behind the other, on features or on token ids."""
+    shape = (None, features) if vocabulary is None else (None,)
+    dtype = next(layer for layer in layers if "kernel" in layer.weights).weights["kernel"].dtype
+    source = LayerDescription("input", "InputLayer", {}, {}, (shape,))
+    placed = tuple(dataclasses.replace(layer, inputs=(place,)) for place, layer in enumerate(layers))
+    return ModelDescription(
+        Source("made.keras", "keras-zip", "3.15.1"),
+        (source, *placed),
+        dtype,
+        (InputDescription("input", shape, 0, vocabulary),),
+        (OutputDescription(layers[-1].name, layers[-1].output_shapes[0], len(layers)),),
+    )
 
 
 def model(*layers: LayerDescription, features: int, numerics: Numerics = Numerics.EXACT) -> RecurrentModel:

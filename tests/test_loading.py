@@ -12,6 +12,7 @@ import pytest
 
 from lstmserve_server.errors import ModelRefused
 from lstmserve_server.loading import reader
+from lstmserve_server.loading.build import Part
 from lstmserve_server.loading.limits import Limits
 from lstmserve_server.model import RecurrentModel
 from tests.builders import (
@@ -147,8 +148,8 @@ def test_a_sequential_of_keras_2_0_is_a_list(tmp_path):
 
     read = reader.load(write_hdf5(tmp_path / "a", config, version="2.0.5"))
 
-    assert (7, 3) == read.input_shape
-    assert "hard_sigmoid(x/5+1/2)" == read.layers[0].options["recurrent_activation"].name
+    assert (7, 3) == read.inputs[0].shape
+    assert "hard_sigmoid(x/5+1/2)" == read.layers[1].options["recurrent_activation"].name
 
 
 def test_long_lists_of_names_are_split_into_attributes(tmp_path):
@@ -221,14 +222,14 @@ def test_one_layer_out_of_a_model_that_is_refused(tmp_path):
     config = sequential(input_config(), keras_layer("Attention", "look"), lstm_config(4, "memory"))
     path = write_zip(tmp_path / "a", config)
 
-    read = reader.load(path, layer="memory")
+    read = reader.load(path, part=Part(layer="memory"))
 
-    assert ("memory", (None, 3)) == (read.layers[0].name, read.input_shape)
+    assert ("memory", (None, 3)) == (read.layers[1].name, read.inputs[0].shape)
     assert "Its LSTM layers can be served alone, one at a time: --layer memory" in refusal(path)
-    assert refusal(path, layer="other").startswith(
+    assert refusal(path, part=Part(layer="other")).startswith(
         "--layer other asks for an LSTM layer, and the model has no layer 'other'."
     )
-    assert refusal(path, layer="look").startswith(
+    assert refusal(path, part=Part(layer="look")).startswith(
         "--layer look asks for an LSTM layer, and the model has layer 'look' (Attention)."
     )
 
@@ -239,7 +240,7 @@ def test_the_number_of_features_can_come_from_the_weights(tmp_path):
         write_zip(tmp_path / "a", sequential(lstm_config())),
         write_hdf5(tmp_path / "b", sequential(lstm_config())),
     ):
-        assert (None, 3) == reader.load(path).input_shape
+        assert (None, 3) == reader.load(path).inputs[0].shape
 
 
 def test_layers_behind_the_lstm_are_part_of_the_answer(tmp_path):
@@ -339,7 +340,8 @@ def test_weights_alone_without_an_architecture_are_refused(tmp_path):
     assert refusal(path, architecture=tmp_path / "other.json").startswith(
         "the architecture has 1 layers with weights (lstm), and the file 2 (first, second). Do they belong together?"
     )
-    assert "written by Keras of an unknown version" in refusal(path, architecture=tmp_path / "nameless.json")
+    (tmp_path / "old.json").write_text(json.dumps({"class_name": "Sequential", "config": {"layers": [lstm_config()]}}))
+    assert "written by Keras of an unknown version" in refusal(path, architecture=tmp_path / "old.json")
     assert "is no text" in refusal(path, architecture=tmp_path / "none.json")
     assert "cannot be opened" in refusal(path, architecture=tmp_path / "missing.json")
 
@@ -361,8 +363,8 @@ def test_two_weights_in_one_place_are_refused(tmp_path):
 LAMBDA = keras_layer("Lambda", "trick", function={"class_name": "__lambda__", "config": {"code": "4wEAAAA="}})
 LSTM = "layer 'lstm' (LSTM)"
 CONFIGS = [
-    (sequential(input_config(), LAMBDA, lstm_config()), "layer 'trick' (Lambda) is of a kind that is not served"),
-    (sequential(input_config(), keras_layer("GRU", "gru", units=4)), "layer 'gru' (GRU) is of a kind that is not served"),
+    (sequential(input_config(), LAMBDA, lstm_config()), "layer 'trick' (Lambda) is of a kind that is not served: it holds code of its author's, which is never run"),
+    (sequential(input_config(), keras_layer("GRU", "gru", units=4)), "layer 'gru' (GRU) is of a kind that is not served: it is no LSTM: it has other gates and another state"),
     (sequential(input_config(), keras_layer("Dense", "d", units=4)), "the model has no LSTM layer, so there is no state to carry"),
     (changed(activation="wave"), f"{LSTM} has activation='wave', which is not served; for a file of Keras 3 these are: celu, elu"),
     (changed(activation={"class_name": "function", "config": "mine", "registered_name": "function"}),
@@ -371,15 +373,18 @@ CONFIGS = [
     (changed(units=True), f"{LSTM} has units=True; expected a whole number from 1 to 16384"),
     (changed(units=2**31), f"{LSTM} has units=2147483648; expected a whole number from 1 to 16384"),
     (changed(use_bias="yes"), f"{LSTM} has use_bias='yes'; expected true or false"),
-    (changed(time_major=True), f"{LSTM} has time_major=True; only False or None is served"),
+    (sequential(input_config(), lstm_config(return_sequences=True, time_major=True), lstm_config(4, "b")),
+     "layer 'b' (LSTM) stands in a model with time_major=True; served there are"),
+    (sequential(input_config(), keras_layer("Bidirectional", "both", layer=lstm_config(time_major=True), merge_mode="concat")),
+     f"{LSTM} is alone in having or not having time_major=True"),
     (changed(peephole=True), f"{LSTM} has the option peephole=True, which is not known here and may change its answers"),
-    (changed(dtype="float16"), f"{LSTM} computes in float16; only float32 and float64 are served. Rebuild the model with"),
-    (changed(dtype={"class_name": "DTypePolicy", "config": {"name": "mixed_bfloat16"}}), f"{LSTM} computes in mixed_bfloat16;"),
+    (changed(dtype="int8_from_float32"), f"{LSTM} computes in int8_from_float32; served are float32, float64, float16, mixed_float16"),
+    (changed(dtype={"class_name": "QuantizedDTypePolicy", "config": {"mode": "int8"}}), f"{LSTM} computes in QuantizedDTypePolicy;"),
     (sequential(input_config(), lstm_config(), lstm_config(4, "again")), "layer 'again' (LSTM) gets no sequence: the layer before"),
     (sequential(input_config(), lstm_config(return_sequences=True), lstm_config(4)), "two layers have the same name"),
     (sequential(), "the Sequential model lists no layers"),
     (sequential(keras_layer("InputLayer", "i", batch_shape=[None, 3]), lstm_config()),
-     "the input of the model has the shape (None, 3); expected (batch, time, features)"),
+     f"{LSTM} gets no sequence: the layer before it answers the last time-step only"),
     ({"class_name": "Mine", "module": "mine.models", "registered_name": "mine>Mine", "config": {}},
      "the model (Mine) is a class of its author's own ('mine>Mine'), whose code is not in the file"),
     ({"class_name": "Mine", "config": {}}, "the model is of class 'Mine', whose code is not in the file; only Sequential and"),
@@ -387,25 +392,26 @@ CONFIGS = [
      f"{LSTM} is a class of its author's own ('mine'), whose code is not in the file"),
     ({"class_name": "Sequential"}, "Sequential holds a NoneType where its configuration should be"),
     ({"config": {}}, "the configuration has the class_name None; expected up to 256 printable characters"),
-    (functional(input_config(), lstm_config(), lstm_config(4, "b"), keras_layer("Add", "sum"), lstm=["input_layer"],
-                b=["input_layer"], sum=["lstm", "b"], outputs=["sum"]),
-     "the model is no chain of layers: layer 'sum' (Add) has 2 inputs: 'lstm', 'b'. Its LSTM layers can be served alone"),
-    (functional(input_config(), lstm_config(), lstm=["input_layer"], outputs=["lstm", "input_layer"]),
-     "the model is no chain of layers: it has 1 inputs and 2 outputs"),
-    (functional(input_config(), lstm_config(), keras_layer("Dense", "aside", units=1), lstm=["input_layer"], aside=["input_layer"]),
-     "the model is no chain of layers: the path from its output does not lead through layer 'aside' (Dense)"),
+    (functional(input_config(), lstm_config(), lstm=["nowhere"]), "the graph leads to call 0 of 'nowhere', which the model does not have"),
+    (functional(input_config(), lstm_config(), lstm=["input_layer"], inputs=["lstm"]),
+     "the model names 'lstm' as an input, which is no InputLayer of it"),
+    (functional(input_config(), lstm_config(), keras_layer("Dense", "two", units=4, activation="linear"), lstm=["input_layer"],
+                two=["lstm"] * 2, outputs=["two"]), "layer 'two' (Dense) is called on 2 tensors; expected one"),
     (sequential(keras_layer("InputLayer", "i", batch_shape=[None, None, 3]) | {"config": {"name": "i", "dtype": "int32"}}, lstm_config()),
-     "layer 'i' (InputLayer) takes int32, to which Keras rounds what comes; only float32 and float64 are served"),
+     "layer 'i' (InputLayer) takes int32, to which Keras rounds what comes; expected float32, float64, or token ids as whole numbers"),
     (sequential(input_config(), lstm_config() | {"module": None, "registered_name": "LSTM"}),
      f"{LSTM} is a class of its author's own ('LSTM'), whose code is not in the file"),
     (sequential(input_config(), lstm_config() | {"name": "other"}), "a layer (LSTM) has two names, 'other' and 'lstm'"),
     (sequential(input_config(), lstm_config(name="\ud800")), "a layer (LSTM) has the name '\\ud800'; expected 1 to 256 printable"),
     (sequential(input_config(), lstm_config(name="\x1b[2J")), "a layer (LSTM) has the name '\\x1b[2J'; expected 1 to 256 printable"),
     (sequential(lstm_config(), input_config()), "layer 'input_layer' (InputLayer) stands in the middle of the model; expected it first"),
-    (sequential(input_config(time=10**30), lstm_config()), "the input of the model has the shape"),
-    (changed(activation={"module": "keras.layers", "class_name": "LeakyReLU", "config": {"negative_slope": 0.3}}),
-     f"{LSTM} has the layer 'LeakyReLU' as activation, which is not served; use the function of that name"),
-    (functional(input_config(), lstm_config(), lstm=["lstm"]), "the model is no chain of layers: the path from its output"),
+    (sequential(input_config(), lstm_config(), keras_layer("Attention", "look")),
+     "layer 'look' (Attention) is of a kind that is not served: it looks at the whole sequence at once, and is not served. Its LSTM"),
+    (sequential(input_config(), keras_layer("ConvLSTM2D", "film")), "layer 'film' (ConvLSTM2D) is of a kind that is not served: it convolves"),
+    (sequential(input_config(time=10**30), lstm_config()), "the input 'input_layer' of the model has the shape"),
+    (changed(activation={"module": "keras.layers", "class_name": "UpSampling1D", "config": {"name": "up"}}),
+     f"{LSTM} has the layer 'UpSampling1D' as activation; served there are Activation, ELU, LeakyReLU, ReLU, Softmax, ThresholdedReLU"),
+    (functional(input_config(), lstm_config(), lstm=["lstm"]), "the graph leads in a circle through 'lstm'"),
 ]  # fmt: skip
 
 
@@ -498,7 +504,10 @@ def test_refused_json(tmp_path, text, reason):
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
             "this is a Git LFS pointer, not the file itself. Fetch it with: git lfs pull",
         ),
-        (b"GIF89a\x01\x00\x01\x00", "this is neither a .keras nor an .h5 file: it begins with b'GIF89a\\x01\\x00'"),
+        (
+            b"GIF89a\x01\x00\x01\x00",
+            "this is neither a .keras nor an .h5 file, nor anything else that is read: it begins with b'GIF89a\\x01\\x00'",
+        ),
         (b"PK\x03\x04nonsense", "the file is a damaged zip archive"),
         (b"\x89HDF\r\n\x1a\nnonsense", "the file cannot be read"),
     ],
@@ -516,7 +525,9 @@ def test_refused_paths(tmp_path):
     os.mkfifo(tmp_path / "pipe")
 
     assert "the file cannot be opened: No such file or directory" == refusal(tmp_path / "none.keras")
-    assert "this is a folder; expected a .keras or .h5 file" == refusal(tmp_path)
+    assert refusal(tmp_path).startswith(
+        "this is a folder that holds pipe; expected config.json of an unpacked .keras file, saved_model.pb"
+    )
     assert "this is no regular file" == refusal(tmp_path / "pipe")
     assert refusal(write_zip(tmp_path / "a"), limits=Limits(file_bytes=1000)).endswith(
         "bytes long; expected at most 1000 (--max-model-bytes)"

@@ -11,14 +11,25 @@ import numpy as np
 import pytest
 
 from lstmserve_server.loading import reader, sandbox, transfer
+from lstmserve_server.loading.arrays import Shared
 from lstmserve_server.loading.limits import Limits
-from tests.builders import lstm_weights, write_hdf5, write_zip
+from tests.builders import (
+    input_config,
+    lstm_config,
+    lstm_weights,
+    sequential,
+    weights_file,
+    write_hdf5,
+    write_zip,
+)
 from tests.conftest import SUNSPOTS
 
 
 async def load(*paths, layer=None, limits=None):
     """Returns the descriptions of files, loaded through the sandbox."""
-    async with contextlib.aclosing(sandbox.load([str(path) for path in paths], layer, limits or Limits())) as loaded:
+    async with contextlib.aclosing(
+        sandbox.load([str(path) for path in paths], limits or Limits(), layer=layer)
+    ) as loaded:
         return [description async for description in loaded]
 
 
@@ -34,7 +45,12 @@ async def test_a_model_comes_through_unchanged(tmp_path):
     paths = (SUNSPOTS, write_zip(tmp_path / "a"), write_hdf5(tmp_path / "b", version="2.2.4"))
     for path, got in zip(paths, await load(*paths), strict=True):
         expected = reader.load(path)
-        assert (expected.digest(), expected.source, expected.input_shape) == (got.digest(), got.source, got.input_shape)
+        assert (expected.digest(), expected.source, expected.inputs, expected.outputs) == (
+            got.digest(),
+            got.source,
+            got.inputs,
+            got.outputs,
+        )
         assert [layer.name for layer in expected.layers] == [layer.name for layer in got.layers]
 
 
@@ -101,13 +117,16 @@ async def test_whatever_the_parser_suffers_is_a_refusal(tmp_path, monkeypatch, c
         {"layers": None},
         {"layers": [{"name": "lstm"}]},
         {"source": ["a"]},
-        {"input_shape": None},
+        {"inputs": None},
+        {"inputs": [["x", [None, 1], 9, None]]},
+        {"outputs": []},
+        {"outputs": [["y", [1], -1]]},
     ],
 )
 def test_what_comes_back_is_not_believed(change):
     """A description that is not what the loader writes is an error, not a model."""
     file = os.memfd_create("test")
-    form = transfer.write(reader.load(SUNSPOTS), file) | change
+    form = transfer.write(reader.load(SUNSPOTS), Shared(file), file) | change
     with pytest.raises((ValueError, TypeError, KeyError)):
         transfer.read(form, file)
     os.close(file)
@@ -117,10 +136,37 @@ def test_what_comes_back_is_not_believed(change):
 def test_weights_beyond_the_file_are_not_believed(change):
     """An array that the file does not hold is an error, not a read beyond its end."""
     file = os.memfd_create("test")
-    form = transfer.write(reader.load(SUNSPOTS), file)
+    form = transfer.write(reader.load(SUNSPOTS), Shared(file), file)
     form["layers"][1]["weights"]["bias"] |= change
     with pytest.raises(ValueError, match=r"offset|buffer|count|a weight has the shape"):
         transfer.read(form, file)
+    os.close(file)
+
+
+@pytest.mark.parametrize("place", ["inputs", "initial_state"])
+def test_edges_to_what_does_not_exist_are_not_believed(place):
+    """A layer that is called on one that stands behind it is an error, not a model."""
+    file = os.memfd_create("test")
+    form = transfer.write(reader.load(SUNSPOTS), Shared(file), file)
+    form["layers"][1][place] = [1]
+    with pytest.raises(ValueError, match="is called on what does not exist"):
+        transfer.read(form, file)
+    os.close(file)
+
+
+async def test_large_weights_are_never_in_memory_twice(tmp_path):
+    """A weight that is worth it is read into the file that the server maps, and one that two calls share is mapped once."""
+    weights = {"layers/lstm/cell/vars": lstm_weights(100, 64)}
+    config = sequential(input_config(100), lstm_config(64))
+    (description,) = await load(write_zip(tmp_path / "a", config, weights_file(weights)))
+    file = os.memfd_create("test")
+    store = Shared(file)
+    stored = reader.load(tmp_path / "a", store=store)
+
+    assert description.digest() == stored.digest()
+    assert 0 == store.offset(stored.layers[1].weights["kernel"])
+    assert store.offset(stored.layers[1].weights["bias"]) is None
+    assert 100 * 256 * 4 <= os.fstat(file).st_size
     os.close(file)
 
 
@@ -134,7 +180,7 @@ def test_weights_are_written_in_order(tmp_path):
     """Arrays come back from the file as they were, whatever their size."""
     file = os.memfd_create("test")
     description = reader.load(write_zip(tmp_path / "a"))
-    read = transfer.read(transfer.write(description, file), file)
+    read = transfer.read(transfer.write(description, Shared(file), file), file)
     os.close(file)
 
     for expected, got in zip(lstm_weights(), read.layers[1].weights.values(), strict=True):

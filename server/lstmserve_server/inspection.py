@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lstmserve_server.errors import ModelRefused
+from lstmserve_server.layers.base import WindowState
 from lstmserve_server.loading import sandbox
 from lstmserve_server.loading.limits import Limits
 from lstmserve_server.model_message import model_message
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.description import LayerDescription, ModelDescription
+    from lstmserve_server.model import RecurrentModel
 
 _GATES: Final = ("i", "f", "c", "o")
 
@@ -55,12 +57,13 @@ class Accepted:
             Group(
                 Text(f"\n{self.path}\n", style="bold"),
                 _facts(self.served),
+                *_remarks(description),
                 _title("Layers"),
-                _layer_table(description.layers),
+                _layer_table(description),
                 _title("Weights, by gate for an LSTM"),
                 _weight_table(description.layers),
                 _title("State, which the caller carries"),
-                _state_table(self.served),
+                _state_table(self.served) if self.served.model.carried else Text("none"),
                 Text(""),
             )
         )
@@ -94,10 +97,12 @@ class Refused:
             console.print(table)
 
 
-def inspect(path: str, layer: str | None, architecture: str | None = None) -> Accepted | Refused:
-    """Returns what is in a file."""
+def inspect(
+    path: str, *, layer: str | None = None, until: str | None = None, architecture: str | None = None
+) -> Accepted | Refused:
+    """Returns what is in a file, or in a part of its model."""
     try:
-        description = asyncio.run(_load(path, layer, architecture))
+        description = asyncio.run(_load(path, layer, until, architecture))
         return Accepted(path, ServedModel.prepare(description.source.file, description, Numerics.EXACT))
     except sandbox.Refused as error:
         return Refused(path, str(error), error.layers)
@@ -105,8 +110,9 @@ def inspect(path: str, layer: str | None, architecture: str | None = None) -> Ac
         return Refused(path, str(error), [])
 
 
-async def _load(path: str, layer: str | None, architecture: str | None) -> ModelDescription:
-    async with contextlib.aclosing(sandbox.load([path], layer, Limits(), architecture)) as loaded:
+async def _load(path: str, layer: str | None, until: str | None, architecture: str | None) -> ModelDescription:
+    loading = sandbox.load([path], Limits(), layer=layer, until=until, architecture=architecture)
+    async with contextlib.aclosing(loading) as loaded:
         return await anext(loaded)
 
 
@@ -153,10 +159,10 @@ def _facts(served: ServedModel) -> Table:
         "digest": served.digest,
         "computes in": model.dtype.name,
         "parameters": f"{description.parameter_count:,} ({description.weight_bytes:,} bytes)",
-        "input": _shape(message.input_shape),
-        "output": _shape(message.output_shape),
+        "input": _values(message.inputs),
+        "output": _values(message.outputs),
         "Forward": "possible",
-        "Step": "possible" if model.causal else f"not possible: {model.step_obstacle}",
+        "Step": _step(model),
         "fingerprint here": served.fingerprint,
     }
     table = Table.grid(padding=(0, 2))
@@ -165,14 +171,40 @@ def _facts(served: ServedModel) -> Table:
     return table
 
 
-def _layer_table(layers: tuple[LayerDescription, ...]) -> Table:
-    table = Table("layer", "kind", "output", "parameters", "options", header_style="bold")
+def _step(model: RecurrentModel) -> str:
+    if not model.causal:
+        return f"not possible: {model.step_obstacle}"
+    waits = f"; the first answer comes with step {model.waiting_steps + 1}" if model.waiting_steps else ""
+    return f"possible{waits}"
+
+
+def _values(items: Sequence[Any]) -> str:
+    """Returns the shape of the one input or output, or the names and shapes of several."""
+    shapes = [_shape(item.shape) for item in items]
+    return (
+        shapes[0] if len(items) == 1 else ", ".join(f"{item.name} {s}" for item, s in zip(items, shapes, strict=True))
+    )
+
+
+def _remarks(description: ModelDescription) -> list[Text]:
+    return [Text(f"Note: {remark}.", style="yellow") for remark in description.source.remarks]
+
+
+def _layer_table(description: ModelDescription) -> Table:
+    """Returns a table of the layers; where they form no chain it says what each is called on."""
+    layers, names = description.layers, [layer.name for layer in description.layers for _ in layer.output_shapes]
+    chain = all(layer.inputs == ((place - 1,) if place else ()) for place, layer in enumerate(layers))
+    table = Table(
+        "layer", "kind", *([] if chain else ["called on"]), "output", "parameters", "options", header_style="bold"
+    )
     for layer in layers:
         options = ", ".join(f"{key}={value}" for key, value in layer.shown_options.items())
+        called_on = ", ".join(names[number] for number in (*layer.inputs, *layer.initial_state)) or "-"
         table.add_row(
             layer.name,
             layer.kind,
-            _shape([-1, *(n or -1 for n in layer.output_shape)]),
+            *([] if chain else [called_on]),
+            _shape([-1, *(n or -1 for n in layer.output_shapes[0])]),
             f"{layer.parameter_count:,}",
             options or "-",
         )
@@ -200,9 +232,12 @@ def _weight_table(layers: tuple[LayerDescription, ...]) -> Table:
 
 
 def _state_table(served: ServedModel) -> Table:
-    table = Table("layer", "h", "c", header_style="bold")
-    for layer in served.model.lstms:
-        table.add_row(layer.name, f"(batch, {layer.spec.units})", f"(batch, {layer.spec.units})")
+    states = [(layer.name, layer.zero_state(1)) for layer in served.model.carried]
+    windows = any(isinstance(state, WindowState) for _, state in states)
+    table = Table("layer", "h", "c", *(["window"] if windows else []), header_style="bold")
+    for name, state in states:
+        shapes = [f"(batch, {', '.join(map(str, array.shape[1:]))})" for array in state]
+        table.add_row(name, *(["-", "-", shapes[0]] if isinstance(state, WindowState) else shapes))
     return table
 
 

@@ -3,132 +3,100 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmserve_server.description import LayerDescription, ModelDescription
+from lstmserve_server.description import InputDescription, LayerDescription, ModelDescription, OutputDescription
 from lstmserve_server.errors import ModelRefused
-from lstmserve_server.loading import keras_config, layer_plans, layer_rules
-from lstmserve_server.loading.layer_plans import PLANS
-from lstmserve_server.loading.layer_rules import Incoming, Writer
+from lstmserve_server.loading import arrays as arrays_of_numbers
+from lstmserve_server.loading import inputs, keras_config, keras_graph, precision
+from lstmserve_server.loading.keras_graph import Tensor
+from lstmserve_server.loading.plans import base, kinds, masks, merge
+from lstmserve_server.loading.plans.base import Incoming, Reading, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.description import Shape, Source
     from lstmserve_server.loading.keras_config import LayerConfig, ModelConfig
-    from lstmserve_server.loading.layer_rules import Block, Plan
+    from lstmserve_server.loading.keras_file import KerasFile
+    from lstmserve_server.loading.keras_graph import Call, Graph
     from lstmserve_server.loading.limits import Limits
+    from lstmserve_server.loading.plans.base import Block, Mask, Plan
 
+    Arrays = list[dict[str, NDArray[Any]]]
 
 _LSTMS = ("LSTM", "CuDNNLSTM", "RNN")
-_WITHOUT_WEIGHTS = ("Dropout", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "Masking", "Activation")
-
-
-class Weights(Protocol):
-    """Where a format keeps the weights of a layer. Every method raises `ModelRefused` where they are not as expected."""
-
-    def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> list[dict[str, NDArray[Any]]]:
-        """Returns the weights of each block of a layer, each of its shape, in `dtype`, finite and read-only."""
-        ...
-
-    def features_of(self, layer: LayerConfig) -> int:
-        """Returns how many features a layer reads: the length of the first axis of its first weight."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Architecture:
-    """The configuration for a file that holds weights alone."""
+class Part:
+    """Which part of a model is wanted; the whole, where nothing is said."""
 
-    text: str
-    given: bool
-    """Whether somebody named it for this file; else it was found beside it, and may belong to another."""
+    layer: str | None = None
+    """The name of one LSTM layer."""
 
-
-FindArchitecture = Callable[[], Architecture | None]
-"""Opens the architecture, if there is one. Called only for a file that needs it: no other may have a second file opened."""
+    until: str | None = None
+    """The name of the layer with whose output the model shall end."""
 
 
-@dataclass(frozen=True, slots=True)
-class KerasFile:
-    """An open file of any format: what it configures, and where its weights are."""
-
-    config: ModelConfig
-    weights: Weights
-    source: Source
-
-
-def describe(file: KerasFile, limits: Limits, only_layer: str | None) -> ModelDescription:
-    """Returns the description of a whole model, or of one LSTM layer of it.
+def describe(file: KerasFile, limits: Limits, part: Part) -> ModelDescription:
+    """Returns the description of a model, or of a part of it.
 
     Raises:
         ModelRefused: something in it cannot be served as Keras would compute it.
     """
-    config, weights, source = file.config, file.weights, file.source
-    writer = Writer(keras_config.era_of(source.keras_version), keras_config.is_standalone(source.keras_version))
-    chain = _whole(config) if only_layer is None else (_one(config, only_layer),)
-    dtype = _common_dtype(chain)
-    declared = _input_shape(config, chain) if only_layer is None else None
-    shape = _complete(declared, chain, weights, limits)
-    incoming, layers, total = Incoming(shape), [], 0
-    for layer in chain:
-        plan = layer_plans.plan(layer, writer, incoming, limits)
-        total += sum(math.prod(shape) for block in plan.blocks for shape in block.shapes.values()) * dtype.itemsize
-        if total > limits.file_bytes:
-            message = f"the weights up to {layer} take {total} bytes; expected at most {limits.file_bytes}"
-            raise ModelRefused(message)
-        stored = weights.read(layer, plan.blocks, dtype) if plan.blocks else []
-        arrays = [block.convert(own) if block.convert else own for block, own in zip(plan.blocks, stored, strict=True)]
-        layers.append(_described(layer, plan, arrays))
-        incoming = Incoming(plan.output_shape, incoming.masked if plan.masks is None else plan.masks)
-    return ModelDescription(source, tuple(layers), dtype, shape, _vocabulary(layers))
-
-
-def _described(layer: LayerConfig, plan: Plan, arrays: list[dict[str, NDArray[Any]]]) -> LayerDescription:
-    name = "/".join(layer.path)
-    parts = tuple(
-        LayerDescription(f"{name}/{place}", part.kind, part.options, own, part.output_shape)
-        for place, part, own in zip(("forward", "backward"), plan.parts, arrays, strict=False)
+    graph = _graph(file.config, limits, part)
+    precise = precision.of(graph)
+    version = file.source.keras_version
+    writer = Writer(
+        keras_config.era_of(version),
+        keras_config.is_standalone(version),
+        keras_config.merges_masks_by(version),
+        inputs.are_time_major(graph),
     )
-    weights = arrays[0] if arrays and not parts else {}
-    return LayerDescription(name, plan.kind, plan.options, weights, plan.output_shape, parts)
+    building = _Building(graph, writer, file, limits, precise.dtype)
+    for number in range(len(graph.calls)):
+        building.add(number)
+    source = replace(file.source, remarks=(*file.source.remarks, *precise.remarks))
+    return ModelDescription(source, tuple(building.layers), precise.dtype, building.inputs(), building.outputs())
 
 
-def _vocabulary(layers: list[LayerDescription]) -> int | None:
-    """Returns how many token ids the model knows, if that is what it reads."""
-    first = next((layer for layer in layers if layer.kind != "InputLayer"), layers[0])
-    return first.weights["embeddings"].shape[0] if first.kind == "Embedding" else None
-
-
-def _whole(config: ModelConfig) -> tuple[LayerConfig, ...]:
-    try:
-        chain = keras_config.flat(config)
-    except ModelRefused as refusal:
-        message = f"{refusal}. {_advice(config)}"
-        raise ModelRefused(message) from None
-    for layer in chain:
-        if layer.kind not in PLANS:
-            message = f"{layer} is of a kind that is not served; these are: {', '.join(PLANS)}. {_advice(config)}"
+def _graph(config: ModelConfig, limits: Limits, part: Part) -> Graph:
+    if part.layer is not None:
+        return keras_graph.one_layer(_one(config, part.layer))
+    graph = keras_graph.unfold(config, limits)
+    graph = keras_graph.pruned(graph) if part.until is None else keras_graph.until(graph, part.until)
+    for call in graph.calls:
+        if call.layer.kind == "InputLayer" and call.inputs:
+            message = f"{call.layer} stands in the middle of the model; expected it first"
             raise ModelRefused(message)
-    for layer in chain[1:]:
-        if layer.kind == "InputLayer":
-            message = f"{layer} stands in the middle of the model; expected it first"
+        if call.layer.kind != "InputLayer" and not call.inputs:
+            message = f"{call.layer} is called on nothing; expected the output of another layer"
             raise ModelRefused(message)
-    if not any(layer.kind in (*_LSTMS, "Bidirectional") for layer in chain):
-        message = "the model has no LSTM layer, so there is no state to carry"
+        if call.training:
+            message = (
+                f"{call.layer} was called with training=True (Monte-Carlo dropout), so Keras itself answers at random. Save the "
+                "model anew without it"
+            )
+            raise ModelRefused(message)
+        if call.layer.kind not in kinds.PLANS and not call.layer.operation:
+            message = f"{kinds.refusal_of(call.layer)}. {_advice(config)}"
+            raise ModelRefused(message)
+    if not any(call.layer.kind in (*_LSTMS, "Bidirectional") for call in graph.calls):
+        inside = next((call.layer for call in graph.calls if call.layer.kind == "TimeDistributed"), None)
+        where = "" if inside is None else f", but for what {inside} holds, which begins anew at every time-step"
+        message = f"the model has no LSTM layer{where}, so there is no state to carry"
         raise ModelRefused(message)
-    return chain
+    return graph
 
 
 def _one(config: ModelConfig, name: str) -> LayerConfig:
-    for layer in config.layers:
-        if layer.name == name and layer.kind in _LSTMS:
+    for layer in keras_graph.leaves(config):
+        if name in (layer.name, "/".join(layer.path)) and layer.kind in _LSTMS:
             return layer
     found = next((str(layer) for layer in config.layers if layer.name == name), f"no layer {name!r}")
     message = f"--layer {name} asks for an LSTM layer, and the model has {found}. {_advice(config)}"
@@ -136,57 +104,251 @@ def _one(config: ModelConfig, name: str) -> LayerConfig:
 
 
 def _advice(config: ModelConfig) -> str:
-    lstms = [layer.name for layer in config.layers if layer.kind in _LSTMS]
+    lstms = ["/".join(layer.path) for layer in keras_graph.leaves(config) if layer.kind in _LSTMS]
     if not lstms:
         return "It has no LSTM layer that could be served alone"
-    return f"Its LSTM layers can be served alone, one at a time: {', '.join(f'--layer {name}' for name in lstms)}"
+    alone = ", ".join(f"--layer {name}" for name in lstms)
+    return f"Its LSTM layers can be served alone, one at a time: {alone}; or the model as far as a layer: --until NAME"
 
 
-def _common_dtype(chain: tuple[LayerConfig, ...]) -> np.dtype[Any]:
-    # An Embedding of early Keras 2 says int32, the type of what it reads.
-    computing = [layer for layer in chain if layer.kind != "InputLayer" and layer.options.get("dtype") != "int32"]
-    if not computing:
-        return np.dtype(np.float32)
-    dtype = layer_rules.dtype_of(computing[0])
-    for layer in computing:
-        if layer_rules.dtype_of(layer) != dtype:
+@dataclass(slots=True)
+class _Building:
+    """Makes descriptions of calls, one after the other."""
+
+    graph: Graph
+    writer: Writer
+    file: KerasFile
+    limits: Limits
+    dtype: np.dtype[Any]
+    layers: list[LayerDescription] = field(default_factory=list)
+    incoming: list[Incoming] = field(default_factory=list)
+    """What flows, by number."""
+    numbers: dict[Tensor, int] = field(default_factory=dict)
+    named: dict[Tensor, str] = field(default_factory=dict)
+    masks: dict[Tensor, Mask] = field(default_factory=dict)
+    """The masks that operations make."""
+    stored: dict[tuple[str, ...], tuple[tuple[Block, ...], Arrays]] = field(default_factory=dict)
+    total: int = 0
+    steps: int = 0
+
+    def add(self, number: int) -> None:
+        """Adds the descriptions of a call."""
+        call = self.graph.calls[number]
+        if call.further:
+            message = f"{call.layer} is called with {call.further}, which is not served"
+            raise ModelRefused(message)
+        if self._is_mask(call):
+            self.masks[Tensor(number, 0)] = self._mask_of(call)
+            return
+        coming = tuple(self._known(call, tensor) for tensor in (*call.inputs, *call.initial_state))
+        if not call.inputs:
+            coming = (
+                inputs.incoming(self.graph, number, self.file.weights, self.limits, time_major=self.writer.time_major),
+            )
+        states = len(call.initial_state)
+        reading = Reading(call.layer, self.writer, coming, self.limits, states, call.mask is not None)
+        self._require_own_mask(call, coming[0])
+        if call.layer.operation:
+            plan = merge.operation(reading, call.numbers, number_first=call.number_first)
+        else:
+            plan = kinds.plan(reading)
+        self._append(number, plan, coming)
+
+    def inputs(self) -> tuple[InputDescription, ...]:
+        """Returns the inputs of the model."""
+        return tuple(
+            InputDescription(
+                self.graph.calls[number].layer.name,
+                self.incoming[self.numbers[Tensor(number, 0)]].shape,
+                self.numbers[Tensor(number, 0)],
+                self._vocabulary(self.numbers[Tensor(number, 0)]),
+            )
+            for number in self.graph.inputs
+        )
+
+    def outputs(self) -> tuple[OutputDescription, ...]:
+        """Returns the outputs of the model, each under a name of its own."""
+        made: dict[str, OutputDescription] = {}
+        for tensor in self.graph.outputs:
+            if tensor not in self.numbers:
+                message = f"the model has no output {tensor.output} of {self.graph.calls[tensor.call].layer}"
+                raise ModelRefused(message)
+            name, repetition = self.named[tensor], 2
+            while name in made:
+                name, repetition = f"{self.named[tensor]}/{repetition}", repetition + 1
+            number = self.numbers[tensor]
+            made[name] = OutputDescription(name, self.incoming[number].shape, number)
+        return tuple(made.values())
+
+    def _known(self, call: Call, tensor: Tensor) -> Incoming:
+        if tensor not in self.numbers:
+            what = (
+                "a mask as a value"
+                if tensor in self.masks
+                else f"output {tensor.output} of another layer, which has none"
+            )
+            message = f"{call.layer} is called on {what}"
+            raise ModelRefused(message)
+        return self.incoming[self.numbers[tensor]]
+
+    def _is_mask(self, call: Call) -> bool:
+        """Returns whether a call is an operation on masks."""
+        on_masks = any(tensor in self.masks for tensor in call.inputs)
+        makes_mask = call.layer.kind in ("NotEqual", "OnesLike", "ZerosLike")
+        return call.layer.operation and call.layer.kind in masks.OPERATIONS and (on_masks or makes_mask)
+
+    def _mask_of(self, call: Call) -> Mask:
+        if call.layer.kind == "NotEqual" and len(call.inputs) == len(call.numbers) == 1:
+            return ("NotEqual", self._known(call, call.inputs[0]).value, float(call.numbers[0]))
+        if call.layer.kind in ("OnesLike", "ZerosLike"):
+            return masks.of_operation(call.layer.kind, (), None)
+        arguments = [self.masks.get(tensor, ("value", self.numbers.get(tensor))) for tensor in call.inputs]
+        return masks.of_operation(call.layer.kind, arguments, call.layer.options.get("axis"))
+
+    def _require_own_mask(self, call: Call, coming: Incoming) -> None:
+        """Refuses a mask that is another than the one that comes with the input."""
+        if call.mask is None:
+            return
+        given = self.masks.get(call.mask)
+        if given != (coming.mask or masks.ALL) or given is None:
             message = (
-                f"{layer} computes in {layer_rules.dtype_of(layer)}, and {computing[0]} in {dtype}; expected one type"
+                f"{call.layer} is called with a mask of its author's own; served are the masks that Masking and "
+                "Embedding(mask_zero=True) make"
             )
             raise ModelRefused(message)
-    return dtype
+
+    def _append(self, number: int, plan: Plan, coming: tuple[Incoming, ...]) -> None:
+        call = self.graph.calls[number]
+        arrays = iter(self._weights(call.layer, plan))
+        name = self._own_name("/".join(call.layer.path), call.repetition)
+        values = tuple(item.value for item in coming) if call.inputs else ()
+        given = values[: len(values) - len(call.initial_state)]
+        states = values[len(given) :]
+        if plan.kind == base.CHAIN:
+            for place, part in enumerate(plan.parts):
+                described = self._described(f"{name}/{place}", part, arrays, given, ())
+                given = (self._number(described, part, ids=False),)
+        else:
+            described = self._described(name, plan, arrays, given, states)
+            self._number(described, plan, ids=_keeps_ids(plan, coming[0]))
+        first = len(self.incoming) - len(plan.output_shapes)
+        for output in range(len(plan.output_shapes)):
+            self.numbers[Tensor(number, output)] = first + output
+            self.named[Tensor(number, output)] = name + _suffix(plan, output)
+
+    def _own_name(self, name: str, repetition: int) -> str:
+        """Returns the name of a call, which no other has: with its number where the layer was called before."""
+        taken = {layer.name for layer in self.layers}
+        own = f"{name}/{repetition + 1}" if repetition else name
+        while own in taken:
+            repetition += 1
+            own = f"{name}/{repetition + 1}"
+        return own
+
+    def _number(self, described: LayerDescription, plan: Plan, *, ids: bool) -> int:
+        """Adds a layer, gives its outputs their numbers, and returns the first of these."""
+        first = len(self.incoming)
+        self.layers.append(described)
+        self._require_bearable(described)
+        for output, shape in enumerate(plan.output_shapes):
+            both_ways = plan.options.get("merge_mode") == "none" and output == 1
+            mask = plan.mask if output == 0 or both_ways else None
+            self.incoming.append(Incoming(shape, mask, first + output, ids))
+        return first
+
+    def _require_bearable(self, layer: LayerDescription) -> None:
+        """Refuses a layer that would need more memory or time for one row than any model does."""
+        option = {key: value for key, value in layer.options.items() if isinstance(value, int)}
+        window = option.get("window", 1) * option.get("dilation_rate", 1)
+        reach = max(window, option.get("before", 0) + option.get("after", 0))
+        for shape in layer.output_shapes:
+            steps = shape[0] or 1 if len(shape) > 1 else 1
+            numbers = math.prod(length or 1 for length in shape)
+            held = window * max(length or 1 for length in shape[-1:])
+            self.steps += steps
+            if max(steps, reach) > self.limits.steps or max(numbers, held) > self.limits.numbers:
+                message = (
+                    f"layer {layer.name!r} ({layer.kind}) gives {shape} for each row, or looks at as much; expected at most "
+                    f"{self.limits.steps} time-steps and {self.limits.numbers} numbers"
+                )
+                raise ModelRefused(message)
+            if self.steps > self.limits.steps_of_all:
+                message = (
+                    f"up to layer {layer.name!r} ({layer.kind}) the layers compute {self.steps} time-steps for each row; expected "
+                    f"at most {self.limits.steps_of_all}"
+                )
+                raise ModelRefused(message)
+
+    def _described(
+        self,
+        name: str,
+        plan: Plan,
+        arrays: Iterator[dict[str, NDArray[Any]]],
+        given: tuple[int, ...],
+        states: tuple[int, ...],
+    ) -> LayerDescription:
+        own = next(arrays) if plan.block is not None else {}
+        with np.errstate(over="ignore"):  # what is beyond the type becomes infinite, and is refused as such
+            weights = {
+                key: arrays_of_numbers.finished(value.astype(self.dtype), f"{key} of layer {name!r}")
+                for key, value in plan.weights.items()
+            } or own
+        labels = ("forward", "backward") if plan.kind == "Bidirectional" else ("layer",)
+        parts = tuple(
+            self._described(f"{name}/{label}", part, arrays, given, states)
+            for label, part in zip(labels, plan.parts, strict=False)
+        )
+        return LayerDescription(name, plan.kind, plan.options, weights, plan.output_shapes, given, states, parts)
+
+    def _weights(self, layer: LayerConfig, plan: Plan) -> Arrays:
+        """Returns the weights of each block of a layer, which are read when it is called first."""
+        if not plan.blocks:
+            return []
+        if layer.path in self.stored:
+            blocks, arrays = self.stored[layer.path]
+            if [block.shapes for block in blocks] != [block.shapes for block in plan.blocks]:
+                message = f"{layer} is called on inputs of different widths"
+                raise ModelRefused(message)
+            return arrays
+        self.total += (
+            sum(math.prod(shape) for block in plan.blocks for shape in block.shapes.values()) * self.dtype.itemsize
+        )
+        if self.total > self.limits.file_bytes:
+            message = f"the weights up to {layer} take {self.total} bytes; expected at most {self.limits.file_bytes}"
+            raise ModelRefused(message)
+        stored = self.file.weights.read(layer, plan.blocks, self.dtype)
+        arrays = [block.convert(own) if block.convert else own for block, own in zip(plan.blocks, stored, strict=True)]
+        self.stored[layer.path] = (plan.blocks, arrays)
+        return arrays
+
+    def _vocabulary(self, value: int) -> int | None:
+        """Returns how many token ids the model knows, if that is what an input is."""
+        same, sizes, others = {value}, [], []
+        first = 0
+        for layer in self.layers:
+            reads = bool(same & set(layer.inputs))
+            if reads and layer.kind == "Embedding":
+                sizes.append(layer.weights["embeddings"].shape[0])
+            elif reads and not layer.options and not layer.weights and not layer.parts:
+                same.add(first)
+            elif reads:
+                others.append(layer.name)
+            first += len(layer.output_shapes)
+        if sizes and others:
+            message = (
+                f"an input is token ids to an Embedding, and numbers to layer {others[0]!r}; expected one or the other"
+            )
+            raise ModelRefused(message)
+        return min(sizes) if sizes else None
 
 
-def _input_shape(config: ModelConfig, chain: tuple[LayerConfig, ...]) -> Shape | None:
-    """Returns the shape of the input without its batch axis, or None where the file does not declare it."""
-    first = chain[0]
-    for key in ("batch_shape", "batch_input_shape"):
-        shape = first.options.get(key)
-        if isinstance(shape, list):
-            break
-    else:
-        shape = list(config.declared_shape) if config.declared_shape else None
-    if shape is None:
-        return None
-    ids = next((layer.kind for layer in chain if layer.kind != "InputLayer"), "") == "Embedding"
-    expected = "(batch, time)" if ids else "(batch, time, features)"
-    lengths_fit = all(length is None or (type(length) is int and 1 <= length < 2**31) for length in shape[1:])
-    if len(shape) != expected.count(",") + 1 or not lengths_fit:
-        message = f"the input of the model has the shape {tuple(shape)}; expected {expected}"
-        raise ModelRefused(message)
-    return tuple(shape[1:])
+def _keeps_ids(plan: Plan, coming: Incoming) -> bool:
+    """Returns whether what comes out is still the input of the model as it was."""
+    return coming.ids and not plan.options and not plan.blocks
 
 
-def _complete(declared: Shape | None, chain: tuple[LayerConfig, ...], weights: Weights, limits: Limits) -> Shape:
-    """Returns the shape of the input with its number of features, which may have to come from the weights."""
-    computing = [layer for layer in chain if layer.kind not in ("InputLayer", *_WITHOUT_WEIGHTS)]
-    if computing and computing[0].kind == "Embedding":
-        length = chain[0].options.get("input_length") if declared is None else declared[0]
-        return (length if type(length) is int and 1 <= length < 2**31 else None,)
-    features = declared[1] if declared else None
-    if features is None:
-        features = weights.features_of(computing[0])
-    if not 1 <= features <= limits.features:
-        message = f"the input of the model has {features} features; expected 1 to {limits.features}"
-        raise ModelRefused(message)
-    return (declared[0] if declared else None, features)
+def _suffix(plan: Plan, output: int) -> str:
+    """Returns what tells an output of a layer from its first."""
+    if output == 0:
+        return ""
+    return ("", "/h", "/c")[output] if plan.kind == "LSTM" else f"/{output}"

@@ -1,24 +1,27 @@
 """The process in which model files are parsed: started by `sandbox`, limited, and gone when it is done.
 
-Reads one JSON object from standard input, {"paths", "layer", "architecture", "limits", "weights": descriptor}, and writes
+Reads one JSON object from standard input, {"paths", "part", "architecture", "limits", "weights": descriptor}, and writes
 one line of JSON for each path to standard output: {"model": ...}, or {"refused": text, "layers": [[name, kind, served], ...]}.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 from lstmserve_server.errors import ModelRefused
 from lstmserve_server.loading import reader, transfer
+from lstmserve_server.loading.arrays import Shared
+from lstmserve_server.loading.build import Part
 from lstmserve_server.loading.limits import Limits
 
 _BASE_MEMORY: Final = 1 << 30  # Python, NumPy and h5py map half of it
 _MEMORY_PER_BYTE: Final = 8  # of the file: a deflated archive of weights unpacks to about twice its size
 _LONGEST_TEXT: Final = 2000
+_LISTS_OTHERS: Final = (".json", ".index")
 
 
 def main() -> None:
@@ -32,7 +35,7 @@ def main() -> None:
 
 def _limit_this_process(paths: list[str], limits: Limits) -> None:
     """Bounds what a file can make of this process: memory, time, open files, and traces of it on disk."""
-    size = max((os.stat(path).st_size for path in paths if os.path.isfile(path)), default=0)  # noqa: PTH113, PTH116
+    size = max((_size(Path(path)) for path in paths), default=0)
     memory = _BASE_MEMORY + _MEMORY_PER_BYTE * min(size, limits.file_bytes)
     for kind, amount in (
         (resource.RLIMIT_AS, memory),
@@ -45,11 +48,25 @@ def _limit_this_process(paths: list[str], limits: Limits) -> None:
         resource.setrlimit(kind, (bound, bound))
 
 
+def _size(path: Path) -> int:
+    """Returns the size of a file; of one that lists others, or of a folder, that of all files that lie there."""
+    try:
+        if path.is_file() and path.suffix not in _LISTS_OTHERS:
+            return path.stat().st_size
+        folder = path if path.is_dir() else path.parent
+        return sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
+    except (OSError, ValueError):
+        return 0
+
+
 def _load(path: str, request: dict[str, Any], limits: Limits) -> dict[str, Any]:
     architecture = request["architecture"]
+    store = Shared(request["weights"])
     try:
-        description = reader.load(path, layer=request["layer"], limits=limits, architecture=architecture)
-        return {"model": transfer.write(description, request["weights"])}
+        description = reader.load(
+            path, part=Part(**request["part"]), limits=limits, architecture=architecture, store=store
+        )
+        return {"model": transfer.write(description, store, request["weights"])}
     except ModelRefused as error:
         return {"refused": _shortened(str(error)), "layers": _survey(path, limits, architecture)}
     except MemoryError:

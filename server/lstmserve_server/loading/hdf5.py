@@ -13,12 +13,14 @@ import h5py
 import numpy as np
 
 from lstmserve_server.errors import ModelRefused
+from lstmserve_server.loading import arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
+    from lstmserve_server.loading.arrays import Store
     from lstmserve_server.loading.limits import Limits
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
@@ -37,20 +39,21 @@ _FILTERS: Final = {
 class Group:
     """A group of a file. All of its methods raise `ModelRefused` where the file holds something else than expected."""
 
-    def __init__(self, group: h5py.Group, path: str, limits: Limits) -> None:
+    def __init__(self, group: h5py.Group, path: str, limits: Limits, store: Store) -> None:
         self._group = group
         self._limits = limits
+        self._store = store
         self.path = path
         """Where it stands in the file, for errors."""
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, file: BinaryIO, limits: Limits) -> Iterator[Self]:
-        """Opens the root group of an HDF5 file."""
+    def open(cls, file: BinaryIO, limits: Limits, store: Store) -> Iterator[Self]:
+        """Opens the root group of an HDF5 file, whose arrays will be put into `store`."""
         with _damage_refused("the file"):
             root = h5py.File(file, "r")
         with root:
-            yield cls(root, "", limits)
+            yield cls(root, "", limits, store)
 
     def __contains__(self, name: str) -> bool:
         with _damage_refused(f"{self.path}/{name}"):
@@ -71,7 +74,7 @@ class Group:
         if not isinstance(member, h5py.Group):
             message = f"{self.path}/{name} is an array; expected a group"
             raise ModelRefused(message)
-        return Group(member, f"{self.path}/{name}", self._limits)
+        return Group(member, f"{self.path}/{name}", self._limits, self._store)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape that the array at `name` declares; nothing is allocated for it."""
@@ -84,7 +87,7 @@ class Group:
     def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Returns the array at `name`, a path of one or more parts, after everything about it was found as expected.
 
-        The array is C-contiguous, in native byte order, and read-only.
+        The array is C-contiguous, in native byte order, in `dtype` if that is wider than what is stored, and read-only.
         """
         path = f"{self.path}/{name}"
         dataset = self._member(name)
@@ -93,15 +96,17 @@ class Group:
             raise ModelRefused(message)
         with _damage_refused(path):
             _require_plain(dataset, path, shape, dtype)
-            array = np.empty(shape, dtype)
-            if array.size:
+            array = self._store.empty(shape, dtype)
+            if dataset.dtype == arrays.BFLOAT16:
+                arrays.widen_bfloat16(dataset[()], array)
+            elif array.size:
                 dataset.read_direct(array)
-        if not np.isfinite(array).all():
-            where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-            message = f"{path} holds {array[where]} at {where}; the weights of a model are finite. Was its training diverging?"
-            raise ModelRefused(message)
-        array.flags.writeable = False
-        return array
+        return arrays.finished(array, path)
+
+    def attribute_names(self) -> list[str]:
+        """Returns the names of the attributes."""
+        with _damage_refused(f"the attributes of {self.path or '/'}"):
+            return [str(name) for name in self._group.attrs]
 
     def text(self, name: str) -> str | None:
         """Returns an attribute that is text, or None where there is none of this name."""
@@ -176,9 +181,7 @@ def _require_plain(dataset: h5py.Dataset, path: str, shape: tuple[int, ...], dty
     if dataset.shape != shape:
         message = f"{path} has the shape {dataset.shape}; expected {shape} from the configuration"
         raise ModelRefused(message)
-    if dataset.dtype != dtype:
-        message = f"{path} holds {dataset.dtype}; expected {dtype} from the configuration"
-        raise ModelRefused(message)
+    arrays.require_type(dataset.dtype, dtype, path)
     if dataset.external or dataset.is_virtual:
         message = (
             f"{path} is stored outside the file, which Keras never does; nothing outside the file itself is opened"

@@ -13,10 +13,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.loading.hdf5 import Group
     from lstmserve_server.loading.keras_config import LayerConfig
-    from lstmserve_server.loading.layer_rules import Block
-    from lstmserve_server.loading.weight_groups import NamedGroups
+    from lstmserve_server.loading.plans.base import Block
+    from lstmserve_server.loading.weight_groups import NamedGroups, Tree
 
     Array = NDArray[Any]
 
@@ -67,7 +66,7 @@ class Keras1Groups:
         self._groups = groups
 
     def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> list[dict[str, Array]]:
-        """Returns the weights of each block: see `build.Weights`."""
+        """Returns the weights of each block: see `keras_file.Weights`."""
         group, paths = self._groups.open(layer)
         share = len(paths) // len(blocks)
         parts = [paths[i * share : (i + 1) * share] for i in range(len(blocks))]
@@ -77,12 +76,12 @@ class Keras1Groups:
         return [_read(layer, group, part, block.shapes, dtype) for part, block in zip(parts, blocks, strict=True)]
 
     def features_of(self, layer: LayerConfig) -> int:
-        """Returns how many features a layer reads: see `build.Weights`."""
+        """Returns how many features a layer reads: see `keras_file.Weights`."""
         return self._groups.features_of(layer)
 
 
 def _read(
-    layer: LayerConfig, group: Group, paths: list[str], shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]
+    layer: LayerConfig, group: Tree, paths: list[str], shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]
 ) -> dict[str, Array]:
     if "recurrent_kernel" not in shapes:
         _require_names(layer, paths, [_WEIGHT[name] for name in shapes])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from lstmserve_server.activations import Era
@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 _KERAS_MODULES: Final = ("keras", "tf_keras", "tensorflow", "builtins")
 _NAME_LENGTH: Final = 256
 _FUNCTIONAL: Final = ("Functional", "Model")
+_OPERATIONS_IN_HDF5: Final = (
+    "Add Any Concatenate Divide ExpandDims LogicalOr Multiply Negative NotEqual OnesLike Subtract ZerosLike".split()
+)
+_TENSORFLOW_OPERATIONS: Final = {
+    "__operators__.add": "Add",
+    "math.add": "Add",
+    "math.multiply": "Multiply",
+    "math.negative": "Negative",
+    "math.subtract": "Subtract",
+    "math.truediv": "TrueDivide",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +37,12 @@ class LayerConfig:
     kind: str
     name: str
     options: Mapping[str, Any]
+
+    nodes: tuple[Any, ...] = ()
+    """Its calls in a functional model, each as the file has it."""
+
+    operation: bool = False
+    """Whether it is no layer but an operation of Keras 3 on tensors, such as `a + b`."""
 
     inside: ModelConfig | None = None
     """The model that the layer is, if it is one."""
@@ -50,14 +67,17 @@ class ModelConfig:
     layers: tuple[LayerConfig, ...]
     """All layers, in the order in which Keras numbers them and stores their weights."""
 
-    chain: tuple[LayerConfig, ...] | None
-    """The layers in the order in which values pass through them; None where they form no chain."""
+    functional: bool
+    """Whether its layers form a graph, rather than a chain in the order of the list."""
 
-    not_a_chain: str
-    """Why they form no chain; empty where they do."""
+    inputs: Any = None
+    """Of a functional model where its inputs are in the graph, as the file has it."""
 
-    declared_shape: tuple[int | None, ...] | None
-    """Shape of the input with its batch axis, where the model as a whole declares it."""
+    outputs: Any = None
+    """The same of its outputs."""
+
+    declared_shape: tuple[int | None, ...] | None = None
+    """Shape of the input with its batch axis, where a Sequential as a whole declares it."""
 
 
 def era_of(keras_version: str) -> Era:
@@ -67,8 +87,25 @@ def era_of(keras_version: str) -> Era:
 
 def is_standalone(keras_version: str) -> bool:
     """Returns whether a file was written by the Keras that was a package of its own, up to 2.3.1, not by tf.keras."""
+    return tuple(int(part) for part in re.findall(r"\d+", keras_version)[:2]) < (2, 4) and "tf" not in keras_version
+
+
+def is_before_sigmoid(keras_version: str) -> bool:
+    """Returns whether the default of recurrent_activation was still hard_sigmoid: in standalone Keras up to 2.2, and in TF 1."""
     major, minor = (int(part) for part in re.findall(r"\d+", keras_version)[:2])
-    return (major, minor) < (2, 4) and "tf" not in keras_version
+    return (major, minor) < (2, 3)
+
+
+def merges_masks_by(keras_version: str) -> str:
+    """Returns how a Keras made the mask of merged sequences.
+
+    Up to Keras 2 a step is kept where all masks keep it ("and"), since 3.4 where one does ("or"); those between lost it
+    ("none"). A Keras 3 that does not say which it is may be any of these ("unknown").
+    """
+    version = tuple(int(part) for part in re.findall(r"\d+", keras_version)[:2])
+    if version == (Era.KERAS_3.value,):
+        return "unknown"
+    return "and" if version < (3, 0) else "none" if version < (3, 4) else "or"
 
 
 def parse(config: Mapping[str, Any], limits: Limits) -> ModelConfig:
@@ -85,37 +122,18 @@ def parse(config: Mapping[str, Any], limits: Limits) -> ModelConfig:
         declared = inner.get("build_input_shape") if isinstance(inner, dict) else None
         if declared is None and isinstance(config.get("build_config"), dict):
             declared = config["build_config"].get("input_shape")
-        return ModelConfig(layers, layers, "", _shape(declared))
+        return ModelConfig(layers, functional=False, declared_shape=_shape(declared))
     if kind in _FUNCTIONAL:
         inner = _mapping(inner, kind)
-        entries: Any = inner.get("layers")
-        layers = _layers(entries, kind, limits)
-        chain, obstacle = _chain_of(entries, layers, inner)
-        return ModelConfig(layers, chain, obstacle, None)
+        layers = _layers(inner.get("layers"), kind, limits)
+        return ModelConfig(
+            layers, functional=True, inputs=inner.get("input_layers"), outputs=inner.get("output_layers")
+        )
     message = (
         f"the model is of class {kind!r}, whose code is not in the file; only Sequential and functional models can be "
         "served. Serve one of its LSTM layers with --layer, or rebuild it as one of these two and copy the weights over"
     )
     raise ModelRefused(message)
-
-
-def flat(config: ModelConfig, outer: tuple[str, ...] = ()) -> tuple[LayerConfig, ...]:
-    """Returns the chain of a model, with the chains of the models in it in their places.
-
-    Raises:
-        ModelRefused: it is no chain, or one of the models in it is none.
-    """
-    if config.chain is None:
-        where = f"the model {'/'.join(outer)!r} in it" if outer else "the model"
-        message = f"{where} is no chain of layers: {config.not_a_chain}"
-        raise ModelRefused(message)
-    layers: list[LayerConfig] = []
-    for layer in config.chain:
-        if layer.inside is not None:
-            layers += flat(layer.inside, (*outer, layer.name))
-        elif not (outer and layer.kind == "InputLayer"):
-            layers.append(replace(layer, outer=outer))
-    return tuple(layers)
 
 
 def inner_layer(entry: Any, what: str) -> LayerConfig:
@@ -141,8 +159,12 @@ def _layers(entries: Any, model_kind: str, limits: Limits) -> tuple[LayerConfig,
         kind = _text(entry, "class_name", "a layer")
         options = _mapping(entry.get("config"), kind)
         inside = parse(entry, limits) if kind in ("Sequential", *_FUNCTIONAL) else None
-        layer = LayerConfig(kind, _name(entry, options, kind), options, inside)
-        _require_of_keras(entry, str(layer))
+        name, operation = _name(entry, options, kind), _is_operation(entry, options)
+        if kind == "TFOpLambda" and str(options.get("function")) in _TENSORFLOW_OPERATIONS:
+            kind, operation = _TENSORFLOW_OPERATIONS[options["function"]], True
+        layer = LayerConfig(kind, name, options, _nodes(entry, name), operation, inside)
+        if not operation:
+            _require_of_keras(entry, str(layer))
         layers.append(layer)
     names = [layer.name for layer in layers]
     if len(set(names)) < len(names):
@@ -163,115 +185,21 @@ def _name(entry: Mapping[str, Any], options: Mapping[str, Any], kind: str) -> st
     return name
 
 
-def _chain_of(
-    entries: list[Mapping[str, Any]], layers: tuple[LayerConfig, ...], model: Mapping[str, Any]
-) -> tuple[tuple[LayerConfig, ...] | None, str]:
-    """Returns the layers of a functional model from its input to its output, or None and why that is no chain."""
-    try:
-        models = {layer.name for layer in layers if layer.inside is not None}
-        before = {layer.name: _inputs(entry, layer, models) for entry, layer in zip(entries, layers, strict=True)}
-        inputs = _endpoints(model.get("input_layers"), models)
-        outputs = _endpoints(model.get("output_layers"), models)
-    except _NoChain as obstacle:
-        return None, str(obstacle)
-    if len(inputs) != 1 or len(outputs) != 1:
-        return None, f"it has {len(inputs)} inputs and {len(outputs)} outputs"
-    by_name = {layer.name: layer for layer in layers}
-    name = outputs[0]
-    chain: list[LayerConfig] = []
-    while name in by_name and len(chain) < len(layers):
-        chain.append(by_name[name])
-        sources = before[name]
-        if not sources:
-            break
-        if len(sources) > 1:
-            return None, f"{by_name[name]} has {len(sources)} inputs: {', '.join(map(repr, sources))}"
-        name = sources[0]
-    if not chain or chain[-1].name != inputs[0] or len(chain) != len(layers):
-        unused = ", ".join(str(layer) for layer in layers if layer not in chain)
-        return None, f"the path from its output does not lead through {unused or 'its input'}"
-    return tuple(reversed(chain)), ""
-
-
-class _NoChain(Exception):
-    """Why a functional model is no chain."""
-
-
-def _inputs(entry: Mapping[str, Any], layer: LayerConfig, models: set[str]) -> list[str]:
-    """Returns the names of the layers that a layer of a functional model is called on; some of them are models."""
+def _nodes(entry: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+    """Returns the calls of a layer; a Sequential has none."""
     nodes = entry.get("inbound_nodes") or []
     if not isinstance(nodes, list):
-        message = f"{layer} has inbound_nodes that are no list"
+        message = f"layer {name!r} has inbound_nodes that are no list"
         raise ModelRefused(message)
-    if len(nodes) > 1:
-        message = f"{layer} is used {len(nodes)} times"
-        raise _NoChain(message)
-    if not nodes:
-        return []
-    try:
-        histories, arguments = _keras_3_node(nodes[0]) if isinstance(nodes[0], dict) else _keras_2_node(nodes[0])
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        message = f"{layer} has inbound_nodes that cannot be read: {error!r}"
-        raise ModelRefused(message) from error
-    for argument, value in arguments.items():
-        if argument == "training" and value:
-            message = (
-                f"{layer} was called with training=True (Monte-Carlo dropout), so Keras itself answers at random. Save the "
-                "model anew without it"
-            )
-            raise ModelRefused(message)
-        if value not in (None, False) and argument != "training":
-            message = f"{layer} is called with {argument}={value!r}"
-            raise _NoChain(message)
-    for name, node, tensor in histories:
-        if (node, tensor) != (0, 0) and not (name in models and (node, tensor) == (1, 0)):  # Keras 2 counts its making
-            message = f"{layer} reads output {tensor} of node {node} of {name!r}"
-            raise _NoChain(message)
-    return [name for name, _, _ in histories]
+    return tuple(nodes)
 
 
-def _keras_2_node(node: Any) -> tuple[list[tuple[str, int, int]], Mapping[str, Any]]:
-    """Reads [[name, node, tensor, {arguments}], ...]."""
-    arguments: dict[str, Any] = {}
-    for item in node:
-        arguments |= item[3] if len(item) > 3 else {}  # noqa: PLR2004 - the fourth, as in the docstring
-    return [_history(item[:3]) for item in node], arguments
-
-
-def _keras_3_node(node: Mapping[str, Any]) -> tuple[list[tuple[str, int, int]], Mapping[str, Any]]:
-    """Reads {"args": [tensor, ...], "kwargs": {...}}, a tensor being {"config": {"keras_history": [name, node, tensor]}}."""
-    tensors = [item for argument in node["args"] for item in (argument if isinstance(argument, list) else [argument])]
-    plain = [tensor for tensor in tensors if isinstance(tensor, (int, float))]
-    if plain:
-        message = f"it computes with the number {plain[0]!r} on the way"
-        raise _NoChain(message)
-    histories = [_history(tensor["config"]["keras_history"]) for tensor in tensors]
-    return histories, dict(node.get("kwargs") or {})
-
-
-def _history(value: Any) -> tuple[str, int, int]:
-    """Returns the layer, the node and the tensor that an edge comes from."""
-    name, node, tensor = value
-    if not isinstance(name, str) or type(node) is not int or type(tensor) is not int:
-        message = f"{_short(value)} is no [name, node, tensor]"
-        raise ValueError(message)
-    return name, node, tensor
-
-
-def _endpoints(value: Any, models: set[str]) -> list[str]:
-    """Returns the layer names of `input_layers` or `output_layers`: one [name, node, tensor], or a list of such."""
-    if isinstance(value, list) and value and isinstance(value[0], str):
-        value = [value]
-    try:
-        endpoints = [_history(item) for item in value]
-    except (TypeError, ValueError) as error:
-        message = f"input_layers or output_layers of the model cannot be read: {error}"
-        raise ModelRefused(message) from error
-    for name, node, tensor in endpoints:
-        if (node, tensor) != (0, 0) and not (name in models and (node, tensor) == (1, 0)):
-            message = f"its input or output is number {tensor} of node {node} of layer {name!r}"
-            raise _NoChain(message)
-    return [name for name, _, _ in endpoints]
+def _is_operation(entry: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
+    """Returns whether an entry is an operation on tensors; in `.h5` files these have lost their module."""
+    module = entry.get("module")
+    if module is not None:
+        return str(module).startswith("keras.src.ops.")
+    return "trainable" not in options and "dtype" not in options and entry.get("class_name") in _OPERATIONS_IN_HDF5
 
 
 def _require_of_keras(entry: Mapping[str, Any], what: str) -> None:

@@ -18,6 +18,15 @@ class Limits:
     config_depth: int = 64
     """Depth of the configuration's nesting."""
 
+    shards: int = 4096
+    """Number of files that hold the weights of one model."""
+
+    index_bytes: int = 32 << 20
+    """Size of the index of a TensorFlow checkpoint, and of a SavedModel's graph."""
+
+    nodes: int = 200_000
+    """Number of objects in the graph of a TensorFlow checkpoint or SavedModel; a model of 20 layers has some 2,000."""
+
     zip_members: int = 256
     """Number of members of a `.keras` archive."""
 
@@ -26,6 +35,21 @@ class Limits:
 
     layers: int = 256
     """Number of layers."""
+
+    calls: int = 1024
+    """Number of calls of layers, those within models that are called several times among them."""
+
+    axes: int = 6
+    """Number of axes of what flows between layers, beside that of the batch."""
+
+    steps: int = 65_536
+    """Number of time-steps of what flows between layers, where a file fixes it."""
+
+    steps_of_all: int = 262_144
+    """The same of all layers together."""
+
+    numbers: int = 1 << 24
+    """How many numbers flow between two layers for one row, as far as a file fixes it, and how many a window holds."""
 
     units: int = 16_384
     """Units of a layer."""

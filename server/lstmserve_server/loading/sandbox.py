@@ -36,25 +36,61 @@ class Refused(ModelRefused):
 
 
 async def load(
-    paths: Sequence[str], layer: str | None, limits: Limits, architecture: str | None = None
+    paths: Sequence[str],
+    limits: Limits,
+    *,
+    layer: str | None = None,
+    until: str | None = None,
+    architecture: str | None = None,
 ) -> AsyncGenerator[ModelDescription]:
     """Yields the description of the model in each file, in order.
 
     Args:
         paths: the files.
-        layer: name of the one LSTM layer that is wanted; None for the whole models.
         limits: how much of a file is believed, and how long it may take.
+        layer: name of the one LSTM layer that is wanted; None for the whole models.
+        until: name of the layer with whose output the models shall end; None for the whole models.
         architecture: file with the configuration, for those that hold weights alone; None to look for it beside them.
 
     Raises:
         Refused: a file cannot be served as Keras would compute it, or cannot be read.
     """
-    weights = os.memfd_create("weights", os.MFD_CLOEXEC)
+    weights = room_for_weights()
+    try:
+        forms = parse(paths, weights, limits, layer=layer, until=until, architecture=architecture)
+        async with contextlib.aclosing(forms):
+            for path in paths:
+                yield described(await anext(forms), path, weights)
+    finally:
+        os.close(weights)
+
+
+def room_for_weights() -> int:
+    """Returns a file in memory, which the processes that get it share."""
+    return os.memfd_create("weights", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+async def parse(
+    paths: Sequence[str],
+    weights: int,
+    limits: Limits,
+    *,
+    layer: str | None = None,
+    until: str | None = None,
+    architecture: str | None = None,
+) -> AsyncGenerator[dict[str, Any]]:
+    """Yields the model in each file as the process that parsed it has written it: see `described`.
+
+    The arguments are those of `load`, and `weights` the file in memory where the weights are put.
+
+    Raises:
+        Refused: a file cannot be served as Keras would compute it, or cannot be read.
+    """
     child = await _start(weights)
     try:
         request = {
             "paths": list(paths),
-            "layer": layer,
+            "part": {"layer": layer, "until": until},
             "architecture": architecture,
             "limits": asdict(limits),
             "weights": weights,
@@ -66,12 +102,24 @@ async def load(
             answer = await _answer(child, path, limits)
             if "refused" in answer:
                 raise Refused(str(answer["refused"]), [tuple(layer) for layer in answer.get("layers", [])])
-            yield _described(answer, path, weights)
+            yield answer
     finally:
         with contextlib.suppress(ProcessLookupError):
             child.kill()
         await child.wait()
-        os.close(weights)
+
+
+def described(form: dict[str, Any], path: str, weights: int) -> ModelDescription:
+    """Returns the description of a model that came from `parse`, with its weights where they are.
+
+    Raises:
+        Refused: it is nonsense.
+    """
+    try:
+        return transfer.read(form["model"], weights)
+    except (ModelRefused, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        message = f"{path}: the file cannot be read: the process that parsed it gave back nonsense ({error})"
+        raise Refused(message) from error
 
 
 async def _start(weights: int) -> asyncio.subprocess.Process:
@@ -109,14 +157,6 @@ async def _answer(child: asyncio.subprocess.Process, path: str, limits: Limits) 
         reason = "its answer could not be read"
     message = f"{path}: the process that parsed the file was stopped, as {reason}. The file is damaged, or made to harm"
     raise Refused(message)
-
-
-def _described(answer: dict[str, Any], path: str, weights: int) -> ModelDescription:
-    try:
-        return transfer.read(answer["model"], weights)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        message = f"{path}: the file cannot be read: the process that parsed it gave back nonsense ({error})"
-        raise Refused(message) from error
 
 
 def _name_of_end(code: int) -> str:

@@ -14,7 +14,8 @@ import numpy as np
 
 from lstmserve_server import activations
 from lstmserve_server.activations import Activation
-from lstmserve_server.description import LayerDescription, ModelDescription, Source
+from lstmserve_server.description import InputDescription, LayerDescription, ModelDescription, OutputDescription, Source
+from lstmserve_server.loading import arrays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,20 +23,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.description import Option, Shape
+    from lstmserve_server.loading.arrays import Shared
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 _ALIGNMENT: Final = 64  # of every array in the file, a cache line
 
 
-def write(description: ModelDescription, weights: int) -> dict[str, Any]:
-    """Appends the weights of a model to the file with the descriptor `weights`, and returns the rest, fit for JSON."""
+def write(description: ModelDescription, store: Shared, file: int) -> dict[str, Any]:
+    """Returns a model, fit for JSON; its weights are in `file` already, where `store` put them, or are appended to it."""
     source = description.source
+    offsets = {id(weight): _offset(weight, store, file) for weight in description.weights}
     return {
-        "source": [source.file, source.format, source.keras_version],
-        "layers": [_written(layer, weights) for layer in description.layers],
+        "source": [source.file, source.format, source.keras_version, list(source.remarks)],
+        "layers": [_written(layer, offsets) for layer in description.layers],
         "dtype": description.dtype.name,
-        "input_shape": description.input_shape,
-        "vocabulary": description.vocabulary,
+        "inputs": [[item.name, item.shape, item.value, item.vocabulary] for item in description.inputs],
+        "outputs": [[item.name, item.shape, item.value] for item in description.outputs],
     }
 
 
@@ -45,18 +48,42 @@ def read(form: Mapping[str, Any], weights: int) -> ModelDescription:
     Raises:
         ValueError, TypeError, KeyError: it is not what `write` writes.
     """
-    dtype: np.dtype[Any] = _DTYPES[form["dtype"]]
-    mapped = mmap.mmap(weights, 0, prot=mmap.PROT_READ) if os.fstat(weights).st_size else b""
-    return ModelDescription(
-        source=Source(*map(str, form["source"])),
-        layers=tuple(_read(layer, mapped, dtype) for layer in form["layers"]),
-        dtype=dtype,
-        input_shape=_shape(form["input_shape"]),
-        vocabulary=None if form["vocabulary"] is None else int(form["vocabulary"]),
+    file, kind, version, remarks = form["source"]
+    reading = _Reading(_DTYPES[form["dtype"]], _mapped(weights))
+    description = ModelDescription(
+        Source(str(file), str(kind), str(version), tuple(map(str, remarks))),
+        tuple(reading.layer(layer) for layer in form["layers"]),
+        reading.dtype,
+        tuple(
+            InputDescription(str(name), _shape(shape), int(value), None if words is None else int(words))
+            for name, shape, value, words in form["inputs"]
+        ),
+        tuple(OutputDescription(str(name), _shape(shape), int(value)) for name, shape, value in form["outputs"]),
     )
+    _require_graph(description)
+    return description
 
 
-def _written(layer: LayerDescription, weights: int) -> dict[str, Any]:
+def _mapped(weights: int) -> mmap.mmap | bytes:
+    return mmap.mmap(weights, 0, prot=mmap.PROT_READ) if os.fstat(weights).st_size else b""
+
+
+def _require_graph(description: ModelDescription) -> None:
+    """Refuses a graph with an edge that does not lead back to what stands before it."""
+    known = 0
+    for layer in description.layers:
+        if not all(0 <= number < known for number in (*layer.inputs, *layer.initial_state)):
+            message = f"layer {layer.name!r} is called on what does not exist"
+            raise ValueError(message)
+        known += len(layer.output_shapes)
+    sources = sum(not layer.inputs for layer in description.layers)
+    ends = [item.value for item in description.inputs] + [item.value for item in description.outputs]
+    if sources != len(description.inputs) or not description.outputs or not all(0 <= end < known for end in ends):
+        message = "the inputs or outputs of the model do not exist"
+        raise ValueError(message)
+
+
+def _written(layer: LayerDescription, offsets: Mapping[int, int]) -> dict[str, Any]:
     return {
         "name": layer.name,
         "kind": layer.kind,
@@ -65,50 +92,64 @@ def _written(layer: LayerDescription, weights: int) -> dict[str, Any]:
             for name, value in layer.options.items()
         },
         "weights": {
-            name: {"shape": weight.shape, "offset": _append(weight, weights)} for name, weight in layer.weights.items()
+            name: {"shape": weight.shape, "offset": offsets[id(weight)]} for name, weight in layer.weights.items()
         },
-        "output_shape": layer.output_shape,
-        "parts": [_written(part, weights) for part in layer.parts],
+        "output_shapes": layer.output_shapes,
+        "inputs": layer.inputs,
+        "initial_state": layer.initial_state,
+        "parts": [_written(part, offsets) for part in layer.parts],
     }
 
 
-def _read(layer: Mapping[str, Any], mapped: mmap.mmap | bytes, dtype: np.dtype[Any]) -> LayerDescription:
-    return LayerDescription(
-        name=str(layer["name"]),
-        kind=str(layer["kind"]),
-        options={name: _option(value) for name, value in layer["options"].items()},
-        weights={name: _view(mapped, weight, dtype) for name, weight in layer["weights"].items()},
-        output_shape=_shape(layer["output_shape"]),
-        parts=tuple(_read(part, mapped, dtype) for part in layer["parts"]),
-    )
+class _Reading:
+    """Makes layers of what `_written` wrote, with the weights where they are."""
+
+    def __init__(self, dtype: np.dtype[Any], mapped: mmap.mmap | bytes) -> None:
+        self.dtype = dtype
+        self._mapped = mapped
+        self._known: dict[tuple[int, tuple[int, ...]], NDArray[Any]] = {}
+
+    def layer(self, form: Mapping[str, Any]) -> LayerDescription:
+        """Returns a layer."""
+        return LayerDescription(
+            name=str(form["name"]),
+            kind=str(form["kind"]),
+            options={name: _option(value) for name, value in form["options"].items()},
+            weights={name: self._weight(weight) for name, weight in form["weights"].items()},
+            output_shapes=tuple(_shape(shape) for shape in form["output_shapes"]),
+            inputs=tuple(map(int, form["inputs"])),
+            initial_state=tuple(map(int, form["initial_state"])),
+            parts=tuple(self.layer(part) for part in form["parts"]),
+        )
+
+    def _weight(self, form: Mapping[str, Any]) -> NDArray[Any]:
+        """Returns the array at a place; the same one for who asks again."""
+        shape, offset = tuple(int(length) for length in form["shape"]), int(form["offset"])
+        if min(shape, default=0) < 0:
+            message = f"a weight has the shape {shape}"
+            raise ValueError(message)
+        if (offset, shape) not in self._known:
+            # frombuffer checks that the file holds so many bytes, and reshape that they are so many elements.
+            array = np.frombuffer(self._mapped, self.dtype, count=int(np.prod(shape, dtype=object)), offset=offset)
+            self._known[offset, shape] = arrays.finished(array.reshape(shape), "a weight")
+        return self._known[offset, shape]
 
 
 def _shape(lengths: Sequence[Any]) -> Shape:
     return tuple(None if length is None else int(length) for length in lengths)
 
 
-def _append(array: NDArray[Any], file: int) -> int:
-    """Writes an array behind the end of a file, and returns where it begins."""
+def _offset(array: NDArray[Any], store: Shared, file: int) -> int:
+    """Returns where in a file an array is, behind whose end it is written if it is not there yet."""
+    found = store.offset(array)
+    if found is not None:
+        return found
     offset = -(-os.lseek(file, 0, os.SEEK_END) // _ALIGNMENT) * _ALIGNMENT
     os.lseek(file, offset, os.SEEK_SET)
-    rest = array.reshape(-1).view(np.uint8).data
+    rest = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     while rest:
         rest = rest[os.write(file, rest) :]
     return offset
-
-
-def _view(mapped: mmap.mmap | bytes, weight: Mapping[str, Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    shape = tuple(int(length) for length in weight["shape"])
-    if min(shape) < 0:
-        message = f"a weight has the shape {shape}"
-        raise ValueError(message)
-    # frombuffer checks that the file holds so many bytes, and reshape that they are so many elements.
-    array = np.frombuffer(mapped, dtype, count=int(np.prod(shape, dtype=object)), offset=int(weight["offset"]))
-    array = array.reshape(shape)
-    if not np.isfinite(array).all():
-        message = "a weight is not finite"
-        raise ValueError(message)
-    return array
 
 
 def _option(value: Any) -> Option:

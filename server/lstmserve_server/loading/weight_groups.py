@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from lstmserve_server.errors import ModelRefused
+from lstmserve_server.loading import keras_graph
+from lstmserve_server.loading.plans.kinds import WITH_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,19 +15,61 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lstmserve_server.loading.hdf5 import Group
     from lstmserve_server.loading.keras_config import LayerConfig, ModelConfig
-    from lstmserve_server.loading.layer_rules import Block
-
-WITH_WEIGHTS: Final = frozenset(
-    "LSTM CuDNNLSTM RNN Bidirectional Dense TimeDistributed Embedding BatchNormalization LayerNormalization Conv1D "
-    "Sequential Functional Model".split()
-)
-"""The kinds of layers that have weights."""
+    from lstmserve_server.loading.plans.base import Block
 
 _CONTAINER: Final = "layers"
 _OLD_CONTAINER: Final = "_layer_checkpoint_dependencies"  # of Keras 2.12 to 2.14
-_FIRST_PLACES: Final = ("vars", "cell/vars", "forward_layer/cell/vars", "layer/vars")  # of the first weight of a layer
+_FIRST_PLACES: Final = (
+    "vars",
+    "cell/vars",
+    "forward_layer/cell/vars",
+    "cell/cells/lstm_cell/vars",
+    "layer/vars",
+    "layer/cell/vars",
+)  # of the first weight of a layer
+
+
+_LSTM_WEIGHTS: Final = ("kernel", "recurrent_kernel", "bias")
+
+
+class Tree(Protocol):
+    """Groups and arrays of one HDF5 file, or of several as if they were one: see `hdf5.Group`."""
+
+    @property
+    def path(self) -> str:
+        """Where it stands in the file, for errors."""
+        ...
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def names(self) -> list[str]:
+        """Returns the names of the members."""
+        ...
+
+    def attribute_names(self) -> list[str]:
+        """Returns the names of the attributes."""
+        ...
+
+    def group(self, name: str) -> Tree:
+        """Returns the group at `name`."""
+        ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape that the array at `name` declares."""
+        ...
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Returns the array at `name`."""
+        ...
+
+    def text(self, name: str) -> str | None:
+        """Returns an attribute that is text."""
+        ...
+
+    def texts(self, name: str) -> list[str] | None:
+        """Returns an attribute that is a list of texts."""
+        ...
 
 
 class NumberedGroups:
@@ -35,16 +79,39 @@ class NumberedGroups:
     a layer named "lstm_1" in `layers/lstm` is usual.
     """
 
-    def __init__(self, root: Group, config: ModelConfig) -> None:
+    def __init__(self, root: Tree, config: ModelConfig) -> None:
         self._root = root
         self._container = _OLD_CONTAINER if _OLD_CONTAINER in root else _CONTAINER
         self._groups: dict[tuple[str, ...], str] = {}
         self._find(config, self._container, ())
+        self._is_whole = False
+
+    def _require_no_others(self, place: str) -> None:
+        """Refuses weights that the configuration knows nothing of: without them Keras would compute something else."""
+        known = set(self._groups.values())
+        for name in self._root.group(place).names() if place in self._root else []:
+            holds = any(f"{place}/{name}/{first}/0" in self._root for first in _FIRST_PLACES)
+            if holds and f"{place}/{name}" not in known:
+                message = f"the file holds weights in {place}/{name}, and the model has no layer for them. Do they belong together?"
+                raise ModelRefused(message)
 
     @staticmethod
-    def are_in(root: Group) -> bool:
+    def are_in(root: Tree) -> bool:
         """Returns whether a file has its weights in this layout."""
         return _CONTAINER in root or _OLD_CONTAINER in root
+
+    @staticmethod
+    def only_lstm(root: Tree) -> tuple[Tree, list[str]] | None:
+        """Returns the group and the names of the weights of the one LSTM that a file holds, if that is all it holds."""
+        if not NumberedGroups.are_in(root):
+            return None
+        container = root.group(_OLD_CONTAINER if _OLD_CONTAINER in root else _CONTAINER)
+        full = [name for name in container.names() if any(f"{name}/{place}/0" in container for place in _FIRST_PLACES)]
+        if full != ["lstm"] or "lstm/cell/vars/0" not in container:
+            return None
+        group = container.group("lstm/cell/vars")
+        names = sorted(group.names())
+        return (group, names) if are_of_an_lstm([group.shape(name) for name in names]) else None
 
     def _find(self, config: ModelConfig, place: str, outer: tuple[str, ...]) -> None:
         """Finds the groups of the layers of a model, and of the models in it."""
@@ -56,7 +123,7 @@ class NumberedGroups:
                 found.setdefault(base, []).append(int(suffix))
             found.setdefault(name, []).append(0)
         counts: dict[str, int] = {}
-        for layer in config.chain or config.layers:  # Keras numbers them along the graph that it rebuilds
+        for layer in keras_graph.as_numbered(config):
             kind, count = _snake_case(layer.kind), counts.get(layer.kind, 0)
             counts[layer.kind] = count + 1
             numbers = sorted(found.get(kind, []))
@@ -67,11 +134,15 @@ class NumberedGroups:
                 self._find(layer.inside, f"{group}/{self._container}", (*outer, layer.name))
 
     def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> list[dict[str, NDArray[Any]]]:
-        """Returns the weights of each block: see `build.Weights`."""
-        return [self._read(layer, block, dtype) for block in blocks]
+        """Returns the weights of each block: see `keras_file.Weights`."""
+        read = [self._read(layer, block, dtype) for block in blocks]
+        if not self._is_whole:
+            self._require_no_others(self._container)
+            self._is_whole = True
+        return read
 
     def features_of(self, layer: LayerConfig) -> int:
-        """Returns how many features a layer reads: see `build.Weights`."""
+        """Returns how many features a layer reads: see `keras_file.Weights`."""
         for place in _FIRST_PLACES:
             if f"{self._groups[layer.path]}/{place}/0" in self._root:
                 shape = self._variables(layer, place).shape("0")
@@ -86,31 +157,41 @@ class NumberedGroups:
             names = ", ".join(block.shapes)
             message = f"{layer} has {len(found)} weights in {group.path}; expected {len(block.shapes)}: {names}"
             raise ModelRefused(message)
-        return {weight: group.array(str(i), shape, dtype) for i, (weight, shape) in enumerate(block.shapes.items())}
+        return {
+            weight: group.array(str(i), shape, dtype)
+            for i, (weight, shape) in enumerate(block.shapes.items())
+            if weight not in block.idle
+        }
 
-    def _variables(self, layer: LayerConfig, place: str) -> Group:
+    def _variables(self, layer: LayerConfig, place: str) -> Tree:
+        if self._groups[layer.path] not in self._root:
+            message = (
+                f"{layer} has no weights in the file; expected them in {self._groups[layer.path]}. The file was cut off, or "
+                "belongs to another model"
+            )
+            raise ModelRefused(message)
         return self._root.group(f"{self._groups[layer.path]}/{place}")
 
 
 class NamedGroups:
     """One group per layer, under the layer's name, whose attribute `weight_names` lists paths below it."""
 
-    def __init__(self, weights: Group, names: Mapping[str, str]) -> None:
+    def __init__(self, weights: Tree, names: Mapping[str, str]) -> None:
         self._weights = weights
         self._names = names
         """The group of each layer."""
 
     @classmethod
-    def of_whole_model(cls, weights: Group, config: ModelConfig) -> Self:
+    def of_whole_model(cls, weights: Tree, config: ModelConfig) -> Self:
         """Returns the groups of a file that holds a whole model, in which the names agree."""
         return cls(weights, {layer.name: layer.name for layer in config.layers})
 
     @classmethod
-    def of_weights_only(cls, weights: Group, config: ModelConfig, *, in_order: bool) -> Self:
+    def of_weights_only(cls, weights: Tree, config: ModelConfig, *, in_order: bool) -> Self:
         """Returns the groups of a file that holds weights alone: by name if all agree, else `in_order` (Keras' own rule)."""
         layers = [layer.name for layer in config.layers if layer.kind in WITH_WEIGHTS]
         groups = [name for name in weights.texts("layer_names") or [] if weights.group(name).texts("weight_names")]
-        if set(layers) <= set(groups):
+        if set(layers) == set(groups):
             return cls(weights, {name: name for name in layers})
         if len(layers) != len(groups) or not in_order:
             message = (
@@ -120,22 +201,39 @@ class NamedGroups:
             raise ModelRefused(message)
         return cls(weights, dict(zip(layers, groups, strict=True)))
 
+    @staticmethod
+    def only_lstm(root: Tree) -> tuple[Tree, list[str]] | None:
+        """Returns the group and the names of the weights of the one LSTM that a file holds, if that is all it holds."""
+        full = [name for name in root.texts("layer_names") or [] if root.group(name).texts("weight_names")]
+        if len(full) != 1:
+            return None
+        group = root.group(full[0])
+        names = group.texts("weight_names") or []
+        if tuple(_own_name(name) for name in names) not in (_LSTM_WEIGHTS, _LSTM_WEIGHTS[:2]):
+            return None
+        return (group, names) if are_of_an_lstm([group.shape(name) for name in names]) else None
+
     def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> list[dict[str, NDArray[Any]]]:
-        """Returns the weights of each block: see `build.Weights`."""
+        """Returns the weights of each block: see `keras_file.Weights`."""
         group, paths = self.open(layer)
+        paths = in_order_of_pieces(layer, paths, blocks)
         expected = [weight for block in blocks for weight in block.shapes]
         if [_own_name(path) for path in paths] != expected:
-            found = ", ".join(map(_own_name, paths)) or "none"
-            message = f"{layer} has the weights {found} in the file; expected {', '.join(expected)}"
+            found = f"the weights {', '.join(map(_own_name, paths))}" if paths else "no weights"
+            message = f"{layer} has {found} in the file; expected {', '.join(expected)}"
             raise ModelRefused(message)
         rest = iter(paths)
         return [
-            {weight: group.array(next(rest), shape, dtype) for weight, shape in block.shapes.items()}
+            {
+                weight: group.array(path, shape, dtype)
+                for (weight, shape), path in zip(block.shapes.items(), rest, strict=False)
+                if weight not in block.idle
+            }
             for block in blocks
         ]
 
     def features_of(self, layer: LayerConfig) -> int:
-        """Returns how many features a layer reads: see `build.Weights`."""
+        """Returns how many features a layer reads: see `keras_file.Weights`."""
         group, paths = self.open(layer)
         shape = group.shape(paths[0]) if paths else ()
         if len(shape) < 2:  # noqa: PLR2004 - a kernel has at least two axes
@@ -143,7 +241,7 @@ class NamedGroups:
             raise ModelRefused(message)
         return shape[-2]
 
-    def open(self, layer: LayerConfig) -> tuple[Group, list[str]]:
+    def open(self, layer: LayerConfig) -> tuple[Tree, list[str]]:
         """Returns the group of a layer, and the path of each weight below it, in the order of Keras."""
         top = layer.path[0]
         name = self._names.get(top, top)
@@ -163,9 +261,45 @@ class NamedGroups:
         return group, paths
 
 
+def in_order_of_pieces(layer: LayerConfig, paths: list[str], blocks: Sequence[Block]) -> list[str]:
+    """Returns the paths to the weights of a layer piece by piece, such as the directions of a Bidirectional.
+
+    A list of weights has those first that are trained, so that a layer that is frozen in part lists its pieces in another order.
+
+    Raises:
+        ModelRefused: it is frozen in part, and names do not tell the pieces apart.
+    """
+    if len(blocks) < 2:  # noqa: PLR2004 - one and another
+        return paths
+    of_pieces = [[path for path in paths if block.labels & set(path.split("/"))] for block in blocks]
+    told_apart = [path for own in of_pieces for path in own]
+    if len(told_apart) == len(paths) and set(told_apart) == set(paths):
+        return told_apart
+    require_all_or_none_frozen(layer, blocks)
+    return paths
+
+
+def require_all_or_none_frozen(layer: LayerConfig, blocks: Sequence[Block]) -> None:
+    """Refuses a layer that is frozen in part, where its weights stand in a list without names."""
+    if len({block.trainable for block in blocks}) > 1:
+        message = (
+            f"{layer} is frozen in part, and the file lists its weights in an order that cannot be told. Save the model anew as "
+            ".keras, or with all of the layer trainable"
+        )
+        raise ModelRefused(message)
+
+
+def are_of_an_lstm(shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Returns whether these are the shapes of kernel, recurrent kernel and perhaps bias of one LSTM."""
+    if len(shapes) not in (2, 3) or len(shapes[0]) != 2 or len(shapes[1]) != 2:  # noqa: PLR2004 - matrices
+        return False
+    units = shapes[1][0]
+    return shapes[0][1] == 4 * units == shapes[1][1] and (len(shapes) == 2 or shapes[2] == (4 * units,))  # noqa: PLR2004
+
+
 def _own_name(path: str) -> str:
-    """Returns "kernel" for "lstm_1/lstm_cell_3/kernel:0", for "kernel" and for all that lies between."""
-    return path.rsplit("/", maxsplit=1)[-1].split(":", maxsplit=1)[0]
+    """Returns "kernel" for "lstm_1/lstm_cell_3/kernel:0", for "kernel", for "kernel_1" of a second cell, and the like."""
+    return re.sub(r"_\d+$", "", path.rsplit("/", maxsplit=1)[-1].split(":", maxsplit=1)[0])
 
 
 def _snake_case(name: str) -> str:

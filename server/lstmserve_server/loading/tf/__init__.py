@@ -1,0 +1,1 @@
+"""Models in TensorFlow's own formats, read without TensorFlow: checkpoints, and SavedModels."""

@@ -9,14 +9,14 @@ from lstmserve import State, tensors
 from lstmserve.v1 import lstm_pb2
 from lstmserve.v1.lstm_pb2 import ForwardRequest, LayerState, StepRequest, Tensor
 from lstmserve_server.codec import Codec, RequestLimits, StepCall
-from lstmserve_server.description import LayerDescription, ModelDescription, Source
+from lstmserve_server.description import LayerDescription
 from lstmserve_server.errors import InvalidRequest, LimitExceeded, NoSuchModel, WrongForModel
 from lstmserve_server.lstm import LSTMState
 from lstmserve_server.model import Answer
 from lstmserve_server.model_message import model_message
 from lstmserve_server.numerics import Numerics
 from lstmserve_server.registry import ServedModel
-from tests.builders import lstm_layer, model, numbers, registry, served
+from tests.builders import chain, lstm_layer, model, numbers, registry, served
 
 SMALL = served("small")
 LIMITS = RequestLimits(rows=8, steps=10, message_bytes=6000, sequence_bytes=4000)
@@ -289,11 +289,14 @@ def test_the_description_of_a_model():
         == message.weight_bytes // 4
     )
     assert (lstm_pb2.D_TYPE_FLOAT32, lstm_pb2.NUMERICS_EXACT) == (message.dtype, message.numerics)
-    assert (True, "") == (message.step_possible, message.step_obstacle)
+    assert (True, "", 0) == (message.step_possible, message.step_obstacle, message.waiting_steps)
+    assert [("input", [-1, -1, 3])] == [(item.name, list(item.shape)) for item in message.inputs]
+    assert [("dense", [-1, 2])] == [(item.name, list(item.shape)) for item in message.outputs]
+    assert [[], ["input"], ["first"], ["second"]] == [list(layer.inputs) for layer in message.layers]
     assert [("kernel", [3, 20]), ("recurrent_kernel", [5, 20]), ("bias", [20])] == [
-        (weight.name, list(weight.shape)) for weight in message.layers[0].weights
+        (weight.name, list(weight.shape)) for weight in message.layers[1].weights
     ]
-    assert "sigmoid" == message.layers[0].options["recurrent_activation"]
+    assert "sigmoid" == message.layers[1].options["recurrent_activation"]
 
 
 def served_on_ids():
@@ -303,11 +306,9 @@ def served_on_ids():
         "Embedding",
         {"input_dim": 7, "output_dim": 3, "mask_zero": True},
         {"embeddings": numbers(7, 3)},
-        (None, 3),
+        ((None, 3),),
     )
-    description = ModelDescription(
-        Source("ids.keras", "keras-zip", "3.15.1"), (embedding, lstm_layer(3, 4)), np.dtype(np.float32), (None,), 7
-    )
+    description = chain(embedding, lstm_layer(3, 4), vocabulary=7)
     return ServedModel.prepare("ids", description, Numerics.EXACT)
 
 
@@ -335,11 +336,11 @@ def test_unknown_token_ids_are_refused(token, text):
 def test_masked_steps_do_not_count():
     """The steps of a state are those that no mask passed over, so that a new sequence is known as one however it is cut."""
     model, ids = served_on_ids().model, np.array([[0, 3, 0, 5], [0, 0, 0, 0]], np.float32)[..., None]
-    whole = model.forward(ids, model.zero_state(2), all_outputs=True)
+    whole = model.forward((ids,), model.zero_state(2), all_outputs=True)
     state, seen = model.zero_state(2), np.zeros(2, bool)
     for t in range(4):
-        call = StepCall(served_on_ids(), ids[:, t], state, seen.astype(np.int64), as_values=False)
-        output, state, steps = model.step(call.x, call.state, call.seen)
+        call = StepCall(served_on_ids(), (ids[:, t],), state, seen.astype(np.int64), as_values=False)
+        (output,), state, steps = model.step(call.x, call.state, call.seen)
         seen |= steps > 0
         assert whole.output[:, t].tobytes() == output.tobytes()
 

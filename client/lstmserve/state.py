@@ -23,16 +23,36 @@ _FILE_FORMAT = 1
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class LayerState:
-    """The state of one LSTM layer: `h` and `c`, each (batch, units), and the layer's name ("" where unknown)."""
+    """The state of one layer.
 
-    h: NDArray[Any]
-    c: NDArray[Any]
+    Of an LSTM layer it is `h` and `c`, each (batch, units). Of a layer that looks at several time-steps, such as a
+    convolution, these are None and it is `window`, (batch, steps, features), and `steps`, (batch,).
+    """
+
+    h: NDArray[Any] | None = None
+    c: NDArray[Any] | None = None
+
     layer: str = ""
+    """Name of the layer; "" where unknown."""
+
+    window: NDArray[Any] | None = None
+    steps: NDArray[np.int64] | None = None
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What there is of `h`, `c`, `window` and `steps`, by name."""
+        named = {"h": self.h, "c": self.c, "window": self.window, "steps": self.steps}
+        return {name: array for name, array in named.items() if array is not None}
+
+    @classmethod
+    def of_arrays(cls, layer: str, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Returns the state of a layer with these as its `arrays`."""
+        return cls(arrays.get("h"), arrays.get("c"), layer, arrays.get("window"), arrays.get("steps"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class State:
-    """h and c of every LSTM layer in model order, one row per sequence.
+    """The state of every layer that has one in model order, one row per sequence: h and c of an LSTM.
 
     It is a plain value: keep it, copy it, save it, send it to another server. `state[3]` and `state[2:5]` are the states
     of some of its rows, and `State.stack` puts rows together again.
@@ -51,18 +71,15 @@ class State:
 
     @property
     def batch(self) -> int:
-        """The number of rows."""
-        return len(self.layers[0].h)
+        """The number of rows; 0 for a model that carries no state."""
+        return next((len(array) for part in self.layers for array in part.arrays.values()), 0)
 
     @classmethod
     def zeros(cls, model: lstm_pb2.Model, batch: int = 1) -> Self:
         """Returns the state of `batch` new sequences of a model, as `Client.model()` describes it."""
         dtype = np.dtype(lstm_pb2.DType.Name(model.dtype).removeprefix("D_TYPE_").lower())
         return cls(
-            layers=tuple(
-                LayerState(np.zeros((batch, part.units), dtype), np.zeros((batch, part.units), dtype), part.layer)
-                for part in model.state_layout
-            ),
+            layers=tuple(_zeros(part, batch, dtype) for part in model.state_layout),
             model_digest=model.digest,
             steps=np.zeros(batch, np.int64),
         )
@@ -91,10 +108,9 @@ class State:
         steps = [state.steps for state in states if state.steps is not None]
         return cls(
             layers=tuple(
-                LayerState(
-                    np.concatenate([part.h for part in parts]),
-                    np.concatenate([part.c for part in parts]),
+                LayerState.of_arrays(
                     parts[0].layer,
+                    {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays},
                 )
                 for parts in zip(*(state.layers for state in states), strict=True)
             ),
@@ -113,7 +129,10 @@ class State:
             rows = slice(number, number + 1 or None)
         return dataclasses.replace(
             self,
-            layers=tuple(LayerState(part.h[rows], part.c[rows], part.layer) for part in self.layers),
+            layers=tuple(
+                LayerState.of_arrays(part.layer, {name: array[rows] for name, array in part.arrays.items()})
+                for part in self.layers
+            ),
             steps=None if self.steps is None else self.steps[rows],
         )
 
@@ -128,7 +147,7 @@ class State:
         if self.steps is not None:
             arrays["steps"] = self.steps
         for i, part in enumerate(self.layers):
-            arrays[f"h{i}"], arrays[f"c{i}"] = part.h, part.c
+            arrays |= {f"{name}{i}": array for name, array in part.arrays.items()}
         target = Path(path)
         unfinished = target.with_name(f".{target.name}.{os.getpid()}")
         with unfinished.open("wb") as file:
@@ -159,9 +178,7 @@ class State:
             message = f"it is of format {int(arrays['format'])}; expected {_FILE_FORMAT}"
             raise ValueError(message)
         return cls(
-            layers=tuple(
-                LayerState(arrays[f"h{i}"], arrays[f"c{i}"], str(name)) for i, name in enumerate(arrays["layers"])
-            ),
+            layers=tuple(_loaded(arrays, i, str(name)) for i, name in enumerate(arrays["layers"])),
             model_digest=str(arrays["model_digest"]),
             numerics_fingerprint=str(arrays["numerics_fingerprint"]),
             steps=arrays["steps"] if "steps" in arrays else None,  # noqa: SIM401 - an .npz reads what it is asked for
@@ -171,7 +188,13 @@ class State:
         """Returns the state as the message that requests carry."""
         return lstm_pb2.State(
             layers=[
-                lstm_pb2.LayerState(h=tensors.encode(part.h), c=tensors.encode(part.c), layer=part.layer)
+                lstm_pb2.LayerState(
+                    h=_encoded(part.h),
+                    c=_encoded(part.c),
+                    layer=part.layer,
+                    window=_encoded(part.window),
+                    steps=None if part.steps is None else part.steps.tolist(),
+                )
                 for part in self.layers
             ],
             model_digest=self.model_digest,
@@ -183,14 +206,34 @@ class State:
     def from_message(cls, message: lstm_pb2.State) -> Self:
         """Returns the state that a response carries."""
         return cls(
-            layers=tuple(
-                LayerState(tensors.decode(part.h), tensors.decode(part.c), part.layer) for part in message.layers
-            ),
+            layers=tuple(_decoded(part) for part in message.layers),
             model_digest=message.model_digest,
             numerics_fingerprint=message.numerics_fingerprint,
             steps=np.array(message.steps, np.int64) if message.steps else None,
         )
 
 
-def _layout(state: State) -> list[tuple[str, int]]:
-    return [(part.layer, part.h.shape[-1]) for part in state.layers]
+def _layout(state: State) -> list[tuple[str, dict[str, tuple[int, ...]]]]:
+    return [(part.layer, {name: array.shape[1:] for name, array in part.arrays.items()}) for part in state.layers]
+
+
+def _zeros(part: lstm_pb2.LayerStateLayout, batch: int, dtype: np.dtype[Any]) -> LayerState:
+    if part.window_shape:
+        window = np.zeros((batch, *part.window_shape), dtype)
+        return LayerState(layer=part.layer, window=window, steps=np.zeros(batch, np.int64))
+    return LayerState(np.zeros((batch, part.units), dtype), np.zeros((batch, part.units), dtype), part.layer)
+
+
+def _loaded(arrays: Mapping[str, NDArray[Any]], number: int, layer: str) -> LayerState:
+    names = ("window", "steps") if f"window{number}" in arrays else ("h", "c")
+    return LayerState.of_arrays(layer, {name: arrays[f"{name}{number}"] for name in names})
+
+
+def _encoded(array: NDArray[Any] | None) -> lstm_pb2.Tensor | None:
+    return None if array is None else tensors.encode(array)
+
+
+def _decoded(part: lstm_pb2.LayerState) -> LayerState:
+    if part.HasField("window"):
+        return LayerState(layer=part.layer, window=tensors.decode(part.window), steps=np.array(part.steps, np.int64))
+    return LayerState(tensors.decode(part.h), tensors.decode(part.c), part.layer)

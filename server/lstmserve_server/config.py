@@ -53,7 +53,16 @@ class ServeSettings:
         str,
         "Address to listen on: HOST:PORT, [IPV6]:PORT or unix:PATH. May be given several times.",
     )
+    workers: int = _setting(
+        1,
+        click.IntRange(1, 256),
+        "Server processes that share the addresses and the weights. All limits are those of each. 1: no others, and Unix "
+        "sockets can be listened on.",
+    )
     layer: str | None = _setting(None, str, "Serve this one LSTM layer of the model instead of the whole.")
+    until: str | None = _setting(
+        None, str, "Serve the model as far as this layer, whose output is then the model's, instead of the whole."
+    )
     architecture: str | None = _setting(
         None,
         str,
@@ -77,6 +86,10 @@ class ServeSettings:
         256 << 20, click.IntRange(1), "Most memory for a sequence that a model reads whole (go_backwards), in bytes."
     )
     max_concurrent_calls: int = _setting(256, click.IntRange(1), "Most calls at a time; more are refused at once.")
+    max_streams: int = _setting(1024, click.IntRange(1), "Most streams at a time; more are refused at once.")
+    stream_idle_seconds: float = _setting(
+        0.0, _Seconds(), "How long a stream may be without a message before it is ended, in seconds. 0: for ever."
+    )
     max_model_bytes: int = _setting(2 << 30, click.IntRange(1), "Largest model file, in bytes.")
     load_seconds: int = _setting(60, click.IntRange(1), "Most time that a model file may take to be read, in seconds.")
     compute_threads: int = _setting(

@@ -8,12 +8,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from lstmserve_server.codec import ForwardCall
 from lstmserve_server.errors import Busy, NotServing, TooLate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from lstmserve_server.codec import ForwardCall, StepCall
+    from lstmserve_server.codec import StepCall
     from lstmserve_server.model import Answer
 
 IN_PLACE_COST: Final = 1_000_000
@@ -30,31 +31,27 @@ class Runner:
         self._open = True
         self._running = 0
 
-    async def step(self, call: StepCall) -> Answer:
-        """Computes one time-step.
+    async def run(self, call: StepCall) -> Answer:
+        """Computes a call of one time-step, or a `ForwardCall`, if there is room for it.
 
         Raises:
             RequestError: the call cannot be taken, or its answer is not finite.
         """
-        model = call.served.model
         with self._admitted():
-            if model.cost(len(call.x), 1) <= IN_PLACE_COST:
-                return model.step(call.x, call.state, call.seen)
-            return await asyncio.get_running_loop().run_in_executor(
-                self._threads, model.step, call.x, call.state, call.seen
-            )
+            return await self.advance(call)
 
-    async def forward(self, call: ForwardCall) -> Answer:
-        """Computes a sequence.
+    async def advance(self, call: StepCall) -> Answer:
+        """Computes a call that has its place already, as the next of a stream.
 
         Raises:
-            RequestError: the call cannot be taken, or its answer is not finite.
+            RequestError: its answer is not finite.
         """
-        model = call.served.model
-        with self._admitted():
-            if model.cost(*call.x.shape[:2]) <= IN_PLACE_COST:
-                return model.forward(call.x, call.state, call.lengths, all_outputs=call.all_outputs, seen=call.seen)
-            return await self._forward_in_thread(call)
+        small = call.served.model.cost(len(call.x), call.time) <= IN_PLACE_COST
+        if isinstance(call, ForwardCall):
+            return _forward(call) if small else await self._forward_in_thread(call)
+        if small:
+            return _step(call)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _step, call)
 
     def close(self) -> None:
         """Takes no more calls; those that run go on."""
@@ -69,9 +66,7 @@ class Runner:
 
         def compute() -> Answer:
             pause()
-            return call.served.model.forward(
-                call.x, call.state, call.lengths, all_outputs=call.all_outputs, seen=call.seen, pause=pause
-            )
+            return _forward(call, pause)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, compute)
@@ -89,3 +84,13 @@ class Runner:
             yield
         finally:
             self._running -= 1
+
+
+def _step(call: StepCall) -> Answer:
+    return call.served.model.step(call.x, call.state, call.seen)
+
+
+def _forward(call: ForwardCall, pause: Callable[[], None] = lambda: None) -> Answer:
+    return call.served.model.forward(
+        call.inputs, call.state, call.lengths, all_outputs=call.all_outputs, seen=call.seen, pause=pause
+    )

@@ -18,11 +18,15 @@ from lstmserve_server.errors import InvalidRequest, NotServing, RequestError
 from lstmserve_server.model_message import model_message
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator
+
+    from google.protobuf.descriptor import MethodDescriptor
+    from google.protobuf.message import Message
 
     from lstmserve_server.codec import Codec
     from lstmserve_server.registry import Registry
     from lstmserve_server.runner import Runner
+    from lstmserve_server.streams import Streams
 
     Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -34,26 +38,31 @@ _log = structlog.get_logger(__name__)
 class LstmServicer:
     """Answers the calls of `LstmService` for the models of a registry."""
 
-    def __init__(self, registry: Registry, codec: Codec, runner: Runner) -> None:
+    def __init__(self, registry: Registry, codec: Codec, runner: Runner, streams: Streams) -> None:
         self._registry = registry
         self._codec = codec
         self._runner = runner
+        self._streams = streams
 
     async def Step(self, request: lstm_pb2.StepRequest) -> lstm_pb2.StepResponse:
         """Advances every row by one time-step."""
         call = self._codec.parse_step(request)
-        answer = await self._runner.step(call)
+        answer = await self._runner.run(call)
         return self._codec.step_response(call, answer)
 
     async def Forward(self, request: lstm_pb2.ForwardRequest) -> lstm_pb2.ForwardResponse:
         """Advances every row by a whole sequence."""
         call = self._codec.parse_forward(request)
-        answer = await self._runner.forward(call)
+        answer = await self._runner.run(call)
         return self._codec.forward_response(call, answer)
+
+    async def StreamSteps(self, stream: Stream) -> None:
+        """Advances the rows of a stream by time-steps, until its caller has sent all."""
+        await self._streams.serve(stream)
 
     async def GetModel(self, request: lstm_pb2.GetModelRequest) -> lstm_pb2.GetModelResponse:
         """Describes one model."""
-        return lstm_pb2.GetModelResponse(model=model_message(self._codec.parse_get_model(request)))
+        return lstm_pb2.GetModelResponse(model=model_message(self._codec.find(request.model)))
 
     async def ListModels(self, request: lstm_pb2.ListModelsRequest) -> lstm_pb2.ListModelsResponse:  # noqa: ARG002
         """Describes all models."""
@@ -83,55 +92,79 @@ class Handlers:
 
     def by_method(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
         """Returns a handler for each method of the service."""
-        return {
-            method.name: grpc.unary_unary_rpc_method_handler(
-                self._guarded(method.name, message_factory.GetMessageClass(method.input_type))
-            )
-            for method in SERVICE.methods
-        }
+        return {method.name: self._handler(method) for method in SERVICE.methods}
 
-    def _guarded(self, method: str, request_type: Any) -> Callable[[bytes, Context], Awaitable[bytes]]:
-        """Returns the method, so that whatever happens in it ends in a status of our choosing."""
+    def _handler(self, method: MethodDescriptor) -> grpc.RpcMethodHandler[bytes, bytes]:
+        request_type = message_factory.GetMessageClass(method.input_type)
 
-        async def handle(data: bytes, context: Context) -> bytes:
-            with self._counted():
-                return await answer(data, context)
-
-        async def answer(data: bytes, context: Context) -> bytes:
-            try:
-                servicer = self._ready_servicer()
-                request = _parse(request_type, data)
-                response = await getattr(servicer, method)(request)
+        async def answer_one(data: bytes, context: Context) -> bytes:
+            async with self._guarded(method.name, context) as servicer:
+                response = await getattr(servicer, method.name)(_parse(request_type, data))
                 encoded: bytes = response.SerializeToString()
-            except RequestError as error:
-                await _abort(context, status.of(error))
-            except asyncio.CancelledError:
-                if context.cancelled():  # by the caller, or by its deadline
-                    raise
-                await _abort(context, status.of(NotServing("", "the server is stopping; ask another one")))
-            except Exception:  # noqa: BLE001 - the last guard: whatever it is, its text is not the caller's business
-                request_id = uuid.uuid4().hex
-                _log.exception("internal_error", method=method, request_id=request_id)
-                await _abort(context, status.of_fault(request_id))
             return encoded
 
-        return handle
+        async def answer_stream(_: AsyncIterator[bytes], context: Context) -> None:
+            async with self._guarded(method.name, context) as servicer:
+                await getattr(servicer, method.name)(Stream(request_type, context))
 
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
+        if method.client_streaming:
+            return grpc.stream_stream_rpc_method_handler(answer_stream)
+        return grpc.unary_unary_rpc_method_handler(answer_one)
+
+    @contextlib.asynccontextmanager
+    async def _guarded(self, method: str, context: Context) -> AsyncIterator[LstmServicer]:
+        """Counts a call, and makes a status of our choosing of whatever happens in it."""
         self._calls += 1
         self._idle.clear()
         try:
-            yield
+            if self._servicer is None:
+                raise NotServing("", "the server is starting; its models are being loaded")  # noqa: TRY301 - as all others
+            yield self._servicer
+        except RequestError as error:
+            await _abort(context, status.of(error))
+        except asyncio.CancelledError:
+            if context.cancelled():  # by the caller, or by its deadline
+                raise
+            await _abort(context, status.of(NotServing("", "the server is stopping; ask another one")))
+        except grpc.aio.AbortError:
+            raise
+        except _CallerGoneError:
+            _log.debug("caller_gone", method=method)
+        except Exception:  # noqa: BLE001 - the last guard: whatever it is, its text is not the caller's business
+            request_id = uuid.uuid4().hex
+            _log.exception("internal_error", method=method, request_id=request_id)
+            await _abort(context, status.of_fault(request_id))
         finally:
             self._calls -= 1
             if not self._calls:
                 self._idle.set()
 
-    def _ready_servicer(self) -> LstmServicer:
-        if self._servicer is None:
-            raise NotServing("", "the server is starting; its models are being loaded")
-        return self._servicer
+
+class _CallerGoneError(Exception):
+    """Nobody is there any more to read what is sent."""
+
+
+class Stream:
+    """One stream as messages, to be read by one task and written by one."""
+
+    def __init__(self, request_type: Any, context: Context) -> None:
+        self._request_type = request_type
+        self._context = context
+
+    async def read(self) -> Any:
+        """Returns the next message of the caller; None when the caller has sent all."""
+        data: Any = await self._context.read()
+        return None if data is grpc.aio.EOF else _parse(self._request_type, data)
+
+    async def write(self, response: Message) -> None:
+        """Sends a message; waits as long as the caller does not read."""
+        data = response.SerializeToString()
+        try:
+            await self._context.write(data)
+        except (
+            Exception
+        ) as error:  # of a kind that is gRPC's own secret: the call has ended at the other end, or by `stop`
+            raise _CallerGoneError from error
 
 
 def _parse(request_type: Any, data: bytes) -> Any:

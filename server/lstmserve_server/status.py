@@ -55,6 +55,12 @@ def of(error: RequestError) -> Status:
     return code, str(error), tuple(metadata)
 
 
+def code_of(error: RequestError) -> int:
+    """Returns the number of the gRPC code of an error."""
+    number: int = _CODES[type(error)].value[0]
+    return number
+
+
 def of_fault(request_id: str) -> Status:
     """Returns the status of a fault of ours: a fixed text and the id to look for in the log."""
     return grpc.StatusCode.INTERNAL, f"internal error; look for request {request_id} in the log of the server", ()

@@ -1,0 +1,103 @@
+"""The streams of a server: each one a session with somebody at the other end, until one of the two ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lstmserve_server.errors import Busy, NotServing, RequestError, TooLate
+from lstmserve_server.streaming import Compute, Session
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from lstmserve_server.runner import Runner
+    from lstmserve_server.stream_codec import StreamCodec
+
+
+class MessageStream(Protocol):
+    """The other end of a stream."""
+
+    async def read(self) -> Any:
+        """Returns the next message; None when there are no more."""
+        ...
+
+    async def write(self, response: Message) -> None:
+        """Sends a message; waits as long as nobody reads."""
+        ...
+
+
+class Streams:
+    """Serves streams, at most so many at a time, until the server drains.
+
+    A stream has one message in hand: the next is not read before the answer is sent. So a caller who does not read is not
+    read from, and holds up nobody but itself.
+    """
+
+    def __init__(self, codec: StreamCodec, runner: Runner, *, most: int, idle_seconds: float) -> None:
+        self._codec = codec
+        self._runner = runner
+        self._most = most
+        self._idle_seconds = idle_seconds or None
+        self._draining = asyncio.Event()
+        self._open = 0
+
+    def drain(self) -> None:
+        """Ends all streams, each with its state, when the message in hand is answered."""
+        self._draining.set()
+
+    async def serve(self, stream: MessageStream) -> None:
+        """Serves one stream to its end.
+
+        Raises:
+            RequestError: the stream ends with this error.
+        """
+        if self._draining.is_set():
+            raise NotServing("", "the server is draining; ask another one")
+        if self._open >= self._most:
+            raise Busy("", f"{self._open} streams are open; expected fewer (--max-streams)")
+        self._open += 1
+        draining = asyncio.create_task(self._draining.wait())
+        try:
+            await self._converse(stream, Session(self._codec), draining)
+        finally:
+            self._open -= 1
+            draining.cancel()
+
+    async def _converse(self, stream: MessageStream, session: Session, draining: asyncio.Task[bool]) -> None:
+        while True:
+            request = await self._next(stream, session, draining)
+            if request is None:
+                last = session.last()
+                if last is not None:
+                    await stream.write(last)
+                return
+            decision = session.receive(request)
+            if isinstance(decision, Compute):
+                try:
+                    decision = session.computed(await self._runner.advance(decision.call))
+                except RequestError as error:
+                    decision = session.failed(error)
+            await stream.write(decision)
+
+    async def _next(self, stream: MessageStream, session: Session, draining: asyncio.Task[bool]) -> Any:
+        """Returns the next message, unless the server drains or nothing comes for too long."""
+        reading = asyncio.create_task(stream.read())
+        try:
+            await asyncio.wait({reading, draining}, timeout=self._idle_seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:  # never cancelled, as gRPC does not bear it: the read ends with the stream
+            reading.add_done_callback(_forget)
+        if reading.done():
+            return reading.result()
+        note = session.going_away()
+        if note is not None:
+            await stream.write(note)
+        if draining.done():
+            raise NotServing("", "the server is draining; go on with another one")
+        raise TooLate("", f"nothing came for {self._idle_seconds} seconds (--stream-idle-seconds)")
+
+
+def _forget(reading: asyncio.Task[Any]) -> None:
+    """Takes note of how a read ended that nobody waits for any more."""
+    if not reading.cancelled():
+        reading.exception()

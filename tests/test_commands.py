@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -70,6 +71,50 @@ def test_nothing_of_a_csv_is_lost(call):
     assert "Error: standard input is neither .npy nor CSV of numbers: " in call("step", input="0.5,x\n0.7,1\n").stderr
     assert "Error: standard input holds no numbers\n" == call("step", input="\n").stderr
     assert call("step", input="0.1\n").stdout == call("step", input="0.1000000000000000055\n").stdout
+
+
+def test_a_stream_answers_each_line_as_it_comes(sunspots):
+    """Each line of a pipe that stays open is answered before the next is sent, with the bytes of `forward`."""
+    lines = ["0.83", "", "0.96", "0.77"]
+    with subprocess.Popen(
+        [*CLIENT, "--address", sunspots.address, "stream"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        answers = []
+        for line in lines:
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+            if line:
+                answers.append(process.stdout.readline())
+        process.stdin.close()
+
+        assert 0 == process.wait()
+    with Client(sunspots.address) as client:
+        expected = client.forward([[0.83], [0.96], [0.77]], all_outputs=True).output
+    assert expected.tobytes() == np.array([[float(answer)] for answer in answers], np.float32).tobytes()
+
+
+def test_a_stream_goes_on_from_a_file_with_a_state(call, tmp_path):
+    """A stream that was cut in two, with the state in a file between the halves, writes what the whole writes."""
+    series = "sunspots\n" + "".join(f"{i / 7}\n" for i in range(40))
+    whole = call("stream", input=series).stdout
+    first = call(
+        "stream", "--save-state", tmp_path / "s.npz", "--in-flight", "4", input=series[: series.index("3.0\n")]
+    )
+    second = call("stream", "--state", tmp_path / "s.npz", input=series[series.index("3.0\n") :])
+
+    assert 40 == whole.count("\n")
+    assert whole == first.stdout + second.stdout
+
+
+def test_a_stream_names_the_line_that_is_wrong(call):
+    """A line that holds no numbers ends a stream with a sentence, behind the answers to those before it."""
+    ended = call("stream", input="0.5\n0.6;0.7\n")
+
+    assert (1, 1) == (ended.returncode, ended.stdout.count("\n"))
+    assert "line 2 of standard input is no CSV of numbers" in ended.stderr
 
 
 def test_a_model_that_looks_ahead_gets_a_long_sequence_whole(two_models, tmp_path):
@@ -166,7 +211,7 @@ def test_inspect_shows_one_layer():
     """--layer shows one LSTM as it would be served alone."""
     report = json.loads(run("inspect", "--json", "--layer", "fast", SUNSPOTS).stdout)
 
-    assert ["fast"] == [layer["name"] for layer in report["model"]["layers"]]
+    assert ["fast_input", "fast"] == [layer["name"] for layer in report["model"]["layers"]]
 
 
 @pytest.mark.parametrize("program", [(), CLIENT])

@@ -14,15 +14,18 @@ from lstmserve.errors import (
     LimitReached,
     LstmServeError,
     NoSuchModel,
+    NumericsChanged,
     ServerFault,
     ServerUnavailable,
     WrongForModel,
 )
 from lstmserve.state import LayerState, State
+from lstmserve.streams import AsyncStream, Stream
 
 __all__ = [
     "AccessDenied",
     "AsyncClient",
+    "AsyncStream",
     "CallCancelled",
     "Client",
     "DeadlineExceeded",
@@ -31,9 +34,11 @@ __all__ = [
     "LimitReached",
     "LstmServeError",
     "NoSuchModel",
+    "NumericsChanged",
     "Result",
     "ServerFault",
     "ServerUnavailable",
     "State",
+    "Stream",
     "WrongForModel",
 ]

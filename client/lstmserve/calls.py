@@ -6,8 +6,10 @@ The synchronous and the asyncio client differ only in how they send what stands 
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -35,7 +37,13 @@ _SERVICE_CONFIG: Final = json.dumps(
     {
         "methodConfig": [
             {
-                "name": [{"service": _SERVICE.full_name}],
+                # Not StreamSteps: what gRPC's core sends again of a stream that was refused may lack a message. `streams` goes on
+                # with a call of its own.
+                "name": [
+                    {"service": _SERVICE.full_name, "method": method.name}
+                    for method in _SERVICE.methods
+                    if not method.client_streaming
+                ],
                 "retryPolicy": {
                     "maxAttempts": 5,
                     "initialBackoff": "0.05s",
@@ -45,16 +53,34 @@ _SERVICE_CONFIG: Final = json.dumps(
                 },
             }
         ],
+        # Of several addresses each is used in turn, so that one that has died costs one attempt.
+        "loadBalancingConfig": [{"round_robin": {}}],
         "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.5},
     }
 )
 
 
-class Result(NamedTuple):
-    """The answer of `step` and `forward`: the output, and the state to send with the next call."""
-
+class _OutputAndState(NamedTuple):
     output: NDArray[Any]
     state: State
+
+
+class Result(_OutputAndState):
+    """The answer of `step` and `forward`: the output, and the state to send with the next call; a pair of these two.
+
+    Attributes:
+        output: the output; of a model with several, the first.
+        state: the next state.
+        outputs: all outputs by name, of a model with several; empty where there is one.
+    """
+
+    outputs: dict[str, NDArray[Any]]
+
+    def __new__(cls, output: NDArray[Any], state: State, outputs: dict[str, NDArray[Any]]) -> Self:
+        """Makes the pair, and keeps the outputs beside it."""
+        made = super().__new__(cls, output, state)
+        made.outputs = outputs
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +92,51 @@ class Call(Generic[_Answer]):
     read: Callable[[bytes], _Answer]
 
 
+def target(addresses: str | Sequence[str]) -> str:
+    """Returns the name by which gRPC finds one server, or several that may each answer.
+
+    Raises:
+        ValueError: one of several addresses is not host:port, or its host is not known.
+    """
+    if isinstance(addresses, str):
+        addresses = addresses.split(",")
+    if len(addresses) == 1:
+        return addresses[0]
+    found = [_resolved(address.strip()) for address in addresses]
+    family = "ipv4" if all(":" not in host for host, _ in found) else "ipv6"
+    hosts = [f"{host}:{port}" if family == "ipv4" else f"[{_as_ipv6(host)}]:{port}" for host, port in found]
+    return f"{family}:{','.join(hosts)}"
+
+
+def _resolved(address: str) -> tuple[str, int]:
+    """Returns the number of a host, and the port: gRPC takes several addresses as numbers only."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        message = f"{address!r} is one of several addresses; expected HOST:PORT"
+        raise ValueError(message)
+    try:
+        numbers = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except OSError as error:
+        message = f"{address!r} is one of several addresses, and its host is not known: {error}"
+        raise ValueError(message) from error
+    preferred = sorted(numbers, key=lambda found: found[0] != socket.AF_INET)
+    return str(preferred[0][4][0]), int(port)
+
+
+def _as_ipv6(host: str) -> str:
+    return host if ":" in host else f"::ffff:{host}"
+
+
 def channel_options(max_message_bytes: int | None) -> list[tuple[str, Any]]:
     """Returns gRPC's channel options: the retry policy, and how large a message may be (None: any size)."""
     limit = -1 if max_message_bytes is None else max_message_bytes
     return [
         ("grpc.service_config", _SERVICE_CONFIG),
         ("grpc.enable_retries", 1),
+        # gRPC's own pauses, of 1 s to 120 s, are longer than all five attempts of a call take, which would all meet the
+        # connection that broke; and a server that was away for a minute would be found a minute late.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.max_receive_message_length", limit),
         ("grpc.max_send_message_length", limit),
     ]
@@ -98,33 +163,39 @@ def step(x: ArrayLike, state: State | None, model: str) -> Call[Result]:
     request = lstm_pb2.StepRequest(model=model, x=tensors.encode(rows), state=_state_message(state))
 
     def read(data: bytes) -> Result:
-        response = lstm_pb2.StepResponse.FromString(data)
-        return _result(response.output, response.state, single=single)
+        return _result(lstm_pb2.StepResponse.FromString(data), single=single)
 
-    return Call(_method("Step"), request, read)
+    return Call(method("Step"), request, read)
 
 
 def forward(
-    x: ArrayLike, state: State | None, model: str, lengths: Sequence[int] | NDArray[Any] | None, *, all_outputs: bool
+    x: ArrayLike | Mapping[str, ArrayLike],
+    state: State | None,
+    model: str,
+    lengths: Sequence[int] | NDArray[Any] | None,
+    *,
+    all_outputs: bool,
 ) -> Call[Result]:
     """Returns the call of a whole sequence.
 
-    `x` is (batch, time, features), or (time, features) for one sequence, whose output then has no batch axis either.
+    `x` is (batch, time, features), or (time, features) for one sequence, whose output then has no batch axis either. Of a
+    model with several inputs it is all of these by name, with a batch axis.
     """
-    rows, single = _as_batch(x, 3)
+    inputs = {name: sendable(array) for name, array in x.items()} if isinstance(x, Mapping) else {}
+    rows, single = (None, False) if isinstance(x, Mapping) else _as_batch(x, 3)
     request = lstm_pb2.ForwardRequest(
         model=model,
-        x=tensors.encode(rows),
+        x=None if rows is None else tensors.encode(rows),
+        inputs={name: tensors.encode(array) for name, array in inputs.items()},
         state=_state_message(state),
         lengths=None if lengths is None else _whole_numbers(lengths),
         all_outputs=all_outputs,
     )
 
     def read(data: bytes) -> Result:
-        response = lstm_pb2.ForwardResponse.FromString(data)
-        return _result(response.output, response.state, single=single)
+        return _result(lstm_pb2.ForwardResponse.FromString(data), single=single)
 
-    return Call(_method("Forward"), request, read)
+    return Call(method("Forward"), request, read)
 
 
 def windows(series: ArrayLike, length: int, stride: int, rows: int, model: str) -> list[Call[Result]]:
@@ -150,13 +221,13 @@ def windows(series: ArrayLike, length: int, stride: int, rows: int, model: str) 
 def get_model(name: str) -> Call[lstm_pb2.Model]:
     """Returns the call that asks for the description of one model."""
     request = lstm_pb2.GetModelRequest(model=name)
-    return Call(_method("GetModel"), request, lambda data: lstm_pb2.GetModelResponse.FromString(data).model)
+    return Call(method("GetModel"), request, lambda data: lstm_pb2.GetModelResponse.FromString(data).model)
 
 
 def list_models() -> Call[list[lstm_pb2.Model]]:
     """Returns the call that asks for the descriptions of all models."""
     request = lstm_pb2.ListModelsRequest()
-    return Call(_method("ListModels"), request, lambda data: list(lstm_pb2.ListModelsResponse.FromString(data).models))
+    return Call(method("ListModels"), request, lambda data: list(lstm_pb2.ListModelsResponse.FromString(data).models))
 
 
 def _whole_numbers(lengths: Sequence[int] | NDArray[Any]) -> list[int]:
@@ -167,28 +238,39 @@ def _whole_numbers(lengths: Sequence[int] | NDArray[Any]) -> list[int]:
     return [int(length) for length in array]
 
 
-def _method(name: str) -> str:
+def method(name: str) -> str:
+    """Returns the path of a method of the service."""
     return f"/{_SERVICE.full_name}/{_SERVICE.methods_by_name[name].name}"
 
 
 def _as_batch(x: ArrayLike, rank: int) -> tuple[NDArray[Any], bool]:
     """Returns `x` with a batch axis, and whether it had none."""
-    array = np.asarray(x)
-    if array.dtype.kind in ("b", "u") or array.dtype.name in ("int8", "int16"):  # types that have no place in a Tensor
-        array = array.astype(np.int64)
+    array = sendable(x)
     if array.ndim == rank - 1:
         return array[None], True
-    if array.ndim == rank:
+    if array.ndim >= rank:  # time-steps of some models have several axes
         return array, False
     axes = ("batch", "time", "features") if rank == 3 else ("batch", "features")  # noqa: PLR2004 - ranks of the docstrings
     message = f"x has shape {array.shape}; expected ({', '.join(axes)}), or ({', '.join(axes[1:])}) for one sequence"
     raise ValueError(message)
 
 
+def sendable(x: ArrayLike) -> NDArray[Any]:
+    """Returns an array of a type that has a place in a `Tensor`, if there is one that holds all of it."""
+    array = np.asarray(x)
+    if array.dtype.kind in ("b", "u") or array.dtype.name in ("int8", "int16"):  # types that have no place in a Tensor
+        array = array.astype(np.int64)
+    return array
+
+
 def _state_message(state: State | None) -> lstm_pb2.State | None:
     return None if state is None else state.to_message()
 
 
-def _result(output: lstm_pb2.Tensor, state: lstm_pb2.State, *, single: bool) -> Result:
-    array = tensors.decode(output)
-    return Result(array[0] if single else array, State.from_message(state))
+def _result(response: lstm_pb2.StepResponse | lstm_pb2.ForwardResponse, *, single: bool) -> Result:
+    def rows(tensor: lstm_pb2.Tensor) -> NDArray[Any]:
+        array = tensors.decode(tensor)
+        return array[0] if single else array
+
+    outputs = {name: rows(tensor) for name, tensor in response.outputs.items()}
+    return Result(rows(response.output), State.from_message(response.state), outputs)

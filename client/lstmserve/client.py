@@ -9,10 +9,10 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from lstmserve import calls, errors
+from lstmserve import calls, errors, streams
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from numpy.typing import ArrayLike, NDArray
@@ -33,7 +33,8 @@ class Client:
     ```
 
     Args:
-        address: "host:port", "unix:/path", or any other name that gRPC resolves.
+        address: "host:port", "unix:/path", or any other name that gRPC resolves; or several servers that have the same
+            models, as a list or with commas between them.
         model: name of the model that calls are for; may be left out where the server has one.
         timeout: seconds that a call may take, its retries included, unless the call says otherwise; infinity for no limit.
         max_message_bytes: largest message to send or take; None for any size, the server's limits hold anyhow.
@@ -43,13 +44,13 @@ class Client:
 
     def __init__(
         self,
-        address: str,
+        address: str | Sequence[str],
         *,
         model: str = "",
         timeout: float = calls.DEFAULT_TIMEOUT,
         max_message_bytes: int | None = None,
     ) -> None:
-        self._channel = grpc.insecure_channel(address, calls.channel_options(max_message_bytes))
+        self._channel = grpc.insecure_channel(calls.target(address), calls.channel_options(max_message_bytes))
         self._model = model
         self._timeout = timeout
         self._closed = False
@@ -69,7 +70,7 @@ class Client:
 
     def forward(
         self,
-        x: ArrayLike,
+        x: ArrayLike | Mapping[str, ArrayLike],
         state: State | None = None,
         *,
         lengths: Sequence[int] | NDArray[Any] | None = None,
@@ -79,7 +80,8 @@ class Client:
         """Advances every row by a whole sequence.
 
         Args:
-            x: (batch, time, features), or (time, features) for one sequence.
+            x: (batch, time, features), or (time, features) for one sequence; of a model with several inputs all of them
+                by name, each with its batch axis.
             state: what the call before gave back; None for new sequences.
             lengths: time-steps of each row, (batch,), where rows are shorter than `x` is long.
             all_outputs: whether the output of every step is wanted, rather than that of each row's last.
@@ -116,6 +118,38 @@ class Client:
         """
         parts = calls.windows(series, length, stride, rows, self._model)
         return np.concatenate([self._send(part, timeout).output for part in parts])
+
+    def stream(
+        self,
+        *,
+        rows: int | None = None,
+        state: State | None = None,
+        checkpoint_every: int = streams.CHECKPOINT_EVERY,
+        output: str = "",
+        strict: bool = False,
+        timeout: float = 5,
+        patience: float = 60,
+    ) -> streams.Stream:
+        """Opens a stream: much cheaper than calls of `step`, with the same answers; it survives the loss of its server.
+
+        ```python
+        with client.stream() as stream:
+            for output in stream.steps(series):
+                print(output)
+        ```
+
+        Args:
+            rows: how many rows (sequences) it advances; None for as many as `state` has, or one.
+            state: what an earlier call or stream gave back; None for new sequences.
+            checkpoint_every: after how many time-steps the server sends the state, so that what came before need not be
+                sent again when it is lost; 0 for only when asked, or when too much is to be remembered.
+            output: name of the output that is wanted, of a model with several; the first, where it is left out.
+            strict: whether to stop rather than to go on with a server of other numerics, whose bytes may differ.
+            timeout: seconds without an answer after which another server is tried.
+            patience: seconds without any answer after which to give up.
+        """
+        opening = streams.opening(self._model, rows, state, checkpoint_every, output)
+        return streams.Stream(self._channel, opening, strict=strict, timeout=timeout, patience=patience)
 
     def model(self, *, timeout: float | None = None) -> lstm_pb2.Model:
         """Returns the description of the model."""
@@ -154,13 +188,13 @@ class AsyncClient:
 
     def __init__(
         self,
-        address: str,
+        address: str | Sequence[str],
         *,
         model: str = "",
         timeout: float = calls.DEFAULT_TIMEOUT,
         max_message_bytes: int | None = None,
     ) -> None:
-        self._channel = grpc.aio.insecure_channel(address, calls.channel_options(max_message_bytes))
+        self._channel = grpc.aio.insecure_channel(calls.target(address), calls.channel_options(max_message_bytes))
         self._model = model
         self._timeout = timeout
         self._closed = False
@@ -171,7 +205,7 @@ class AsyncClient:
 
     async def forward(
         self,
-        x: ArrayLike,
+        x: ArrayLike | Mapping[str, ArrayLike],
         state: State | None = None,
         *,
         lengths: Sequence[int] | NDArray[Any] | None = None,
@@ -193,6 +227,21 @@ class AsyncClient:
         """Answers every window of a series: see `Client.forward_windows`."""
         parts = calls.windows(series, length, stride, rows, self._model)
         return np.concatenate([(await self._send(part, timeout)).output for part in parts])
+
+    def stream(
+        self,
+        *,
+        rows: int | None = None,
+        state: State | None = None,
+        checkpoint_every: int = streams.CHECKPOINT_EVERY,
+        output: str = "",
+        strict: bool = False,
+        timeout: float = 5,
+        patience: float = 60,
+    ) -> streams.AsyncStream:
+        """Makes a stream, which `async with` opens: see `Client.stream`."""
+        opening = streams.opening(self._model, rows, state, checkpoint_every, output)
+        return streams.AsyncStream(self._channel, opening, strict=strict, timeout=timeout, patience=patience)
 
     async def model(self, *, timeout: float | None = None) -> lstm_pb2.Model:
         """Returns the description of the model."""

@@ -15,6 +15,7 @@ from lstmserve import calls, files
 from lstmserve.client import Client
 from lstmserve.errors import LstmServeError
 from lstmserve.state import State
+from lstmserve.status_line import StatusLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +42,7 @@ class _Group(click.Group):
     envvar="LSTMSERVE_ADDRESS",
     show_envvar=True,
     show_default=True,
-    help="The server.",
+    help="The server, or several that have the same models, with commas between them.",
 )
 @click.option(
     "--name", default="", envvar="LSTMSERVE_MODEL", show_envvar=True, help="The model; not needed where there is one."
@@ -110,6 +111,44 @@ def forward(
         answer, after = client.forward(part, after, all_outputs=all_outputs)
         answers.append(answer)
     _write(np.concatenate(answers, axis=-2) if all_outputs else answers[-1], after, output, save_state)
+
+
+@lstmserve_client.command()
+@click.argument("input", type=click.Path(exists=True, dir_okay=False, allow_dash=True), default=files.PIPE)
+@click.option("--state", type=click.Path(exists=True, dir_okay=False), help="Go on from the state in this file.")
+@click.option("--save-state", type=click.Path(dir_okay=False), help="Write the state at the end to this file.")
+@click.option(
+    "--in-flight",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Lines to send ahead of their answers. 1 answers each before the next is read; more are quicker.",
+)
+@click.option("--strict", is_flag=True, help="Stop rather than go on with a server whose bytes may differ.")
+@click.option("--patience", default=60.0, show_default=True, type=click.FloatRange(0), help="Seconds without a server.")
+@click.pass_obj
+def stream(
+    client: Client,
+    input: str,  # noqa: A002
+    state: str | None,
+    save_state: str | None,
+    in_flight: int,
+    strict: bool,  # noqa: FBT001 - click's way
+    patience: float,
+) -> None:
+    """Advance by one time-step per line of CSV, as the lines come, and write a line for each at once.
+
+    When the server is lost, it goes on with another: give --address several, with commas between them.
+    """
+    with (
+        client.stream(state=_load(state), strict=strict, patience=patience) as opened,
+        StatusLine(opened) as status,
+    ):
+        for output in opened.steps(status.sent(files.read_lines(input)), in_flight):
+            files.write_array(files.PIPE, output)
+            status.answered()
+        if save_state is not None:
+            opened.checkpoint().save(save_state)
 
 
 @lstmserve_client.command()

@@ -3,6 +3,7 @@
 - `LstmServeError`
     - `InvalidRequest`: the request is wrong by itself.
     - `WrongForModel`: the request is right in itself, but not for this model.
+        - `NumericsChanged`: a stream would have to go on with other numerics.
     - `NoSuchModel`: no model of that name is served.
     - `LimitReached`: a limit of the server; the text names it.
     - `ServerUnavailable`: no server could be reached, or it is starting or draining.
@@ -43,6 +44,10 @@ class InvalidRequest(LstmServeError):
 
 class WrongForModel(LstmServeError):
     """The request is right in itself, but not for this model (FAILED_PRECONDITION)."""
+
+
+class NumericsChanged(WrongForModel):
+    """A stream that was to give the same bytes would have to go on with a server that computes others."""
 
 
 class NoSuchModel(LstmServeError):
@@ -91,6 +96,35 @@ def from_status(code: grpc.StatusCode, text: str | None, trailing: Iterable[Any]
     pushback = next((value for key, value in trailing or () if key == "grpc-retry-pushback-ms"), "")
     seconds = int(pushback) / 1000 if pushback.isdecimal() else None
     return _BY_CODE.get(code, ServerFault)(code, text or code.name, seconds)
+
+
+def numerics_changed(before: str, now: str) -> NumericsChanged:
+    """Returns the error of a stream that would go on with other numerics."""
+    return NumericsChanged(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        f"the server that would go on has the numerics {now!r}, and the one before had {before!r}: the outputs would differ by "
+        "rounding. Ask without strict to go on all the same",
+    )
+
+
+def silent(seconds: float) -> DeadlineExceeded:
+    """Returns the error of a server that does not answer."""
+    return DeadlineExceeded(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer came for {seconds:g} seconds")
+
+
+def ended() -> ServerUnavailable:
+    """Returns the error of a stream that the server ended before all was answered."""
+    return ServerUnavailable(grpc.StatusCode.UNAVAILABLE, "the server ended the stream")
+
+
+def out_of_order() -> ServerUnavailable:
+    """Returns the error of a stream on which a message was lost."""
+    return ServerUnavailable(grpc.StatusCode.UNAVAILABLE, "a message of the stream was lost on its way to the server")
+
+
+def stream_closed() -> CallCancelled:
+    """Returns the error of a stream that is used after it was closed."""
+    return CallCancelled(grpc.StatusCode.CANCELLED, "the stream was closed")
 
 
 def closed() -> CallCancelled:

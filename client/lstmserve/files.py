@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 PIPE: Final = "-"
@@ -59,8 +62,30 @@ def write_array(path: str, array: NDArray[Any]) -> None:
     text = "".join(",".join(map(str, row.tolist())) + "\n" for row in np.atleast_2d(_shortest(array)))
     if path == PIPE:
         sys.stdout.write(text)
+        sys.stdout.flush()
     else:
         Path(path).write_text(text, "utf-8")
+
+
+def read_lines(path: str) -> Iterator[NDArray[Any]]:
+    """Yields each line of CSV in a file, or in the pipe, as soon as it is there: (columns,) of float64.
+
+    A first line in which no cell is a number is a header, and passed over; so are empty lines.
+
+    Raises:
+        ValueError: a line holds something else than numbers.
+    """
+    with contextlib.ExitStack() as open_files:
+        lines = sys.stdin if path == PIPE else open_files.enter_context(Path(path).open(encoding="utf-8-sig"))
+        for number, line in enumerate(lines, start=1):
+            cells = line.strip().lstrip("\ufeff").split(",")
+            if cells == [""] or (number == 1 and not any(map(_is_number, cells))):
+                continue
+            try:
+                yield np.array([float(cell) for cell in cells], np.float64)
+            except ValueError as error:
+                message = f"line {number} of {'standard input' if path == PIPE else path} is no CSV of numbers: {error}"
+                raise ValueError(message) from error
 
 
 def _shortest(array: NDArray[Any]) -> NDArray[Any]:

@@ -1,0 +1,159 @@
+"""What a caller of a stream has to remember to go on with another server: the last checkpoint, and what came after it.
+
+It knows no gRPC, and never waits. Messages get numbers 1, 2, 3 ...; a server answers them in order, so that what stands in a
+checkpoint need not be sent again, and an answer that was delivered before is passed over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+
+from lstmserve import errors, tensors
+from lstmserve.state import State
+from lstmserve.v1 import lstm_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+_MOST_BYTES: Final = 8 << 20  # of messages to remember before a checkpoint is asked for
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+Request = lstm_pb2.StreamStepsRequest
+Response = lstm_pb2.StreamStepsResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a message: outputs by name ("" for the first), a state, or an error."""
+
+    number: int
+    outputs: dict[str, NDArray[Any]] | None = None
+    state: State | None = None
+    error: errors.LstmServeError | None = None
+
+
+class Journal:
+    """The messages of one stream since its last checkpoint."""
+
+    def __init__(self, opening: lstm_pb2.StreamOpen, *, strict: bool) -> None:
+        self._opening = opening
+        self._strict = strict
+        self._records: dict[int, Request] = {}
+        self._bytes = 0
+        self._last = 0
+        """Number of the last message."""
+        self._delivered = 0
+        """Number of the last message whose answer was delivered."""
+        self._own: set[int] = set()
+        """Numbers of the checkpoints that nobody but this journal asked for, until they are answered."""
+        self._awaited: deque[int] = deque()
+        """Numbers of the messages whose answers the server that serves now is to send, in order."""
+        self.fingerprint = ""
+        """Numerics of the server that answers."""
+        self.numerics_changes = 0
+        """How often another server had other numerics, so that the bytes may differ from those of an uninterrupted run."""
+
+    @property
+    def outstanding(self) -> int:
+        """How many messages of the caller's have not been answered."""
+        return self._last - self._delivered - len(self._own)
+
+    def steps(self, x: lstm_pb2.Tensor) -> list[Request]:
+        """Returns the message of time-steps to send, and one that asks for a checkpoint where too much is to be remembered."""
+        messages = [self._recorded(Request(steps=lstm_pb2.StreamInput(number=self._last + 1, x=x)))]
+        if self._bytes > _MOST_BYTES and not self._own:
+            messages += self.checkpoint()
+            self._own.add(self._last)
+        return messages
+
+    def reset(self, rows: Iterable[int], state: lstm_pb2.State | None) -> list[Request]:
+        """Returns the message that begins rows anew."""
+        return [self._recorded(Request(reset=lstm_pb2.StreamReset(number=self._last + 1, rows=rows, state=state)))]
+
+    def checkpoint(self) -> list[Request]:
+        """Returns the message that asks for the state."""
+        return [self._recorded(Request(checkpoint=lstm_pb2.StreamCheckpointRequest(number=self._last + 1)))]
+
+    def resumed(self) -> list[Request]:
+        """Returns what to send to a server that knows nothing yet: the checkpoint, and all that came after it."""
+        self._awaited = deque(self._records)
+        return [Request(open=self._opening), *self._records.values()]
+
+    def is_in_order(self, response: Response) -> bool:
+        """Returns whether a message of the server answers the message that it is to answer next: none was lost on the way."""
+        kind = response.WhichOneof("message")
+        if kind not in ("outputs", "checkpoint", "rejected"):
+            return True
+        return bool(self._awaited) and self._awaited.popleft() == getattr(response, kind).number
+
+    def receive(self, response: Response) -> Answer | None:
+        """Takes a message of the server; returns the answer to be delivered, if it is one that was not before.
+
+        Raises:
+            NumericsChanged: another server has other numerics, and that was not to be.
+        """
+        kind = response.WhichOneof("message")
+        if kind == "opened":
+            self._opened(response.opened)
+            return None
+        if kind == "going_away":
+            self._checkpointed(response.going_away.number, response.going_away.state)
+            return None
+        answer = _answer(response)
+        if kind == "rejected":
+            self._forget(answer.number)
+        elif answer.state is not None:
+            state = response.checkpoint.state if kind == "checkpoint" else response.outputs.state
+            self._checkpointed(answer.number, state)
+        if answer.number <= self._delivered:
+            return None
+        self._delivered = answer.number
+        if answer.number in self._own:
+            self._own.discard(answer.number)
+            return None
+        return answer
+
+    def _recorded(self, message: Request) -> Request:
+        self._last += 1
+        self._records[self._last] = message
+        self._awaited.append(self._last)
+        self._bytes += message.ByteSize()
+        return message
+
+    def _opened(self, opened: lstm_pb2.StreamOpened) -> None:
+        self._opening.rows, self._opening.model_digest = opened.rows, opened.model_digest
+        if self.fingerprint not in ("", opened.numerics_fingerprint):
+            if self._strict:
+                raise errors.numerics_changed(self.fingerprint, opened.numerics_fingerprint)
+            self.numerics_changes += 1
+        self.fingerprint = opened.numerics_fingerprint
+
+    def _checkpointed(self, number: int, state: lstm_pb2.State) -> None:
+        self._opening.state.CopyFrom(state)
+        for old in [old for old in self._records if old <= number]:
+            self._forget(old)
+
+    def _forget(self, number: int) -> None:
+        message = self._records.pop(number, None)
+        self._bytes -= 0 if message is None else message.ByteSize()
+
+
+def _answer(response: Response) -> Answer:
+    kind = response.WhichOneof("message")
+    if kind == "outputs":
+        outputs = response.outputs
+        arrays = {"": tensors.decode(outputs.output)}
+        arrays |= {name: tensors.decode(tensor) for name, tensor in outputs.outputs.items()}
+        state = State.from_message(outputs.state) if outputs.HasField("state") else None
+        return Answer(outputs.number, arrays, state)
+    if kind == "checkpoint":
+        return Answer(response.checkpoint.number, state=State.from_message(response.checkpoint.state))
+    rejected = response.rejected
+    code = _CODES.get(rejected.code, grpc.StatusCode.UNKNOWN)
+    return Answer(rejected.number, error=errors.from_status(code, rejected.text))

@@ -1,0 +1,68 @@
+"""How a stream is doing, on one line of the terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from rich.console import Console
+from rich.status import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from lstmserve.streams import Stream
+
+_Item = TypeVar("_Item")
+
+
+class StatusLine:
+    """Shows steps, steps per second, latency and reconnects on standard error, where that is a terminal.
+
+    Where the outputs go to the same terminal it shows nothing, lest the two mix, until it ends with a summary.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._console = Console(stderr=True)
+        self._status = Status("waiting for the first line", console=self._console)
+        self._shown = sys.stderr.isatty() and not sys.stdout.isatty()
+        self._sent: deque[float] = deque()
+        self._steps = 0
+        self._latency = 0.0
+        self._began = time.monotonic()
+
+    def sent(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        """Yields items, and takes note of when each was sent."""
+        for item in items:
+            self._sent.append(time.monotonic())
+            yield item
+
+    def answered(self) -> None:
+        """Takes note of an answer."""
+        self._steps += 1
+        self._latency = time.monotonic() - self._sent.popleft()
+        if self._shown:
+            self._status.update(self.text)
+
+    @property
+    def text(self) -> str:
+        """What is shown."""
+        rate = self._steps / max(time.monotonic() - self._began, 1e-9)
+        return (
+            f"{self._steps} steps, {rate:.0f} steps/s, latency {1000 * self._latency:.1f} ms, "
+            f"{self._stream.reconnects} reconnects"
+        )
+
+    def __enter__(self) -> Self:
+        if self._shown:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            self._status.stop()
+        if sys.stderr.isatty():
+            self._console.print(self.text)

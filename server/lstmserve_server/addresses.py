@@ -27,14 +27,19 @@ def check(address: str) -> None:
         if address.startswith(UNIX_PREFIX):
             _check_unix(Path(address.removeprefix(UNIX_PREFIX)))
         else:
-            _check_tcp(*_host_and_port(address))
+            _check_tcp(*host_and_port(address))
     except OSError as error:
         taken = "Stop what is there, or choose" if error.errno == errno.EADDRINUSE else "Choose"
         message = f"cannot listen on {address}: {error.strerror or error}. {taken} another address with --listen"
         raise StartFailed(message) from error
 
 
-def _host_and_port(address: str) -> tuple[str, int]:
+def host_and_port(address: str) -> tuple[str, int]:
+    """Returns the two parts of HOST:PORT or [IPV6]:PORT.
+
+    Raises:
+        BadSettings: it is neither.
+    """
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - ports are 16 bits
         message = f"cannot listen on {address!r}: expected HOST:PORT, [IPV6]:PORT or unix:PATH"

@@ -32,11 +32,13 @@ def serve(**settings: Any) -> None:
     Exit codes: 0 stopped, 1 a fault of its own, 2 bad settings, 3 could not start.
     """
     from lstmserve_server import server, telemetry  # noqa: PLC0415
+    from lstmserve_server.workers import supervisor  # noqa: PLC0415
 
     chosen = ServeSettings(**settings)
+    run = supervisor.run if chosen.workers > 1 else server.run
     telemetry.configure_log(chosen.log_format, chosen.log_level)
     try:
-        asyncio.run(server.run(chosen))
+        asyncio.run(run(chosen))
     except StartFailed as error:
         click.echo(f"lstmserve: {error}", err=True)
         sys.exit(error.exit_code)
@@ -48,16 +50,17 @@ def serve(**settings: Any) -> None:
 @lstmserve.command()
 @click.argument("file", type=click.Path())
 @click.option("--layer", help="Show this one LSTM layer of the model instead of the whole.")
+@click.option("--until", help="Show the model as far as this layer instead of the whole.")
 @click.option("--architecture", help="File with the configuration, for a file that holds weights alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def inspect(file: str, layer: str | None, architecture: str | None, as_json: bool) -> None:  # noqa: FBT001 - click's way
+def inspect(file: str, layer: str | None, until: str | None, architecture: str | None, as_json: bool) -> None:  # noqa: FBT001 - click's way
     """Show what is in a model file, and whether it can be served. Works without a server.
 
     Exit codes: 0 it can be served, 1 it cannot.
     """
     from lstmserve_server import inspection  # noqa: PLC0415
 
-    report = inspection.inspect(file, layer, architecture)
+    report = inspection.inspect(file, layer=layer, until=until, architecture=architecture)
     if as_json:
         click.echo(report.as_json())
     else:

@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
+import functools
 import signal
-from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 import grpc
 import structlog
 from grpc_reflection.v1alpha import reflection
 
-from lstmserve_server import addresses, health
+from lstmserve_server import addresses, health, models
 from lstmserve_server.codec import Codec, RequestLimits
-from lstmserve_server.errors import BadSettings, ModelRefused, StartFailed
-from lstmserve_server.loading import sandbox
-from lstmserve_server.loading.limits import Limits
-from lstmserve_server.numerics import Numerics
-from lstmserve_server.registry import Registry, ServedModel
+from lstmserve_server.errors import StartFailed
+from lstmserve_server.registry import Registry
 from lstmserve_server.runner import Runner
 from lstmserve_server.servicer import SERVICE, Handlers, LstmServicer
+from lstmserve_server.stream_codec import StreamCodec
+from lstmserve_server.streams import Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 
     from lstmserve_server.config import ServeSettings
+    from lstmserve_server.registry import ServedModel
 
 _log = structlog.get_logger(__name__)
 
 _LAST_WORDS: Final = 0.2  # seconds for answers that are on their way when the last call has ended
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 async def run(settings: ServeSettings) -> None:
@@ -42,16 +38,27 @@ async def run(settings: ServeSettings) -> None:
     Raises:
         StartFailed: the server could not start.
     """
-    files = name_models(settings.models)
-    signals = _Signals()
-    server = Server(settings, files)
+    files = models.by_name(settings.models)
+    signals = Signals()
+    server = Server(settings, files, functools.partial(models.from_files, settings, files))
     await server.start()
+    _log.info("starting", listen=server.addresses, models=files)
+    await live(server, server.make_ready(), signals)
+
+
+async def live(server: Server, beginning: Coroutine[None, None, None], signals: Signals) -> None:
+    """Lets a server begin, serve until a signal comes, drain, and stop.
+
+    Raises:
+        StartFailed: it could not begin.
+    """
     try:
-        loading_models = asyncio.create_task(server.make_ready())
+        begun = asyncio.create_task(beginning)
         stopping = asyncio.create_task(signals.first.wait())
-        await asyncio.wait({loading_models, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if loading_models.done():
-            loading_models.result()
+        await asyncio.wait({begun, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if begun.done():
+            begun.result()
+            _log.info("serving", listen=server.addresses)
             await stopping
             await server.drain(signals.second)
     finally:
@@ -59,43 +66,33 @@ async def run(settings: ServeSettings) -> None:
         _log.info("stopped")
 
 
-def name_models(arguments: tuple[str, ...]) -> dict[str, str]:
-    """Returns the file of each model by the model's name: `NAME=FILE`, or `FILE`, which is named after itself.
-
-    Raises:
-        BadSettings: a name cannot be used, or stands twice.
-    """
-    files: dict[str, str] = {}
-    for argument in arguments:
-        name, equals, file = argument.partition("=")
-        if not equals or "/" in name:  # a path may have an equals sign in it
-            name, file = Path(argument).name.split(".", maxsplit=1)[0], argument
-        if not file:
-            message = f"{argument!r} names no file; expected FILE or NAME=FILE"
-            raise BadSettings(message)
-        if not _NAME.fullmatch(name):
-            message = (
-                f"{name!r} cannot be the name of a model; expected up to 64 letters, digits, '.', '_' and '-', beginning with a "
-                f"letter or digit. Name it yourself: NAME={file}"
-            )
-            raise BadSettings(message)
-        if name in files:
-            message = f"two models are called {name!r}: {files[name]} and {file}. Name them apart: NAME=FILE"
-            raise BadSettings(message)
-        files[name] = file
-    return files
-
-
 class Server:
     """A gRPC server on its way from NOT_SERVING to SERVING and back."""
 
-    def __init__(self, settings: ServeSettings, files: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: ServeSettings,
+        files: Mapping[str, str],
+        load: Callable[[], Awaitable[Iterable[ServedModel]]],
+        *,
+        shares_port: bool = False,
+    ) -> None:
+        """Makes a server that is not started.
+
+        Args:
+            settings: its settings.
+            files: the file of each model.
+            load: what loads the models.
+            shares_port: whether other processes listen on the same port, which somebody else has then made sure of.
+        """
         self._settings = settings
-        self._files = files
+        self._load = load
+        self._shares_port = shares_port
         self._handlers = Handlers()
         self._health = health.Health(["", SERVICE.full_name, *map(health.service_of_model, files)])
         self._runner = Runner(settings.max_concurrent_calls, settings.threads)
-        self._grpc = grpc.aio.server(options=_options(settings))
+        self._streams: Streams | None = None
+        self._grpc = grpc.aio.server(options=_options(settings, shares_port=shares_port))
         self.addresses: list[str] = []
         """Where the server listens; a port 0 has become the one that the system chose."""
 
@@ -116,7 +113,6 @@ class Server:
         for address in self._settings.listen:
             self.addresses.append(self._listen(address))
         await self._grpc.start()
-        _log.info("starting", listen=self.addresses, models=dict(self._files))
 
     async def make_ready(self) -> None:
         """Loads the models, runs their self-tests, and begins to answer.
@@ -131,9 +127,15 @@ class Server:
             message_bytes=self._settings.max_message_bytes,
             sequence_bytes=self._settings.max_sequence_bytes,
         )
-        self._handlers.answer_with(LstmServicer(registry, Codec(registry, limits), self._runner))
+        codec = Codec(registry, limits)
+        self._streams = Streams(
+            StreamCodec(codec),
+            self._runner,
+            most=self._settings.max_streams,
+            idle_seconds=self._settings.stream_idle_seconds,
+        )
+        self._handlers.answer_with(LstmServicer(registry, codec, self._runner, self._streams))
         self._health.set_all(serving=True)
-        _log.info("serving", listen=self.addresses)
 
     async def drain(self, at_once: asyncio.Event) -> None:
         """Says NOT_SERVING, goes on for a while, then takes no more calls and waits for those that run.
@@ -147,6 +149,8 @@ class Server:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(at_once.wait(), self._settings.lame_duck_seconds)
         self._runner.close()
+        if self._streams is not None:
+            self._streams.drain()
         # Our own count, as gRPC would also wait for those who watch the health and for calls whose message never comes.
         idle = asyncio.create_task(self._handlers.wait_until_idle())
         hurrying = asyncio.create_task(at_once.wait())
@@ -162,7 +166,8 @@ class Server:
         await self._grpc.stop(grace)
 
     def _listen(self, address: str) -> str:
-        addresses.check(address)
+        if not self._shares_port:
+            addresses.check(address)
         try:
             port = self._grpc.add_insecure_port(address)
         except RuntimeError as error:
@@ -170,57 +175,24 @@ class Server:
             raise StartFailed(message) from error
         return address if address.startswith(addresses.UNIX_PREFIX) else f"{address.rpartition(':')[0]}:{port}"
 
-    async def _load(self) -> list[ServedModel]:
-        settings, models = self._settings, []
-        limits = Limits(file_bytes=settings.max_model_bytes, seconds=settings.load_seconds)
-        began = perf_counter()
-        names = iter(self._files)
-        name = ""
-        try:
-            async with contextlib.aclosing(
-                sandbox.load(list(self._files.values()), settings.layer, limits, settings.architecture)
-            ) as loaded:
-                name = next(names)
-                async for description in loaded:
-                    numerics = Numerics(settings.numerics)
-                    models.append(await asyncio.to_thread(ServedModel.prepare, name, description, numerics))
-                    _log_model(models[-1], perf_counter() - began)
-                    name, began = next(names, ""), perf_counter()
-        except ModelRefused as error:
-            message = f"model {name!r} is refused. {error}"
-            raise StartFailed(message) from error
-        return models
 
-
-def _log_model(served: ServedModel, seconds: float) -> None:
-    description = served.model.description
-    _log.info(
-        "model_loaded",
-        model=served.name,
-        digest=served.digest[:12],
-        fingerprint=served.fingerprint,
-        keras=description.source.keras_version,
-        parameters=description.parameter_count,
-        seconds=round(seconds, 3),
-    )
-
-
-class _Signals:
+class Signals:
     """The first SIGTERM or SIGINT, and the second."""
 
     def __init__(self) -> None:
         self.first, self.second = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._arrived)
+            asyncio.get_running_loop().add_signal_handler(number, self.arrived)
 
-    def _arrived(self) -> None:
+    def arrived(self) -> None:
+        """Takes note of a signal."""
         (self.second if self.first.is_set() else self.first).set()
 
 
-def _options(settings: ServeSettings) -> list[tuple[str, int]]:
+def _options(settings: ServeSettings, *, shares_port: bool) -> list[tuple[str, int]]:
     return [
         # A second server on the same port is a mistake, and by default gRPC would share the port with it in silence.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(shares_port)),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),  # the codec refuses what is too long before it is computed
         # Without a bound gRPC's defences against floods of new streams on one connection are off.

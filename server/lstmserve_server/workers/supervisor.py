@@ -1,0 +1,190 @@
+"""The supervisor: starts workers, starts them anew when they end, and ends them. It computes and answers nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+from dataclasses import replace
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from lstmserve_server import models
+from lstmserve_server.errors import StartFailed
+from lstmserve_server.loading import sandbox
+from lstmserve_server.server import Signals
+from lstmserve_server.workers.handover import Handover, Report
+from lstmserve_server.workers.ports import HeldPorts
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from lstmserve_server.config import ServeSettings
+
+_log = structlog.get_logger(__name__)
+
+_FIRST_PAUSE: Final = 0.1  # seconds before a worker is started anew, doubled each time
+_LONGEST_PAUSE: Final = 10.0
+_STEADY: Final = 60.0  # seconds after which a worker has proved itself, and the pauses begin anew
+_GRACE: Final = 5.0  # seconds beyond its own time to drain, then a worker is killed
+_THREADS: Final = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+async def run(settings: ServeSettings) -> None:
+    """Serves with several processes until SIGTERM or SIGINT, then lets them drain; a second one stops them at once.
+
+    Raises:
+        StartFailed: the service could not start.
+    """
+    files = models.by_name(settings.models)
+    signals = Signals()
+    with HeldPorts.of(settings.listen) as ports:
+        _log.info("starting", listen=ports.addresses, models=files, workers=settings.workers)
+        async with _weights() as weights:
+            forms = await models.forms(settings, files, weights)
+            _seal(weights)
+            own = replace(settings, listen=tuple(ports.addresses), compute_threads=_threads_of_each(settings))
+            await Supervisor(
+                [Handover(i + 1, own, files, forms, weights) for i in range(settings.workers)], signals
+            ).run()
+    _log.info("all_stopped")
+
+
+@contextlib.asynccontextmanager
+async def _weights() -> AsyncIterator[int]:
+    weights = sandbox.room_for_weights()
+    try:
+        yield weights
+    finally:
+        os.close(weights)
+
+
+def _seal(weights: int) -> None:
+    """Makes the weights what no process can write any more, this one and the workers among them."""
+    fcntl.fcntl(weights, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+
+
+def _threads_of_each(settings: ServeSettings) -> int:
+    return settings.compute_threads or max(1, settings.threads // settings.workers)
+
+
+class Supervisor:
+    """Keeps workers running."""
+
+    def __init__(self, handovers: list[Handover], signals: Signals) -> None:
+        self._handovers = handovers
+        self._signals = signals
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._ready: set[int] = set()
+        self._restarts = 0
+
+    async def run(self) -> None:
+        """Keeps the workers running until a signal comes, and returns when all have ended.
+
+        Raises:
+            StartFailed: the first of them could not start.
+        """
+        first, *others = self._handovers
+        canary = asyncio.Event()  # what is wrong with models or settings is seen, and said, once
+        ending, ready = asyncio.create_task(self._end()), asyncio.create_task(canary.wait())
+        keeping = [asyncio.create_task(self._keep(first, canary))]
+        try:
+            await asyncio.wait({ready, *keeping}, return_when=asyncio.FIRST_COMPLETED)
+            if canary.is_set():
+                keeping += [asyncio.create_task(self._keep(handover, asyncio.Event())) for handover in others]
+            await asyncio.gather(*keeping)
+        finally:
+            for task in (ending, ready):
+                task.cancel()
+
+    async def _keep(self, handover: Handover, ready: asyncio.Event) -> None:
+        """Runs a worker again and again."""
+        pause = _FIRST_PAUSE
+        while not self._signals.first.is_set():
+            began = monotonic()
+            end, report = await self._run_once(handover, ready)
+            if self._signals.first.is_set():
+                return
+            if handover.number == 1 and not ready.is_set():
+                message = report.failure if report else f"the first worker ended before it could serve: {end}"
+                raise StartFailed(message)
+            if monotonic() - began > _STEADY:
+                pause = _FIRST_PAUSE
+            self._restarts += 1
+            _log.warning(
+                "worker_ended", worker=handover.number, end=end, restarts=self._restarts, again_in_seconds=pause
+            )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._signals.first.wait(), pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _run_once(self, handover: Handover, ready: asyncio.Event) -> tuple[str, Report | None]:
+        """Runs a worker to its end, and returns how it ended and what it had said."""
+        process = await _start(handover)
+        self._processes[handover.number] = process
+        report = None
+        try:
+            if self._signals.first.is_set():  # it came while the process was started
+                process.terminate()
+            line = await process.stdout.readline() if process.stdout else b""
+            if line:
+                report = Report.from_line(line)
+            if report and not report.failure:
+                ready.set()
+                self._note_ready(handover.number, process.pid)
+            return _name_of_end(await process.wait()), report
+        finally:
+            self._ready.discard(handover.number)
+            del self._processes[handover.number]
+
+    def _note_ready(self, number: int, pid: int) -> None:
+        self._ready.add(number)
+        _log.info("worker_ready", worker=number, pid=pid)
+        if len(self._ready) == len(self._handovers):
+            _log.info("all_workers_ready", listen=list(self._handovers[0].settings.listen), workers=len(self._ready))
+
+    async def _end(self) -> None:
+        """Waits for a signal and hands it on; a second one too."""
+        settings = self._handovers[0].settings
+        await self._signals.first.wait()
+        self._signal(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(
+                self._signals.second.wait(), settings.lame_duck_seconds + settings.drain_seconds + _GRACE
+            )
+            self._signal(signal.SIGTERM)
+            await asyncio.sleep(_GRACE)
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+
+async def _start(handover: Handover) -> asyncio.subprocess.Process:
+    # A group of its own: Ctrl-C on the terminal goes to the supervisor, who sees to the rest. The end of its standard input
+    # tells the worker that the supervisor is gone, even by SIGKILL.
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        "-m",
+        "lstmserve_server.workers.worker",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        pass_fds=(handover.weights,),
+        process_group=0,
+        env={**dict.fromkeys(_THREADS, "1"), **os.environ},
+    )
+    if process.stdin is not None:
+        process.stdin.write(handover.to_line())
+    return process
+
+
+def _name_of_end(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

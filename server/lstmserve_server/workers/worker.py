@@ -1,0 +1,68 @@
+"""A worker: a server like any other, but that its models, its port and its end come from a supervisor.
+
+Started as a program of its own, never forked: gRPC does not survive a fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import sys
+
+import structlog
+
+from lstmserve_server import models, server, telemetry
+from lstmserve_server.errors import StartFailed
+from lstmserve_server.workers.handover import Handover, Report
+
+
+async def serve(handover: Handover) -> None:
+    """Serves until SIGTERM, or until the supervisor is gone, however it ended.
+
+    Raises:
+        StartFailed: it could not start.
+    """
+    signals = server.Signals()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sys.stdin.fileno(), _supervisor_gone, signals)
+    settings, files = handover.settings, handover.files
+    load = functools.partial(models.from_forms, settings, handover.models, files, handover.weights)
+    own = server.Server(settings, files, load, shares_port=True)
+
+    async def begin() -> None:
+        """Loads, listens, and says so."""
+        # The port last: until then the others get all connections.
+        await own.make_ready()
+        await own.start()
+        _say(Report())
+
+    await server.live(own, begin(), signals)
+
+
+def _supervisor_gone(signals: server.Signals) -> None:
+    asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+    signals.arrived()
+
+
+def _say(report: Report) -> None:
+    os.write(sys.stdout.fileno(), report.to_line())
+
+
+def main() -> None:
+    """Reads what to serve, and serves."""
+    handover = Handover.from_line(sys.stdin.buffer.readline())
+    telemetry.configure_log(handover.settings.log_format, handover.settings.log_level)
+    structlog.contextvars.bind_contextvars(worker=handover.number)
+    code = 0
+    try:
+        asyncio.run(serve(handover))
+    except StartFailed as error:
+        _say(Report(str(error), error.exit_code))
+        code = error.exit_code
+    sys.stderr.flush()
+    os._exit(code)  # as `lstmserve serve` itself ends
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import re
 import subprocess
 
 import numpy as np
@@ -107,6 +111,28 @@ def test_a_stream_goes_on_from_a_file_with_a_state(call, tmp_path):
 
     assert 40 == whole.count("\n")
     assert whole == first.stdout + second.stdout
+
+
+def test_a_stream_shows_how_it_does_on_a_terminal(sunspots, tmp_path):
+    """On a terminal a line tells steps, rate, latency and reconnects, and the outputs still go where they are sent."""
+    ours, theirs = pty.openpty()
+    with (tmp_path / "out.csv").open("w") as out:
+        subprocess.run(
+            [*CLIENT, "--address", sunspots.address, "stream"],
+            input=b"0.83\n0.96\n",
+            stdout=out,
+            stderr=theirs,
+            check=True,
+        )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while part := os.read(ours, 1 << 16):
+            shown += part
+    os.close(ours)
+
+    assert re.search(rb"2 steps, \d+ steps/s, latency \d+\.\d ms, 0 reconnects", shown)
+    assert 2 == len((tmp_path / "out.csv").read_text().splitlines())
 
 
 def test_a_stream_names_the_line_that_is_wrong(call):

@@ -8,7 +8,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from rich.console import Console
-from rich.status import Status
+from rich.live import Live
+from rich.spinner import Spinner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,8 +27,12 @@ class StatusLine:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._console = Console(stderr=True)
-        self._status = Status("waiting for the first line", console=self._console)
+        self._console = Console(stderr=True, highlight=False)
+        self._spinner = Spinner("dots", "waiting for the first line")
+        # Not redirected: the outputs on standard output are not for the terminal.
+        self._live = Live(
+            self._spinner, console=self._console, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
         self._shown = sys.stderr.isatty() and not sys.stdout.isatty()
         self._sent: deque[float] = deque()
         self._steps = 0
@@ -45,7 +50,7 @@ class StatusLine:
         self._steps += 1
         self._latency = time.monotonic() - self._sent.popleft()
         if self._shown:
-            self._status.update(self.text)
+            self._spinner.update(text=self.text)
 
     @property
     def text(self) -> str:
@@ -58,11 +63,11 @@ class StatusLine:
 
     def __enter__(self) -> Self:
         if self._shown:
-            self._status.start()
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._shown:
-            self._status.stop()
+            self._live.stop()
         if sys.stderr.isatty():
             self._console.print(self.text)

@@ -174,6 +174,18 @@ def test_a_signal_to_the_supervisor_drains_the_workers():
     assert "all_stopped" == server.log[-1]["event"]
 
 
+def test_a_signal_while_models_are_loaded_ends_the_supervisor_at_once():
+    """SIGTERM before there are workers ends the supervisor with 0, though a model may take a minute to load."""
+    slow = live.LiveServer(
+        *[f"m{i}={SUNSPOTS}" for i in range(200)], "--workers", "2", "--listen", "127.0.0.1:0", *live.QUICK
+    )
+    with slow as server:
+        server.wait_for("starting")
+
+        assert 0 == server.stop()
+        assert [] == [entry for entry in server.log if entry["event"] == "worker_ready"]
+
+
 def test_no_worker_outlives_a_supervisor_that_is_killed(workers):
     """When the supervisor is killed with SIGKILL, its workers drain and end."""
     processes = list(pids(workers).values())

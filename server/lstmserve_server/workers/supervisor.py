@@ -10,7 +10,7 @@ import signal
 import sys
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
@@ -35,6 +35,9 @@ _GRACE: Final = 5.0  # seconds beyond its own time to drain, then a worker is ki
 _THREADS: Final = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+_Done = TypeVar("_Done")
+
+
 async def run(settings: ServeSettings) -> None:
     """Serves with several processes until SIGTERM or SIGINT, then lets them drain; a second one stops them at once.
 
@@ -46,13 +49,28 @@ async def run(settings: ServeSettings) -> None:
     with HeldPorts.of(settings.listen) as ports:
         _log.info("starting", listen=ports.addresses, models=files, workers=settings.workers)
         async with _weights() as weights:
-            forms = await models.forms(settings, files, weights)
+            loading = asyncio.create_task(models.forms(settings, files, weights))
+            forms = await _unless_stopped(loading, signals)
+            if forms is None:
+                return
             _seal(weights)
             own = replace(settings, listen=tuple(ports.addresses), compute_threads=_threads_of_each(settings))
             await Supervisor(
                 [Handover(i + 1, own, files, forms, weights) for i in range(settings.workers)], signals
             ).run()
     _log.info("all_stopped")
+
+
+async def _unless_stopped(work: asyncio.Task[_Done], signals: Signals) -> _Done | None:
+    """Returns the result of work, or None where a signal came first."""
+    stopping = asyncio.create_task(signals.first.wait())
+    await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if work.done():
+        return work.result()
+    work.cancel()
+    await asyncio.wait({work})
+    return None
 
 
 @contextlib.asynccontextmanager

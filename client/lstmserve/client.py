@@ -130,7 +130,7 @@ class Client:
         timeout: float = 5,
         patience: float = 60,
     ) -> streams.Stream:
-        """Opens a stream: much cheaper than calls of `step`, with the same answers; it survives the loss of its server.
+        """Opens a stream: cheaper than calls of `step`, with the same answers; it survives the loss of its server.
 
         ```python
         with client.stream() as stream:

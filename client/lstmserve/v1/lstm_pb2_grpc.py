@@ -120,8 +120,8 @@ class LstmServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StreamSteps(self, request_iterator, context):
-        """Advances the rows of a stream by time-steps, and keeps their state for as long as the stream lasts. Much cheaper than as
-        many calls of `Step`, and the same to the last bit. The first message opens the stream; each later one is answered by
+        """Advances the rows of a stream by time-steps, and keeps their state for as long as the stream lasts. Cheaper than as many
+        calls of `Step`, and the same to the last bit. The first message opens the stream; each later one is answered by
         exactly one response, in order. A caller that has the last checkpoint and what it sent since can go on with any other
         server.
 

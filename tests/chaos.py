@@ -1,10 +1,11 @@
 """Streams whose servers die, drain, freeze and are cut off, compared byte for byte with a run that nothing happens to.
 
-    python -m tests.chaos [--kills 200] [--faults kill,term,stop,cut] [--seed 0]
+    python -m tests.chaos [--kills 200] [--faults kill,alone,term,stop,cut] [--seed 0]
     python -m tests.chaos --rolling [--streams 50] [--rounds 3]
 
 There are three replicas, each restarted after a fault, and a fourth server that nothing happens to, which computes what is
-expected. A fault strikes, at a random moment of a stream, the replica that serves it: the one that is busiest just then.
+expected. A fault strikes, at a random moment of a stream, the replica that serves it: the one that is busiest just then; with
+`alone` it is killed too, but the client knows no other, and meets it again while it is starting.
 """
 
 # ruff: noqa: T201 - it talks to a person
@@ -120,7 +121,7 @@ class Cluster:
     def strike(self, kind: str, chance: random.Random, watch: float) -> None:
         """Does something to the replica that is busiest during `watch` seconds, and sees to it that it comes back."""
         behind_proxy = kind in CUTS
-        candidates = list(self._ready)
+        candidates = self.replicas[:1] if kind == "alone" else list(self._ready)
         before = {replica: replica.busy(behind_proxy=behind_proxy) for replica in candidates}
         time.sleep(watch)
         victim = max(candidates, key=lambda replica: replica.busy(behind_proxy=behind_proxy) - before[replica])
@@ -187,6 +188,10 @@ def _continue(replica: Replica, away: float) -> None:
 
 _FAULTS: dict[str, tuple[Callable[[Replica, random.Random], None], Callable[[Replica, float], None]]] = {
     "kill": (
+        lambda replica, chance: replica.server.process.kill(),
+        lambda replica, away: replica.restart(signal.SIGKILL),
+    ),
+    "alone": (  # the only replica that the client knows
         lambda replica, chance: replica.server.process.kill(),
         lambda replica, away: replica.restart(signal.SIGKILL),
     ),
@@ -421,6 +426,11 @@ def header() -> str:
     return f"| {'fault':5} | " + " | ".join(f"{name:>10}" for name in names) + " |\n|---|" + "---:|" * len(names)
 
 
+def needed(kind: str) -> int:
+    """Returns how many replicas have to be there for a fault: one to strike, and another to go on with."""
+    return REPLICAS if kind == "alone" else 2
+
+
 class Striker(Answers):
     """Takes the answers of one stream, and strikes at some of them, from a thread of its own."""
 
@@ -431,6 +441,7 @@ class Striker(Answers):
         moments = [first, *(min(last, first + chance.choice([1, 5, chance.randint(1, last)])) for _ in kinds[1:])]
         self._moments = Counter(moments)
         self._cluster, self._kinds, self._chance = cluster, list(kinds), chance
+        self._needed = needed(kinds[0])
         self._due: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._strike)
@@ -442,8 +453,8 @@ class Striker(Answers):
         return len(self.taken) in self._moments
 
     def prepare(self) -> None:
-        """Waits until there is another replica to go on with, and has the fault done, while the stream goes on."""
-        self._cluster.wait_ready(2)
+        """Waits until the replicas are there that it needs, and has the fault done, while the stream goes on."""
+        self._cluster.wait_ready(self._needed)
         for _ in range(self._moments[len(self.taken)]):
             self._due.put(True)
 
@@ -459,7 +470,7 @@ class Striker(Answers):
     def _strike(self) -> None:
         try:
             while self._due.get():
-                self._cluster.wait_ready(2)
+                self._cluster.wait_ready(self._needed)
                 self._cluster.strike(self._kinds.pop(), self._chance, self._chance.uniform(0.003, 0.02))
         except BaseException as error:  # noqa: BLE001 - raised at the end
             self._error = error
@@ -512,14 +523,15 @@ def run_faults(cluster: Cluster, kind: str, count: int, seed: int, messages: int
         while tally.faults < count:
             if clients is None or tally.streams % 10 == 0:
                 stack.close()
-                cluster.wait_ready(2)
-                clients = stack.enter_context(Clients(cluster.addresses(behind_proxy=kind in CUTS)))
+                cluster.wait_ready(needed(kind))
+                addresses = cluster.addresses(behind_proxy=kind in CUTS)
+                clients = stack.enter_context(Clients(addresses[:1] if kind == "alone" else addresses))
             faults = min(count - tally.faults, chance.choice([1, 1, 2, 3]))
             plan = random_plan(chance.getrandbits(32), messages)
             state = None if plan.before is None else cluster.reference.forward(plan.before).state
             expected = Answers()
             play(plan, Uninterrupted(cluster.reference, plan.rows, state), expected)
-            timeout = 5 if kind in ("kill", "term") else TIMEOUT
+            timeout = 5 if kind in ("kill", "alone", "term") else TIMEOUT
             with Striker(cluster, [kind] * faults, plan, chance) as answers:
                 reconnects = clients.play(plan, state, answers, timeout, sync=tally.streams % 2 == 0)
             tally.compare(expected.taken, answers.taken)
@@ -659,7 +671,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="faults of each kind")
     parser.add_argument(
-        "--faults", default="kill,term,stop,cut", help=f"some of {', '.join(_FAULTS)}; cut is all of {', '.join(CUTS)}"
+        "--faults",
+        default="kill,alone,term,stop,cut",
+        help=f"some of {', '.join(_FAULTS)}; cut is all of {', '.join(CUTS)}",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(

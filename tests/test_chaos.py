@@ -45,7 +45,8 @@ def fast():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "count"), [("kill", 4), ("term", 4), ("stop", 4), ("cut", 4), ("halve", 4), ("delay", 2), ("stall", 4)]
+    ("kind", "count"),
+    [("kill", 4), ("alone", 4), ("term", 4), ("stop", 4), ("cut", 4), ("halve", 4), ("delay", 2), ("stall", 4)],
 )
 def test_a_fault_loses_doubles_and_changes_nothing(cluster, kind, count):
     """Streams of both clients whose replica is struck give the bytes of an uninterrupted run, each answer once and in order."""

@@ -239,7 +239,7 @@ def answer_of(*steps):
     """Returns some answer of the small model to rows that have gone on by so many steps."""
     batch = len(steps)
     states = (LSTMState(numbers(batch, 5), numbers(batch, 5)), LSTMState(numbers(batch, 4), numbers(batch, 4)))
-    return Answer(numbers(batch, 2), states, np.array(steps))
+    return Answer((numbers(batch, 2),), states, np.array(steps))
 
 
 def test_steps_are_counted_on_per_row():

@@ -13,7 +13,7 @@ from lstmserve_server import array_codec, state_codec
 from lstmserve_server.errors import InvalidRequest, LimitExceeded, WrongForModel, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -62,6 +62,10 @@ class StepCall:
         """Whether the sequence of a row has had a step, (batch,); None where unknown, and so taken for new."""
         return None if self.steps_seen is None else self.steps_seen > 0
 
+    def steps_after(self, answer: Answer) -> Array | None:
+        """Returns the steps that each row has seen behind the answer, (batch,); None where unknown."""
+        return None if self.steps_seen is None else self.steps_seen + answer.steps
+
 
 @dataclass(frozen=True, slots=True)
 class ForwardCall(StepCall):
@@ -73,8 +77,7 @@ class ForwardCall(StepCall):
     @property
     def time(self) -> int:
         """The number of time-steps of the longest input."""
-        items = zip(self.inputs, self.served.model.inputs, strict=True)
-        return max(array.shape[1] if item.sequence else 1 for array, item in items)
+        return _time_of(self.inputs, self.served.model)
 
 
 class Codec:
@@ -92,8 +95,7 @@ class Codec:
         """
         served = self._registry.find(request.model)
         model = served.model
-        if model.step_obstacle:
-            raise WrongForModel("model", f"Step is not possible: {model.step_obstacle}. Forward is.")
+        model.require_causal()
         item = model.inputs[0]
         x = self.decode_input(request.x if request.HasField("x") else None, "x", item, model, stepped=True)
         as_values = bool(request.x.values)
@@ -116,7 +118,7 @@ class Codec:
         ]
         _require_one_batch(arrays, given)
         as_values = any(message is not None and message.values for _, message in given)
-        time = max(array.shape[1] if item.sequence else 1 for array, item in zip(arrays, model.inputs, strict=True))
+        time = _time_of(arrays, model)
         self.check_answer(model, len(arrays[0]), time if request.all_outputs else 1, "x.shape", as_values=as_values)
         self._check_memory(model, len(arrays[0]), time)
         lengths = _parse_lengths(request.lengths, model, len(arrays[0]), time)
@@ -223,6 +225,11 @@ class Codec:
             )
 
 
+def _time_of(inputs: Sequence[Array], model: RecurrentModel) -> int:
+    """Returns the number of time-steps of the longest input."""
+    return max(array.shape[1] if item.sequence else 1 for array, item in zip(inputs, model.inputs, strict=True))
+
+
 _Given = list[tuple[str, "lstm_pb2.Tensor | None"]]
 
 
@@ -284,11 +291,18 @@ def known(array: Array, item: InputDescription, model: RecurrentModel, field: st
 
 def _encoded(call: StepCall, answer: Answer) -> tuple[lstm_pb2.Tensor, dict[str, lstm_pb2.Tensor], lstm_pb2.State]:
     """Returns the first output, all of them by name if there are several, and the state."""
-    encoded = [tensors.encode(output, as_values=call.as_values) for output in answer.outputs]
+    output, outputs = encode_outputs(call, answer, range(len(answer.outputs)))
+    state = state_codec.message_of(call.served, answer.state, call.steps_after(answer), as_values=call.as_values)
+    return output, outputs, state
+
+
+def encode_outputs(
+    call: StepCall, answer: Answer, wanted: Iterable[int]
+) -> tuple[lstm_pb2.Tensor, dict[str, lstm_pb2.Tensor]]:
+    """Returns the first of the outputs with the `wanted` numbers, and all of these by name if the model has several."""
     names = [output.name for output in call.served.model.outputs]
-    steps = None if call.steps_seen is None else call.steps_seen + answer.steps
-    state = state_codec.message_of(call.served, answer.state, steps, as_values=call.as_values)
-    return encoded[0], dict(zip(names, encoded, strict=True)) if len(names) > 1 else {}, state
+    encoded = {names[i]: tensors.encode(answer.outputs[i], as_values=call.as_values) for i in wanted}
+    return next(iter(encoded.values())), encoded if len(names) > 1 else {}
 
 
 def _way_out(model: RecurrentModel) -> str:

@@ -70,6 +70,9 @@ class RecurrentModel:
         self.carried = self._network.carried
         """The layers whose state the caller carries, in the order of `ModelState`."""
         self._width = max(_width(layer) for layer in description.layers)
+        # What every call asks for; to add it up takes as long as a small model's step.
+        self._parameter_count = description.parameter_count
+        self._state_size = sum(array.size for part in self.zero_state(1) for array in part)
         self._recurrent = sum(layer.kind in ("LSTM", "Bidirectional") for layer in description.layers)
         self.fixed_time = any(layer.kind in _FIXES_TIME for layer in description.layers)
         """Whether a sequence must have exactly as many time-steps as the file declares."""
@@ -78,6 +81,15 @@ class RecurrentModel:
     def causal(self) -> bool:
         """Whether an output depends on no later input, so that a sequence may be cut anywhere."""
         return not self.step_obstacle
+
+    def require_causal(self) -> None:
+        """Returns if the model can be stepped.
+
+        Raises:
+            WrongForModel: it cannot, and why.
+        """
+        if self.step_obstacle:
+            raise WrongForModel("model", f"Step is not possible: {self.step_obstacle}. Forward is.")
 
     @property
     def returns_sequences(self) -> bool:
@@ -92,7 +104,7 @@ class RecurrentModel:
 
     def answer_size(self, steps: int) -> int:
         """Returns how many numbers answer a row, its next state among them, if so many time-steps are answered."""
-        size = sum(array.size for part in self.zero_state(1) for array in part)
+        size = self._state_size
         for output in self.outputs:
             known = output.shape[0] if len(output.shape) > 1 and steps > 1 and not self.causal else None
             features = output.shape[1:] if len(output.shape) > 1 else output.shape
@@ -101,7 +113,7 @@ class RecurrentModel:
 
     def cost(self, rows: int, steps: int) -> int:
         """Returns what a call costs, in multiplications; NumPy's own cost per step counts as some of them."""
-        return steps * (rows * self.description.parameter_count + _CALL_COST * self._recurrent)
+        return steps * (rows * self._parameter_count + _CALL_COST * self._recurrent)
 
     def zero_state(self, batch: int) -> ModelState:
         """Returns the state of `batch` new sequences."""
@@ -122,8 +134,7 @@ class RecurrentModel:
         Raises:
             WrongForModel: the model cannot be stepped, or the result is not finite.
         """
-        if self.step_obstacle:
-            raise WrongForModel("model", f"Step is not possible: {self.step_obstacle}. Forward is.")
+        self.require_causal()
         with np.errstate(all="ignore"):
             return self._run((x[:, None],), state, _never(x) if seen is None else seen, every=False)
 

@@ -57,8 +57,10 @@ def parse(message: lstm_pb2.State | None, served: ServedModel, batch: int) -> tu
                 f"{part.layer[:64]!r} came; expected {layer.name!r}: the layers are {_layer_names(model)}",
             )
         # With a digest it was computed by this model, so is within what it can compute; bare h and c may be anything.
-        parsed = _lstm(part, layer, field, batch, model, computed_here=bool(message.model_digest))
-        layers.append(parsed if parsed is not None else _window(part, layer, field, batch, model))
+        if isinstance(layer, LSTM):
+            layers.append(_lstm(part, layer, field, batch, model, computed_here=bool(message.model_digest)))
+        else:
+            layers.append(_window(part, layer, field, batch, model))
     return tuple(layers), _steps_seen(message.steps, "state.steps", batch) if message.steps else None
 
 
@@ -95,11 +97,9 @@ def _layer_message(layer: Carried, part: LayerState, *, as_values: bool) -> lstm
 
 
 def _lstm(
-    part: lstm_pb2.LayerState, layer: Carried, field: str, batch: int, model: RecurrentModel, *, computed_here: bool
-) -> LSTMState | None:
-    """Returns the state of an LSTM layer; None where the layer is none."""
-    if not isinstance(layer, LSTM):
-        return None
+    part: lstm_pb2.LayerState, layer: LSTM, field: str, batch: int, model: RecurrentModel, *, computed_here: bool
+) -> LSTMState:
+    """Returns the state of an LSTM layer."""
     if part.HasField("window") or part.steps:
         raise WrongForModel(
             f"{field}.window", f"came for {layer.name!r}, which is an LSTM layer; expected h and c alone"

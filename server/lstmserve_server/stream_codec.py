@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmserve import tensors
 from lstmserve.v1 import lstm_pb2
 from lstmserve_server import state_codec
-from lstmserve_server.codec import ForwardCall, StepCall, known
+from lstmserve_server.codec import ForwardCall, StepCall, encode_outputs, known
 from lstmserve_server.errors import InvalidRequest, WrongForModel, listed
 
 if TYPE_CHECKING:
@@ -55,8 +54,7 @@ class StreamCodec:
         """
         served = self._codec.find(request.model)
         model = served.model
-        if model.step_obstacle:
-            raise WrongForModel("model", f"Step is not possible: {model.step_obstacle}. Forward is.")
+        model.require_causal()
         for field, wanted, own in (
             ("model_digest", request.model_digest, served.digest),
             ("numerics_fingerprint", request.numerics_fingerprint, served.fingerprint),
@@ -115,13 +113,9 @@ class StreamCodec:
         self, number: int, call: StepCall, answer: Answer, opening: Opening, state: lstm_pb2.State | None
     ) -> lstm_pb2.StreamStepsResponse:
         """Returns the answer to a message of time-steps."""
-        names = [output.name for output in opening.served.model.outputs]
-        encoded = {names[i]: tensors.encode(answer.outputs[i], as_values=call.as_values) for i in opening.outputs}
-        outputs = lstm_pb2.StreamOutputs(number=number, output=next(iter(encoded.values())), state=state)
-        if len(names) > 1:
-            for name, tensor in encoded.items():
-                outputs.outputs[name].CopyFrom(tensor)
-        return lstm_pb2.StreamStepsResponse(outputs=outputs)
+        output, outputs = encode_outputs(call, answer, opening.outputs)
+        message = lstm_pb2.StreamOutputs(number=number, output=output, outputs=outputs, state=state)
+        return lstm_pb2.StreamStepsResponse(outputs=message)
 
 
 def _wanted(names: Sequence[str], served: ServedModel) -> tuple[int, ...]:

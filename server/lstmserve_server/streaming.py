@@ -83,9 +83,7 @@ class Session:
         assert self._opening is not None  # noqa: S101 - so the stream is open
         number, call = self._pending
         self._pending, self._number, self._as_values = None, number, call.as_values
-        self._state = answer.state
-        if self._steps_seen is not None:
-            self._steps_seen = self._steps_seen + answer.steps
+        self._state, self._steps_seen = answer.state, call.steps_after(answer)
         self._since_checkpoint += call.time
         due = 0 < self._opening.checkpoint_every <= self._since_checkpoint
         state = self._state_message() if due else None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from lstmserve_server.errors import ModelRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from lstmserve_server.loading.plans.base import Block
 
     Arrays = list[dict[str, NDArray[Any]]]
+
+_Listed = TypeVar("_Listed")
 
 
 class Weights(Protocol):
@@ -37,3 +41,30 @@ class KerasFile:
     config: ModelConfig
     weights: Weights
     source: Source
+
+
+def read_listed(
+    listed: Iterable[_Listed], blocks: Sequence[Block], read: Callable[[_Listed, tuple[int, ...]], NDArray[Any]]
+) -> Arrays:
+    """Returns the weights of each block, of a layer whose weights are listed in order; `read` gets one, of a shape."""
+    rest = iter(listed)
+    return [
+        {
+            weight: read(item, shape)
+            for (weight, shape), item in zip(block.shapes.items(), rest, strict=False)
+            if weight not in block.idle
+        }
+        for block in blocks
+    ]
+
+
+def features_of_kernel(layer: LayerConfig, shape: tuple[int, ...]) -> int:
+    """Returns how many features a layer reads whose first weight has a shape; () where it has none.
+
+    Raises:
+        ModelRefused: that is no kernel.
+    """
+    if len(shape) < 2:  # noqa: PLR2004 - a kernel has at least two axes
+        message = f"{layer} has no kernel in the file, and the model does not declare how many features it reads"
+        raise ModelRefused(message)
+    return shape[-2]

@@ -14,7 +14,7 @@ import numpy as np
 from lstmserve_server.description import Source
 from lstmserve_server.errors import ModelRefused
 from lstmserve_server.loading import architecture, arrays, keras_graph
-from lstmserve_server.loading.keras_file import KerasFile
+from lstmserve_server.loading.keras_file import KerasFile, features_of_kernel, read_listed
 from lstmserve_server.loading.weight_groups import are_of_an_lstm, require_all_or_none_frozen
 
 if TYPE_CHECKING:
@@ -158,23 +158,12 @@ class ListedWeights:
             message = f"{layer} would have {len(own)} of the arrays; expected {len(expected)}: {', '.join(expected)}"
             raise ModelRefused(message)
         require_all_or_none_frozen(layer, blocks)
-        rest = iter(own)
-        return [
-            {
-                name: array.read(shape, dtype)
-                for (name, shape), array in zip(block.shapes.items(), rest, strict=False)
-                if name not in block.idle
-            }
-            for block in blocks
-        ]
+        return read_listed(own, blocks, lambda array, shape: array.read(shape, dtype))
 
     def features_of(self, layer: LayerConfig) -> int:
         """Returns how many features a layer reads: see `keras_file.Weights`."""
         own = self._of_layer[layer.path]
-        if not own or len(own[0].shape) < 2:  # noqa: PLR2004 - a kernel has at least two axes
-            message = f"{layer} has no kernel in the file, and the model does not declare how many features it reads"
-            raise ModelRefused(message)
-        return own[0].shape[-2]
+        return features_of_kernel(layer, own[0].shape if own else ())
 
 
 def _count(kind: str, options: Mapping[str, Any]) -> int:  # noqa: PLR0911 - one for each kind

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from lstmserve_server.errors import ModelRefused
 from lstmserve_server.loading import keras_graph
+from lstmserve_server.loading.keras_file import features_of_kernel, read_listed
 from lstmserve_server.loading.plans.kinds import WITH_WEIGHTS
 
 if TYPE_CHECKING:
@@ -222,24 +223,12 @@ class NamedGroups:
             found = f"the weights {', '.join(map(_own_name, paths))}" if paths else "no weights"
             message = f"{layer} has {found} in the file; expected {', '.join(expected)}"
             raise ModelRefused(message)
-        rest = iter(paths)
-        return [
-            {
-                weight: group.array(path, shape, dtype)
-                for (weight, shape), path in zip(block.shapes.items(), rest, strict=False)
-                if weight not in block.idle
-            }
-            for block in blocks
-        ]
+        return read_listed(paths, blocks, lambda path, shape: group.array(path, shape, dtype))
 
     def features_of(self, layer: LayerConfig) -> int:
         """Returns how many features a layer reads: see `keras_file.Weights`."""
         group, paths = self.open(layer)
-        shape = group.shape(paths[0]) if paths else ()
-        if len(shape) < 2:  # noqa: PLR2004 - a kernel has at least two axes
-            message = f"{layer} has no kernel in the file, and the model does not declare how many features it reads"
-            raise ModelRefused(message)
-        return shape[-2]
+        return features_of_kernel(layer, group.shape(paths[0]) if paths else ())
 
     def open(self, layer: LayerConfig) -> tuple[Tree, list[str]]:
         """Returns the group of a layer, and the path of each weight below it, in the order of Keras."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lstmserve_server.errors import ModelRefused, listed
 from lstmserve_server.loading import keras_graph
+from lstmserve_server.loading.keras_file import features_of_kernel, read_listed
 from lstmserve_server.loading.plans.kinds import WITH_WEIGHTS
 
 if TYPE_CHECKING:
@@ -100,8 +101,7 @@ class TrackedWeights:
                 if variable is not None:
                     shape = self._bundle.shape(variable.key)
                     return shape[-2] if len(shape) > 1 else 0
-        message = f"{layer} has no kernel in the file, and the model does not declare how many features it reads"
-        raise ModelRefused(message)
+        return features_of_kernel(layer, ())
 
     def find(self, layer: LayerConfig, place: str, weight: str) -> Variable | None:
         """Returns a weight of a layer, or None where the file has none of this name."""
@@ -187,24 +187,12 @@ class ExportedWeights:
                 "does not say which weight is whose: save the model with model.save('model.keras')"
             )
             raise ModelRefused(message)
-        rest = iter(variables)
-        return [
-            {
-                weight: self._bundle.array(variable.key, shape, dtype)
-                for (weight, shape), variable in zip(block.shapes.items(), rest, strict=False)
-                if weight not in block.idle
-            }
-            for block in blocks
-        ]
+        return read_listed(variables, blocks, lambda item, shape: self._bundle.array(item.key, shape, dtype))
 
     def features_of(self, layer: LayerConfig) -> int:
         """Returns how many features a layer reads: see `keras_file.Weights`."""
         variables = self._variables.get(layer.path, [])
-        shape = self._bundle.shape(variables[0].key) if variables else ()
-        if len(shape) < 2:  # noqa: PLR2004 - a kernel has at least two axes
-            message = f"{layer} has no kernel in the file, and the model does not declare how many features it reads"
-            raise ModelRefused(message)
-        return shape[-2]
+        return features_of_kernel(layer, self._bundle.shape(variables[0].key) if variables else ())
 
 
 @dataclass(frozen=True, slots=True)

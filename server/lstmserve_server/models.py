@@ -78,15 +78,14 @@ async def forms(settings: ServeSettings, files: Mapping[str, str], weights: int)
         StartFailed: one of them is refused.
     """
     found: dict[str, dict[str, Any]] = {}
-    names = iter(files)
-    name = next(names)
-    try:
-        parsed = sandbox.parse(list(files.values()), weights, _limits(settings), **_part(settings))
-        async with contextlib.aclosing(parsed):
-            async for form in parsed:
-                found[name], name = form, next(names, "")
-    except ModelRefused as error:
-        raise _not_started(name, error) from error
+    async with contextlib.aclosing(
+        sandbox.parse(list(files.values()), weights, _limits(settings), **_part(settings))
+    ) as parsed:
+        for name in files:
+            try:
+                found[name] = await anext(parsed)
+            except ModelRefused as error:
+                raise _not_started(name, error) from error
     return found
 
 

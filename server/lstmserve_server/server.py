@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import signal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import structlog
@@ -22,7 +22,7 @@ from lstmserve_server.stream_codec import StreamCodec
 from lstmserve_server.streams import Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from lstmserve_server.config import ServeSettings
     from lstmserve_server.registry import ServedModel
@@ -54,12 +54,10 @@ async def live(server: Server, beginning: Coroutine[None, None, None], signals: 
     """
     try:
         begun = asyncio.create_task(beginning)
-        stopping = asyncio.create_task(signals.first.wait())
-        await asyncio.wait({begun, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if begun.done():
+        if await signals.let_finish(begun):
             begun.result()
             _log.info("serving", listen=server.addresses)
-            await stopping
+            await signals.first.wait()
             await server.drain(signals.second)
     finally:
         await server.stop()
@@ -72,7 +70,7 @@ class Server:
     def __init__(
         self,
         settings: ServeSettings,
-        files: Mapping[str, str],
+        names: Iterable[str],
         load: Callable[[], Awaitable[Iterable[ServedModel]]],
         *,
         shares_port: bool = False,
@@ -81,7 +79,7 @@ class Server:
 
         Args:
             settings: its settings.
-            files: the file of each model.
+            names: those of the models.
             load: what loads the models.
             shares_port: whether other processes listen on the same port, which somebody else has then made sure of.
         """
@@ -89,7 +87,7 @@ class Server:
         self._load = load
         self._shares_port = shares_port
         self._handlers = Handlers()
-        self._health = health.Health(["", SERVICE.full_name, *map(health.service_of_model, files)])
+        self._health = health.Health(["", SERVICE.full_name, *map(health.service_of_model, names)])
         self._runner = Runner(settings.max_concurrent_calls, settings.threads)
         self._streams: Streams | None = None
         self._grpc = grpc.aio.server(options=_options(settings, shares_port=shares_port))
@@ -187,6 +185,17 @@ class Signals:
     def arrived(self) -> None:
         """Takes note of a signal."""
         (self.second if self.first.is_set() else self.first).set()
+
+    async def let_finish(self, work: asyncio.Task[Any]) -> bool:
+        """Waits for work, or for the first signal, which cancels it; returns whether it was done."""
+        stopping = asyncio.create_task(self.first.wait())
+        await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if work.done():
+            return True
+        work.cancel()
+        await asyncio.wait({work})
+        return False
 
 
 def _options(settings: ServeSettings, *, shares_port: bool) -> list[tuple[str, int]]:

@@ -19,7 +19,7 @@ from lstmserve_server.errors import ModelRefused
 from lstmserve_server.loading import transfer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Iterator, Sequence
 
     from lstmserve_server.description import ModelDescription
     from lstmserve_server.loading.limits import Limits
@@ -55,19 +55,21 @@ async def load(
     Raises:
         Refused: a file cannot be served as Keras would compute it, or cannot be read.
     """
-    weights = room_for_weights()
-    try:
+    with room_for_weights() as weights:
         forms = parse(paths, weights, limits, layer=layer, until=until, architecture=architecture)
         async with contextlib.aclosing(forms):
             for path in paths:
                 yield described(await anext(forms), path, weights)
+
+
+@contextlib.contextmanager
+def room_for_weights() -> Iterator[int]:
+    """Opens a file in memory, which the processes that get it share."""
+    weights = os.memfd_create("weights", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        yield weights
     finally:
         os.close(weights)
-
-
-def room_for_weights() -> int:
-    """Returns a file in memory, which the processes that get it share."""
-    return os.memfd_create("weights", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
 async def parse(

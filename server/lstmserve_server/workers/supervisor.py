@@ -10,7 +10,7 @@ import signal
 import sys
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -22,8 +22,6 @@ from lstmserve_server.workers.handover import Handover, Report
 from lstmserve_server.workers.ports import HeldPorts
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from lstmserve_server.config import ServeSettings
 
 _log = structlog.get_logger(__name__)
@@ -35,9 +33,6 @@ _GRACE: Final = 5.0  # seconds beyond its own time to drain, then a worker is ki
 _THREADS: Final = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-_Done = TypeVar("_Done")
-
-
 async def run(settings: ServeSettings) -> None:
     """Serves with several processes until SIGTERM or SIGINT, then lets them drain; a second one stops them at once.
 
@@ -46,40 +41,17 @@ async def run(settings: ServeSettings) -> None:
     """
     files = models.by_name(settings.models)
     signals = Signals()
-    with HeldPorts.of(settings.listen) as ports:
+    with HeldPorts.of(settings.listen) as ports, sandbox.room_for_weights() as weights:
         _log.info("starting", listen=ports.addresses, models=files, workers=settings.workers)
-        async with _weights() as weights:
-            loading = asyncio.create_task(models.forms(settings, files, weights))
-            forms = await _unless_stopped(loading, signals)
-            if forms is None:
-                return
+        loading = asyncio.create_task(models.forms(settings, files, weights))
+        if await signals.let_finish(loading):
+            forms = loading.result()
             _seal(weights)
             own = replace(settings, listen=tuple(ports.addresses), compute_threads=_threads_of_each(settings))
             await Supervisor(
                 [Handover(i + 1, own, files, forms, weights) for i in range(settings.workers)], signals
             ).run()
     _log.info("all_stopped")
-
-
-async def _unless_stopped(work: asyncio.Task[_Done], signals: Signals) -> _Done | None:
-    """Returns the result of work, or None where a signal came first."""
-    stopping = asyncio.create_task(signals.first.wait())
-    await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if work.done():
-        return work.result()
-    work.cancel()
-    await asyncio.wait({work})
-    return None
-
-
-@contextlib.asynccontextmanager
-async def _weights() -> AsyncIterator[int]:
-    weights = sandbox.room_for_weights()
-    try:
-        yield weights
-    finally:
-        os.close(weights)
 
 
 def _seal(weights: int) -> None:

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lstmserve
-from lstmserve import AsyncClient, Client, State, calls, journal, streams, tensors
+from lstmserve import AsyncClient, Client, State, calls, journal, resuming, tensors
 from lstmserve.v1 import lstm_pb2, lstm_pb2_grpc
 from lstmserve.v1.lstm_pb2 import StreamCheckpointRequest, StreamInput, StreamOpen, StreamReset, StreamStepsRequest
 from tests import live
@@ -1032,7 +1032,7 @@ def test_a_stream_that_was_quiet_for_long_survives_the_loss_of_its_server(client
     """The patience of a stream is for looking for a server, not for the time in which its caller asked nothing."""
     whole = client.forward(X[0, :2], all_outputs=True).output
     now = [0.0]
-    monkeypatch.setattr(streams, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    monkeypatch.setattr(resuming, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
     with TcpProxy(usual.address) as proxy, Client(proxy.address, model="small") as other, other.stream() as stream:
         outputs = [stream.step(X[0, 0])]
         now[0] += idle_for

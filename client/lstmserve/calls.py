@@ -243,6 +243,12 @@ def method(name: str) -> str:
     return f"/{_SERVICE.full_name}/{_SERVICE.methods_by_name[name].name}"
 
 
+def serialize(message: Any) -> bytes:
+    """Returns a message as gRPC sends it."""
+    data: bytes = message.SerializeToString()
+    return data
+
+
 def _as_batch(x: ArrayLike, rank: int) -> tuple[NDArray[Any], bool]:
     """Returns `x` with a batch axis, and whether it had none."""
     array = sendable(x)

@@ -10,6 +10,7 @@ import grpc.aio
 import numpy as np
 
 from lstmserve import calls, errors, streams
+from lstmserve.connections import cancelled_by_owner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -168,7 +169,7 @@ class Client:
         seconds = calls.checked_timeout(self._timeout if timeout is None else timeout)
         if self._closed:
             raise errors.closed()
-        send: grpc.UnaryUnaryMultiCallable[Any, bytes] = self._channel.unary_unary(call.method, _serialize)
+        send: grpc.UnaryUnaryMultiCallable[Any, bytes] = self._channel.unary_unary(call.method, calls.serialize)
         try:
             return call.read(send(call.request, timeout=seconds))
         except grpc.RpcError as error:
@@ -260,14 +261,13 @@ class AsyncClient:
         seconds = calls.checked_timeout(self._timeout if timeout is None else timeout)
         if self._closed:
             raise errors.closed()
-        send: grpc.aio.UnaryUnaryMultiCallable[Any, bytes] = self._channel.unary_unary(call.method, _serialize)
+        send: grpc.aio.UnaryUnaryMultiCallable[Any, bytes] = self._channel.unary_unary(call.method, calls.serialize)
         try:
             return call.read(await send(call.request, timeout=seconds))
         except grpc.aio.AioRpcError as error:
             raise errors.from_status(error.code(), error.details(), error.trailing_metadata()) from None
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._closed and not (task and task.cancelling()):  # by `close`, not by whoever owns the task
+            if self._closed and not cancelled_by_owner():  # but by `close`
                 raise errors.closed() from None
             raise
 
@@ -278,8 +278,3 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-
-def _serialize(request: Any) -> bytes:
-    data: bytes = request.SerializeToString()
-    return data

@@ -30,10 +30,10 @@ Response = lstm_pb2.StreamStepsResponse
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to a message: outputs by name ("" for the first), a state, or an error."""
+    """The answer to a message: an output, a state, both, or an error."""
 
     number: int
-    outputs: dict[str, NDArray[Any]] | None = None
+    output: NDArray[Any] | None = None
     state: State | None = None
     error: errors.LstmServeError | None = None
 
@@ -148,10 +148,8 @@ def _answer(response: Response) -> Answer:
     kind = response.WhichOneof("message")
     if kind == "outputs":
         outputs = response.outputs
-        arrays = {"": tensors.decode(outputs.output)}
-        arrays |= {name: tensors.decode(tensor) for name, tensor in outputs.outputs.items()}
         state = State.from_message(outputs.state) if outputs.HasField("state") else None
-        return Answer(outputs.number, arrays, state)
+        return Answer(outputs.number, tensors.decode(outputs.output), state)
     if kind == "checkpoint":
         return Answer(response.checkpoint.number, state=State.from_message(response.checkpoint.state))
     rejected = response.rejected

@@ -1,0 +1,168 @@
+"""What streams of both kinds do apart from waiting: when to try again, what to refuse, and what an answer means."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+import grpc
+
+from lstmserve import calls, errors, tensors
+from lstmserve.connections import AsyncConnection, Connection, LostError
+from lstmserve.journal import Journal, Request, Response
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from lstmserve.journal import Answer
+    from lstmserve.state import State
+    from lstmserve.v1 import lstm_pb2
+
+    Array = NDArray[Any]
+
+_RETRYABLE: Final = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,  # what gRPC's core answers to calls that meet a server in the moment when it stops
+    grpc.StatusCode.DEADLINE_EXCEEDED,  # a server that does not keep idle streams
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+)
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between two attempts
+
+_Connection = TypeVar("_Connection", Connection, AsyncConnection)
+
+
+class Attempts:
+    """How long to go on looking for a server: `patience` seconds without anything that came while it was waited for."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._failures = 0
+        self._since = time.monotonic()
+        self.reconnects = 0
+
+    def wait(self) -> None:
+        """Takes note that something is waited for: a caller may be silent for as long as he likes."""
+        if not self._failures:
+            self._since = time.monotonic()
+
+    def progressed(self) -> None:
+        """Takes note that something came."""
+        self._failures, self._since = 0, time.monotonic()
+
+    def failed(self, error: errors.LstmServeError) -> float:
+        """Returns the seconds to wait before the next attempt.
+
+        Raises:
+            LstmServeError: it is no use to go on.
+        """
+        retryable = error.code in _RETRYABLE or error.retry_after is not None
+        if not retryable or time.monotonic() - self._since > self._patience:
+            raise error
+        self.reconnects += 1
+        self._failures += 1
+        pause = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** (self._failures - 1))
+        return 0 if self._failures == 1 else pause * random.uniform(0.5, 1)  # noqa: S311 - to spread callers out
+
+
+class ResumingStream(Generic[_Connection]):
+    """What both kinds of streams have in common: a journal, and how it is seen."""
+
+    def __init__(self, opening: lstm_pb2.StreamOpen, *, strict: bool, timeout: float, patience: float) -> None:
+        self._journal = Journal(opening, strict=strict)
+        self._timeout = timeout
+        self._attempts = Attempts(patience)
+        self._single = opening.rows <= 1
+        self._connection: _Connection | None = None
+        self._checkpoint: State | None = None
+        self._ended: errors.LstmServeError | None = None
+
+    @property
+    def reconnects(self) -> int:
+        """How often the stream went on with another connection."""
+        return self._attempts.reconnects
+
+    @property
+    def numerics_changes(self) -> int:
+        """How often it went on with a server of other numerics, so that bytes may differ from an uninterrupted run's."""
+        return self._journal.numerics_changes
+
+    @property
+    def last_checkpoint(self) -> State | None:
+        """The last state that the server sent; None before the first."""
+        return self._checkpoint
+
+    def _require_open(self) -> None:
+        """Refuses what nobody would answer any more."""
+        if self._ended is not None:
+            raise self._ended
+
+    def _end(self) -> None:
+        """Takes note that the caller has closed the stream."""
+        self._ended = self._ended or errors.stream_closed()
+
+    def _pause_after(self, error: errors.LstmServeError) -> float:
+        """Returns the seconds to wait before the next attempt; where there is none, the stream has ended.
+
+        Raises:
+            LstmServeError: it has.
+        """
+        try:
+            return self._attempts.failed(error)
+        except errors.LstmServeError as last:
+            self._ended = last
+            raise
+
+    def _require_taken(self) -> None:
+        """Refuses what would be answered only behind outputs that nobody has taken, before it is remembered."""
+        self._require_open()
+        if self._journal.outstanding:
+            message = (
+                f"{self._journal.outstanding} outputs of steps() have not been taken; go through it to its end, or through "
+                "steps([]), which yields them"
+            )
+            raise RuntimeError(message)
+
+    def _checked(self, response: Response) -> Response:
+        """Returns a message of the server, if no other was lost before it.
+
+        Raises:
+            LostError: one was, so that the state of the server is not what it should be.
+        """
+        if not self._journal.is_in_order(response):
+            raise LostError(errors.out_of_order())
+        return response
+
+    def _send(self, messages: list[Request]) -> None:
+        if self._connection is not None:
+            for message in messages:
+                self._connection.send(message)
+
+    def _request(self, x: ArrayLike) -> list[Request]:
+        array = calls.sendable(x)
+        if array.ndim < 2 and self._single:  # noqa: PLR2004 - rows and features
+            array = array.reshape(1, -1)
+        return self._journal.steps(tensors.encode(array))
+
+    def _received(self, response: Response) -> Answer | None:
+        answer = self._journal.receive(response)
+        # What another server has answered before proves nothing: the next input may kill them all.
+        if answer is not None:
+            self._attempts.progressed()
+            self._checkpoint = answer.state or self._checkpoint
+        return answer
+
+    @staticmethod
+    def _output(answer: Answer) -> Array:
+        if answer.error is not None:
+            raise answer.error
+        assert answer.output is not None  # noqa: S101 - the answer to time-steps
+        return answer.output
+
+    @staticmethod
+    def _state(answer: Answer) -> State:
+        if answer.error is not None:
+            raise answer.error
+        assert answer.state is not None  # noqa: S101 - the answer to what asks for a state
+        return answer.state

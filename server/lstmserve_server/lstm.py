@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from lstmserve_server.activations import Activation
     from lstmserve_server.numerics import Product
+    from lstmserve_server.trace import Steps
 
     Array = NDArray[Any]
 
@@ -76,7 +77,12 @@ def step(spec: LSTMSpec, weights: LSTMWeights, product: Product, x: Array, state
 
 
 def forward(
-    spec: LSTMSpec, weights: LSTMWeights, product: Product, x: Array, state: LSTMState
+    spec: LSTMSpec,
+    weights: LSTMWeights,
+    product: Product,
+    x: Array,
+    state: LSTMState,
+    record: Steps | None = None,
 ) -> tuple[Array, LSTMState]:
     """Advances every row by a sequence: the loop over `step`, to the last bit.
 
@@ -92,6 +98,7 @@ def forward(
         product: how rows are multiplied with a matrix.
         x: (batch, time, features)
         state: h and c, each (batch, units); left as it is.
+        record: where h and c of every step are to be left; None for nowhere.
 
     Returns:
         The outputs, (batch, time, units), and the state after the last step.
@@ -105,6 +112,8 @@ def forward(
     for t in range(time):
         _advance(spec, weights, product, projected[t], recurrent, state, state)
         outputs[:, t] = state.h
+        if record is not None:
+            record.h[:, t], record.c[:, t] = state
     return outputs, state
 
 
@@ -116,6 +125,7 @@ def forward_masked(
     state: LSTMState,
     mask: Array,
     seen: Array,
+    record: Steps | None = None,
     *,
     zero_masked: bool,
 ) -> tuple[Array, LSTMState]:
@@ -132,6 +142,7 @@ def forward_masked(
         state: h and c, each (batch, units); left as it is.
         mask: (batch, time), False at the steps that are passed over.
         seen: (batch,), whether the sequence of a row has had a step that was not passed over.
+        record: where h and c of every step are to be left; None for nowhere.
         zero_masked: whether the output is zeros at all steps that are passed over (`zero_output_for_mask`).
 
     Returns:
@@ -148,7 +159,25 @@ def forward_masked(
         np.copyto(c, after.c, where=here)
         np.copyto(shown, after.h, where=here)
         np.copyto(outputs[:, t], shown, where=here | (not zero_masked))
+        if record is not None:
+            record.h[:, t], record.c[:, t] = h, c
     return outputs, LSTMState(h, c)
+
+
+def gates(spec: LSTMSpec, weights: LSTMWeights, product: Product, x: Array, h: Array) -> Array:
+    """Returns the gates of a step, (batch, 4 * units): i f c o, as `step` computes them.
+
+    Args:
+        spec: options of the layer.
+        weights: its weights.
+        product: how rows are multiplied with a matrix.
+        x: (batch, features)
+        h: (batch, units), before the step.
+    """
+    z = np.empty((len(x), 4 * spec.units), x.dtype)
+    product(x, weights.kernel, z)
+    _activate(spec, weights, product, z, np.empty_like(z), h)
+    return z
 
 
 def _advance(
@@ -160,8 +189,25 @@ def _advance(
     before: LSTMState,
     after: LSTMState,  # written; may be `before`
 ) -> None:
+    i, f, g, o = _activate(spec, weights, product, z, recurrent, before.h)
+    np.multiply(i, g, out=g)
+    np.multiply(f, before.c, out=after.c)
+    np.add(after.c, g, out=after.c)
+    np.copyto(after.h, after.c)
+    spec.activation.apply(after.h)
+    np.multiply(after.h, o, out=after.h)
+
+
+def _activate(
+    spec: LSTMSpec,
+    weights: LSTMWeights,
+    product: Product,
+    z: Array,  # (batch, 4 * units): x K; becomes the gates
+    recurrent: Array,  # (batch, 4 * units): overwritten
+    h: Array,  # (batch, units)
+) -> tuple[Array, Array, Array, Array]:
     u = spec.units
-    product(before.h, weights.recurrent_kernel, recurrent)
+    product(h, weights.recurrent_kernel, recurrent)
     np.add(z, recurrent, out=z)
     if weights.bias is not None:
         np.add(z, weights.bias, out=z)
@@ -174,10 +220,4 @@ def _advance(
         spec.recurrent_activation.apply(z[:, : 2 * u])
     spec.activation.apply(g)
     spec.recurrent_activation.apply(o)
-
-    np.multiply(i, g, out=g)
-    np.multiply(f, before.c, out=after.c)
-    np.add(after.c, g, out=after.c)
-    np.copyto(after.h, after.c)
-    spec.activation.apply(after.h)
-    np.multiply(after.h, o, out=after.h)
+    return i, f, g, o

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from lstmserve_server.description import LayerDescription, ModelDescription
     from lstmserve_server.layers.base import Values
+    from lstmserve_server.layers.recurrent import LSTM
     from lstmserve_server.network import ModelState
+    from lstmserve_server.trace import Trace
 
     Array = NDArray[Any]
 
@@ -69,6 +71,8 @@ class RecurrentModel:
         """After how many time-steps of a sequence there is no answer yet, as a layer with a window still waits."""
         self.carried = self._network.carried
         """The layers whose state the caller carries, in the order of `ModelState`."""
+        self.carried_places = self._network.carried_places
+        """The place of each in the model, and its number in the layer that stands there."""
         self._width = max(_width(layer) for layer in description.layers)
         # What every call asks for; to add it up takes as long as a small model's step.
         self._parameter_count = description.parameter_count
@@ -115,17 +119,24 @@ class RecurrentModel:
         """Returns what a call costs, in multiplications; NumPy's own cost per step counts as some of them."""
         return steps * (rows * self._parameter_count + _CALL_COST * self._recurrent)
 
+    def lstm(self, place: int, number: int) -> LSTM:
+        """Returns the LSTM at a place of the model, by its number in the layer that stands there."""
+        return self._network.lstm(place, number)
+
     def zero_state(self, batch: int) -> ModelState:
         """Returns the state of `batch` new sequences."""
         return tuple(layer.zero_state(batch) for layer in self.carried)
 
-    def step(self, x: Array, state: ModelState, seen: Array | None = None) -> Answer:
+    def step(
+        self, x: Array, state: ModelState, seen: Array | None = None, trace: Trace | None = None
+    ) -> Answer:
         """Advances every row by one time-step.
 
         Args:
             x: (batch, features...), in the dtype of the model, C-contiguous.
             state: the state before.
             seen: as in `forward`.
+            trace: as in `forward`.
 
         Returns:
             The outputs, (batch, features) each, that the Keras model would give if the sequence ended here; and the next
@@ -136,7 +147,8 @@ class RecurrentModel:
         """
         self.require_causal()
         with np.errstate(all="ignore"):
-            return self._run((x[:, None],), state, _never(x) if seen is None else seen, every=False)
+            seen = _never(x) if seen is None else seen
+            return self._run((x[:, None],), state, seen, trace=trace, every=False)
 
     def forward(
         self,
@@ -147,6 +159,7 @@ class RecurrentModel:
         all_outputs: bool = False,
         seen: Array | None = None,
         pause: Callable[[], None] = _go_on,
+        trace: Trace | None = None,
     ) -> Answer:
         """Advances every row by a sequence: equals the loop over `step`, to the last bit in exact mode.
 
@@ -162,6 +175,7 @@ class RecurrentModel:
             all_outputs: whether the output of every step is wanted, rather than that of each row's last.
             seen: whether the sequence of a row has had a step that no mask passed over, (batch,); None where none has.
             pause: called between rectangles; may raise to stop.
+            trace: what is to be filled with all that flows through the layers; None for nothing.
 
         Returns:
             The outputs, (batch, features) each, or (batch, time, features) with zeros behind a row's own last step; and
@@ -177,11 +191,19 @@ class RecurrentModel:
         seen = _never(inputs[0]) if seen is None else seen
         with np.errstate(all="ignore"):
             if len(inputs) > 1 or not self.inputs[0].sequence:
-                return self._run(inputs, state, seen, every=all_outputs)
-            return self._in_rectangles(inputs[0], state, lengths, seen, pause, every=all_outputs)
+                return self._run(inputs, state, seen, trace=trace, every=all_outputs)
+            return self._in_rectangles(inputs[0], state, lengths, seen, pause, trace, every=all_outputs)
 
     def _in_rectangles(
-        self, x: Array, state: ModelState, lengths: Array | None, seen: Array, pause: Callable[[], None], *, every: bool
+        self,
+        x: Array,
+        state: ModelState,
+        lengths: Array | None,
+        seen: Array,
+        pause: Callable[[], None],
+        trace: Trace | None,
+        *,
+        every: bool,
     ) -> Answer:
         lengths = np.full(len(x), x.shape[1]) if lengths is None else lengths
         state = tuple(type(part)(*(array.copy() for array in part)) for part in state)
@@ -191,7 +213,7 @@ class RecurrentModel:
             if number:
                 pause()
             here = seen[rows] | (steps[rows] > 0)
-            answer = self._run((x[rows, start:stop],), _rows(state, rows), here, rows, every=every)
+            answer = self._run((x[rows, start:stop],), _rows(state, rows), here, rows, start, trace, every=every)
             for part, new in zip(state, answer.state, strict=True):
                 for array, piece in zip(part, new, strict=True):
                     array[rows] = piece
@@ -211,11 +233,20 @@ class RecurrentModel:
         return Answer(outputs, state, steps)
 
     def _run(
-        self, inputs: Sequence[Array], state: ModelState, seen: Array, rows: Array | None = None, *, every: bool
+        self,
+        inputs: Sequence[Array],
+        state: ModelState,
+        seen: Array,
+        rows: Array | None = None,
+        start: int = 0,
+        trace: Trace | None = None,
+        *,
+        every: bool,
     ) -> Answer:
         """Runs a rectangle, of the `rows` of a call: its sequences are whole if `every` step is wanted, else their last."""
         rows = np.arange(len(seen)) if rows is None else rows
-        flow = self._network.run(inputs, state, seen, every=every and self.causal)
+        rectangle = None if trace is None else trace.begin(rows, start)
+        flow = self._network.run(inputs, state, seen, rectangle, every=every and self.causal)
         self._require_finite_state(flow.state, rows)
         outputs = tuple(self._output(values, rows, every=every) for values in flow.outputs)
         return Answer(outputs, flow.state, flow.steps)

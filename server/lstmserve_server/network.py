@@ -11,6 +11,7 @@ from lstmserve_server import causality
 from lstmserve_server.layers import kinds
 from lstmserve_server.layers.base import Given, Values
 from lstmserve_server.layers.recurrent import LSTM, Bidirectional
+from lstmserve_server.trace import Place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lstmserve_server.description import LayerDescription, ModelDescription
     from lstmserve_server.layers.base import Carried, Layer, LayerState
     from lstmserve_server.numerics import Arithmetic
+    from lstmserve_server.trace import Rectangle
 
     Array = NDArray[Any]
 
@@ -66,14 +68,35 @@ class Network:
         ]
         self.carried = [part for node in self._nodes for part in node.carried]
         """The layers whose state the caller carries, in the order of `ModelState`."""
+        self.carried_places = [
+            (place, number) for place, node in enumerate(self._nodes) for number in range(len(node.carried))
+        ]
+        """Where each of them is: the place of the layer in the model, and its number among those that the layer is made of."""
 
-    def run(self, inputs: Sequence[Array], state: ModelState, seen: Array, *, every: bool) -> Flow:
+    def lstm(self, place: int, number: int) -> LSTM:
+        """Returns the LSTM of a layer; of a Bidirectional the one ahead (0) or the one backwards (1)."""
+        layer = self._nodes[place].layer
+        if isinstance(layer, Bidirectional):
+            return (layer.forward, layer.backward)[number]
+        assert isinstance(layer, LSTM)  # noqa: S101 - whoever asks knows the place from a trace
+        return layer
+
+    def run(
+        self,
+        inputs: Sequence[Array],
+        state: ModelState,
+        seen: Array,
+        rectangle: Rectangle | None = None,
+        *,
+        every: bool,
+    ) -> Flow:
         """Runs a rectangle through the layers.
 
         Args:
             inputs: for each input of the model (batch, time, ...), or (batch, ...) where it has no time axis.
             state: the state before.
             seen: whether the sequence of a row has had a step that no mask passed over, (batch,).
+            rectangle: what is to be filled with all that flows; None for nothing.
             every: whether each step is to be answered as if the sequence ended with it, of a model that can be cut anywhere.
         """
         values: list[Values | None] = []
@@ -81,11 +104,12 @@ class Network:
         after: list[LayerState] = []
         given = iter(self._inputs(inputs))
         steps = np.full(len(seen), inputs[0].shape[1] if self._description.inputs[0].sequence else 0)
-        for node in self._nodes:
+        for place, node in enumerate(self._nodes):
             if not node.description.inputs:
                 values.append(next(given))
                 continue
-            call = _call(node.description, values, seen, every=every)
+            trace = None if rectangle is None else Place(rectangle, place)
+            call = _call(node.description, values, seen, trace, every=every)
             if node.layer is None:
                 values.append(call.values[0])
             else:
@@ -98,8 +122,11 @@ class Network:
                 after += new
             if node.description.options.get("drops_mask"):
                 values[-1] = replace(_needed(values, -1), mask=None)
-            for number in node.needless:
-                values[number] = None
+            if rectangle is None:
+                for number in node.needless:
+                    values[number] = None
+        if rectangle is not None:
+            rectangle.values.extend(_needed(values, number) for number in range(len(values)))
         return Flow([_needed(values, output.value) for output in self._description.outputs], tuple(after), steps)
 
     def _inputs(self, inputs: Sequence[Array]) -> list[Values]:
@@ -109,10 +136,12 @@ class Network:
         ]
 
 
-def _call(description: LayerDescription, values: Sequence[Values | None], seen: Array, *, every: bool) -> Given:
+def _call(
+    description: LayerDescription, values: Sequence[Values | None], seen: Array, trace: Place | None, *, every: bool
+) -> Given:
     inputs = [_needed(values, number) for number in description.inputs]
     states = tuple(_needed(values, number).array for number in description.initial_state)
-    return Given(tuple(inputs), seen, every, states)
+    return Given(tuple(inputs), seen, every, states, trace)
 
 
 def _needed(values: Sequence[Values | None], number: int) -> Values:

@@ -1,3 +1,4 @@
+from lstmserve.v1 import shadow_pb2 as _shadow_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -173,17 +174,19 @@ class LayerStateLayout(_message.Message):
     def __init__(self, layer: _Optional[str] = ..., units: _Optional[int] = ..., window_shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class StepRequest(_message.Message):
-    __slots__ = ("model", "x", "state")
+    __slots__ = ("model", "x", "state", "compare")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     X_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    COMPARE_FIELD_NUMBER: _ClassVar[int]
     model: str
     x: Tensor
     state: State
-    def __init__(self, model: _Optional[str] = ..., x: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ...) -> None: ...
+    compare: bool
+    def __init__(self, model: _Optional[str] = ..., x: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., compare: bool = ...) -> None: ...
 
 class StepResponse(_message.Message):
-    __slots__ = ("output", "state", "outputs")
+    __slots__ = ("output", "state", "outputs", "discrepancy")
     class OutputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -194,13 +197,15 @@ class StepResponse(_message.Message):
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    DISCREPANCY_FIELD_NUMBER: _ClassVar[int]
     output: Tensor
     state: State
     outputs: _containers.MessageMap[str, Tensor]
-    def __init__(self, output: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., outputs: _Optional[_Mapping[str, Tensor]] = ...) -> None: ...
+    discrepancy: _shadow_pb2.Comparison
+    def __init__(self, output: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., outputs: _Optional[_Mapping[str, Tensor]] = ..., discrepancy: _Optional[_Union[_shadow_pb2.Comparison, _Mapping]] = ...) -> None: ...
 
 class ForwardRequest(_message.Message):
-    __slots__ = ("model", "x", "state", "lengths", "all_outputs", "inputs")
+    __slots__ = ("model", "x", "state", "lengths", "all_outputs", "inputs", "compare")
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -214,16 +219,18 @@ class ForwardRequest(_message.Message):
     LENGTHS_FIELD_NUMBER: _ClassVar[int]
     ALL_OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
+    COMPARE_FIELD_NUMBER: _ClassVar[int]
     model: str
     x: Tensor
     state: State
     lengths: _containers.RepeatedScalarFieldContainer[int]
     all_outputs: bool
     inputs: _containers.MessageMap[str, Tensor]
-    def __init__(self, model: _Optional[str] = ..., x: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., lengths: _Optional[_Iterable[int]] = ..., all_outputs: bool = ..., inputs: _Optional[_Mapping[str, Tensor]] = ...) -> None: ...
+    compare: bool
+    def __init__(self, model: _Optional[str] = ..., x: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., lengths: _Optional[_Iterable[int]] = ..., all_outputs: bool = ..., inputs: _Optional[_Mapping[str, Tensor]] = ..., compare: bool = ...) -> None: ...
 
 class ForwardResponse(_message.Message):
-    __slots__ = ("output", "state", "outputs")
+    __slots__ = ("output", "state", "outputs", "discrepancy")
     class OutputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -234,10 +241,12 @@ class ForwardResponse(_message.Message):
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    DISCREPANCY_FIELD_NUMBER: _ClassVar[int]
     output: Tensor
     state: State
     outputs: _containers.MessageMap[str, Tensor]
-    def __init__(self, output: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., outputs: _Optional[_Mapping[str, Tensor]] = ...) -> None: ...
+    discrepancy: _shadow_pb2.Comparison
+    def __init__(self, output: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., outputs: _Optional[_Mapping[str, Tensor]] = ..., discrepancy: _Optional[_Union[_shadow_pb2.Comparison, _Mapping]] = ...) -> None: ...
 
 class StreamStepsRequest(_message.Message):
     __slots__ = ("open", "steps", "checkpoint", "reset")
@@ -270,12 +279,14 @@ class StreamOpen(_message.Message):
     def __init__(self, model: _Optional[str] = ..., rows: _Optional[int] = ..., state: _Optional[_Union[State, _Mapping]] = ..., model_digest: _Optional[str] = ..., numerics_fingerprint: _Optional[str] = ..., checkpoint_every: _Optional[int] = ..., outputs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StreamInput(_message.Message):
-    __slots__ = ("number", "x")
+    __slots__ = ("number", "x", "compare")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     X_FIELD_NUMBER: _ClassVar[int]
+    COMPARE_FIELD_NUMBER: _ClassVar[int]
     number: int
     x: Tensor
-    def __init__(self, number: _Optional[int] = ..., x: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    compare: bool
+    def __init__(self, number: _Optional[int] = ..., x: _Optional[_Union[Tensor, _Mapping]] = ..., compare: bool = ...) -> None: ...
 
 class StreamCheckpointRequest(_message.Message):
     __slots__ = ("number",)
@@ -318,7 +329,7 @@ class StreamOpened(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., model_digest: _Optional[str] = ..., numerics_fingerprint: _Optional[str] = ...) -> None: ...
 
 class StreamOutputs(_message.Message):
-    __slots__ = ("number", "output", "outputs", "state")
+    __slots__ = ("number", "output", "outputs", "state", "discrepancy")
     class OutputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -330,11 +341,13 @@ class StreamOutputs(_message.Message):
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    DISCREPANCY_FIELD_NUMBER: _ClassVar[int]
     number: int
     output: Tensor
     outputs: _containers.MessageMap[str, Tensor]
     state: State
-    def __init__(self, number: _Optional[int] = ..., output: _Optional[_Union[Tensor, _Mapping]] = ..., outputs: _Optional[_Mapping[str, Tensor]] = ..., state: _Optional[_Union[State, _Mapping]] = ...) -> None: ...
+    discrepancy: _shadow_pb2.Comparison
+    def __init__(self, number: _Optional[int] = ..., output: _Optional[_Union[Tensor, _Mapping]] = ..., outputs: _Optional[_Mapping[str, Tensor]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., discrepancy: _Optional[_Union[_shadow_pb2.Comparison, _Mapping]] = ...) -> None: ...
 
 class StreamCheckpoint(_message.Message):
     __slots__ = ("number", "state")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lstmserve_server.trace import Place
+
     Array = NDArray[Any]
 
 
@@ -79,6 +81,9 @@ class Given(NamedTuple):
 
     initial_state: tuple[Array, ...] = ()
     """h and c, each (batch, units), where other layers give them rather than the caller."""
+
+    trace: Place | None = None
+    """Where the time-steps of an LSTM are to be left; None for nowhere."""
 
 
 Made = tuple[tuple[Values, ...], "Sequence[LayerState]"]

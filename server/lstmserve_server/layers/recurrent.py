@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lstmserve_server.description import LayerDescription
     from lstmserve_server.layers.base import LayerState, Made
     from lstmserve_server.numerics import Arithmetic
+    from lstmserve_server.trace import Place
 
     Array = NDArray[Any]
 
@@ -76,13 +77,20 @@ class LSTM(Layer):
             h and c, each (batch, units); and the next state.
         """
         values, state = given.values[0], LSTMState(*(given.initial_state or before[0]))
-        outputs, after = self.advance(values, state, given.seen)
+        outputs, after = self.advance(values, state, given.seen, given.trace)
         shown = outputs if self.returns_sequences else Values(outputs.array, sequence=True, ready=outputs.ready)
         made = shown if self.returns_sequences or given.every else shown.last()
         further = [Values(array, sequence=False) for array in after] if self._gives_state else []
         return (made, *further), [after] if self.carried else []
 
-    def advance(self, values: Values, state: LSTMState, seen: Array) -> tuple[Values, LSTMState]:
+    def gates(self, x: Array, h: Array) -> Array:
+        """Returns the gates of a step, (batch, 4, units): i f c o, from (batch, features) and (batch, units)."""
+        z = lstm.gates(self.spec, self.weights, self._arithmetic.product, x, h)
+        return z.reshape(len(x), 4, self.spec.units)
+
+    def advance(
+        self, values: Values, state: LSTMState, seen: Array, trace: Place | None
+    ) -> tuple[Values, LSTMState]:
         """Advances every row by a sequence, and returns the outputs of all steps and the next state."""
         x, mask = values.array, None if self._ignores_mask else values.mask
         if values.fresh is not None:  # a step without anything new changes nothing, whatever came before it
@@ -91,11 +99,14 @@ class LSTM(Layer):
             x = np.ascontiguousarray(x[:, ::-1])
             mask = None if mask is None else mask[:, ::-1]
         product = self._arithmetic.product
-        if mask is None or mask.all():
-            outputs, after = lstm.forward(self.spec, self.weights, product, x, state)
+        if mask is not None and mask.all():
+            mask = None
+        record = None if trace is None else trace.record(mask, state, x.shape[1])
+        if mask is None:
+            outputs, after = lstm.forward(self.spec, self.weights, product, x, state, record)
         else:
             outputs, after = lstm.forward_masked(
-                self.spec, self.weights, product, x, state, mask, seen, zero_masked=self._zero_masked
+                self.spec, self.weights, product, x, state, mask, seen, record, zero_masked=self._zero_masked
             )
         return values.but(outputs), after
 
@@ -120,8 +131,8 @@ class Bidirectional(Layer):
         """
         values = given.values[0]
         states = [given.initial_state[:2], given.initial_state[2:]] if given.initial_state else before
-        ahead, after = self.forward.advance(values, LSTMState(*states[0]), given.seen)
-        back, earlier = self.backward.advance(values, LSTMState(*states[1]), given.seen)
+        ahead, after = self.forward.advance(values, LSTMState(*states[0]), given.seen, given.trace)
+        back, earlier = self.backward.advance(values, LSTMState(*states[1]), given.seen, given.trace)
         if self.lasts:
             ahead, back = ahead.last(), back.last()
         else:

@@ -1,0 +1,77 @@
+"""The program of the reference process: `python -m lstmserve_server.keras_reference DESCRIPTOR`.
+
+DESCRIPTOR is one end of a connection, on which it is first told what to do (`Setup`), then says what it is (`Ready`), and from
+then on answers cases until the connection ends. Its parent starts and ends it: `shadow.process`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import sys
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from lstmserve_server.keras_reference.service import Service
+
+
+def main() -> None:
+    """Answers until nobody asks any more."""
+    connection = Connection(int(sys.argv[1]))
+    setup = json.loads(connection.recv_bytes())
+    _limit_this_process(setup)
+    try:
+        service = _started(setup)
+    except ImportError as error:
+        connection.send_bytes(json.dumps({"failed": f"{type(error).__name__}: {error}"}).encode())
+        return
+    connection.send_bytes(json.dumps({"versions": _versions(), "models": service.told()}).encode())
+    with np.errstate(all="ignore"):
+        while True:
+            try:
+                request, data = json.loads(connection.recv_bytes()), connection.recv_bytes()
+            except EOFError:
+                return
+            for part in service.answer(request, data):
+                connection.send_bytes(part)
+
+
+def _limit_this_process(setup: dict[str, Any]) -> None:
+    """Makes this process step back behind the one that serves."""
+    os.nice(setup["niceness"])
+    if setup["memory_bytes"]:
+        resource.setrlimit(resource.RLIMIT_DATA, (setup["memory_bytes"],) * 2)
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(setup["threads"])))
+    os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
+
+
+def _started(setup: dict[str, Any]) -> Service:
+    import tensorflow as tf  # noqa: PLC0415 - the environment had to be set before
+
+    tf.config.threading.set_intra_op_parallelism_threads(setup["threads"])
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    from lstmserve_server.keras_reference.service import Service  # noqa: PLC0415 - the same
+
+    return Service(setup)
+
+
+def _versions() -> dict[str, str]:
+    import keras  # noqa: PLC0415 - the environment had to be set before
+    import tensorflow as tf  # noqa: PLC0415 - the same
+
+    return {
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+if __name__ == "__main__":
+    main()

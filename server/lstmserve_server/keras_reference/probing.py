@@ -1,0 +1,85 @@
+"""What is found out about a witness before it is asked: how far it is from us as a whole, and how far from itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lstmserve_server.keras_reference.witness import LSTMWitness, Witness
+    from lstmserve_server.model import RecurrentModel
+
+    Array = NDArray[Any]
+
+_ROWS: Final = 8
+_TIME: Final = 12
+_UNKNOWN: Final = -1.0
+
+
+def noise_floor(model: RecurrentModel, witness: Witness) -> float:
+    """Returns how far a witness is from itself: the same steps alone, together, and in another order.
+
+    The largest difference of h and c, relative to max(1, |value|), over all LSTMs.
+    """
+    random = np.random.default_rng(7)
+    largest = 0.0
+    for lstms in witness.lstms.values():
+        for lstm in lstms:
+            kernel, recurrent, _ = lstm.weights
+            x, h, c = (
+                random.normal(size=(_ROWS * _TIME, n)).astype(model.dtype)
+                for n in (kernel.shape[0], *[recurrent.shape[0]] * 2)
+            )
+            largest = max(largest, _own_distance(lstm, x, np.tanh(h), c))
+    return largest
+
+
+def _own_distance(lstm: LSTMWitness, x: Array, h: Array, c: Array) -> float:
+    together = lstm.step(x, h, c)
+    turned = [array[::-1] for array in lstm.step(x[::-1].copy(), h[::-1].copy(), c[::-1].copy())]
+    alone = [
+        np.concatenate(arrays)
+        for arrays in zip(*(lstm.step(x[i : i + 1], h[i : i + 1], c[i : i + 1]) for i in range(_ROWS)), strict=True)
+    ]
+    pairs = [*zip(together, turned, strict=True), *((a[:_ROWS], b) for a, b in zip(together, alone, strict=True))]
+    return max(_distance(a, b) for a, b in pairs)
+
+
+def whole_model_difference(model: RecurrentModel, witness: Witness) -> float:
+    """Returns how far our whole model is from that of the file for a probe of new sequences; -1 where the file is none.
+
+    The largest difference of an output, relative to max(1, |value|). It tells of wiring and masks, which the comparison of single
+    layers takes from our own reading of the file.
+    """
+    if witness.model is None:
+        return _UNKNOWN
+    random = np.random.default_rng(11)
+    inputs = []
+    for item in model.inputs:
+        time = [item.shape[0] or _TIME] if item.sequence else []
+        shape = (_ROWS, *time, *(length or 1 for length in item.features))
+        if item.vocabulary is not None:
+            inputs.append(random.integers(0, item.vocabulary, shape).astype(model.dtype))
+        else:
+            inputs.append(random.normal(size=shape).astype(model.dtype))
+    given = [
+        array[..., 0].astype(np.int32) if item.vocabulary is not None else array
+        for array, item in zip(inputs, model.inputs, strict=True)
+    ]
+    made = witness.model(given[0] if len(given) == 1 else given, training=False)
+    theirs = [np.asarray(output) for output in (made if isinstance(made, (list, tuple)) else [made])]
+    whole = any(output.ndim > 2 for output in theirs) and model.returns_sequences  # noqa: PLR2004 - batch, time, features
+    answer = model.forward(inputs, model.zero_state(_ROWS), all_outputs=whole)
+    distances = [
+        _distance(ours, output)
+        for ours, output in zip(answer.outputs, theirs, strict=True)
+        if ours.shape == output.shape
+    ]
+    return max(distances, default=_UNKNOWN)
+
+
+def _distance(a: Array, b: Array) -> float:
+    return float((np.abs(a.astype(np.float64) - b) / np.maximum(1, np.abs(b))).max(initial=0))

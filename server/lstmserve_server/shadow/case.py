@@ -1,0 +1,228 @@
+"""One finished call with all that flowed through the layers: what is handed to the reference, and kept in a bundle.
+
+As bytes it is an .npz archive, without pickles: arrays, and one text of JSON that says what they are.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from lstmserve_server.layers.recurrent import LSTM
+from lstmserve_server.lstm import LSTMState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from lstmserve_server.codec import StepCall
+    from lstmserve_server.layers.base import Values
+    from lstmserve_server.model import Answer, RecurrentModel
+    from lstmserve_server.trace import Steps, Trace
+
+    Array = NDArray[Any]
+
+_ABOUT: Final = "about"  # the name of the text in the archive
+
+
+class Value(NamedTuple):
+    """What flowed between two layers."""
+
+    array: Array  # (batch, time, ...) or (batch, ...)
+    mask: Array | None  # (batch, time), False at the steps that are passed over; None where there is none
+    ready: Array | None  # False where there is nothing to say yet; None where there is
+
+
+class LSTMSteps(NamedTuple):
+    """The time-steps of an LSTM, in the order of processing."""
+
+    mask: Array | None  # (batch, time): False at the steps that were passed over
+    h: Array  # (batch, time + 1, units): before the first step, and after each
+    c: Array  # (batch, time + 1, units)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What was computed at once: some rows of the call, for a piece of time."""
+
+    rows: Array  # (batch,): their numbers
+    start: int
+    ends: Array  # (batch,): whether the row's own last step is in it
+    values: list[Value]
+    steps: dict[int, list[LSTMSteps]]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A finished call."""
+
+    model: str
+    digest: str
+    method: str
+    rows: int
+    time: int
+    every: bool
+    """Whether the outputs are of every time-step."""
+
+    outputs: list[Array]
+    """What was answered."""
+
+    pieces: list[Piece] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        """The number of row-steps of layers."""
+        return sum(part.h.shape[0] * (part.h.shape[1] - 1) for part in self._parts())
+
+    def _parts(self) -> Iterator[LSTMSteps]:
+        for piece in self.pieces:
+            for parts in piece.steps.values():
+                yield from parts
+
+    def to_bytes(self, **more: Any) -> bytes:
+        """Returns it as an archive; `more` stands beside it, fit for JSON."""
+        writing = _Writing()
+        about = {
+            "model": self.model,
+            "digest": self.digest,
+            "method": self.method,
+            "rows": self.rows,
+            "time": self.time,
+            "every": self.every,
+            "outputs": [writing.put(array) for array in self.outputs],
+            "pieces": [
+                {
+                    "rows": writing.put(piece.rows),
+                    "start": piece.start,
+                    "ends": writing.put(piece.ends),
+                    "values": [[writing.put(array) for array in value] for value in piece.values],
+                    "steps": {
+                        place: [[writing.put(array) for array in part] for part in parts]
+                        for place, parts in piece.steps.items()
+                    },
+                }
+                for piece in self.pieces
+            ],
+            **more,
+        }
+        writing.arrays[_ABOUT] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+        file = io.BytesIO()
+        np.savez(file, **writing.arrays)
+        return file.getvalue()
+
+
+class _Writing:
+    """Gathers arrays under names, each once."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Array] = {}
+        self._names: dict[int, str] = {}
+
+    def put(self, array: Array | None) -> str | None:
+        if array is None:
+            return None
+        if id(array) not in self._names:
+            self._names[id(array)] = name = f"a{len(self.arrays)}"
+            self.arrays[name] = array
+        return self._names[id(array)]
+
+
+def read(data: bytes) -> tuple[Case, dict[str, Any]]:
+    """Returns the case in an archive, and all that its text says.
+
+    Raises:
+        ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile: it is none.
+    """
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        arrays: dict[str, Array] = {name: archive[name] for name in archive.files}
+    about = json.loads(arrays[_ABOUT].tobytes())
+
+    def got(name: str | None) -> Array | None:
+        return None if name is None else arrays[name]
+
+    pieces = [
+        Piece(
+            arrays[piece["rows"]],
+            int(piece["start"]),
+            arrays[piece["ends"]],
+            [Value(arrays[array], got(mask), got(ready)) for array, mask, ready in piece["values"]],
+            {
+                int(place): [LSTMSteps(got(mask), arrays[h], arrays[c]) for mask, h, c in parts]
+                for place, parts in piece["steps"].items()
+            },
+        )
+        for piece in about["pieces"]
+    ]
+    outputs = [arrays[name] for name in about["outputs"]]
+    texts = (str(about[name]) for name in ("model", "digest", "method"))
+    return Case(*texts, int(about["rows"]), int(about["time"]), bool(about["every"]), outputs, pieces), about
+
+
+def of(call: StepCall, answer: Answer, trace: Trace, method: str) -> Case:
+    """Returns the case of a call that was computed.
+
+    What the caller sent and was answered counts, not what the layers say that they were given and gave: h and c before the
+    first step are those of the call, and behind a row's last step those of the answer.
+    """
+    model = call.served.model
+    every = bool(getattr(call, "all_outputs", False))
+    last = np.zeros(len(call.x), np.int64)
+    for rectangle in trace.rectangles:
+        last[rectangle.rows] = np.maximum(last[rectangle.rows], rectangle.start)
+    carried = _carried(model, call, answer)
+    pieces = []
+    for rectangle in trace.rectangles:
+        ends = last[rectangle.rows] == rectangle.start
+        steps = {
+            place: [
+                _joined(part, rectangle.rows, rectangle.start, ends, carried.get((place, number)))
+                for number, part in enumerate(parts)
+            ]
+            for place, parts in rectangle.steps.items()
+        }
+        pieces.append(Piece(rectangle.rows, rectangle.start, ends, list(map(_value, rectangle.values)), steps))
+    name, digest = call.served.name, call.served.digest
+    return Case(name, digest, method, len(call.x), call.time, every, list(answer.outputs), pieces)
+
+
+def _value(values: Values) -> Value:
+    return Value(values.array, values.mask, values.ready)
+
+
+_Carried = tuple[LSTMState, LSTMState]
+
+
+def _carried(model: RecurrentModel, call: StepCall, answer: Answer) -> Mapping[tuple[int, int], _Carried]:
+    """Returns h and c before and after the call by the place of the layer and the number of the LSTM in it."""
+    return {
+        place: (LSTMState(*call.state[i]), LSTMState(*answer.state[i]))
+        for i, (place, layer) in enumerate(zip(model.carried_places, model.carried, strict=True))
+        if isinstance(layer, LSTM)
+    }
+
+
+def _joined(part: Steps, rows: Array, start: int, ends: Array, carried: _Carried | None) -> LSTMSteps:
+    """Returns the steps with what was before them, and with what the call sent and was answered at its ends."""
+    arrays = []
+    for name, before, after in zip(("h", "c"), part.before, (part.h, part.c), strict=True):
+        array = np.concatenate([before[:, None], after], axis=1)
+        if carried is not None:
+            sent, answered = (getattr(state, name) for state in carried)
+            if start == 0:
+                array[:, 0] = sent[rows]
+            array[ends, _last_steps(part.mask, len(rows), array.shape[1] - 1)[ends]] = answered[rows[ends]]
+        arrays.append(array)
+    return LSTMSteps(part.mask, *arrays)
+
+
+def _last_steps(mask: Array | None, rows: int, time: int) -> Array:
+    """Returns, for each row, the last step that no mask passes over, counted from 1; the last of all where all are."""
+    if mask is None:
+        return np.full(rows, time)
+    last = time - np.argmax(mask[:, ::-1], axis=1)
+    return np.where(mask.any(axis=1), last, time)

@@ -1,0 +1,183 @@
+"""How two arrays of numbers differ: how far, in how many of them, where first, and what of it is rounding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from lstmserve.v1 import shadow_pb2
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+_DECADES: Final = range(-12, 3)  # of the bounds of `Totals.by_difference`
+_POWERS: Final = 31  # of the bounds of `Totals.by_ulp`, beginning with 1
+_LARGEST: Final = 2**63 - 1  # number of the contract
+_SINGLE: Final = np.finfo(np.float32).eps
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerances:
+    """How far an answer may be off: |ours - reference| <= tolerance * max(1, |reference|). Given for float32."""
+
+    h: float = 1e-5
+    c: float = 1e-5
+    unbounded: float = 1e-3
+    """Of both, in a layer whose activation has no bound."""
+
+    def message(self) -> shadow_pb2.Tolerances:
+        """Returns them as clients get them."""
+        return shadow_pb2.Tolerances(h=self.h, c=self.c, unbounded=self.unbounded)
+
+    def of(self, array: str, dtype: np.dtype[Any], *, bounded: bool) -> float:
+        """Returns the tolerance of "h", "c" or "output" in a type of numbers."""
+        tolerance = (self.c if array == "c" else self.h) if bounded else self.unbounded
+        return tolerance * float(np.finfo(dtype).eps / _SINGLE)
+
+
+class Spot(NamedTuple):
+    """A number over tolerance."""
+
+    step: int
+    place: int
+    """Of the layer in the model."""
+
+    array: str
+    row: int
+    unit: int
+    margin: float
+    ours: float
+    reference: float
+
+    @property
+    def order(self) -> tuple[int, int, int, float]:
+        """What comes first: the earlier step, the earlier layer, c before the h that is made of it, the larger margin."""
+        return (self.step, self.place, "ch".find(self.array) % 3, -self.margin)
+
+
+@dataclass(slots=True)
+class Differences:
+    """What was found of one array of a layer, over all of a call."""
+
+    layer: str
+    array: str
+    values: int = 0
+    max_absolute: float = 0.0
+    sum_absolute: float = 0.0
+    max_relative: float = 0.0
+    sum_relative: float = 0.0
+    max_scaled: float = 0.0
+    """The largest difference relative to max(1, |reference|), as the noise floor is measured."""
+    max_ulp: int = 0
+    margin: float = 0.0
+    over: int = 0
+    nan_mismatches: int = 0
+    infinity_mismatches: int = 0
+    by_difference: Array = field(default_factory=lambda: np.zeros(len(_DECADES) + 2, np.int64))
+    by_ulp: Array = field(default_factory=lambda: np.zeros(_POWERS + 2, np.int64))
+
+    def add(self, ours: Array, reference: Array, tolerance: float, rounding: Array | float = 0.0) -> Array:
+        """Adds numbers.
+
+        Args:
+            ours: any shape.
+            reference: the same shape and type.
+            tolerance: see `Tolerances`.
+            rounding: what rounding alone can do; broadcast to the shape.
+
+        Returns:
+            The part of the tolerance that each number took, of the same shape: over 1 is over tolerance; infinity where one side
+            alone is NaN or infinite.
+        """
+        theirs = reference.astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            absolute = np.abs(ours.astype(np.float64) - theirs)
+            size = np.abs(theirs)
+            allowed = np.maximum(tolerance * np.maximum(1, size), rounding)
+            margins = absolute / allowed
+        odd_nan = np.isnan(ours) != np.isnan(reference)
+        odd_infinity = (np.isinf(ours) | np.isinf(reference)) & (ours != reference) & ~odd_nan
+        same = ours == reference
+        plain = np.isfinite(ours) & np.isfinite(reference)
+        absolute[same] = margins[same] = 0  # infinity minus infinity is none
+        margins[odd_nan | odd_infinity] = np.inf
+        margins[np.isnan(ours) & np.isnan(reference)] = 0
+        self.values += ours.size
+        self.nan_mismatches += int(odd_nan.sum())
+        self.infinity_mismatches += int(odd_infinity.sum())
+        self.over += int((margins > 1).sum())
+        self.margin = max(self.margin, float(margins.max(initial=0)))
+        self._measure(absolute[plain], size[plain], ulp_distance(ours[plain], reference[plain]))
+        return margins
+
+    def _measure(self, absolute: Array, size: Array, ulp: Array) -> None:
+        relative = np.divide(absolute, size, out=np.zeros_like(absolute), where=size > 0)
+        self.max_absolute = max(self.max_absolute, float(absolute.max(initial=0)))
+        self.sum_absolute += float(absolute.sum())
+        self.max_relative = max(self.max_relative, float(relative.max(initial=0)))
+        self.sum_relative += float(relative.sum())
+        self.max_scaled = max(self.max_scaled, float((absolute / np.maximum(1, size)).max(initial=0)))
+        self.max_ulp = max(self.max_ulp, min(int(ulp.max(initial=0)), _LARGEST))
+        bounds = [np.nextafter(0, 1), *(10.0**power for power in _DECADES)]
+        self.by_difference += np.bincount(np.searchsorted(bounds, absolute, "right"), minlength=len(bounds) + 1)
+        powers = np.array([2**power for power in range(_POWERS + 1)], np.uint64)
+        self.by_ulp += np.bincount(np.searchsorted(powers, ulp, "right"), minlength=len(powers) + 1)
+
+    def message(self) -> shadow_pb2.Totals:
+        """Returns them as clients get them."""
+        count = max(1, self.values)
+        return shadow_pb2.Totals(
+            layer=self.layer,
+            array=self.array,
+            values=self.values,
+            max_absolute=self.max_absolute,
+            mean_absolute=self.sum_absolute / count,
+            max_relative=self.max_relative,
+            mean_relative=self.sum_relative / count,
+            max_ulp=self.max_ulp,
+            margin=self.margin,
+            over=self.over,
+            nan_mismatches=self.nan_mismatches,
+            infinity_mismatches=self.infinity_mismatches,
+            by_difference=self.by_difference.tolist(),
+            by_ulp=self.by_ulp.tolist(),
+        )
+
+
+def ulp_distance(a: Array, b: Array) -> Array:
+    """Returns how many numbers of their type lie between two finite numbers, plus one; 0 where they are equal.
+
+    The bits of a float, read as a whole number, count through the positive floats in order, and backwards through the negative
+    ones. So both are laid on one line, on which -0 and 0 are the same.
+    """
+    return np.where(_on_line(a) > _on_line(b), _on_line(a) - _on_line(b), _on_line(b) - _on_line(a)).astype(np.uint64)
+
+
+def _on_line(values: Array) -> Array:
+    whole: Array = np.ascontiguousarray(values).view(np.int32 if values.dtype.itemsize == 4 else np.int64)  # noqa: PLR2004
+    whole = whole.astype(np.int64)
+    lowest = -(2**31) if values.dtype.itemsize == 4 else np.iinfo(np.int64).min  # noqa: PLR2004 - bytes of float32
+    return np.where(whole < 0, lowest - whole, whole)
+
+
+def merge(total: shadow_pb2.Totals, more: shadow_pb2.Totals) -> None:
+    """Adds the differences of another call to those of many."""
+    count = total.values + more.values
+    for name in ("absolute", "relative"):
+        mean, largest = f"mean_{name}", f"max_{name}"
+        summed = getattr(total, mean) * total.values + getattr(more, mean) * more.values
+        setattr(total, mean, summed / max(1, count))
+        setattr(total, largest, max(getattr(total, largest), getattr(more, largest)))
+    for name in ("max_ulp", "margin"):
+        setattr(total, name, max(getattr(total, name), getattr(more, name)))
+    for name in ("values", "over", "nan_mismatches", "infinity_mismatches", "ours_closer", "reference_closer"):
+        setattr(total, name, getattr(total, name) + getattr(more, name))
+    for name in ("by_difference", "by_ulp"):
+        counts, added = getattr(total, name), getattr(more, name)
+        counts.extend([0] * (len(added) - len(counts)))
+        for i, count in enumerate(added):
+            counts[i] += count

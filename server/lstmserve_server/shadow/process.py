@@ -1,0 +1,231 @@
+"""The reference process as its parent sees it: started, asked one case at a time, and killed when it does not behave."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import zipfile
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Pipe
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from lstmserve.v1 import shadow_pb2
+from lstmserve_server.loading import transfer
+from lstmserve_server.loading.arrays import Shared
+from lstmserve_server.loading.sandbox import room_for_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from lstmserve_server.registry import ServedModel
+    from lstmserve_server.shadow.comparing import Tolerances
+
+    Array = NDArray[Any]
+
+_LONGEST_ANSWER: Final = 1 << 30  # bytes; the details of a long sequence
+
+
+class ReferenceLost(Exception):
+    """The reference process is gone, or was killed as it did not behave.
+
+    Attributes:
+        reason: the class of it, as in `Coverage.dropped` and `Coverage.errors`.
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class CaseFailed(Exception):
+    """The reference could not compare a case; it goes on with others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the reference process may use."""
+
+    threads: int = 1
+    niceness: int = 10
+    memory_bytes: int = 0
+    """0: no limit."""
+
+    seconds: float = 30.0
+    """For one case."""
+
+    start_seconds: float = 300.0
+    """For importing TensorFlow, and a witness for every model."""
+
+
+class Subject(NamedTuple):
+    """A model that is to be compared, and where it comes from."""
+
+    served: ServedModel
+    path: str
+    whole: bool
+    """Whether the model is all that is in the file."""
+
+
+class Reply(NamedTuple):
+    """What the reference has found."""
+
+    comparison: shadow_pb2.Comparison
+    arrays: dict[str, Array]
+
+
+class Told(NamedTuple):
+    """What the reference says of a model when it is ready."""
+
+    witness: shadow_pb2.Witness
+    noise_floor: float
+
+
+class ReferenceProcess:
+    """A running reference."""
+
+    def __init__(self, subjects: Sequence[Subject], tolerances: Tolerances, limits: Limits) -> None:
+        """Starts it, and waits until it is ready, which takes some ten seconds.
+
+        Raises:
+            ReferenceLost: it could not start.
+        """
+        self._limits = limits
+        self._connection, theirs = Pipe()
+        with room_for_weights() as weights, theirs:
+            setup = _setup(subjects, tolerances, limits, weights)
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-P", "-m", "lstmserve_server.keras_reference", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(weights, theirs.fileno()),
+                process_group=0,  # Ctrl-C on a terminal is for the server, which ends it
+                env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            )
+        try:
+            self.versions, self.models = self._introduced(setup)
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    def ask(self, case: bytes, *, detailed: bool = False) -> Reply:
+        """Has a case compared.
+
+        Raises:
+            ReferenceLost: the process is gone; it is dead afterwards.
+            CaseFailed: it could not compare this case.
+        """
+        with self._behaving(self._limits.seconds):
+            self._connection.send_bytes(json.dumps({"detailed": detailed}).encode())
+            self._connection.send_bytes(case)
+            said, comparison, arrays = (self._connection.recv_bytes(_LONGEST_ANSWER) for _ in range(3))
+            error = json.loads(said).get("error")
+            if error is None:
+                return Reply(_comparison(comparison), _arrays(arrays))
+        raise CaseFailed(str(error))
+
+    def stop(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.wait()
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _introduced(self, setup: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Told]]:
+        with self._behaving(self._limits.start_seconds):
+            self._connection.send_bytes(json.dumps(setup).encode())
+            said = json.loads(self._connection.recv_bytes(_LONGEST_ANSWER))
+            if "failed" not in said:
+                versions = {str(name): str(version) for name, version in said["versions"].items()}
+                return versions, {str(name): _told(told) for name, told in said["models"].items()}
+        raise ReferenceLost("reference_down", f"it could not start: {said['failed']}")
+
+    @contextlib.contextmanager
+    def _behaving(self, seconds: float) -> Iterator[None]:
+        """Kills the process when something takes too long, or when what it says makes no sense."""
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(seconds, end)
+        timer.start()
+        try:
+            yield
+        except (EOFError, OSError) as error:
+            if late.is_set():
+                raise ReferenceLost("timed_out", f"it took more than {seconds:g} seconds") from error
+            if self._process.poll() is None and not isinstance(error, (EOFError, ConnectionError)):
+                self._process.kill()
+                raise ReferenceLost("garbage", f"what it said cannot be read: {error}") from error
+            raise ReferenceLost("reference_down", f"it ended with {self._process.wait()}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, DecodeError, zipfile.BadZipFile) as error:
+            self._process.kill()
+            raise ReferenceLost("garbage", f"what it said cannot be read: {error}") from error
+        finally:
+            timer.cancel()
+
+
+def _setup(
+    subjects: Sequence[Subject], tolerances: Tolerances, limits: Limits, weights: int
+) -> dict[str, Any]:
+    store = Shared(weights)
+    return {
+        "weights": weights,
+        "tolerances": asdict(tolerances),
+        "threads": limits.threads,
+        "niceness": limits.niceness,
+        "memory_bytes": limits.memory_bytes,
+        "models": [
+            {
+                "name": served.name,
+                "form": transfer.write(served.model.description, store, weights),
+                "path": os.path.abspath(path),  # noqa: PTH100 - as it is named, links and all
+                "whole": whole,
+            }
+            for served, path, whole in subjects
+        ],
+    }
+
+
+def _told(told: Mapping[str, Any]) -> Told:
+    witness = shadow_pb2.Witness.FromString(bytes.fromhex(told["witness"]))
+    return Told(witness, float(told["noise_floor"]))
+
+
+def _comparison(data: bytes) -> shadow_pb2.Comparison:
+    comparison = shadow_pb2.Comparison.FromString(data)
+    if comparison.verdict not in shadow_pb2.Verdict.values() or not comparison.verdict:
+        message = f"a verdict of {comparison.verdict}"
+        raise ValueError(message)
+    return comparison
+
+
+def _arrays(data: bytes) -> dict[str, Array]:
+    if not data:
+        return {}
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+

@@ -1,0 +1,86 @@
+"""What a call leaves on its way through a model, for who compares it with something else: `shadow`.
+
+A trace is for one call, and is filled by the thread that computes it. Without one the model keeps nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from lstmserve_server.layers.base import Values
+    from lstmserve_server.lstm import LSTMState
+
+    Array = NDArray[Any]
+
+
+class Steps(NamedTuple):
+    """The time-steps of one LSTM, in the order of processing."""
+
+    mask: Array | None
+    """(batch, time): False at the steps that were passed over; None where none was."""
+
+    before: LSTMState
+    """h and c before the first step, each (batch, units)."""
+
+    h: Array  # (batch, time, units): after each step
+    c: Array  # (batch, time, units)
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """What was computed at once: some rows of a call, for a piece of time."""
+
+    rows: Array
+    """The numbers of the rows, (batch,)."""
+
+    start: int
+    """The first time-step."""
+
+    values: list[Values] = field(default_factory=list)
+    """All that flowed between the layers, by the number that it has in the model's description."""
+
+    steps: dict[int, list[Steps]] = field(default_factory=dict)
+    """The steps of each LSTM by the place of its layer in the model; of both directions of a Bidirectional."""
+
+    def record(self, place: int, mask: Array | None, before: LSTMState, time: int) -> Steps:
+        """Returns room for the time-steps of an LSTM, which it is to fill."""
+        shape = (len(before.h), time, before.h.shape[1])
+        steps = Steps(mask, before, np.empty(shape, before.h.dtype), np.empty(shape, before.c.dtype))
+        self.steps.setdefault(place, []).append(steps)
+        return steps
+
+
+class Trace:
+    """All rectangles of a call."""
+
+    def __init__(self) -> None:
+        self.rectangles: list[Rectangle] = []
+
+    def begin(self, rows: Array, start: int) -> Rectangle:
+        """Returns the next rectangle, to be filled."""
+        self.rectangles.append(Rectangle(rows, start))
+        return self.rectangles[-1]
+
+
+class Place(NamedTuple):
+    """Where in a rectangle a layer is to leave its time-steps."""
+
+    rectangle: Rectangle
+    layer: int
+
+    def record(self, mask: Array | None, before: LSTMState, time: int) -> Steps:
+        """Returns room for the time-steps of an LSTM of this layer, which it is to fill."""
+        return self.rectangle.record(self.layer, mask, before, time)
+
+
+def size(features: Sequence[int], units: Sequence[int], rows: int, steps: int) -> int:
+    """Returns about how many numbers a trace holds: what flows between layers, and h and c of every step."""
+    return rows * steps * (sum(features) + 2 * sum(units))

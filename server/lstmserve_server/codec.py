@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lstmserve.v1 import shadow_pb2
     from lstmserve_server.description import InputDescription
     from lstmserve_server.model import Answer, RecurrentModel
     from lstmserve_server.network import ModelState
     from lstmserve_server.registry import Registry, ServedModel
+    from lstmserve_server.trace import Trace
 
     Array = NDArray[Any]
 
@@ -46,6 +48,11 @@ class StepCall:
     state: ModelState
     steps_seen: Array | None  # (batch,); None where unknown
     as_values: bool
+    compare: bool = field(default=False, kw_only=True)
+    """Whether the caller asks for the comparison with Keras."""
+
+    trace: Trace | None = field(default=None, kw_only=True)
+    """What is to be filled with all that flows through the layers; None for nothing."""
 
     @property
     def x(self) -> Array:
@@ -102,7 +109,7 @@ class Codec:
         self.check_answer(model, len(x), 1, "x.shape", as_values=as_values)
         x = known(x, item, model, "x")
         state, seen = state_codec.parse(request.state if request.HasField("state") else None, served, len(x))
-        return StepCall(served, (x,), state, seen, as_values)
+        return StepCall(served, (x,), state, seen, as_values, compare=request.compare)
 
     def parse_forward(self, request: lstm_pb2.ForwardRequest) -> ForwardCall:
         """Returns the call that a request asks for.
@@ -132,17 +139,22 @@ class Codec:
             for array, item, (field, _) in zip(arrays, model.inputs, given, strict=True)
         )
         state, seen = state_codec.parse(request.state if request.HasField("state") else None, served, len(inputs[0]))
-        return ForwardCall(served, inputs, state, seen, as_values, lengths, request.all_outputs)
+        every = request.all_outputs
+        return ForwardCall(served, inputs, state, seen, as_values, lengths, every, compare=request.compare)
 
-    def step_response(self, call: StepCall, answer: Answer) -> lstm_pb2.StepResponse:
+    def step_response(
+        self, call: StepCall, answer: Answer, discrepancy: shadow_pb2.Comparison | None
+    ) -> lstm_pb2.StepResponse:
         """Returns the response to a call."""
         output, outputs, state = _encoded(call, answer)
-        return lstm_pb2.StepResponse(output=output, outputs=outputs, state=state)
+        return lstm_pb2.StepResponse(output=output, outputs=outputs, state=state, discrepancy=discrepancy)
 
-    def forward_response(self, call: ForwardCall, answer: Answer) -> lstm_pb2.ForwardResponse:
+    def forward_response(
+        self, call: ForwardCall, answer: Answer, discrepancy: shadow_pb2.Comparison | None
+    ) -> lstm_pb2.ForwardResponse:
         """Returns the response to a call."""
         output, outputs, state = _encoded(call, answer)
-        return lstm_pb2.ForwardResponse(output=output, outputs=outputs, state=state)
+        return lstm_pb2.ForwardResponse(output=output, outputs=outputs, state=state, discrepancy=discrepancy)
 
     def find(self, name: str) -> ServedModel:
         """Returns the model of a name; "" is the only one."""

@@ -36,6 +36,38 @@ class _Seconds(click.FloatRange):
         return seconds
 
 
+class _Rate(click.ParamType):
+    """A share of the calls: off, all, or a number from 0 to 1."""
+
+    name = "off|RATE|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the words as they are, and a number if it is a share."""
+        if value in ("off", "all"):
+            return str(value)
+        try:
+            share = float(value)
+        except ValueError:
+            share = math.nan
+        if not 0 <= share <= 1:
+            self.fail(f"{value!r} is no share of the calls; expected off, all, or a number from 0 to 1.", param, ctx)
+        return str(value)
+
+
+class _Positive(click.FloatRange):
+    """A number above 0, and never "not a number"."""
+
+    def __init__(self, largest: float) -> None:
+        super().__init__(0, largest, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Returns the number."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
 def _setting(default: Any, kind: Any, text: str) -> Any:
     """Returns a field with a default, the click type of its values, and its help."""
     return field(default=default, metadata={"kind": kind, "help": text})
@@ -96,6 +128,45 @@ class ServeSettings:
         0,
         click.IntRange(0),
         "Threads for calls that take long; short ones are computed where they arrive. 0: one per CPU.",
+    )
+
+    shadow: str = _setting(
+        "off",
+        _Rate(),
+        "Compare this share of the calls with the real Keras layer, in a process of its own. Needs the extra 'shadow'.",
+    )
+    shadow_tolerance_h: float = _setting(
+        1e-5, _Positive(1), "How far h, and what is computed from it, may be off: times max(1, |value|), in float32."
+    )
+    shadow_tolerance_c: float = _setting(1e-5, _Positive(1), "The same of c.")
+    shadow_tolerance_unbounded: float = _setting(
+        1e-3, _Positive(1), "The same of both, in a layer whose activation has no bound, such as relu."
+    )
+    shadow_bundles: str | None = _setting(
+        None,
+        str,
+        "Folder where calls over tolerance are written as bundles for lstmserve replay. They hold what callers sent.",
+    )
+    shadow_max_bundles: int = _setting(100, click.IntRange(1), "Most bundles in that folder.")
+    shadow_max_bundle_bytes: int = _setting(256 << 20, click.IntRange(1), "Most bytes of bundles in that folder.")
+    shadow_queue: int = _setting(256, click.IntRange(1), "Most calls that wait to be compared; more are not compared.")
+    shadow_queue_bytes: int = _setting(64 << 20, click.IntRange(1), "Most memory for calls that wait to be compared.")
+    shadow_seconds: float = _setting(
+        30.0, _Positive(3600), "Longest time for comparing one call; then the process is started anew. In seconds."
+    )
+    shadow_wait_seconds: float = _setting(
+        5.0, _Seconds(), "How long a call that asks for the comparison waits for it. In seconds."
+    )
+    shadow_threads: int = _setting(1, click.IntRange(1, 256), "Threads of the process that computes with Keras.")
+    shadow_nice: int = _setting(10, click.IntRange(0, 19), "How far it steps back behind the server for the CPUs.")
+    shadow_memory_bytes: int = _setting(
+        0, click.IntRange(0), "Most memory that it may allocate, in bytes. TensorFlow alone takes some 600 MB. 0: no limit."
+    )
+    metrics: str | None = _setting(
+        None,
+        str,
+        "Address for Prometheus, HOST:PORT: what is on /metrics there. With several workers the first has this port, the next "
+        "the one above it, and so on.",
     )
 
     lame_duck_seconds: float = _setting(

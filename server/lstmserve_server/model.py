@@ -73,6 +73,8 @@ class RecurrentModel:
         """The layers whose state the caller carries, in the order of `ModelState`."""
         self.carried_places = self._network.carried_places
         """The place of each in the model, and its number in the layer that stands there."""
+        self.lstm_places = self._network.lstm_places
+        """The same of every LSTM."""
         self._width = max(_width(layer) for layer in description.layers)
         # What every call asks for; to add it up takes as long as a small model's step.
         self._parameter_count = description.parameter_count

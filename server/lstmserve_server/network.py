@@ -72,6 +72,13 @@ class Network:
             (place, number) for place, node in enumerate(self._nodes) for number in range(len(node.carried))
         ]
         """Where each of them is: the place of the layer in the model, and its number among those that the layer is made of."""
+        self.lstm_places = [
+            (place, number)
+            for place, node in enumerate(self._nodes)
+            if isinstance(node.layer, (LSTM, Bidirectional))
+            for number in range(max(1, len(node.description.parts)))
+        ]
+        """Where the LSTMs are, in the same terms; also those whose state other layers give."""
 
     def lstm(self, place: int, number: int) -> LSTM:
         """Returns the LSTM of a layer; of a Bidirectional the one ahead (0) or the one backwards (1)."""

@@ -87,10 +87,16 @@ class Runner:
 
 
 def _step(call: StepCall) -> Answer:
-    return call.served.model.step(call.x, call.state, call.seen)
+    return call.served.model.step(call.x, call.state, call.seen, call.trace)
 
 
 def _forward(call: ForwardCall, pause: Callable[[], None] = lambda: None) -> Answer:
     return call.served.model.forward(
-        call.inputs, call.state, call.lengths, all_outputs=call.all_outputs, seen=call.seen, pause=pause
+        call.inputs,
+        call.state,
+        call.lengths,
+        all_outputs=call.all_outputs,
+        seen=call.seen,
+        pause=pause,
+        trace=call.trace,
     )

@@ -12,20 +12,23 @@ import grpc
 import structlog
 from grpc_reflection.v1alpha import reflection
 
-from lstmserve_server import addresses, health, models
+from lstmserve_server import addresses, health, models, shadow_mode
 from lstmserve_server.codec import Codec, RequestLimits
 from lstmserve_server.errors import StartFailed
+from lstmserve_server.exposition import Metrics
 from lstmserve_server.registry import Registry
 from lstmserve_server.runner import Runner
-from lstmserve_server.servicer import SERVICE, Handlers, LstmServicer
+from lstmserve_server.servicer import SERVICE, SHADOW_SERVICE, Handlers, LstmServicer, ShadowServicer
+from lstmserve_server.shadow.base import NoShadow
 from lstmserve_server.stream_codec import StreamCodec
 from lstmserve_server.streams import Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 
     from lstmserve_server.config import ServeSettings
     from lstmserve_server.registry import ServedModel
+    from lstmserve_server.shadow.base import Shadow
 
 _log = structlog.get_logger(__name__)
 
@@ -70,7 +73,7 @@ class Server:
     def __init__(
         self,
         settings: ServeSettings,
-        names: Iterable[str],
+        files: Mapping[str, str],
         load: Callable[[], Awaitable[Iterable[ServedModel]]],
         *,
         shares_port: bool = False,
@@ -79,7 +82,7 @@ class Server:
 
         Args:
             settings: its settings.
-            names: those of the models.
+            files: the file of each model by its name.
             load: what loads the models.
             shares_port: whether other processes listen on the same port, which somebody else has then made sure of.
         """
@@ -87,7 +90,11 @@ class Server:
         self._load = load
         self._shares_port = shares_port
         self._handlers = Handlers()
-        self._health = health.Health(["", SERVICE.full_name, *map(health.service_of_model, names)])
+        self._files = files
+        self._shadow: Shadow = NoShadow()
+        self._metrics: Metrics | None = None
+        services = (SERVICE.full_name, SHADOW_SERVICE.full_name)
+        self._health = health.Health(["", *services, *map(health.service_of_model, files)])
         self._runner = Runner(settings.max_concurrent_calls, settings.threads)
         self._streams: Streams | None = None
         self._grpc = grpc.aio.server(options=_options(settings, shares_port=shares_port))
@@ -100,13 +107,19 @@ class Server:
         Raises:
             StartFailed: an address cannot be listened on.
         """
+        if self._settings.shadow != "off":
+            shadow_mode.require_installed()
+        if self._settings.metrics is not None:
+            self._metrics = Metrics(self._settings.metrics)
+            _log.info("metrics", listen=self._metrics.address)
         for name, handlers in (
-            (SERVICE.full_name, self._handlers.by_method()),
+            (SERVICE.full_name, self._handlers.by_method(SERVICE)),
+            (SHADOW_SERVICE.full_name, self._handlers.by_method(SHADOW_SERVICE)),
             (health.HEALTH_SERVICE.full_name, self._health.handlers()),
         ):
             self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         if self._settings.reflection:
-            names = (SERVICE.full_name, health.HEALTH_SERVICE.full_name, reflection.SERVICE_NAME)
+            names = (SERVICE.full_name, SHADOW_SERVICE.full_name, health.HEALTH_SERVICE.full_name, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
         for address in self._settings.listen:
             self.addresses.append(self._listen(address))
@@ -126,13 +139,19 @@ class Server:
             sequence_bytes=self._settings.max_sequence_bytes,
         )
         codec = Codec(registry, limits)
+        self._shadow = shadow_mode.start(self._settings, registry, self._files)
+        if self._metrics is not None:
+            for collector in self._shadow.collectors():
+                self._metrics.show(collector)
         self._streams = Streams(
             StreamCodec(codec),
             self._runner,
+            self._shadow,
             most=self._settings.max_streams,
             idle_seconds=self._settings.stream_idle_seconds,
         )
-        self._handlers.answer_with(LstmServicer(registry, codec, self._runner, self._streams))
+        servicer = LstmServicer(registry, codec, self._runner, self._streams, self._shadow)
+        self._handlers.answer_with({SERVICE: servicer, SHADOW_SERVICE: ShadowServicer(self._shadow)})
         self._health.set_all(serving=True)
 
     async def drain(self, at_once: asyncio.Event) -> None:
@@ -162,6 +181,10 @@ class Server:
         """Stops; calls that still run after the grace, in seconds, end with UNAVAILABLE."""
         self._runner.close()
         await self._grpc.stop(grace)
+        self._shadow.stop()
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
 
     def _listen(self, address: str) -> str:
         if not self._shares_port:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lstmserve.v1 import shadow_pb2
     from lstmserve_server.codec import Codec
     from lstmserve_server.model import Answer
     from lstmserve_server.network import ModelState
@@ -89,8 +90,8 @@ class StreamCodec:
         self._codec.check_answer(served.model, len(x), 1 if one_step else x.shape[1], "x.shape", as_values=as_values)
         x = known(x, item, served.model, "x")
         if one_step:
-            return StepCall(served, (x,), state, seen, as_values)
-        return ForwardCall(served, (x,), state, seen, as_values, None, all_outputs=True)
+            return StepCall(served, (x,), state, seen, as_values, compare=request.compare)
+        return ForwardCall(served, (x,), state, seen, as_values, None, all_outputs=True, compare=request.compare)
 
     def parse_reset(self, request: lstm_pb2.StreamReset, opening: Opening) -> tuple[Array, ModelState, Array | None]:
         """Returns the rows that a message begins anew, their state, and the steps that it has seen.
@@ -110,11 +111,19 @@ class StreamCodec:
         return np.array(request.rows, np.int64), state, seen
 
     def outputs(
-        self, number: int, call: StepCall, answer: Answer, opening: Opening, state: lstm_pb2.State | None
+        self,
+        number: int,
+        call: StepCall,
+        answer: Answer,
+        opening: Opening,
+        state: lstm_pb2.State | None,
+        discrepancy: shadow_pb2.Comparison | None,
     ) -> lstm_pb2.StreamStepsResponse:
         """Returns the answer to a message of time-steps."""
         output, outputs = encode_outputs(call, answer, opening.outputs)
-        message = lstm_pb2.StreamOutputs(number=number, output=output, outputs=outputs, state=state)
+        message = lstm_pb2.StreamOutputs(
+            number=number, output=output, outputs=outputs, state=state, discrepancy=discrepancy
+        )
         return lstm_pb2.StreamStepsResponse(outputs=message)
 
 

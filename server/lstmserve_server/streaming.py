@@ -18,6 +18,7 @@ from lstmserve_server.errors import InvalidRequest, RequestError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from lstmserve.v1 import shadow_pb2
     from lstmserve_server.codec import StepCall
     from lstmserve_server.model import Answer
     from lstmserve_server.network import ModelState
@@ -77,7 +78,7 @@ class Session:
         except RequestError as error:
             return _rejected(_number_of(request), error)
 
-    def computed(self, answer: Answer) -> Response:
+    def computed(self, answer: Answer, discrepancy: shadow_pb2.Comparison | None = None) -> Response:
         """Returns the answer to the message that asked for it, with the state where a checkpoint is due."""
         assert self._pending is not None  # noqa: S101 - `receive` gave a Compute before
         assert self._opening is not None  # noqa: S101 - so the stream is open
@@ -87,7 +88,7 @@ class Session:
         self._since_checkpoint += call.time
         due = 0 < self._opening.checkpoint_every <= self._since_checkpoint
         state = self._state_message() if due else None
-        return self._codec.outputs(number, call, answer, self._opening, state)
+        return self._codec.outputs(number, call, answer, self._opening, state, discrepancy)
 
     def failed(self, error: RequestError) -> Response:
         """Returns the answer to a message that could not be computed; the state is as it was."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from lstmserve_server.runner import Runner
+    from lstmserve_server.shadow.base import Shadow
     from lstmserve_server.stream_codec import StreamCodec
 
 
@@ -34,9 +35,10 @@ class Streams:
     read from, and holds up nobody but itself.
     """
 
-    def __init__(self, codec: StreamCodec, runner: Runner, *, most: int, idle_seconds: float) -> None:
+    def __init__(self, codec: StreamCodec, runner: Runner, shadow: Shadow, *, most: int, idle_seconds: float) -> None:
         self._codec = codec
         self._runner = runner
+        self._shadow = shadow
         self._most = most
         self._idle_seconds = idle_seconds or None
         self._draining = asyncio.Event()
@@ -75,7 +77,9 @@ class Streams:
             decision = session.receive(request)
             if isinstance(decision, Compute):
                 try:
-                    decision = session.computed(await self._runner.advance(decision.call))
+                    call = self._shadow.traced(decision.call)
+                    answer = await self._runner.advance(call)
+                    decision = session.computed(answer, await self._shadow.offer(call, answer, "StreamSteps"))
                 except RequestError as error:
                     decision = session.failed(error)
             await stream.write(decision)

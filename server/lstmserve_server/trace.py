@@ -6,19 +6,22 @@ A trace is for one call, and is filled by the thread that computes it. Without o
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
-    from lstmserve_server.layers.base import Values
-    from lstmserve_server.lstm import LSTMState
-
     Array = NDArray[Any]
+
+
+class Flowing(Protocol):
+    """What flows between two layers (`layers.base.Values`)."""
+
+    array: Array
+    mask: Array | None
+    ready: Array | None
 
 
 class Steps(NamedTuple):
@@ -27,7 +30,7 @@ class Steps(NamedTuple):
     mask: Array | None
     """(batch, time): False at the steps that were passed over; None where none was."""
 
-    before: LSTMState
+    before: tuple[Array, Array]
     """h and c before the first step, each (batch, units)."""
 
     h: Array  # (batch, time, units): after each step
@@ -44,16 +47,17 @@ class Rectangle:
     start: int
     """The first time-step."""
 
-    values: list[Values] = field(default_factory=list)
+    values: list[Flowing] = field(default_factory=list)
     """All that flowed between the layers, by the number that it has in the model's description."""
 
     steps: dict[int, list[Steps]] = field(default_factory=dict)
     """The steps of each LSTM by the place of its layer in the model; of both directions of a Bidirectional."""
 
-    def record(self, place: int, mask: Array | None, before: LSTMState, time: int) -> Steps:
+    def record(self, place: int, mask: Array | None, before: tuple[Array, Array], time: int) -> Steps:
         """Returns room for the time-steps of an LSTM, which it is to fill."""
-        shape = (len(before.h), time, before.h.shape[1])
-        steps = Steps(mask, before, np.empty(shape, before.h.dtype), np.empty(shape, before.c.dtype))
+        h, c = before
+        shape = (len(h), time, h.shape[1])
+        steps = Steps(mask, before, np.empty(shape, h.dtype), np.empty(shape, c.dtype))
         self.steps.setdefault(place, []).append(steps)
         return steps
 
@@ -76,11 +80,6 @@ class Place(NamedTuple):
     rectangle: Rectangle
     layer: int
 
-    def record(self, mask: Array | None, before: LSTMState, time: int) -> Steps:
+    def record(self, mask: Array | None, before: tuple[Array, Array], time: int) -> Steps:
         """Returns room for the time-steps of an LSTM of this layer, which it is to fill."""
         return self.rectangle.record(self.layer, mask, before, time)
-
-
-def size(features: Sequence[int], units: Sequence[int], rows: int, steps: int) -> int:
-    """Returns about how many numbers a trace holds: what flows between layers, and h and c of every step."""
-    return rows * steps * (sum(features) + 2 * sum(units))

@@ -241,7 +241,7 @@ class Totals(_message.Message):
     def __init__(self, layer: _Optional[str] = ..., array: _Optional[str] = ..., values: _Optional[int] = ..., max_absolute: _Optional[float] = ..., mean_absolute: _Optional[float] = ..., max_relative: _Optional[float] = ..., mean_relative: _Optional[float] = ..., max_ulp: _Optional[int] = ..., margin: _Optional[float] = ..., over: _Optional[int] = ..., nan_mismatches: _Optional[int] = ..., infinity_mismatches: _Optional[int] = ..., by_difference: _Optional[_Iterable[int]] = ..., by_ulp: _Optional[_Iterable[int]] = ..., ours_closer: _Optional[int] = ..., reference_closer: _Optional[int] = ...) -> None: ...
 
 class Comparison(_message.Message):
-    __slots__ = ("verdict", "reason", "witness", "tolerances", "totals", "drift", "first", "below_noise", "partly")
+    __slots__ = ("verdict", "reason", "witness", "tolerances", "totals", "drift", "first", "below_noise", "partly", "odd_units")
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     WITNESS_FIELD_NUMBER: _ClassVar[int]
@@ -251,6 +251,7 @@ class Comparison(_message.Message):
     FIRST_FIELD_NUMBER: _ClassVar[int]
     BELOW_NOISE_FIELD_NUMBER: _ClassVar[int]
     PARTLY_FIELD_NUMBER: _ClassVar[int]
+    ODD_UNITS_FIELD_NUMBER: _ClassVar[int]
     verdict: Verdict
     reason: str
     witness: Witness
@@ -260,7 +261,24 @@ class Comparison(_message.Message):
     first: Place
     below_noise: bool
     partly: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., witness: _Optional[_Union[Witness, _Mapping]] = ..., tolerances: _Optional[_Union[Tolerances, _Mapping]] = ..., totals: _Optional[_Iterable[_Union[Totals, _Mapping]]] = ..., drift: _Optional[_Iterable[_Union[Totals, _Mapping]]] = ..., first: _Optional[_Union[Place, _Mapping]] = ..., below_noise: bool = ..., partly: _Optional[_Iterable[str]] = ...) -> None: ...
+    odd_units: _containers.RepeatedCompositeFieldContainer[OddUnit]
+    def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., reason: _Optional[str] = ..., witness: _Optional[_Union[Witness, _Mapping]] = ..., tolerances: _Optional[_Union[Tolerances, _Mapping]] = ..., totals: _Optional[_Iterable[_Union[Totals, _Mapping]]] = ..., drift: _Optional[_Iterable[_Union[Totals, _Mapping]]] = ..., first: _Optional[_Union[Place, _Mapping]] = ..., below_noise: bool = ..., partly: _Optional[_Iterable[str]] = ..., odd_units: _Optional[_Iterable[_Union[OddUnit, _Mapping]]] = ...) -> None: ...
+
+class OddUnit(_message.Message):
+    __slots__ = ("layer", "array", "unit", "rms", "times_others", "steps")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    ARRAY_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    RMS_FIELD_NUMBER: _ClassVar[int]
+    TIMES_OTHERS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    layer: str
+    array: str
+    unit: int
+    rms: float
+    times_others: float
+    steps: int
+    def __init__(self, layer: _Optional[str] = ..., array: _Optional[str] = ..., unit: _Optional[int] = ..., rms: _Optional[float] = ..., times_others: _Optional[float] = ..., steps: _Optional[int] = ...) -> None: ...
 
 class Place(_message.Message):
     __slots__ = ("layer", "array", "row", "step", "unit", "gates", "ours", "reference", "float64", "closer")

@@ -11,6 +11,7 @@ import numpy as np
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.keras_reference import free_running
 from lstmserve_server.keras_reference.free_running import does_nothing, merged
+from lstmserve_server.keras_reference.odd_units import Odd, Tally
 from lstmserve_server.shadow.comparing import Differences, Spot, Tolerances
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class Findings:
     first_given: tuple[Array, Array, Array] | None = None
     """x, h and c before the first step over tolerance, one row each; None where it is no LSTM's."""
 
+    odd: list[tuple[str, str, Odd]] = field(default_factory=list)
+    """Units that are off again and again, each with its layer and array."""
+
     partly: set[str] = field(default_factory=set)
     """Why a part could not be compared, each "reason: name of the layer"."""
 
@@ -70,6 +74,7 @@ class Examiner:
         self._witness = witness
         self._tolerances = tolerances
         self._eps = float(np.finfo(model.dtype).eps)
+        self._tallies: dict[tuple[int, int, str], Tally] = {}
         self._first_values = [0]
         for layer in self._description.layers:
             self._first_values.append(self._first_values[-1] + len(layer.output_shapes))
@@ -131,30 +136,44 @@ class Examiner:
         batch, time = steps.h.shape[0], steps.h.shape[1] - 1
         keep = np.ones((batch, time), bool) if steps.mask is None else steps.mask
         which = np.argwhere(keep)
+        full = np.full(steps.h[:, 1:].shape, np.nan, steps.h.dtype)
+        if not keep.any():
+            return full
         x, h, c = given.x[keep], steps.h[:, :-1][keep], steps.c[:, :-1][keep]
         parts = [lstm.step(x[i : i + _MOST_ROWS], h[i : i + _MOST_ROWS], c[i : i + _MOST_ROWS]) for i in _starts(len(x))]
-        reference = dict(zip("hc", (np.concatenate(arrays) for arrays in zip(*parts, strict=True)), strict=True)) if parts else {}
+        reference = dict(zip("hc", (np.concatenate(arrays) for arrays in zip(*parts, strict=True)), strict=True))
         bounded = math.isfinite(given.part.activations["activation"].bound)
         rounding = self._rounding(lstm, x, h)
         for name, after in (("c", steps.c[:, 1:]), ("h", steps.h[:, 1:])):
-            if not parts:
-                break
             ours, theirs = after[keep], reference[name]
             tolerance = self._tolerances.of(name, ours.dtype, bounded=bounded)
             scale = rounding if name == "h" else rounding * np.maximum(1, np.abs(theirs))
             key = (given.place, given.number, name)
             margins = found.differences(key, given.part.name).add(ours, theirs, tolerance, scale)
             self._closer(found, key, lstm, margins, ours, theirs, (x, h, c))
-            spot = _first_over(margins, which, given, name, ours, theirs)
-            if spot is not None:
-                row = int(np.flatnonzero((which[:, 0] == spot[1]) & (which[:, 1] == spot[2]))[0])
-                found.note(spot[0], given.number, (x[row : row + 1], h[row : row + 1], c[row : row + 1]))
-        full = np.full(steps.h[:, 1:].shape, np.nan, steps.h.dtype)
-        if parts:
-            full[keep] = reference["h"]
-        if detailed and parts:
+            n = _first_over(margins, which)
+            odd = self._odd(found, key, given.part.name, ours, theirs, scale)
+            if n is None and odd is not None:
+                n = int(np.argmax(np.abs(ours[:, odd] - theirs[:, odd])))
+            if n is not None:
+                unit = int(np.argmax(margins[n])) if odd is None or margins[n].max() > 1 else odd
+                numbers = (float(margins[n, unit]), float(ours[n, unit]), float(theirs[n, unit]))
+                place = (given.step_of(int(which[n, 1])), given.place, name, int(given.piece.rows[which[n, 0]]), unit)
+                found.note(Spot(*place, *numbers), given.number, (x[n : n + 1], h[n : n + 1], c[n : n + 1]))
+        full[keep] = reference["h"]
+        if detailed:
             self._keep_details(case, given, found, lstm, keep, (x, h, c), reference)
         return full
+
+    def _odd(
+        self, found: Findings, key: tuple[int, int, str], layer: str, ours: Array, theirs: Array, roundings: Array
+    ) -> int | None:
+        """Adds to the tally of an array, and returns the oddest unit; None where all are alike."""
+        tally = self._tallies.setdefault(key, Tally(ours.shape[1], self._eps))
+        differences = (ours.astype(np.float64) - theirs) / np.maximum(1, np.abs(theirs))
+        odd = tally.add(differences, roundings)
+        found.odd += [(layer, key[2], unit) for unit in odd]
+        return odd[0].unit if odd else None
 
     def _rounding(self, lstm: LSTMWitness, x: Array, h: Array) -> Array:
         """Returns what rounding alone can do to the sums of a step, (rows, units): that of the gate where it is most."""
@@ -313,20 +332,13 @@ class _Given:
         return self.piece.start + (self.steps.h.shape[1] - 2 - t if self.backwards else t)
 
 
-def _first_over(
-    margins: Array, which: Array, given: _Given, name: str, ours: Array, theirs: Array
-) -> tuple[Spot, int, int] | None:
-    """Returns the first step over tolerance, where it is most over it, with row and step in the piece."""
+def _first_over(margins: Array, which: Array) -> int | None:
+    """Returns the number of the first step over tolerance, and of several rows' the one that is most over it."""
     over = np.flatnonzero((margins > 1).any(axis=1))
     if not len(over):
         return None
     first = over[which[over, 1] == which[over, 1].min()]
-    row, unit = np.unravel_index(np.argmax(margins[first]), margins[first].shape)
-    n = int(first[row])
-    in_piece, t = int(which[n, 0]), int(which[n, 1])
-    numbers = (float(margins[n, unit]), float(ours[n, unit]), float(theirs[n, unit]))
-    spot = Spot(given.step_of(t), given.place, name, int(given.piece.rows[in_piece]), int(unit), *numbers)
-    return spot, in_piece, t
+    return int(first[np.argmax(margins[first].max(axis=1))])
 
 
 def _put(arrays: dict[str, Array], name: str, case: Case, piece: Piece, part: Array) -> None:
@@ -354,7 +366,7 @@ def message_of(
     for key, total in zip(forced.totals, totals, strict=True):
         total.ours_closer = int(forced.closer.get(key) == "ours")
         total.reference_closer = int(forced.closer.get(key) == "reference")
-    differs = any(total.over for total in totals)
+    differs = bool(forced.odd) or any(total.over for total in totals)
     largest = max((differences.max_scaled for differences in forced.totals.values()), default=0.0)
     comparison = shadow_pb2.Comparison(
         verdict=shadow_pb2.VERDICT_DIFFERS if differs else shadow_pb2.VERDICT_AGREES,
@@ -363,6 +375,12 @@ def message_of(
         totals=totals,
         drift=[differences.message() for differences in free.totals.values()],
         below_noise=largest <= noise_floor and not differs,
+        odd_units=[
+            shadow_pb2.OddUnit(
+                layer=layer, array=array, unit=odd.unit, rms=odd.rms, times_others=odd.times_others, steps=odd.steps
+            )
+            for layer, array, odd in forced.odd
+        ],
         partly=sorted(forced.partly | {f"free-running, {text}" for text in free.partly}),
     )
     if forced.first is not None:

@@ -79,7 +79,7 @@ class Service:
         The arrays are what the first place over tolerance was computed from, and all steps where details are wanted.
         """
         try:
-            case, _ = cases.read(data)
+            case, _, _ = cases.read(data)
             known = self._models[case.model]
             if known.examiner is None:
                 return _parts(_not_comparable(known), {})

@@ -48,19 +48,22 @@ class LSTMWitness:
 
     def sequence(self, x: Array, h: Array, c: Array, mask: Array | None) -> tuple[Array, Array, Array]:
         """Advances rows by a sequence: returns the output of every step in the order of processing, h and c."""
-        masked = {} if mask is None else {"mask": mask}
+        masked = {} if mask is None else {"mask": _tensor(mask)}
         outputs, after_h, after_c = self._call(x, h, c, **masked)
         return np.asarray(outputs), np.asarray(after_h), np.asarray(after_c)
 
     def _call(self, x: Array, h: Array, c: Array, **more: Any) -> Any:
         # The mathematics stay as they are; what is asked for is every step, and h and c behind it.
         layer = self._layer
-        asked = layer.return_sequences, layer.return_state, layer.stateful
-        layer.return_sequences, layer.return_state, layer.stateful = True, True, False
+        names = ("return_sequences", "return_state", "stateful", "input_spec")
+        asked = [getattr(layer, name) for name in names]
+        for name, wanted in zip(names, (True, True, False, None), strict=True):  # no spec: that of a stateful layer has a batch
+            setattr(layer, name, wanted)
         try:
-            return layer(x, initial_state=[h, c], training=False, **more)
+            return layer(_tensor(x), initial_state=[_tensor(h), _tensor(c)], training=False, **more)
         finally:
-            layer.return_sequences, layer.return_state, layer.stateful = asked
+            for name, own in zip(names, asked, strict=True):
+                setattr(layer, name, own)
 
     def gates(self, x: Array, h: Array, dtype: Any = None) -> Array:
         """Returns the gates of a step, (batch, 4, units): i f c o."""

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.codec import StepCall
-    from lstmserve_server.layers.base import Values
     from lstmserve_server.model import Answer, RecurrentModel
-    from lstmserve_server.trace import Steps, Trace
+    from lstmserve_server.trace import Flowing, Steps, Trace
 
     Array = NDArray[Any]
 
@@ -84,8 +83,8 @@ class Case:
             for parts in piece.steps.values():
                 yield from parts
 
-    def to_bytes(self, **more: Any) -> bytes:
-        """Returns it as an archive; `more` stands beside it, fit for JSON."""
+    def to_bytes(self, more: Mapping[str, Any] | None = None, arrays: Mapping[str, Array] | None = None) -> bytes:
+        """Returns it as an archive, with more beside it: what is fit for JSON, and arrays under names of their own."""
         writing = _Writing()
         about = {
             "model": self.model,
@@ -108,11 +107,11 @@ class Case:
                 }
                 for piece in self.pieces
             ],
-            **more,
+            **(more or {}),
         }
         writing.arrays[_ABOUT] = np.frombuffer(json.dumps(about).encode(), np.uint8)
         file = io.BytesIO()
-        np.savez(file, **writing.arrays)
+        np.savez(file, **writing.arrays, **(arrays or {}))  # type: ignore[arg-type]  # of the stubs, which see options
         return file.getvalue()
 
 
@@ -132,8 +131,8 @@ class _Writing:
         return self._names[id(array)]
 
 
-def read(data: bytes) -> tuple[Case, dict[str, Any]]:
-    """Returns the case in an archive, and all that its text says.
+def read(data: bytes) -> tuple[Case, dict[str, Any], dict[str, Array]]:
+    """Returns the case in an archive, and what stands beside it: all that its text says, and all arrays.
 
     Raises:
         ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile: it is none.
@@ -160,7 +159,7 @@ def read(data: bytes) -> tuple[Case, dict[str, Any]]:
     ]
     outputs = [arrays[name] for name in about["outputs"]]
     texts = (str(about[name]) for name in ("model", "digest", "method"))
-    return Case(*texts, int(about["rows"]), int(about["time"]), bool(about["every"]), outputs, pieces), about
+    return Case(*texts, int(about["rows"]), int(about["time"]), bool(about["every"]), outputs, pieces), about, arrays
 
 
 def of(call: StepCall, answer: Answer, trace: Trace, method: str) -> Case:
@@ -190,7 +189,7 @@ def of(call: StepCall, answer: Answer, trace: Trace, method: str) -> Case:
     return Case(name, digest, method, len(call.x), call.time, every, list(answer.outputs), pieces)
 
 
-def _value(values: Values) -> Value:
+def _value(values: Flowing) -> Value:
     return Value(values.array, values.mask, values.ready)
 
 

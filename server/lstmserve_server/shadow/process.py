@@ -102,7 +102,7 @@ class ReferenceProcess:
         self._limits = limits
         self._connection, theirs = Pipe()
         with room_for_weights() as weights, theirs:
-            setup = _setup(subjects, tolerances, limits, weights)
+            told = setup(subjects, tolerances, limits, weights)
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-P", "-m", "lstmserve_server.keras_reference", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
@@ -113,7 +113,7 @@ class ReferenceProcess:
                 env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
             )
         try:
-            self.versions, self.models = self._introduced(setup)
+            self.versions, self.models = self._introduced(told)
         except BaseException:
             self.stop()
             raise
@@ -136,8 +136,12 @@ class ReferenceProcess:
             said, comparison, arrays = (self._connection.recv_bytes(_LONGEST_ANSWER) for _ in range(3))
             error = json.loads(said).get("error")
             if error is None:
-                return Reply(_comparison(comparison), _arrays(arrays))
+                return reply(comparison, arrays)
         raise CaseFailed(str(error))
+
+    def kill(self) -> None:
+        """Kills the process; whoever waits for its answer gets `ReferenceLost`. From any thread."""
+        self._process.kill()
 
     def stop(self) -> None:
         """Ends the process."""
@@ -151,13 +155,13 @@ class ReferenceProcess:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _introduced(self, setup: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Told]]:
+    def _introduced(self, told: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Told]]:
         with self._behaving(self._limits.start_seconds):
-            self._connection.send_bytes(json.dumps(setup).encode())
+            self._connection.send_bytes(json.dumps(told).encode())
             said = json.loads(self._connection.recv_bytes(_LONGEST_ANSWER))
             if "failed" not in said:
                 versions = {str(name): str(version) for name, version in said["versions"].items()}
-                return versions, {str(name): _told(told) for name, told in said["models"].items()}
+                return versions, {str(name): _told(model) for name, model in said["models"].items()}
         raise ReferenceLost("reference_down", f"it could not start: {said['failed']}")
 
     @contextlib.contextmanager
@@ -187,9 +191,10 @@ class ReferenceProcess:
             timer.cancel()
 
 
-def _setup(
+def setup(
     subjects: Sequence[Subject], tolerances: Tolerances, limits: Limits, weights: int
 ) -> dict[str, Any]:
+    """Returns what the reference is told first; the weights of the models are put into a file in memory."""
     store = Shared(weights)
     return {
         "weights": weights,
@@ -212,6 +217,15 @@ def _setup(
 def _told(told: Mapping[str, Any]) -> Told:
     witness = shadow_pb2.Witness.FromString(bytes.fromhex(told["witness"]))
     return Told(witness, float(told["noise_floor"]))
+
+
+def reply(comparison: bytes, arrays: bytes) -> Reply:
+    """Returns what the reference has found, from its two parts.
+
+    Raises:
+        ValueError, DecodeError, zipfile.BadZipFile, KeyError, OSError: they make no sense.
+    """
+    return Reply(_comparison(comparison), _arrays(arrays))
 
 
 def _comparison(data: bytes) -> shadow_pb2.Comparison:

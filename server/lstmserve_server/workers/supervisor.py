@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from lstmserve_server import models
+from lstmserve_server import exposition, models
 from lstmserve_server.errors import StartFailed
 from lstmserve_server.loading import sandbox
 from lstmserve_server.server import Signals
@@ -49,7 +49,7 @@ async def run(settings: ServeSettings) -> None:
             _seal(weights)
             own = replace(settings, listen=tuple(ports.addresses), compute_threads=_threads_of_each(settings))
             await Supervisor(
-                [Handover(i + 1, own, files, forms, weights) for i in range(settings.workers)], signals
+                [Handover(i + 1, _of_worker(own, i + 1), files, forms, weights) for i in range(settings.workers)], signals
             ).run()
     _log.info("all_stopped")
 
@@ -57,6 +57,13 @@ async def run(settings: ServeSettings) -> None:
 def _seal(weights: int) -> None:
     """Makes the weights what no process can write any more, this one and the workers among them."""
     fcntl.fcntl(weights, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+
+
+def _of_worker(settings: ServeSettings, number: int) -> ServeSettings:
+    """Returns the settings of one worker."""
+    if settings.metrics is None:
+        return settings
+    return replace(settings, metrics=exposition.of_worker(settings.metrics, number))
 
 
 def _threads_of_each(settings: ServeSettings) -> int:

@@ -1,0 +1,50 @@
+"""The metrics on a port of their own, for Prometheus."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+
+from lstmserve_server.addresses import host_and_port
+from lstmserve_server.errors import StartFailed
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
+
+class Metrics:
+    """A port that answers /metrics, from a thread of its own."""
+
+    def __init__(self, address: str) -> None:
+        """Opens the port.
+
+        Raises:
+            StartFailed: it cannot be listened on.
+        """
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        host, port = host_and_port(address)
+        try:
+            self._server, self._thread = start_http_server(port, host, self._registry)
+        except OSError as error:
+            message = f"cannot listen on {address} for metrics: {error.strerror or error}. Choose another with --metrics"
+            raise StartFailed(message) from error
+        self.address = f"{host}:{self._server.server_port}"
+        """Where it listens; a port 0 has become the one that the system chose."""
+
+    def show(self, collector: Collector) -> None:
+        """Shows more."""
+        self._registry.register(collector)
+
+    def close(self) -> None:
+        """Closes the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def of_worker(address: str, number: int) -> str:
+    """Returns the address of a worker's metrics: the first has the port that was given, the next the one above it."""
+    host, port = host_and_port(address)
+    return f"{f'[{host}]' if ':' in host else host}:{port + number - 1 if port else 0}"

@@ -1,0 +1,71 @@
+"""Units that are off a little, again and again, and far more than their neighbours: how one wrong weight shows.
+
+Rounding moves all units of a layer alike, each by as much as its sums are large. A wrong weight moves one, and always.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+_STEPS: Final = 100  # row-steps before anything is said
+_MOST_STEPS: Final = 10_000  # then the tally begins anew, so that what is good for long does not hide what goes wrong
+_UNITS: Final = 4  # fewer have no middle to speak of
+_TIMES: Final = 10.0  # of the middle
+_LEAST: Final = 2.5  # units of rounding: what is less is rounding, whatever the neighbours are
+
+
+@dataclass(frozen=True, slots=True)
+class Odd:
+    """A unit that is off."""
+
+    unit: int
+    rms: float
+    times_others: float
+    steps: int
+
+
+class Tally:
+    """The differences of all units of one array of a layer, over many calls."""
+
+    def __init__(self, units: int, eps: float) -> None:
+        self._eps = eps
+        self._units = units
+        self._begin()
+
+    def _begin(self) -> None:
+        self._steps = 0
+        self._squares, self._in_roundings = np.zeros(self._units), np.zeros(self._units)
+
+    def add(self, differences: Array, roundings: Array) -> list[Odd]:
+        """Adds the steps of a call, and returns the units that are off by now, the oddest first.
+
+        Args:
+            differences: (steps, units), relative to max(1, |value|).
+            roundings: (steps, units), what rounding can do to each.
+        """
+        kept = np.isfinite(differences).all(axis=1)
+        differences, roundings = differences[kept].astype(np.float64), roundings[kept]
+        self._steps += len(differences)
+        self._squares += np.square(differences).sum(axis=0)
+        self._in_roundings += np.square(differences / roundings).sum(axis=0)
+        if self._steps < _STEPS or self._units < _UNITS:
+            return []
+        odd = self._odd()
+        if odd or self._steps >= _MOST_STEPS:
+            self._begin()
+        return odd
+
+    def _odd(self) -> list[Odd]:
+        rms, relative = (np.sqrt(sums / self._steps) for sums in (self._squares, self._in_roundings))
+        middle = max(float(np.median(relative)), np.finfo(np.float64).tiny)
+        odd = np.flatnonzero((relative > _TIMES * middle) & (rms > _LEAST * self._eps))
+        found = [Odd(int(u), float(rms[u]), float(relative[u] / middle), self._steps) for u in odd]
+        return sorted(found, key=lambda unit: -unit.times_others)

@@ -1,0 +1,81 @@
+"""What a shadow is to the service: something that finished calls are shown to, and that can be asked what it saw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from lstmserve.v1 import shadow_pb2
+from lstmserve_server.errors import WrongForModel
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from prometheus_client.registry import Collector
+
+    from lstmserve_server.codec import StepCall
+    from lstmserve_server.model import Answer
+
+
+class Shadow(Protocol):
+    """What a shadow is to the service."""
+
+    def traced(self, call: StepCall) -> StepCall:
+        """Returns a call that is to be computed; one that leaves a trace, where it is to be compared."""
+        ...
+
+    async def offer(self, call: StepCall, answer: Answer, method: str) -> shadow_pb2.Comparison | None:
+        """Takes a finished call. Returns at once, with None, unless its caller asks for the comparison; never raises."""
+        ...
+
+    def report(self, model: str) -> shadow_pb2.ShadowReport:
+        """Returns what was compared of a model; of all for ""."""
+        ...
+
+    def watch(self, model: str) -> AsyncIterator[shadow_pb2.WatchDiscrepanciesResponse]:
+        """Yields discrepancies of a model as they are found; of all for "".
+
+        Raises:
+            RequestError: there is no shadow, or too many watch.
+        """
+        ...
+
+    def collectors(self) -> Sequence[Collector]:
+        """Returns what Prometheus may ask."""
+        ...
+
+    def stop(self) -> None:
+        """Ends it, whatever it is doing."""
+        ...
+
+
+class NoShadow:
+    """No shadow."""
+
+    def traced(self, call: StepCall) -> StepCall:
+        """Returns the call."""
+        return call
+
+    async def offer(self, call: StepCall, answer: Answer, method: str) -> shadow_pb2.Comparison | None:  # noqa: ARG002
+        """Returns None, or that nothing was compared to who asks."""
+        if not call.compare:
+            return None
+        return shadow_pb2.Comparison(
+            verdict=shadow_pb2.VERDICT_NOT_COMPARED, reason="the server runs without shadow mode (--shadow)"
+        )
+
+    def report(self, model: str) -> shadow_pb2.ShadowReport:  # noqa: ARG002
+        """Returns that there is none."""
+        reference = shadow_pb2.ReferenceProcess(status=shadow_pb2.REFERENCE_STATUS_OFF)
+        return shadow_pb2.ShadowReport(mode="off", reference=reference)
+
+    async def watch(self, model: str) -> AsyncIterator[shadow_pb2.WatchDiscrepanciesResponse]:  # noqa: ARG002
+        """Refuses."""
+        raise WrongForModel("", "the server runs without shadow mode; start it with --shadow RATE or --shadow all")
+        yield  # so that it is what it is declared as
+
+    def collectors(self) -> Sequence[Collector]:
+        """Returns nothing."""
+        return ()
+
+    def stop(self) -> None:
+        """Does nothing."""

@@ -1,0 +1,119 @@
+"""Bundles: a call over tolerance as a file, with all that is needed to compute it again (`lstmserve replay`)."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from lstmserve.v1 import shadow_pb2
+from lstmserve_server.shadow import case as cases
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from lstmserve_server.shadow.case import Case
+
+    Array = NDArray[Any]
+
+_log = structlog.get_logger(__name__)
+
+_SUFFIX: Final = ".bundle.npz"
+_NAME: Final = re.compile(r"[^A-Za-z0-9._-]")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What is in a file."""
+
+    case: Case
+    comparison: shadow_pb2.Comparison
+    file: str
+    """The model's file, as the server was given it."""
+
+    versions: Mapping[str, str]
+    """Of what computed it, on both sides, and the platform."""
+
+    fingerprint: str
+    """The numerics of the server."""
+
+    arrays: Mapping[str, Array]
+    """What the reference answered, as in `Reply.arrays` with details."""
+
+    def to_bytes(self) -> bytes:
+        """Returns it as an archive."""
+        about = {
+            "comparison": self.comparison.SerializeToString().hex(),
+            "file": self.file,
+            "versions": dict(self.versions),
+            "fingerprint": self.fingerprint,
+        }
+        return self.case.to_bytes(about, self.arrays)
+
+
+class Bundles:
+    """A folder with bundles: at most so many, and so many bytes."""
+
+    def __init__(self, folder: str | None, most: int, most_bytes: int) -> None:
+        self._folder = None if folder is None else Path(folder)
+        self._most = most
+        self._most_bytes = most_bytes
+        self._trouble = ""
+        self._full = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether another bundle has a place."""
+        return self._folder is not None and not self._full
+
+    def write(self, bundle: Bundle) -> str | None:
+        """Writes a bundle, and returns its name; "" where the folder is full; None where it failed.
+
+        The first failure is logged, and not again before one was written.
+        """
+        if self._folder is None:
+            return ""
+        data = bundle.to_bytes()
+        name = f"{_NAME.sub('_', bundle.case.model)}-{time.time_ns()}{_SUFFIX}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            there = [path.stat().st_size for path in self._folder.glob(f"*{_SUFFIX}")]
+            if len(there) >= self._most or sum(there) + len(data) > self._most_bytes:
+                self._full = True
+                _log.warning("bundles_full", folder=str(self._folder), bundles=len(there), bytes=sum(there))
+                return ""
+            unfinished = self._folder / f".{name}.unfinished"
+            try:
+                unfinished.write_bytes(data)
+                unfinished.rename(self._folder / name)
+            finally:
+                unfinished.unlink(missing_ok=True)
+        except OSError as error:
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                _log.error("bundle_not_written", folder=str(self._folder), reason=str(error))
+            return None
+        self._trouble = ""
+        return name
+
+
+def read(path: Path) -> Bundle:
+    """Returns what is in a bundle.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        case, about, arrays = cases.read(path.read_bytes())
+        comparison = shadow_pb2.Comparison.FromString(bytes.fromhex(about["comparison"]))
+        versions = {str(name): str(version) for name, version in about["versions"].items()}
+        return Bundle(case, comparison, str(about["file"]), versions, str(about["fingerprint"]), arrays)
+    except Exception as error:  # whatever a damaged archive brings about
+        message = f"{path} is no bundle that lstmserve wrote: {type(error).__name__}: {error}"
+        raise ValueError(message) from error

@@ -1,0 +1,179 @@
+"""Shadow mode as the service sees it: chooses calls, offers them to the pump, and never holds one up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import math
+import random
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from lstmserve.v1 import shadow_pb2
+from lstmserve_server.errors import NoSuchModel, listed
+from lstmserve_server.shadow import case as cases
+from lstmserve_server.shadow.bundles import Bundles
+from lstmserve_server.shadow.metrics import ShadowCollector
+from lstmserve_server.shadow.process import ReferenceProcess
+from lstmserve_server.shadow.pump import Pump, Work
+from lstmserve_server.shadow.recorder import Recorder
+from lstmserve_server.shadow.report import Report
+from lstmserve_server.shadow.watchers import Watchers
+from lstmserve_server.trace import Trace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from prometheus_client.registry import Collector
+
+    from lstmserve_server.codec import StepCall
+    from lstmserve_server.model import Answer, RecurrentModel
+    from lstmserve_server.shadow.comparing import Tolerances
+    from lstmserve_server.shadow.process import Limits, Subject
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowSettings:
+    """What is compared, and what it may cost."""
+
+    rate: float
+    """Share of the calls, 0 to 1."""
+
+    tolerances: Tolerances
+    limits: Limits
+    """Of the reference process."""
+
+    queue: int
+    """Most calls that wait."""
+
+    queue_bytes: int
+    """Most memory that they hold."""
+
+    wait_seconds: float
+    """How long a caller waits who asks for the comparison of a call."""
+
+    bundles: str | None
+    """Folder for bundles; None for none."""
+
+    most_bundles: int
+    bundle_bytes: int
+    """Most that all bundles take."""
+
+    @property
+    def mode(self) -> str:
+        """The rate as an operator writes it."""
+        return "all" if self.rate >= 1 else f"{self.rate:g}"
+
+
+class KerasShadow:
+    """Compares calls with the real Keras layer."""
+
+    def __init__(self, settings: ShadowSettings, subjects: Sequence[Subject]) -> None:
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._watchers = Watchers()
+        self._sizes = {subject.served.name: _numbers_per_step(subject.served.model) for subject in subjects}
+        self._report = Report(settings.mode, [subject.served for subject in subjects], settings.tolerances)
+        bundles = Bundles(settings.bundles, settings.most_bundles, settings.bundle_bytes)
+        recorder = Recorder(subjects, settings.tolerances, self._report, bundles, self._in_loop(self._watchers.publish))
+        start = functools.partial(ReferenceProcess, subjects, settings.tolerances, settings.limits)
+        self._pump = Pump(start, recorder, most=settings.queue, most_bytes=settings.queue_bytes)
+
+    def traced(self, call: StepCall) -> StepCall:
+        """Returns a call that is to be computed; one that leaves a trace, where it is to be compared."""
+        if not call.compare and random.random() >= self._settings.rate:  # noqa: S311 - a sample, no secret
+            return call
+        if self._bytes_of(call) > self._settings.queue_bytes:
+            self._report.sampled(call.served.name)
+            self._report.dropped(call.served.name, "too_large")
+            return call
+        return replace(call, trace=Trace())
+
+    async def offer(self, call: StepCall, answer: Answer, method: str) -> shadow_pb2.Comparison | None:
+        """Takes a finished call. Returns at once, with None, unless its caller asks for the comparison; never raises."""
+        name = call.served.name
+        self._report.offered(name)
+        if call.trace is None:
+            return _not_compared("too_large") if call.compare else None
+        try:
+            return await self._take(call, answer, method)
+        except Exception:  # noqa: BLE001 - a shadow never fails an answer
+            _log.exception("shadow_error", model=name)
+            self._report.failed(name, "own_error")
+            return _not_compared("own_error") if call.compare else None
+
+    def report(self, model: str) -> shadow_pb2.ShadowReport:
+        """Returns what was compared of a model; of all for ""."""
+        self._require(model)
+        return self._report.copy(model)
+
+    def watch(self, model: str) -> AsyncIterator[shadow_pb2.WatchDiscrepanciesResponse]:
+        """Yields discrepancies of a model as they are found; of all for ""."""
+        self._require(model)
+        return self._watchers.watch(model)
+
+    def collectors(self) -> Sequence[Collector]:
+        """Returns what Prometheus may ask."""
+        return (ShadowCollector(self.report, lambda: self._pump.lag),)
+
+    def stop(self) -> None:
+        """Ends it, whatever it is doing."""
+        self._pump.stop()
+
+    async def _take(self, call: StepCall, answer: Answer, method: str) -> shadow_pb2.Comparison | None:
+        name, trace = call.served.name, call.trace
+        assert trace is not None  # noqa: S101 - or there is nothing to take
+        self._report.sampled(name)
+        found: asyncio.Future[shadow_pb2.Comparison] | None = self._loop.create_future() if call.compare else None
+        make = functools.partial(cases.of, call, answer, trace, method)
+        tell = None if found is None else self._in_loop(functools.partial(_settle, found))
+        refused = self._pump.offer(Work(name, self._bytes_of(call), make, tell))
+        if refused:
+            self._report.dropped(name, refused)
+        if found is None:
+            return None
+        if refused:
+            return _not_compared(refused)
+        await asyncio.wait({found}, timeout=self._settings.wait_seconds)
+        return found.result() if found.done() else _not_compared("timed_out")
+
+    def _in_loop(self, function: Callable[[object], None]) -> Callable[[object], None]:
+        """Returns a function that another thread may call: it has this one called in the event loop."""
+
+        def call(argument: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(function, argument)
+
+        return call
+
+    def _bytes_of(self, call: StepCall) -> int:
+        return len(call.x) * call.time * self._sizes[call.served.name] * call.served.model.dtype.itemsize
+
+    def _require(self, model: str) -> None:
+        if model and model not in self._sizes:
+            raise NoSuchModel("model", f"no model {model[:64]!r} is served; expected one of {listed(self._sizes)}")
+
+
+def _settle(found: asyncio.Future[shadow_pb2.Comparison], comparison: shadow_pb2.Comparison) -> None:
+    if not found.done():
+        found.set_result(comparison)
+
+
+def _not_compared(reason: str) -> shadow_pb2.Comparison:
+    return shadow_pb2.Comparison(verdict=shadow_pb2.VERDICT_NOT_COMPARED, reason=reason)
+
+
+def _numbers_per_step(model: RecurrentModel) -> int:
+    """Returns about how many numbers a row's time-step leaves in a trace."""
+    flowing = sum(
+        math.prod(length or 1 for length in shape[1:] or shape)
+        for layer in model.description.layers
+        for shape in layer.output_shapes
+    )
+    units = sum(model.lstm(*place).spec.units for place in model.lstm_places)
+    return flowing + 2 * units

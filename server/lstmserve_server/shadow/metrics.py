@@ -1,0 +1,110 @@
+"""The report in the form that Prometheus reads: the same numbers, with few labels."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+from lstmserve.v1 import shadow_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from prometheus_client.core import Metric
+
+_DIFFERENCE_BOUNDS: Final = ("0", *(f"1e{power:+03d}" for power in range(-12, 3)), "+Inf")
+_ULP_BOUNDS: Final = ("0", *(str(2**power - 1) for power in range(1, 32)), "+Inf")
+_ARRAYS: Final = ("h", "c", "output")
+
+
+class ShadowCollector:
+    """What Prometheus asks at every scrape."""
+
+    def __init__(self, report: Callable[[str], shadow_pb2.ShadowReport], lag: Callable[[], int]) -> None:
+        self._report = report
+        self._lag = lag
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields the metrics of shadow mode."""
+        report = self._report("")
+        yield from _of_calls(report.models)
+        yield from _of_reasons(report.models)
+        yield from _of_differences(report.models)
+        up = report.reference.status == shadow_pb2.REFERENCE_STATUS_UP
+        yield GaugeMetricFamily(
+            "lstmserve_shadow_reference_up", "Whether the process that computes with Keras is up.", value=int(up)
+        )
+        yield CounterMetricFamily(
+            "lstmserve_shadow_reference_restarts",
+            "How often the process that computes with Keras was started anew.",
+            value=report.reference.restarts,
+        )
+        yield GaugeMetricFamily(
+            "lstmserve_shadow_queue_calls", "Calls that wait to be compared.", value=self._lag()
+        )
+        bundles = CounterMetricFamily(
+            "lstmserve_shadow_bundles", "Bundles for replay, by whether they could be written.", labels=["written"]
+        )
+        bundles.add_metric(["yes"], report.bundles_written)
+        bundles.add_metric(["no"], report.bundles_failed)
+        yield bundles
+
+
+def _of_calls(models: Sequence[shadow_pb2.ModelReport]) -> Iterator[Metric]:
+    for name, text, attribute in (
+        ("offered", "Calls that were answered while shadow mode was on.", "offered"),
+        ("sampled", "Calls that were to be compared with Keras.", "sampled"),
+        ("compared", "Calls that were compared with Keras.", "compared"),
+        ("compared_steps", "Row-steps of LSTM layers that were compared with Keras.", "steps"),
+        ("discrepant", "Calls that are over tolerance.", "discrepant"),
+    ):
+        family = CounterMetricFamily(f"lstmserve_shadow_{name}", text, labels=["model"])
+        for model in models:
+            family.add_metric([model.model], getattr(model.coverage, attribute))
+        yield family
+
+
+def _of_reasons(models: Sequence[shadow_pb2.ModelReport]) -> Iterator[Metric]:
+    for name, text, attribute in (
+        ("dropped", "Sampled calls that were not compared, by reason.", "dropped"),
+        ("not_comparable", "Sampled calls that cannot be compared, by reason.", "not_comparable"),
+        ("errors", "Sampled calls whose comparison failed, by reason.", "errors"),
+    ):
+        family = CounterMetricFamily(f"lstmserve_shadow_{name}", text, labels=["model", "reason"])
+        for model in models:
+            for reason, count in sorted(getattr(model.coverage, attribute).items()):
+                family.add_metric([model.model, reason], count)
+        yield family
+
+
+def _of_differences(models: Sequence[shadow_pb2.ModelReport]) -> Iterator[Metric]:
+    over = CounterMetricFamily(
+        "lstmserve_shadow_values_over_tolerance", "Numbers over tolerance.", labels=["model", "array"]
+    )
+    apart = HistogramMetricFamily(
+        "lstmserve_shadow_difference",
+        "Absolute differences of our numbers and those of Keras from the same x, h and c; a bound a decade.",
+        labels=["model", "array"],
+    )
+    ulp = HistogramMetricFamily(
+        "lstmserve_shadow_ulp", "The same in units in the last place; a bound a power of two.", labels=["model", "array"]
+    )
+    for model in models:
+        for array in _ARRAYS:
+            totals = [totals for totals in model.totals if totals.array == array]
+            if not totals:
+                continue
+            labels = [model.model, array]
+            over.add_metric(labels, sum(t.over for t in totals))
+            summed = sum(t.mean_absolute * t.values for t in totals)
+            apart.add_metric(labels, _buckets(_DIFFERENCE_BOUNDS, [t.by_difference for t in totals]), summed)
+            ulp.add_metric(labels, _buckets(_ULP_BOUNDS, [t.by_ulp for t in totals]), None)
+    yield from (over, apart, ulp)
+
+
+def _buckets(bounds: Sequence[str], counts: Sequence[Sequence[int]]) -> list[tuple[str, float]]:
+    """Returns how many numbers are up to each bound."""
+    together = [sum(column) for column in zip(*counts, strict=True)]
+    return list(zip(bounds, itertools.accumulate(together), strict=True))

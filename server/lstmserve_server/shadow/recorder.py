@@ -1,0 +1,159 @@
+"""What is done with what was found: counted, remembered, logged, bundled, and told to who waits or watches."""
+
+from __future__ import annotations
+
+import platform
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import structlog
+
+from lstmserve.v1 import shadow_pb2
+from lstmserve_server.shadow import places
+from lstmserve_server.shadow.bundles import Bundle
+from lstmserve_server.shadow.report import margin_of, now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from lstmserve_server.shadow.bundles import Bundles
+    from lstmserve_server.shadow.case import Case
+    from lstmserve_server.shadow.comparing import Tolerances
+    from lstmserve_server.shadow.process import Reply, Subject, Told
+    from lstmserve_server.shadow.pump import Work
+    from lstmserve_server.shadow.report import Report
+
+_log = structlog.get_logger(__name__)
+
+_LINES_PER_MINUTE: Final = 10
+
+
+class Recorder:
+    """The other end of the pump; all in its thread."""
+
+    def __init__(
+        self,
+        subjects: Sequence[Subject],
+        tolerances: Tolerances,
+        report: Report,
+        bundles: Bundles,
+        publish: Callable[[shadow_pb2.Discrepancy], None],
+    ) -> None:
+        self._subjects = {subject.served.name: subject for subject in subjects}
+        self._tolerances = tolerances
+        self._report = report
+        self._bundles = bundles
+        self._publish = publish
+        self._versions: dict[str, str] = {}
+        self._lines = _Lines()
+
+    def reference_up(self, versions: Mapping[str, str], told: Mapping[str, Told]) -> None:
+        """Takes note, and says where a witness is none of the model that is served."""
+        self._versions = {**versions, "our numpy": np.__version__, "our python": platform.python_version()}
+        self._report.reference_up(versions, told)
+        for name, (witness, _) in told.items():
+            dtype = self._subjects[name].served.model.dtype
+            allowed = self._tolerances.of("output", dtype, bounded=False)
+            if witness.differing_weights or witness.whole_model_difference > allowed:
+                _log.error(
+                    "witness_disagrees",
+                    model=name,
+                    witness=witness.text,
+                    weights=list(witness.differing_weights),
+                    whole_model_difference=witness.whole_model_difference,
+                )
+
+    def reference_down(self, reason: str) -> None:
+        """Takes note."""
+        self._report.reference_down(reason)
+
+    def reference_starts_anew(self) -> None:
+        """Takes note."""
+        self._report.reference_starts_anew()
+
+    def wants_details(self, reply: Reply) -> bool:
+        """Returns whether there will be a bundle."""
+        return reply.comparison.verdict == shadow_pb2.VERDICT_DIFFERS and self._bundles.wanted
+
+    def compared(self, work: Work, case: Case, reply: Reply) -> None:
+        """Takes note of a call that was compared."""
+        comparison = reply.comparison
+        places.name_gates(self._subjects[work.model].served.model, reply, self._tolerances)
+        self._report.compared(work.model, comparison, case.steps)
+        discrepancy = shadow_pb2.Discrepancy(
+            model=work.model, method=case.method, when=now(), rows=case.rows, steps=case.time, comparison=comparison
+        )
+        if comparison.verdict == shadow_pb2.VERDICT_DIFFERS:
+            self._bundle(case, reply, discrepancy)
+            self._say(discrepancy)
+            self._publish(discrepancy)
+        if self._report.is_among_worst(work.model, margin_of(discrepancy)):
+            self._report.remember(discrepancy)
+        if work.tell is not None:
+            work.tell(comparison)
+
+    def dropped(self, work: Work, reason: str) -> None:
+        """Takes note of a call that is not compared after all."""
+        self._report.dropped(work.model, reason)
+        _tell_not_compared(work, reason)
+
+    def failed(self, work: Work, reason: str, text: str) -> None:
+        """Takes note of a comparison that failed."""
+        self._report.failed(work.model, reason)
+        if self._lines.may_write():
+            _log.error("comparison_failed", model=work.model, reason=reason, text=text, left_out=self._lines.left_out())
+        _tell_not_compared(work, reason)
+
+    def _bundle(self, case: Case, reply: Reply, discrepancy: shadow_pb2.Discrepancy) -> None:
+        if not self._bundles.wanted:
+            return
+        served, path, _ = self._subjects[case.model]
+        bundle = Bundle(case, reply.comparison, path, self._versions, served.fingerprint, reply.arrays)
+        name = self._bundles.write(bundle)
+        discrepancy.bundle = name or ""
+        if name != "":
+            self._report.bundle(written=name is not None)
+
+    def _say(self, discrepancy: shadow_pb2.Discrepancy) -> None:
+        if self._lines.may_write():
+            comparison = discrepancy.comparison
+            _log.error(
+                "discrepancy",
+                model=discrepancy.model,
+                method=discrepancy.method,
+                where=places.in_words(comparison.first),
+                times_tolerance=margin_of(discrepancy),
+                witness=comparison.witness.text,
+                bundle=discrepancy.bundle or None,
+                left_out=self._lines.left_out(),
+            )
+
+
+def _tell_not_compared(work: Work, reason: str) -> None:
+    if work.tell is not None:
+        work.tell(shadow_pb2.Comparison(verdict=shadow_pb2.VERDICT_NOT_COMPARED, reason=reason))
+
+
+class _Lines:
+    """Lines of the log, at most so many a minute."""
+
+    def __init__(self) -> None:
+        self._minute = monotonic()
+        self._written = 0
+        self._left_out = 0
+
+    def may_write(self) -> bool:
+        """Returns whether another line may be written, and counts it."""
+        if monotonic() - self._minute >= 60:  # noqa: PLR2004 - seconds of a minute
+            self._minute, self._written = monotonic(), 0
+        if self._written >= _LINES_PER_MINUTE:
+            self._left_out += 1
+            return False
+        self._written += 1
+        return True
+
+    def left_out(self) -> int:
+        """Returns how many were left out since the last one."""
+        count, self._left_out = self._left_out, 0
+        return count

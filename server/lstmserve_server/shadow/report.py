@@ -1,0 +1,151 @@
+"""What was compared since the server started: how much, how far apart, the worst, and what could not be compared."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from lstmserve.v1 import shadow_pb2
+from lstmserve_server.shadow import comparing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from lstmserve_server.registry import ServedModel
+    from lstmserve_server.shadow.comparing import Tolerances
+    from lstmserve_server.shadow.process import Told
+
+_MOST_WORST: Final = 5
+_MOST_REASONS: Final = 32  # different texts of what could not be compared in part
+
+
+class Report:
+    """Counts. Written by the thread that has calls compared, read by any."""
+
+    def __init__(self, mode: str, models: Iterable[ServedModel], tolerances: Tolerances) -> None:
+        self._lock = threading.Lock()
+        self._report = shadow_pb2.ShadowReport(mode=mode, since=now(), process=os.getpid())
+        self._report.reference.status = shadow_pb2.REFERENCE_STATUS_STARTING
+        self._models: dict[str, shadow_pb2.ModelReport] = {}
+        for served in models:
+            self._models[served.name] = self._report.models.add(
+                model=served.name, digest=served.digest, tolerances=tolerances.message()
+            )
+        self._offered = dict.fromkeys(self._models, 0)
+
+    def copy(self, model: str = "") -> shadow_pb2.ShadowReport:
+        """Returns a report of a model; of all for ""."""
+        with self._lock:
+            copy = shadow_pb2.ShadowReport.FromString(self._report.SerializeToString())
+        for told in copy.models:
+            told.coverage.offered = self._offered[told.model]
+        if model:
+            kept = [told for told in copy.models if told.model == model]
+            del copy.models[:]
+            copy.models.extend(kept)
+        return copy
+
+    def offered(self, model: str) -> None:
+        """Counts a call that was answered. Called for every one, in the event loop alone, so without the lock."""
+        self._offered[model] += 1
+
+    def sampled(self, model: str) -> None:
+        """Counts a call that is to be compared."""
+        with self._lock:
+            self._models[model].coverage.sampled += 1
+
+    def dropped(self, model: str, reason: str) -> None:
+        """Counts a call that is not compared after all."""
+        with self._lock:
+            self._models[model].coverage.dropped[reason] += 1
+
+    def failed(self, model: str, reason: str) -> None:
+        """Counts a call whose comparison failed."""
+        with self._lock:
+            self._models[model].coverage.errors[reason] += 1
+
+    def compared(self, model: str, comparison: shadow_pb2.Comparison, steps: int) -> None:
+        """Adds what was found of a call."""
+        with self._lock:
+            told = self._models[model]
+            coverage = told.coverage
+            if comparison.verdict == shadow_pb2.VERDICT_NOT_COMPARABLE:
+                coverage.not_comparable[comparison.reason] += 1
+                return
+            coverage.compared += 1
+            coverage.steps += steps
+            coverage.discrepant += comparison.verdict == shadow_pb2.VERDICT_DIFFERS
+            for text in comparison.partly:
+                if text in coverage.partly or len(coverage.partly) < _MOST_REASONS:
+                    coverage.partly[text] += 1
+            for known, found in ((told.totals, comparison.totals), (told.drift, comparison.drift)):
+                for totals in found:
+                    comparing.merge(_same(known, totals), totals)
+
+    def remember(self, discrepancy: shadow_pb2.Discrepancy) -> None:
+        """Keeps a call if it is among the worst."""
+        with self._lock:
+            worst = self._models[discrepancy.model].worst
+            every = sorted([*worst, discrepancy], key=margin_of, reverse=True)[:_MOST_WORST]
+            del worst[:]
+            worst.extend(every)
+
+    def is_among_worst(self, model: str, margin: float) -> bool:
+        """Returns whether a call with this margin would be kept."""
+        with self._lock:
+            worst = self._models[model].worst
+            return len(worst) < _MOST_WORST or margin > margin_of(worst[-1])
+
+    def bundle(self, *, written: bool) -> None:
+        """Counts a bundle."""
+        with self._lock:
+            if written:
+                self._report.bundles_written += 1
+            else:
+                self._report.bundles_failed += 1
+
+    def reference_up(self, versions: Mapping[str, str], told: Mapping[str, Told]) -> None:
+        """Takes note that the reference is ready, and what it says of each model."""
+        with self._lock:
+            reference = self._report.reference
+            reference.status, reference.reason = shadow_pb2.REFERENCE_STATUS_UP, ""
+            reference.versions.update(versions)
+            for name, model in self._models.items():
+                model.witness.CopyFrom(told[name].witness)
+                model.noise_floor = told[name].noise_floor
+
+    def reference_down(self, reason: str) -> None:
+        """Takes note that the reference is gone, and will be started anew."""
+        with self._lock:
+            reference = self._report.reference
+            reference.status, reference.reason = shadow_pb2.REFERENCE_STATUS_DOWN, reason
+
+    def reference_starts_anew(self) -> None:
+        """Takes note that the reference is being started again."""
+        with self._lock:
+            self._report.reference.status = shadow_pb2.REFERENCE_STATUS_STARTING
+            self._report.reference.restarts += 1
+
+
+def margin_of(discrepancy: shadow_pb2.Discrepancy) -> float:
+    """Returns the largest part of the tolerance that something of a call took."""
+    return max((totals.margin for totals in discrepancy.comparison.totals), default=0.0)
+
+
+def now() -> Timestamp:
+    """Returns the time."""
+    stamp = Timestamp()
+    stamp.GetCurrentTime()
+    return stamp
+
+
+def _same(known: Iterable[shadow_pb2.Totals], totals: shadow_pb2.Totals) -> shadow_pb2.Totals:
+    """Returns those of the same array of the same layer, new ones if there are none yet."""
+    for other in known:
+        if (other.layer, other.array) == (totals.layer, totals.array):
+            return other
+    added: shadow_pb2.Totals = known.add(layer=totals.layer, array=totals.array)  # type: ignore[attr-defined]  # repeated
+    return added

@@ -1,0 +1,123 @@
+"""Faults that are put into a served model, for the tests of shadow mode to find: each changes it, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lstmserve_server import activations, lstm
+from lstmserve_server.activations import Era
+from lstmserve_server.lstm import LSTMSpec, LSTMState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lstmserve_server.layers.recurrent import LSTM
+    from lstmserve_server.lstm import LSTMWeights
+    from lstmserve_server.model import Answer
+
+
+@contextlib.contextmanager
+def weights(layer: LSTM, change: Callable[[LSTMWeights], LSTMWeights]) -> Iterator[None]:
+    """Gives a layer other weights."""
+    own = layer.weights
+    layer.weights = change(own)
+    try:
+        yield
+    finally:
+        layer.weights = own
+
+
+def off(which: str, index: tuple[int, ...], by: float) -> Callable[[LSTMWeights], LSTMWeights]:
+    """Returns a change of one number of one array of weights."""
+
+    def change(own: LSTMWeights) -> LSTMWeights:
+        array = getattr(own, which).copy()
+        array[index] += by
+        return own._replace(**{which: array})
+
+    return change
+
+
+def exchanged(one: int, other: int) -> Callable[[LSTMWeights], LSTMWeights]:
+    """Returns the exchange of two gates, by their numbers in i f c o."""
+
+    def change(own: LSTMWeights) -> LSTMWeights:
+        order = [0, 1, 2, 3]
+        order[one], order[other] = other, one
+        arrays = [np.concatenate([np.split(array, 4, -1)[gate] for gate in order], -1) for array in own]
+        return type(own)(*map(np.ascontiguousarray, arrays))
+
+    return change
+
+
+def without_bias(own: LSTMWeights) -> LSTMWeights:
+    """Leaves the bias out."""
+    return own._replace(bias=None)
+
+
+def forget_bias_twice(own: LSTMWeights) -> LSTMWeights:
+    """Adds the one of `unit_forget_bias` once more."""
+    bias, units = own.bias.copy(), len(own.recurrent_kernel)
+    bias[units : 2 * units] += 1
+    return own._replace(bias=bias)
+
+
+@contextlib.contextmanager
+def other_hard_sigmoid(layer: LSTM) -> Iterator[None]:
+    """Gives a layer the hard_sigmoid of Keras 2."""
+    own = layer.spec
+    layer.spec = LSTMSpec(own.units, own.activation, activations.find("hard_sigmoid", Era.KERAS_2))
+    try:
+        yield
+    finally:
+        layer.spec = own
+
+
+@contextlib.contextmanager
+def c_zeroed_at(step: int, units: int) -> Iterator[None]:
+    """Zeroes c at one step of the first sequence that an LSTM of so many units computes, counted from 0."""
+    own, count = lstm._advance, 0
+
+    def advance(spec, weights, product, z, recurrent, before, after):
+        nonlocal count
+        own(spec, weights, product, z, recurrent, before, after)
+        if spec.units == units:
+            if count == step:
+                after.c[:] = 0
+            count += 1
+
+    lstm._advance = advance
+    try:
+        yield
+    finally:
+        lstm._advance = own
+
+
+def h_and_c_exchanged(answer: Answer) -> Answer:
+    """Exchanges h and c of the first layer in an answer."""
+    first, *others = answer.state
+    return answer._replace(state=(LSTMState(first.c, first.h), *others))
+
+
+def states_exchanged(answer: Answer) -> Answer:
+    """Exchanges the states of two layers in an answer."""
+    first, second, *others = answer.state
+    return answer._replace(state=(second, first, *others))
+
+
+def nan_in_output(answer: Answer) -> Answer:
+    """Makes one number of the output NaN."""
+    output = answer.output.copy()
+    output[-1, 0] = np.nan
+    return answer._replace(outputs=(output, *answer.outputs[1:]))
+
+
+def nan_in_state(answer: Answer) -> Answer:
+    """Makes one c of the second layer NaN."""
+    first, second, *others = answer.state
+    c = second.c.copy()
+    c[-1, 3] = np.nan
+    return answer._replace(state=(first, LSTMState(second.h, c), *others))

@@ -111,7 +111,7 @@ def states_exchanged(answer: Answer) -> Answer:
 def nan_in_output(answer: Answer) -> Answer:
     """Makes one number of the output NaN."""
     output = answer.output.copy()
-    output[-1, 0] = np.nan
+    output.flat[-1] = np.nan
     return answer._replace(outputs=(output, *answer.outputs[1:]))
 
 

@@ -114,3 +114,86 @@ def test_one_weight_off(reference, layer, which, index, gate):
     assert layer == found.comparison.first.layer
     assert index[-1] % UNITS == found.comparison.first.unit
     assert gate == found.comparison.first.gates
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "gates"),
+    [(0, 1, "i f"), (0, 2, "i c"), (0, 3, "i o"), (1, 2, "f c"), (1, 3, "f o"), (2, 3, "c o")],
+)
+def test_two_gates_exchanged(reference, one, other, gates):
+    """Two gates exchanged are found in the first call, at its first step, as those two gates."""
+    lstm = reference[1]["sigmoid"].model.lstm(2, 0)
+    found = Found(reference, fault=lambda: faults.weights(lstm, faults.exchanged(one, other)))
+    assert 1 == found.calls
+    assert 0 == found.comparison.first.step
+    assert ("above", gates) == (found.where[0], found.where[2])
+
+
+def test_h_and_c_exchanged(reference):
+    """h and c exchanged in an answer are found at its last step, in the layer, while the gates agree."""
+    found = Found(reference, answered=faults.h_and_c_exchanged)
+    assert 1 == found.calls
+    assert TIME - 1 == found.comparison.first.step
+    assert ("below", "c", "") == found.where
+
+
+def test_bias_missing(reference):
+    """A bias that is missing is found in the first call, at all gates."""
+    lstm = reference[1]["sigmoid"].model.lstm(1, 0)
+    found = Found(reference, fault=lambda: faults.weights(lstm, faults.without_bias))
+    assert 1 == found.calls
+    assert ("below", "c", "i f c o") == found.where
+
+
+def test_forget_bias_twice(reference):
+    """A forget gate's bias that is added twice is found in the first call, at that gate alone."""
+    lstm = reference[1]["sigmoid"].model.lstm(1, 0)
+    found = Found(reference, fault=lambda: faults.weights(lstm, faults.forget_bias_twice))
+    assert 1 == found.calls
+    assert ("below", "c", "f") == found.where
+
+
+def test_hard_sigmoid_of_the_wrong_version(reference):
+    """The hard_sigmoid of Keras 2 in a model of Keras 3 is found in the first call, at the gates that go through it."""
+    lstm = reference[1]["hard_sigmoid"].model.lstm(1, 0)
+    found = Found(reference, "hard_sigmoid", fault=lambda: faults.other_hard_sigmoid(lstm))
+    assert 1 == found.calls
+    assert "below" == found.where[0]
+    assert set(found.where[2].split()) <= {"i", "f", "o"}
+    assert found.where[2]
+
+
+def test_state_of_the_wrong_layer(reference):
+    """The state of another layer in an answer is found at its last step, in both layers, while the gates agree."""
+    found = Found(reference, answered=faults.states_exchanged)
+    assert 1 == found.calls
+    assert TIME - 1 == found.comparison.first.step
+    assert ("below", "c", "") == found.where
+    assert {"below", "above"} == {totals.layer for totals in found.comparison.totals if totals.over}
+
+
+def test_c_zeroed(reference):
+    """c that is zeroed at step 17 of 40 is found at step 17, while the gates agree."""
+    found = Found(reference, fault=lambda: faults.c_zeroed_at(17, UNITS))
+    assert 1 == found.calls
+    assert 17 == found.comparison.first.step
+    assert ("below", "c", "") == found.where
+    assert 0 == found.comparison.first.ours
+
+
+@pytest.mark.parametrize(
+    ("fault", "where"), [(faults.nan_in_output, ("head", "output", "")), (faults.nan_in_state, ("above", "c", ""))]
+)
+def test_nan(reference, fault, where):
+    """A NaN in an answer is found in the first call, and counted as such."""
+    found = Found(reference, answered=fault)
+    assert 1 == found.calls
+    assert where == found.where
+    assert 1 == sum(totals.nan_mismatches for totals in found.comparison.totals)
+
+
+def test_nothing_where_nothing_is_wrong(reference):
+    """Right answers are within tolerance, in every call."""
+    found = Found(reference)
+    assert found.comparison is None
+    assert CALLS == found.calls

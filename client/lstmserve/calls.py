@@ -15,7 +15,7 @@ import numpy as np
 
 from lstmserve import tensors
 from lstmserve.state import State
-from lstmserve.v1 import lstm_pb2
+from lstmserve.v1 import lstm_pb2, shadow_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +30,7 @@ DEFAULT_TIMEOUT: Final = 10.0
 _LONGEST_TIMEOUT: Final = 1e8  # seconds, three years; far longer ones overflow in gRPC
 
 _SERVICE: Final = lstm_pb2.DESCRIPTOR.services_by_name["LstmService"]
+_SHADOW_SERVICE: Final = shadow_pb2.DESCRIPTOR.services_by_name["ShadowService"]
 
 # A call is a pure function of its request, so it may be sent again whenever it is not known to have been answered.
 # CANCELLED is what gRPC's core answers to calls that meet a server in the moment when it stops.
@@ -43,7 +44,8 @@ _SERVICE_CONFIG: Final = json.dumps(
                     {"service": _SERVICE.full_name, "method": method.name}
                     for method in _SERVICE.methods
                     if not method.client_streaming
-                ],
+                ]
+                + [{"service": _SHADOW_SERVICE.full_name, "method": "GetReport"}],
                 "retryPolicy": {
                     "maxAttempts": 5,
                     "initialBackoff": "0.05s",
@@ -72,14 +74,22 @@ class Result(_OutputAndState):
         output: the output; of a model with several, the first.
         state: the next state.
         outputs: all outputs by name, of a model with several; empty where there is one.
+        discrepancy: how the answer differs from that of Keras, where the call asked for it with `compare`; else None.
     """
 
     outputs: dict[str, NDArray[Any]]
+    discrepancy: shadow_pb2.Comparison | None
 
-    def __new__(cls, output: NDArray[Any], state: State, outputs: dict[str, NDArray[Any]]) -> Self:
-        """Makes the pair, and keeps the outputs beside it."""
+    def __new__(
+        cls,
+        output: NDArray[Any],
+        state: State,
+        outputs: dict[str, NDArray[Any]],
+        discrepancy: shadow_pb2.Comparison | None,
+    ) -> Self:
+        """Makes the pair, and keeps the rest beside it."""
         made = super().__new__(cls, output, state)
-        made.outputs = outputs
+        made.outputs, made.discrepancy = outputs, discrepancy
         return made
 
 
@@ -154,13 +164,13 @@ def checked_timeout(seconds: float) -> float | None:
     return None if seconds > _LONGEST_TIMEOUT else seconds
 
 
-def step(x: ArrayLike, state: State | None, model: str) -> Call[Result]:
+def step(x: ArrayLike, state: State | None, model: str, *, compare: bool) -> Call[Result]:
     """Returns the call of one time-step.
 
     `x` is (batch, features), or (features,) for one sequence, whose output is then one-dimensional too.
     """
     rows, single = _as_batch(x, 2)
-    request = lstm_pb2.StepRequest(model=model, x=tensors.encode(rows), state=_state_message(state))
+    request = lstm_pb2.StepRequest(model=model, x=tensors.encode(rows), state=_state_message(state), compare=compare)
 
     def read(data: bytes) -> Result:
         return _result(lstm_pb2.StepResponse.FromString(data), single=single)
@@ -175,6 +185,7 @@ def forward(
     lengths: Sequence[int] | NDArray[Any] | None,
     *,
     all_outputs: bool,
+    compare: bool = False,
 ) -> Call[Result]:
     """Returns the call of a whole sequence.
 
@@ -190,6 +201,7 @@ def forward(
         state=_state_message(state),
         lengths=None if lengths is None else _whole_numbers(lengths),
         all_outputs=all_outputs,
+        compare=compare,
     )
 
     def read(data: bytes) -> Result:
@@ -228,6 +240,13 @@ def list_models() -> Call[list[lstm_pb2.Model]]:
     """Returns the call that asks for the descriptions of all models."""
     request = lstm_pb2.ListModelsRequest()
     return Call(method("ListModels"), request, lambda data: list(lstm_pb2.ListModelsResponse.FromString(data).models))
+
+
+def shadow_report(model: str) -> Call[shadow_pb2.ShadowReport]:
+    """Returns the call that asks what was compared with Keras."""
+    request = shadow_pb2.GetReportRequest(model=model)
+    path = f"/{_SHADOW_SERVICE.full_name}/{_SHADOW_SERVICE.methods_by_name['GetReport'].name}"
+    return Call(path, request, lambda data: shadow_pb2.GetReportResponse.FromString(data).report)
 
 
 def _whole_numbers(lengths: Sequence[int] | NDArray[Any]) -> list[int]:
@@ -279,4 +298,5 @@ def _result(response: lstm_pb2.StepResponse | lstm_pb2.ForwardResponse, *, singl
         return array[0] if single else array
 
     outputs = {name: rows(tensor) for name, tensor in response.outputs.items()}
-    return Result(rows(response.output), State.from_message(response.state), outputs)
+    discrepancy = response.discrepancy if response.HasField("discrepancy") else None
+    return Result(rows(response.output), State.from_message(response.state), outputs, discrepancy)

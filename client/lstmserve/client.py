@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from lstmserve.state import State
-    from lstmserve.v1 import lstm_pb2
+    from lstmserve.v1 import lstm_pb2, shadow_pb2
 
 _Answer = TypeVar("_Answer")
 
@@ -56,18 +56,22 @@ class Client:
         self._timeout = timeout
         self._closed = False
 
-    def step(self, x: ArrayLike, state: State | None = None, *, timeout: float | None = None) -> calls.Result:
+    def step(
+        self, x: ArrayLike, state: State | None = None, *, compare: bool = False, timeout: float | None = None
+    ) -> calls.Result:
         """Advances every row by one time-step.
 
         Args:
             x: (batch, features), or (features,) for one sequence.
             state: what the call before gave back; None for new sequences.
+            compare: whether the answer shall be compared with the real Keras layer first (`Result.discrepancy`), by a server
+                with shadow mode.
             timeout: seconds for this call.
 
         Returns:
             The output, (batch, features) or (features,) as `x`, and the next state.
         """
-        return self._send(calls.step(x, state, self._model), timeout)
+        return self._send(calls.step(x, state, self._model, compare=compare), timeout)
 
     def forward(
         self,
@@ -76,6 +80,7 @@ class Client:
         *,
         lengths: Sequence[int] | NDArray[Any] | None = None,
         all_outputs: bool = False,
+        compare: bool = False,
         timeout: float | None = None,
     ) -> calls.Result:
         """Advances every row by a whole sequence.
@@ -86,12 +91,15 @@ class Client:
             state: what the call before gave back; None for new sequences.
             lengths: time-steps of each row, (batch,), where rows are shorter than `x` is long.
             all_outputs: whether the output of every step is wanted, rather than that of each row's last.
+            compare: as in `step`.
             timeout: seconds for this call.
 
         Returns:
             The output, (batch, features) or (batch, time, features), without batch if `x` has none, and the next state.
         """
-        return self._send(calls.forward(x, state, self._model, lengths, all_outputs=all_outputs), timeout)
+        return self._send(
+            calls.forward(x, state, self._model, lengths, all_outputs=all_outputs, compare=compare), timeout
+        )
 
     def forward_windows(
         self,
@@ -160,6 +168,10 @@ class Client:
         """Returns the descriptions of all models that the server has."""
         return self._send(calls.list_models(), timeout)
 
+    def shadow_report(self, *, timeout: float | None = None) -> shadow_pb2.ShadowReport:
+        """Returns what a server with shadow mode has compared with Keras."""
+        return self._send(calls.shadow_report(self._model), timeout)
+
     def close(self) -> None:
         """Closes the connection; calls under way end with `CallCancelled`."""
         self._closed = True
@@ -200,9 +212,11 @@ class AsyncClient:
         self._timeout = timeout
         self._closed = False
 
-    async def step(self, x: ArrayLike, state: State | None = None, *, timeout: float | None = None) -> calls.Result:
+    async def step(
+        self, x: ArrayLike, state: State | None = None, *, compare: bool = False, timeout: float | None = None
+    ) -> calls.Result:
         """Advances every row by one time-step: see `Client.step`."""
-        return await self._send(calls.step(x, state, self._model), timeout)
+        return await self._send(calls.step(x, state, self._model, compare=compare), timeout)
 
     async def forward(
         self,
@@ -211,10 +225,13 @@ class AsyncClient:
         *,
         lengths: Sequence[int] | NDArray[Any] | None = None,
         all_outputs: bool = False,
+        compare: bool = False,
         timeout: float | None = None,
     ) -> calls.Result:
         """Advances every row by a whole sequence: see `Client.forward`."""
-        return await self._send(calls.forward(x, state, self._model, lengths, all_outputs=all_outputs), timeout)
+        return await self._send(
+            calls.forward(x, state, self._model, lengths, all_outputs=all_outputs, compare=compare), timeout
+        )
 
     async def forward_windows(
         self,
@@ -251,6 +268,10 @@ class AsyncClient:
     async def models(self, *, timeout: float | None = None) -> list[lstm_pb2.Model]:
         """Returns the descriptions of all models that the server has."""
         return await self._send(calls.list_models(), timeout)
+
+    async def shadow_report(self, *, timeout: float | None = None) -> shadow_pb2.ShadowReport:
+        """Returns what a server with shadow mode has compared with Keras."""
+        return await self._send(calls.shadow_report(self._model), timeout)
 
     async def close(self) -> None:
         """Closes the connection; calls under way end with `CallCancelled`."""

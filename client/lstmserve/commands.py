@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lstmserve import calls, files
+from lstmserve import calls, files, reports
 from lstmserve.client import Client
 from lstmserve.errors import LstmServeError
 from lstmserve.state import State
@@ -158,6 +158,19 @@ def model(client: Client, every: bool) -> None:  # noqa: FBT001 - click's way
     """Describe the model, as JSON."""
     for description in client.models() if every else [client.model()]:
         click.echo(json_format.MessageToJson(description, preserving_proto_field_name=True))
+
+
+@lstmserve_client.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.pass_obj
+def report(client: Client, as_json: bool) -> None:  # noqa: FBT001 - click's way
+    """Show how the answers of a server with shadow mode differ from those of Keras, and how many were compared."""
+    found = client.shadow_report()
+    if as_json:
+        click.echo(json_format.MessageToJson(found, preserving_proto_field_name=True))
+        return
+    console = Console()
+    (console if console.is_terminal else Console(width=140)).print(reports.of_server(found))
 
 
 def _chunks(x: NDArray[Any], client: Client) -> Iterator[NDArray[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -45,6 +46,71 @@ def serve(**settings: Any) -> None:
     # Not sys.exit: Python would wait for threads that may still compute what nobody waits for any more.
     sys.stderr.flush()
     os._exit(0)
+
+
+def _tolerances(command: Any) -> Any:
+    """Gives a command the tolerances of the comparison with Keras."""
+    for setting in fields(ServeSettings):
+        if setting.name.startswith("shadow_tolerance_"):
+            flag = setting.name.removeprefix("shadow_").replace("_", "-")
+            command = click.option(
+                f"--{flag}",
+                type=setting.metadata["kind"],
+                default=setting.default,
+                show_default=True,
+                help=setting.metadata["help"],
+            )(command)
+    return command
+
+
+@lstmserve.command()
+@click.argument("file", type=click.Path())
+@click.option("--layer", help="Verify this one LSTM layer of the model instead of the whole.")
+@click.option("--until", help="Verify the model as far as this layer instead of the whole.")
+@click.option("--architecture", help="File with the configuration, for a file that holds weights alone.")
+@click.option(
+    "--input",
+    "given",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Inputs to compare with, .npy of (batch, time, features); .npz with all by name for several. Default: random ones.",
+)
+@click.option(
+    "--calls", default=20, show_default=True, type=click.IntRange(1), help="Sequences to compare, one a call."
+)
+@click.option("--rows", default=4, show_default=True, type=click.IntRange(1), help="Rows of a random one.")
+@click.option("--steps", default=64, show_default=True, type=click.IntRange(1), help="Time-steps of a random one.")
+@click.option("--seed", default=0, show_default=True, help="Of the random numbers.")
+@_tolerances
+@click.option(
+    "--html", type=click.Path(dir_okay=False), help="Write a report there: one page, to be attached to a review."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def verify(html: str | None, as_json: bool, **options: Any) -> None:  # noqa: FBT001 - click's way
+    """Compare our answers with those of the real Keras layer, before a model is deployed. Needs the extra 'shadow'.
+
+    Each time-step is computed by both from the same x, h and c; every second call begins with a state, as in the midst of a
+    sequence.
+
+    Exit codes: 0 they agree, 1 they differ, 2 bad arguments, 3 it cannot be done, 4 nothing could be compared.
+    """
+    from lstmserve_server import verify_command  # noqa: PLC0415
+
+    sys.exit(verify_command.run(html, as_json=as_json, **options))
+
+
+@lstmserve.command()
+@click.argument("bundle", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("--model", help="The model's file. Default: where the server that wrote the bundle had it.")
+@click.option("--architecture", help="File with the configuration, for a file that holds weights alone.")
+@_tolerances
+def replay(bundle: tuple[str, ...], **options: Any) -> None:
+    """Compute calls from bundles (--shadow-bundles) again: by us, by Keras, and in float64. Needs the extra 'shadow'.
+
+    Exit codes: 0 all agree now, 1 one differs, 2 bad arguments, 3 it cannot be done.
+    """
+    from lstmserve_server import replay_command  # noqa: PLC0415
+
+    sys.exit(replay_command.run(bundle, **options))
 
 
 @lstmserve.command()

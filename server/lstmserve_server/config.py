@@ -160,7 +160,9 @@ class ServeSettings:
     shadow_threads: int = _setting(1, click.IntRange(1, 256), "Threads of the process that computes with Keras.")
     shadow_nice: int = _setting(10, click.IntRange(0, 19), "How far it steps back behind the server for the CPUs.")
     shadow_memory_bytes: int = _setting(
-        0, click.IntRange(0), "Most memory that it may allocate, in bytes. TensorFlow alone takes some 600 MB. 0: no limit."
+        0,
+        click.IntRange(0),
+        "Most memory that it may allocate, in bytes. TensorFlow alone takes some 600 MB. 0: no limit.",
     )
     metrics: str | None = _setting(
         None,

@@ -28,7 +28,9 @@ class Metrics:
         try:
             self._server, self._thread = start_http_server(port, host, self._registry)
         except OSError as error:
-            message = f"cannot listen on {address} for metrics: {error.strerror or error}. Choose another with --metrics"
+            message = (
+                f"cannot listen on {address} for metrics: {error.strerror or error}. Choose another with --metrics"
+            )
             raise StartFailed(message) from error
         self.address = f"{host}:{self._server.server_port}"
         """Where it listens; a port 0 has become the one that the system chose."""

@@ -129,9 +129,7 @@ class RecurrentModel:
         """Returns the state of `batch` new sequences."""
         return tuple(layer.zero_state(batch) for layer in self.carried)
 
-    def step(
-        self, x: Array, state: ModelState, seen: Array | None = None, trace: Trace | None = None
-    ) -> Answer:
+    def step(self, x: Array, state: ModelState, seen: Array | None = None, trace: Trace | None = None) -> Answer:
         """Advances every row by one time-step.
 
         Args:

@@ -119,7 +119,12 @@ class Server:
         ):
             self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         if self._settings.reflection:
-            names = (SERVICE.full_name, SHADOW_SERVICE.full_name, health.HEALTH_SERVICE.full_name, reflection.SERVICE_NAME)
+            names = (
+                SERVICE.full_name,
+                SHADOW_SERVICE.full_name,
+                health.HEALTH_SERVICE.full_name,
+                reflection.SERVICE_NAME,
+            )
             reflection.enable_server_reflection(names, self._grpc)
         for address in self._settings.listen:
             self.addresses.append(self._listen(address))

@@ -36,9 +36,7 @@ def require_installed() -> None:
 
 def tolerances(settings: ServeSettings) -> Tolerances:
     """Returns how far an answer may be off."""
-    return Tolerances(
-        settings.shadow_tolerance_h, settings.shadow_tolerance_c, settings.shadow_tolerance_unbounded
-    )
+    return Tolerances(settings.shadow_tolerance_h, settings.shadow_tolerance_c, settings.shadow_tolerance_unbounded)
 
 
 def start(settings: ServeSettings, models: Iterable[ServedModel], files: Mapping[str, str]) -> Shadow:

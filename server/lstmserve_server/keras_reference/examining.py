@@ -124,7 +124,9 @@ class Examiner:
         sequences = []
         for number, (part, steps) in enumerate(zip(layer.parts or (layer,), piece.steps[place], strict=True)):
             backwards = bool(part.options["go_backwards"])
-            given = _Given(piece, place, number, part, steps, np.ascontiguousarray(x[:, ::-1]) if backwards else x, backwards)
+            given = _Given(
+                piece, place, number, part, steps, np.ascontiguousarray(x[:, ::-1]) if backwards else x, backwards
+            )
             sequences.append(self._steps(case, given, found, detailed=detailed))
         if any(steps.mask is not None for steps in piece.steps[place]):
             return None
@@ -140,7 +142,9 @@ class Examiner:
         if not keep.any():
             return full
         x, h, c = given.x[keep], steps.h[:, :-1][keep], steps.c[:, :-1][keep]
-        parts = [lstm.step(x[i : i + _MOST_ROWS], h[i : i + _MOST_ROWS], c[i : i + _MOST_ROWS]) for i in _starts(len(x))]
+        parts = [
+            lstm.step(x[i : i + _MOST_ROWS], h[i : i + _MOST_ROWS], c[i : i + _MOST_ROWS]) for i in _starts(len(x))
+        ]
         reference = dict(zip("hc", (np.concatenate(arrays) for arrays in zip(*parts, strict=True)), strict=True))
         bounded = math.isfinite(given.part.activations["activation"].bound)
         rounding = self._rounding(lstm, x, h)
@@ -206,6 +210,9 @@ class Examiner:
         if place in self._windows:
             found.partly.add(f"window: {layer.name}")
             return None
+        if self._witness.computes_in(place) not in (None, self._model.dtype.name):
+            found.partly.add(f"other_precision: {layer.name}")
+            return None
         values = [piece.values[number] for number in layer.inputs]
         made = free_running.apply(
             self._witness, self._description, place, [value.array for value in values], [value.mask for value in values]
@@ -221,9 +228,7 @@ class Examiner:
             return
         self._add(piece, place, value.array, made, value.ready, found, note=True)
 
-    def _outputs(
-        self, case: Case, piece: Piece, references: dict[int, Array], found: Findings, *, note: bool
-    ) -> None:
+    def _outputs(self, case: Case, piece: Piece, references: dict[int, Array], found: Findings, *, note: bool) -> None:
         """Compares what was answered."""
         for number, output in enumerate(self._description.outputs):
             made, value = references.get(output.value), piece.values[output.value]
@@ -262,7 +267,9 @@ class Examiner:
     def _rounding_of_sums(self, piece: Piece, layer: LayerDescription) -> float:
         """Returns what rounding alone can do to a layer that adds up: as large as its largest sum may be."""
         kernel = layer.weights.get("kernel")
-        largest = max(float(np.abs(piece.values[n].array).max(initial=0)) for n in layer.inputs) if layer.inputs else 0.0
+        largest = (
+            max(float(np.abs(piece.values[n].array).max(initial=0)) for n in layer.inputs) if layer.inputs else 0.0
+        )
         if kernel is not None:
             largest *= float(np.abs(kernel).reshape(-1, kernel.shape[-1]).sum(axis=0).max())
         return _ROUNDINGS * self._eps * largest
@@ -300,7 +307,14 @@ class Examiner:
         x, h, c = before
         exact_h, exact_c = lstm.exactly(x, h, c)
         gates = lstm.gates(x, h)
-        kept = {"h": reference["h"], "c": reference["c"], "exact_h": exact_h, "exact_c": exact_c, "gates": gates, "x": x}
+        kept = {
+            "h": reference["h"],
+            "c": reference["c"],
+            "exact_h": exact_h,
+            "exact_c": exact_c,
+            "gates": gates,
+            "x": x,
+        }
         for name, array in kept.items():
             full = np.full((*keep.shape, *array.shape[1:]), np.nan, array.dtype)
             full[keep] = array

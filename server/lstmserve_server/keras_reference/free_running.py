@@ -148,13 +148,17 @@ def apply(
     layer = description.layers[place]
     shapes = _shapes(description)
     extra = [array.ndim - 1 - len(shapes[number]) for array, number in zip(arrays, layer.inputs, strict=True)]
-    extra = [0 if description_is_of_ids(description, number) else n for n, number in zip(extra, layer.inputs, strict=True)]
+    extra = [
+        0 if description_is_of_ids(description, number) else n for n, number in zip(extra, layer.inputs, strict=True)
+    ]
     if not any(extra):
         return witness.apply(place, arrays, masks)
     if not all(n == 1 for n in extra):
         return None
     batch, time = arrays[0].shape[:2]
-    made = witness.apply(place, [array.reshape(batch * time, *array.shape[2:]) for array in arrays], [None] * len(arrays))
+    made = witness.apply(
+        place, [array.reshape(batch * time, *array.shape[2:]) for array in arrays], [None] * len(arrays)
+    )
     return None if made is None else made.reshape(batch, time, *made.shape[1:])
 
 

@@ -57,10 +57,11 @@ def whole_model_difference(model: RecurrentModel, witness: Witness) -> float:
     if witness.model is None:
         return _UNKNOWN
     random = np.random.default_rng(11)
+    rows = witness.model.inputs[0].shape[0] or _ROWS
     inputs = []
     for item in model.inputs:
         time = [item.shape[0] or _TIME] if item.sequence else []
-        shape = (_ROWS, *time, *(length or 1 for length in item.features))
+        shape = (rows, *time, *(length or 1 for length in item.features))
         if item.vocabulary is not None:
             inputs.append(random.integers(0, item.vocabulary, shape).astype(model.dtype))
         else:
@@ -72,7 +73,7 @@ def whole_model_difference(model: RecurrentModel, witness: Witness) -> float:
     made = witness.model(given[0] if len(given) == 1 else given, training=False)
     theirs = [np.asarray(output) for output in (made if isinstance(made, (list, tuple)) else [made])]
     whole = any(output.ndim > 2 for output in theirs) and model.returns_sequences  # noqa: PLR2004 - batch, time, features
-    answer = model.forward(inputs, model.zero_state(_ROWS), all_outputs=whole)
+    answer = model.forward(inputs, model.zero_state(rows), all_outputs=whole)
     distances = [
         _distance(ours, output)
         for ours, output in zip(answer.outputs, theirs, strict=True)

@@ -58,9 +58,7 @@ class Service:
 
     def __init__(self, setup: Mapping[str, Any]) -> None:
         self._tolerances = Tolerances(**setup["tolerances"])
-        self._models = {
-            given["name"]: _Known(given, setup["weights"], self._tolerances) for given in setup["models"]
-        }
+        self._models = {given["name"]: _Known(given, setup["weights"], self._tolerances) for given in setup["models"]}
 
     def told(self) -> dict[str, dict[str, Any]]:
         """Returns what is told of each model, fit for JSON."""

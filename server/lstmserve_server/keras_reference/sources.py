@@ -30,7 +30,9 @@ _LOADABLE: Final = ("keras-zip", "keras-hdf5")
 _OLD_HARD_SIGMOID: Final = "hard_sigmoid(x/5+1/2)"
 
 
-@keras.saving.register_keras_serializable(package="lstmserve")  # as Bidirectional makes its layers anew from their names
+@keras.saving.register_keras_serializable(
+    package="lstmserve"
+)  # as Bidirectional makes its layers anew from their names
 def old_hard_sigmoid(x: Any) -> Any:
     """Returns what `hard_sigmoid` was up to Keras 2."""
     return tf.clip_by_value(0.2 * x + 0.5, 0.0, 1.0)

@@ -57,7 +57,9 @@ class LSTMWitness:
         layer = self._layer
         names = ("return_sequences", "return_state", "stateful", "input_spec")
         asked = [getattr(layer, name) for name in names]
-        for name, wanted in zip(names, (True, True, False, None), strict=True):  # no spec: that of a stateful layer has a batch
+        for name, wanted in zip(
+            names, (True, True, False, None), strict=True
+        ):  # no spec: that of a stateful layer has a batch
             setattr(layer, name, wanted)
         try:
             return layer(_tensor(x), initial_state=[_tensor(h), _tensor(c)], training=False, **more)
@@ -110,7 +112,12 @@ class Witness:
 
     @classmethod
     def of(
-        cls, kind: shadow_pb2.WitnessKind, text: str, description: ModelDescription, layers: list[Any], model: Any = None
+        cls,
+        kind: shadow_pb2.WitnessKind,
+        text: str,
+        description: ModelDescription,
+        layers: list[Any],
+        model: Any = None,
     ) -> Witness:
         """Makes a witness of layers.
 
@@ -126,6 +133,11 @@ class Witness:
                 lstms[place] = [LSTMWitness(part) for part in _parts(layer)]
                 differing += _differing(described, lstms[place])
         return cls(kind, text, description, layers, lstms, tuple(differing), model)
+
+    def computes_in(self, place: int) -> str | None:
+        """Returns the type in which the layer at a place computes; None where it is not there."""
+        layer = self.layers[place]
+        return None if layer is None else str(layer.compute_dtype)
 
     def apply(self, place: int, arrays: Sequence[Array], masks: Sequence[Array | None]) -> Array | None:
         """Returns what the layer at a place makes of arrays; None where it is not there, or cannot be asked alone."""
@@ -159,7 +171,9 @@ def _differing(described: LayerDescription, witnesses: list[LSTMWitness]) -> Ite
         for name, theirs in zip(("kernel", "recurrent_kernel", "bias"), witness.weights, strict=True):
             ours = part.weights.get(name, np.zeros_like(theirs))
             if ours.shape != theirs.shape:
-                message = f"{name} of layer {part.name!r} has the shape {theirs.shape}, and {ours.shape} as we loaded it"
+                message = (
+                    f"{name} of layer {part.name!r} has the shape {theirs.shape}, and {ours.shape} as we loaded it"
+                )
                 raise ValueError(message)
             if not np.array_equal(ours, theirs):
                 yield f"{name} of layer {part.name!r}, by up to {np.abs(ours - theirs).max():.3g}"

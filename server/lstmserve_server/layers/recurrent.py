@@ -88,9 +88,7 @@ class LSTM(Layer):
         z = lstm.gates(self.spec, self.weights, self._arithmetic.product, x, h)
         return z.reshape(len(x), 4, self.spec.units)
 
-    def advance(
-        self, values: Values, state: LSTMState, seen: Array, trace: Place | None
-    ) -> tuple[Values, LSTMState]:
+    def advance(self, values: Values, state: LSTMState, seen: Array, trace: Place | None) -> tuple[Values, LSTMState]:
         """Advances every row by a sequence, and returns the outputs of all steps and the next state."""
         x, mask = values.array, None if self._ignores_mask else values.mask
         if values.fresh is not None:  # a step without anything new changes nothing, whatever came before it

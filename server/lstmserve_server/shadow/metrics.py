@@ -41,9 +41,7 @@ class ShadowCollector:
             "How often the process that computes with Keras was started anew.",
             value=report.reference.restarts,
         )
-        yield GaugeMetricFamily(
-            "lstmserve_shadow_queue_calls", "Calls that wait to be compared.", value=self._lag()
-        )
+        yield GaugeMetricFamily("lstmserve_shadow_queue_calls", "Calls that wait to be compared.", value=self._lag())
         bundles = CounterMetricFamily(
             "lstmserve_shadow_bundles", "Bundles for replay, by whether they could be written.", labels=["written"]
         )
@@ -89,7 +87,9 @@ def _of_differences(models: Sequence[shadow_pb2.ModelReport]) -> Iterator[Metric
         labels=["model", "array"],
     )
     ulp = HistogramMetricFamily(
-        "lstmserve_shadow_ulp", "The same in units in the last place; a bound a power of two.", labels=["model", "array"]
+        "lstmserve_shadow_ulp",
+        "The same in units in the last place; a bound a power of two.",
+        labels=["model", "array"],
     )
     for model in models:
         for array in _ARRAYS:

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lstmserve.v1 import shadow_pb2
-
 if TYPE_CHECKING:
     from lstmserve_server.model import RecurrentModel
     from lstmserve_server.shadow.comparing import Tolerances
@@ -41,14 +39,3 @@ def name_gates(model: RecurrentModel, reply: Reply, tolerances: Tolerances) -> N
 def _apart(ours: Any, reference: Any, allowed: Any) -> list[bool]:
     with np.errstate(invalid="ignore"):
         return list(~(np.abs(ours - reference) <= allowed) & ~(np.isnan(ours) & np.isnan(reference)))
-
-
-def in_words(place: shadow_pb2.Place) -> str:
-    """Returns a place as people read it."""
-    gates = f", gate {place.gates}" if place.gates else ""
-    exact = f", float64 {place.float64:.9g}" if place.float64 == place.float64 else ""  # noqa: PLR0124 - not a number
-    closer = f" ({place.closer} is closer)" if place.closer else ""
-    return (
-        f"{place.array} of layer {place.layer!r}, step {place.step}, row {place.row}, unit {place.unit}{gates}: "
-        f"ours {place.ours:.9g}, reference {place.reference:.9g}{exact}{closer}"
-    )

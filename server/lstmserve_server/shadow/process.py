@@ -191,9 +191,7 @@ class ReferenceProcess:
             timer.cancel()
 
 
-def setup(
-    subjects: Sequence[Subject], tolerances: Tolerances, limits: Limits, weights: int
-) -> dict[str, Any]:
+def setup(subjects: Sequence[Subject], tolerances: Tolerances, limits: Limits, weights: int) -> dict[str, Any]:
     """Returns what the reference is told first; the weights of the models are put into a file in memory."""
     store = Shared(weights)
     return {
@@ -241,5 +239,3 @@ def _arrays(data: bytes) -> dict[str, Array]:
         return {}
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
-
-

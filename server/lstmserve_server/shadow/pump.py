@@ -74,9 +74,7 @@ class Events(Protocol):
 class Pump:
     """Has work compared, until it is stopped."""
 
-    def __init__(
-        self, start: Callable[[], ReferenceProcess], events: Events, *, most: int, most_bytes: int
-    ) -> None:
+    def __init__(self, start: Callable[[], ReferenceProcess], events: Events, *, most: int, most_bytes: int) -> None:
         self._start = start
         self._events = events
         self._most = most

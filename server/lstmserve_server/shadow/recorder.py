@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import structlog
 
+from lstmserve import reports
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.shadow import places
 from lstmserve_server.shadow.bundles import Bundle
@@ -122,7 +123,8 @@ class Recorder:
                 "discrepancy",
                 model=discrepancy.model,
                 method=discrepancy.method,
-                where=places.in_words(comparison.first),
+                where=reports.place_in_words(comparison.first),
+                odd_units=[reports.odd_in_words(odd) for odd in comparison.odd_units],
                 times_tolerance=margin_of(discrepancy),
                 witness=comparison.witness.text,
                 bundle=discrepancy.bundle or None,

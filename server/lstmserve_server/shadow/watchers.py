@@ -57,9 +57,7 @@ class Watchers:
                 await watcher.woken.wait()
                 while watcher.unread:
                     left_out, watcher.left_out = watcher.left_out, 0
-                    yield shadow_pb2.WatchDiscrepanciesResponse(
-                        discrepancy=watcher.unread.popleft(), left_out=left_out
-                    )
+                    yield shadow_pb2.WatchDiscrepanciesResponse(discrepancy=watcher.unread.popleft(), left_out=left_out)
                 watcher.woken.clear()
         finally:
             self._watchers.discard(watcher)

@@ -49,7 +49,8 @@ async def run(settings: ServeSettings) -> None:
             _seal(weights)
             own = replace(settings, listen=tuple(ports.addresses), compute_threads=_threads_of_each(settings))
             await Supervisor(
-                [Handover(i + 1, _of_worker(own, i + 1), files, forms, weights) for i in range(settings.workers)], signals
+                [Handover(i + 1, _of_worker(own, i + 1), files, forms, weights) for i in range(settings.workers)],
+                signals,
             ).run()
     _log.info("all_stopped")
 

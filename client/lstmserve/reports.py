@@ -1,0 +1,174 @@
+"""What the comparison with Keras found, in words and tables for a terminal."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from lstmserve.v1 import shadow_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from rich.console import RenderableType
+
+_REFERENCES: Final = {
+    shadow_pb2.REFERENCE_STATUS_OFF: "off",
+    shadow_pb2.REFERENCE_STATUS_STARTING: "starting",
+    shadow_pb2.REFERENCE_STATUS_UP: "up",
+    shadow_pb2.REFERENCE_STATUS_DOWN: "down",
+}
+
+
+def of_server(report: shadow_pb2.ShadowReport) -> RenderableType:
+    """Returns the report of a server."""
+    if report.mode == "off":
+        return Text("Shadow mode is off: nothing is compared. Start the server with --shadow RATE or --shadow all.")
+    reference = report.reference
+    facts = {
+        "compares": "all calls" if report.mode == "all" else f"{float(report.mode):.2%} of the calls",
+        "since": report.since.ToDatetime().isoformat(" ", "seconds") + " UTC",
+        "Keras": ", ".join(
+            [
+                _REFERENCES.get(reference.status, "unknown"),
+                *([reference.reason] if reference.reason else []),
+                *(
+                    f"{name} {reference.versions[name]}"
+                    for name in ("keras", "tensorflow")
+                    if name in reference.versions
+                ),
+                f"{reference.restarts} restarts",
+            ]
+        ),
+        "bundles": f"{report.bundles_written} written, {report.bundles_failed} failed",
+    }
+    return Group(_facts(facts), *(of_model(model) for model in report.models))
+
+
+def of_model(report: shadow_pb2.ModelReport) -> RenderableType:
+    """Returns the report of a model: how much was compared, and what was found."""
+    parts: list[RenderableType] = [_title(f"{report.model}  {_verdict(report)}"), _facts(_facts_of(report))]
+    if report.totals:
+        parts += [
+            _title("Each time-step from our h and c, each layer from our inputs (teacher-forced)"),
+            _totals(report.totals, report.tolerances),
+        ]
+    if report.drift:
+        parts += [
+            _title("Keras with its own h and c all along (free-running): no discrepancy by itself"),
+            _totals(report.drift, None),
+        ]
+    over = [one for one in report.worst if one.comparison.HasField("first")]
+    if over:
+        parts += [_title("The worst calls over tolerance"), _worst(over)]
+    return Group(*parts)
+
+
+def place_in_words(place: shadow_pb2.Place) -> str:
+    """Returns a place as people read it."""
+    gates = f", gate {place.gates}" if place.gates else ""
+    exact = "" if math.isnan(place.float64) else f", float64 {place.float64:.9g}"
+    closer = f" ({place.closer} is closer)" if place.closer else ""
+    return (
+        f"{place.array} of layer {place.layer!r}, step {place.step}, row {place.row}, unit {place.unit}{gates}: "
+        f"ours {place.ours:.9g}, reference {place.reference:.9g}{exact}{closer}"
+    )
+
+
+def odd_in_words(odd: shadow_pb2.OddUnit) -> str:
+    """Returns a unit that is off again and again as people read it."""
+    return (
+        f"{odd.array} of layer {odd.layer!r}, unit {odd.unit}, is off by {odd.rms:.2g} again and again: "
+        f"{odd.times_others:.0f} times as much as the others, over {odd.steps:,} row-steps"
+    )
+
+
+def _verdict(report: shadow_pb2.ModelReport) -> str:
+    coverage = report.coverage
+    if coverage.discrepant or report.witness.differing_weights:
+        return "DIFFERS"
+    if coverage.compared:
+        return "agrees"
+    return "cannot be compared" if coverage.not_comparable else "NOTHING COMPARED YET"
+
+
+def _facts_of(report: shadow_pb2.ModelReport) -> dict[str, str]:
+    coverage, witness, tolerances = report.coverage, report.witness, report.tolerances
+    facts = {
+        "digest": report.digest[:16],
+        "witness": witness.text or "none yet",
+        "coverage": f"{coverage.offered:,} answered, {coverage.sampled:,} sampled, {coverage.compared:,} compared "
+        f"({coverage.steps:,} row-steps of layers), {coverage.discrepant:,} over tolerance",
+        "dropped": _counts(coverage.dropped),
+        "failed": _counts(coverage.errors),
+        "not comparable": _counts(coverage.not_comparable),
+        "in part": _counts(coverage.partly),
+        "tolerances": f"h {tolerances.h:g}, c {tolerances.c:g}, unbounded {tolerances.unbounded:g}, times max(1, |value|)",
+        "noise floor": f"{report.noise_floor:.2g}, how far the witness is from itself",
+    }
+    if witness.whole_model_difference >= 0:
+        facts["whole model"] = f"{witness.whole_model_difference:.2g} apart from the file's own for a probe"
+    if witness.differing_weights:
+        facts["WEIGHTS DIFFER"] = "; ".join(witness.differing_weights)
+    return {name: text for name, text in facts.items() if text}
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
+
+
+def _totals(totals: Iterable[shadow_pb2.Totals], tolerances: shadow_pb2.Tolerances | None) -> Table:
+    table = Table("layer", "", "numbers", "largest", "mean", "relative", "ULP", header_style="bold")
+    if tolerances is not None:
+        for name in ("of tolerance", "over", "NaN, inf", "closer to float64"):
+            table.add_column(name)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for t in totals:
+        cells = [
+            t.layer,
+            t.array,
+            f"{t.values:,}",
+            f"{t.max_absolute:.2g}",
+            f"{t.mean_absolute:.2g}",
+            f"{t.max_relative:.2g}",
+        ]
+        cells.append(f"{t.max_ulp:,}" if t.max_ulp < 10**9 else f"{t.max_ulp:.1g}")
+        if tolerances is not None:
+            closer = f"ours {t.ours_closer}, Keras {t.reference_closer}" if t.ours_closer or t.reference_closer else "-"
+            over = Text(f"{t.over:,}", style="bold red" if t.over else "")
+            odd = f"{t.nan_mismatches}, {t.infinity_mismatches}"
+            table.add_row(*cells, f"{t.margin:.1%}", over, odd, closer)
+        else:
+            table.add_row(*cells)
+    return table
+
+
+def _worst(worst: Iterable[shadow_pb2.Discrepancy]) -> Table:
+    table = Table("of tolerance", "call", "where", header_style="bold")
+    for one in worst:
+        margin = max((totals.margin for totals in one.comparison.totals), default=0.0)
+        call = " ".join(part for part in (one.method, f"{one.rows} rows, {one.steps} steps") if part)
+        table.add_row(f"{margin:.1%}", call, _where(one))
+    return table
+
+
+def _where(one: shadow_pb2.Discrepancy) -> str:
+    comparison = one.comparison
+    parts = [place_in_words(comparison.first), *map(odd_in_words, comparison.odd_units)]
+    return "\n".join([*parts, *([f"bundle {one.bundle}"] if one.bundle else [])])
+
+
+def _facts(facts: Mapping[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, text in facts.items():
+        table.add_row(Text(name, style="dim"), text)
+    return table
+
+
+def _title(text: str) -> Text:
+    return Text(f"\n{text}", style="bold")

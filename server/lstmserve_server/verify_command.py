@@ -1,0 +1,139 @@
+"""What `lstmserve verify` shows: a progress bar, tables, a verdict, and an exit code for CI."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+from google.protobuf import json_format
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from lstmserve import reports
+from lstmserve.v1 import shadow_pb2
+from lstmserve_server.errors import ModelRefused, StartFailed
+from lstmserve_server.shadow.comparing import Tolerances
+from lstmserve_server.verification import Plan, Verifier
+
+if TYPE_CHECKING:
+    from lstmserve_server.verification import Verification
+
+_EXIT_CODES: Final = {
+    shadow_pb2.VERDICT_AGREES: 0,
+    shadow_pb2.VERDICT_DIFFERS: 1,
+    shadow_pb2.VERDICT_NOT_COMPARABLE: 4,
+    shadow_pb2.VERDICT_NOT_COMPARED: 4,
+}
+
+
+def run(
+    html: str | None,
+    *,
+    file: str,
+    layer: str | None,
+    until: str | None,
+    architecture: str | None,
+    given: str | None,
+    calls: int,
+    rows: int,
+    steps: int,
+    seed: int,
+    tolerance_h: float,
+    tolerance_c: float,
+    tolerance_unbounded: float,
+    as_json: bool,
+) -> int:
+    """Compares, shows what was found, and returns the exit code."""
+    plan = Plan(calls, rows, steps, seed, None if given is None else Path(given))
+    tolerances = Tolerances(tolerance_h, tolerance_c, tolerance_unbounded)
+    part = {"layer": layer, "until": until, "architecture": architecture}
+    try:
+        if html is not None:
+            _require_writable(Path(html))
+        found = _compare(Verifier(file, plan, tolerances, part))
+    except (ModelRefused, StartFailed) as error:
+        click.echo(f"lstmserve: {error}", err=True)
+        return error.exit_code if isinstance(error, StartFailed) else StartFailed.exit_code
+    if html is not None:
+        from lstmserve_server import verification_page  # noqa: PLC0415 - only who wants a page pays for plots
+
+        verification_page.write(found, Path(html))
+    if as_json:
+        click.echo(_as_json(found))
+    else:
+        _show(found, html)
+    return _EXIT_CODES[found.verdict]
+
+
+def _compare(verifier: Verifier) -> Verification:
+    """Compares all calls, with a progress bar where somebody looks."""
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("starting Keras", total=verifier.calls)
+        for done in verifier.run():
+            progress.update(task, description="comparing calls", completed=done)
+    return verifier.found()
+
+
+def _show(found: Verification, html: str | None) -> None:
+    console = Console()
+    console = console if console.is_terminal else Console(width=140)
+    console.print(reports.of_model(found.report))
+    versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+    console.print(Text(f"\n{versions}", style="dim"))
+    console.print(_verdict(found))
+    if html is not None:
+        console.print(Text(f"report: {html}"))
+
+
+def _verdict(found: Verification) -> Text:
+    coverage, dropped = found.report.coverage, dict(found.report.coverage.dropped)
+    match found.verdict:
+        case shadow_pb2.VERDICT_AGREES:
+            text = f"{coverage.compared:,} calls, {coverage.steps:,} row-steps of LSTM layers: all within tolerance"
+            return Text(f"\nAGREES: {text}", style="bold green")
+        case shadow_pb2.VERDICT_DIFFERS:
+            where = reports.place_in_words(found.first) if found.first is not None else "the weights"
+            text = f"{coverage.discrepant:,} of {coverage.compared:,} calls are over tolerance, the first at {where}"
+            return Text(f"\nDIFFERS: {text}", style="bold red")
+        case shadow_pb2.VERDICT_NOT_COMPARABLE:
+            reasons = ", ".join(coverage.not_comparable)
+            return Text(f"\nNOT COMPARABLE: {reasons}. {found.report.witness.text}", style="bold yellow")
+        case _:
+            reasons = ", ".join([*dropped, *coverage.errors]) or "no call was made"
+            return Text(f"\nNOTHING COMPARED: {reasons}", style="bold yellow")
+
+
+def _as_json(found: Verification) -> str:
+    report = json_format.MessageToDict(found.report, preserving_proto_field_name=True)
+    first = None
+    if found.first is not None:
+        first = json_format.MessageToDict(found.first, preserving_proto_field_name=True)
+    verdict = shadow_pb2.Verdict.Name(found.verdict).removeprefix("VERDICT_").lower()
+    return json.dumps(
+        {"verdict": verdict, "first": first, "versions": dict(found.versions), "report": report}, indent=2
+    )
+
+
+def _require_writable(path: Path) -> None:
+    """Refuses a report that could not be written, before minutes are spent on it.
+
+    Raises:
+        StartFailed: it cannot be written.
+    """
+    try:
+        with path.open("a"):
+            pass
+    except OSError as error:
+        message = f"the report cannot be written to {path}: {error.strerror}"
+        raise StartFailed(message) from error

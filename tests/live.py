@@ -23,9 +23,11 @@ QUICK = ("--lame-duck-seconds", "0")
 class LiveServer:
     """A running `lstmserve serve`, and what it has logged so far."""
 
-    def __init__(self, *arguments: str | Path, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *arguments: str | Path, env: dict[str, str] | None = None, program: tuple[str, ...] = PROGRAM
+    ) -> None:
         self.process = subprocess.Popen(
-            [*PROGRAM, "serve", *map(str, arguments), "--log-format", "json"],
+            [*program, "serve", *map(str, arguments), "--log-format", "json"],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, **(env or {})},
@@ -75,11 +77,13 @@ class LiveServer:
 
 
 @contextlib.contextmanager
-def serving(*arguments: str | Path, env: dict[str, str] | None = None) -> Iterator[LiveServer]:
+def serving(
+    *arguments: str | Path, env: dict[str, str] | None = None, program: tuple[str, ...] = PROGRAM
+) -> Iterator[LiveServer]:
     """Runs a server that is ready."""
     if "--listen" not in arguments:
         arguments = (*arguments, "--listen", "127.0.0.1:0")
-    with LiveServer(*arguments, env=env) as server:
+    with LiveServer(*arguments, env=env, program=program) as server:
         server.wait_for("serving")
         yield server
 

@@ -121,3 +121,24 @@ def nan_in_state(answer: Answer) -> Answer:
     c = second.c.copy()
     c[-1, 3] = np.nan
     return answer._replace(state=(first, LSTMState(second.h, c), *others))
+
+
+def main() -> None:
+    """Runs the command line, with a bias of one weight off in the second layer of every model that it serves."""
+    from lstmserve_server.cli import main
+    from lstmserve_server.registry import ServedModel
+
+    prepare = ServedModel.prepare.__func__
+
+    def faulty(cls, name, description, numerics):
+        served = prepare(cls, name, description, numerics)
+        layer = served.model.lstm(*served.model.lstm_places[-1])
+        layer.weights = off("bias", (3,), 1e-2)(layer.weights)
+        return served
+
+    ServedModel.prepare = classmethod(faulty)
+    main()
+
+
+if __name__ == "__main__":
+    main()

@@ -51,9 +51,7 @@ def reference(tmp_path_factory):
     for activation in ("sigmoid", "hard_sigmoid"):
         path = folder / f"{activation}.keras"
         _save(path, activation)
-        subjects[activation] = Subject(
-            ServedModel.prepare(activation, reader.load(path), Numerics.EXACT), str(path), whole=True
-        )
+        subjects[activation] = Subject(ServedModel.prepare(activation, reader.load(path), Numerics.EXACT), str(path))
     with room_for_weights() as weights:
         service = Service(process.setup(list(subjects.values()), Tolerances(), Limits(), weights))
     return service, {name: subject.served for name, subject in subjects.items()}
@@ -130,7 +128,7 @@ def test_two_gates_exchanged(reference, one, other, gates):
 
 
 def test_h_and_c_exchanged(reference):
-    """h and c exchanged in an answer are found at its last step, in the layer, while the gates agree."""
+    """The exchange of h and c in an answer is found at its last step, in the layer, while the gates agree."""
     found = Found(reference, answered=faults.h_and_c_exchanged)
     assert 1 == found.calls
     assert TIME - 1 == found.comparison.first.step
@@ -173,7 +171,7 @@ def test_state_of_the_wrong_layer(reference):
 
 
 def test_c_zeroed(reference):
-    """c that is zeroed at step 17 of 40 is found at step 17, while the gates agree."""
+    """A c that is zeroed at step 17 of 40 is found at step 17, while the gates agree."""
     found = Found(reference, fault=lambda: faults.c_zeroed_at(17, UNITS))
     assert 1 == found.calls
     assert 17 == found.comparison.first.step

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -48,10 +49,10 @@ class StepCall:
     state: ModelState
     steps_seen: Array | None  # (batch,); None where unknown
     as_values: bool
-    compare: bool = field(default=False, kw_only=True)
+    compare: bool = dataclasses.field(default=False, kw_only=True)
     """Whether the caller asks for the comparison with Keras."""
 
-    trace: Trace | None = field(default=None, kw_only=True)
+    trace: Trace | None = dataclasses.field(default=None, kw_only=True)
     """What is to be filled with all that flows through the layers; None for nothing."""
 
     @property

@@ -85,7 +85,7 @@ def _tolerances(command: Any) -> Any:
     "--html", type=click.Path(dir_okay=False), help="Write a report there: one page, to be attached to a review."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def verify(html: str | None, as_json: bool, **options: Any) -> None:  # noqa: FBT001 - click's way
+def verify(file: str, html: str | None, as_json: bool, **options: Any) -> None:  # noqa: FBT001 - click's way
     """Compare our answers with those of the real Keras layer, before a model is deployed. Needs the extra 'shadow'.
 
     Each time-step is computed by both from the same x, h and c; every second call begins with a state, as in the midst of a
@@ -95,7 +95,7 @@ def verify(html: str | None, as_json: bool, **options: Any) -> None:  # noqa: FB
     """
     from lstmserve_server import verify_command  # noqa: PLC0415
 
-    sys.exit(verify_command.run(html, as_json=as_json, **options))
+    sys.exit(verify_command.run(file, html, options, as_json=as_json))
 
 
 @lstmserve.command()

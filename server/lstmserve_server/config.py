@@ -36,7 +36,7 @@ class _Seconds(click.FloatRange):
         return seconds
 
 
-class _Rate(click.ParamType):
+class _Rate(click.ParamType):  # type: ignore[type-arg]  # of some versions of click
     """A share of the calls: off, all, or a number from 0 to 1."""
 
     name = "off|RATE|all"

@@ -102,12 +102,21 @@ def inspect(
 ) -> Accepted | Refused:
     """Returns what is in a file, or in a part of its model."""
     try:
-        description = asyncio.run(_load(path, layer, until, architecture))
+        description = load(path, layer, until, architecture)
         return Accepted(path, ServedModel.prepare(description.source.file, description, Numerics.EXACT))
     except sandbox.Refused as error:
         return Refused(path, str(error), error.layers)
     except ModelRefused as error:  # by the self-test
         return Refused(path, str(error), [])
+
+
+def load(path: str, layer: str | None, until: str | None, architecture: str | None) -> ModelDescription:
+    """Returns the model in a file, or a part of it.
+
+    Raises:
+        ModelRefused: it cannot be served.
+    """
+    return asyncio.run(_load(path, layer, until, architecture))
 
 
 async def _load(path: str, layer: str | None, until: str | None, architecture: str | None) -> ModelDescription:

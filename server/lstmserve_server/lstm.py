@@ -117,7 +117,7 @@ def forward(
     return outputs, state
 
 
-def forward_masked(
+def forward_masked(  # noqa: PLR0913 - what a masked sequence is made of
     spec: LSTMSpec,
     weights: LSTMWeights,
     product: Product,

@@ -53,8 +53,8 @@ def start(settings: ServeSettings, models: Iterable[ServedModel], files: Mapping
     from lstmserve_server.shadow import keras_shadow  # noqa: PLC0415 - only who wants it pays for it
     from lstmserve_server.shadow.process import Limits, Subject  # noqa: PLC0415 - the same
 
-    whole = not (settings.layer or settings.until or settings.architecture)
-    subjects = [Subject(served, files[served.name], whole) for served in models]
+    part = settings.layer, settings.until, settings.architecture
+    subjects = [Subject(served, files[served.name], *part) for served in models]
     return keras_shadow.KerasShadow(
         keras_shadow.ShadowSettings(
             rate=rate,

@@ -19,9 +19,20 @@ if TYPE_CHECKING:
 class Flowing(Protocol):
     """What flows between two layers (`layers.base.Values`)."""
 
-    array: Array
-    mask: Array | None
-    ready: Array | None
+    @property
+    def array(self) -> Array:
+        """The numbers."""
+        ...
+
+    @property
+    def mask(self) -> Array | None:
+        """Which steps count."""
+        ...
+
+    @property
+    def ready(self) -> Array | None:
+        """Where there is something to say."""
+        ...
 
 
 class Steps(NamedTuple):

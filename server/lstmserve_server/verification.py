@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,9 +11,8 @@ from lstmserve.v1 import shadow_pb2
 from lstmserve_server import shadow_mode
 from lstmserve_server.codec import ForwardCall
 from lstmserve_server.errors import BadSettings, RequestError, StartFailed
+from lstmserve_server.inspection import load
 from lstmserve_server.layers.recurrent import LSTM
-from lstmserve_server.loading import sandbox
-from lstmserve_server.loading.limits import Limits as LoadLimits
 from lstmserve_server.numerics import Numerics
 from lstmserve_server.registry import ServedModel
 from lstmserve_server.shadow import case as cases
@@ -26,11 +22,12 @@ from lstmserve_server.shadow.report import Report, margin_of
 from lstmserve_server.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.description import InputDescription, ModelDescription
+    from lstmserve_server.description import InputDescription
     from lstmserve_server.model import RecurrentModel
     from lstmserve_server.shadow.case import Case
     from lstmserve_server.shadow.comparing import Tolerances
@@ -106,13 +103,13 @@ class Verifier:
             StartFailed: there is no Keras to compare with, or the given inputs do not fit.
         """
         shadow_mode.require_installed()
-        description = asyncio.run(_load(path, part))
+        description = load(path, **part)
         self.calls = plan.calls
         self._path, self._plan, self._tolerances = path, plan, tolerances
         self._served = ServedModel.prepare(description.source.file[:64], description, Numerics.EXACT)
         self._inputs = _Inputs(self._served.model, plan)
         self._report = Report("all", [self._served], tolerances)
-        self._whole = not any(part.values())
+        self._subject = Subject(self._served, path, **part)
         self._first: shadow_pb2.Place | None = None
         self._detailed: Detailed | None = None
         self._versions: Mapping[str, str] = {}
@@ -123,9 +120,8 @@ class Verifier:
         Raises:
             StartFailed: the reference could not start, or was lost.
         """
-        subject = Subject(self._served, self._path, self._whole)
         try:
-            with ReferenceProcess([subject], self._tolerances, _LIMITS) as reference:
+            with ReferenceProcess([self._subject], self._tolerances, _LIMITS) as reference:
                 self._report.reference_up(reference.versions, reference.models)
                 self._versions = {**reference.versions, "our numpy": np.__version__}
                 yield 0
@@ -169,11 +165,6 @@ class Verifier:
         discrepancy = shadow_pb2.Discrepancy(model=name, rows=rows, steps=call.time, comparison=comparison)
         if self._report.is_among_worst(name, margin_of(discrepancy)):
             self._report.remember(discrepancy)
-
-
-async def _load(path: str, part: Mapping[str, str | None]) -> ModelDescription:
-    async with contextlib.aclosing(sandbox.load([path], LoadLimits(), **part)) as loaded:
-        return await anext(loaded)
 
 
 class _Inputs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from google.protobuf import json_format
@@ -19,6 +19,8 @@ from lstmserve_server.shadow.comparing import Tolerances
 from lstmserve_server.verification import Plan, Verifier
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lstmserve_server.verification import Verification
 
 _EXIT_CODES: Final = {
@@ -29,27 +31,17 @@ _EXIT_CODES: Final = {
 }
 
 
-def run(
-    html: str | None,
-    *,
-    file: str,
-    layer: str | None,
-    until: str | None,
-    architecture: str | None,
-    given: str | None,
-    calls: int,
-    rows: int,
-    steps: int,
-    seed: int,
-    tolerance_h: float,
-    tolerance_c: float,
-    tolerance_unbounded: float,
-    as_json: bool,
-) -> int:
+def run(file: str, html: str | None, options: Mapping[str, Any], *, as_json: bool) -> int:
     """Compares, shows what was found, and returns the exit code."""
-    plan = Plan(calls, rows, steps, seed, None if given is None else Path(given))
-    tolerances = Tolerances(tolerance_h, tolerance_c, tolerance_unbounded)
-    part = {"layer": layer, "until": until, "architecture": architecture}
+    plan = Plan(
+        calls=options["calls"],
+        rows=options["rows"],
+        steps=options["steps"],
+        seed=options["seed"],
+        given=None if options["given"] is None else Path(options["given"]),
+    )
+    tolerances = Tolerances(**{name: options[f"tolerance_{name}"] for name in ("h", "c", "unbounded")})
+    part = {name: options[name] for name in ("layer", "until", "architecture")}
     try:
         if html is not None:
             _require_writable(Path(html))

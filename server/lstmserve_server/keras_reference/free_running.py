@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence, Set
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from numpy.typing import NDArray
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class FreeRunner:
     """Runs the pieces of one call, in order."""
 
-    def __init__(self, description: ModelDescription, witness: Witness, windows: Set[int]) -> None:
+    def __init__(self, description: ModelDescription, witness: Witness, windows: AbstractSet[int]) -> None:
         self._description = description
         self._witness = witness
         self._windows = windows
@@ -148,9 +149,7 @@ def apply(
     layer = description.layers[place]
     shapes = _shapes(description)
     extra = [array.ndim - 1 - len(shapes[number]) for array, number in zip(arrays, layer.inputs, strict=True)]
-    extra = [
-        0 if description_is_of_ids(description, number) else n for n, number in zip(extra, layer.inputs, strict=True)
-    ]
+    extra = [0 if _is_ids(description, number) else n for n, number in zip(extra, layer.inputs, strict=True)]
     if not any(extra):
         return witness.apply(place, arrays, masks)
     if not all(n == 1 for n in extra):
@@ -162,7 +161,7 @@ def apply(
     return None if made is None else made.reshape(batch, time, *made.shape[1:])
 
 
-def description_is_of_ids(description: ModelDescription, number: int) -> bool:
+def _is_ids(description: ModelDescription, number: int) -> bool:
     """Returns whether a value is the token ids that come in, which have no axis of features."""
     return any(item.value == number and item.vocabulary is not None for item in description.inputs)
 

@@ -1,5 +1,4 @@
-"""Where the layers of a witness come from: the model's own file, where the library of its time can load that; else they are
-built from what our loader found in it.
+"""Where the layers of a witness come from: the model's own file, or, where no library loads that, what our loader found in it.
 
 A witness should share as little with us as can be: a file that Keras itself loads shares nothing. It is only loaded after our
 loader has found nothing in it but layers that it knows, and in Keras' safe mode.
@@ -12,17 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import keras
-import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.activations import Activation
 from lstmserve_server.keras_reference.witness import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+
+    from lstmserve_server.activations import Activation
     from lstmserve_server.description import LayerDescription, ModelDescription
 
 _LOADABLE: Final = ("keras-zip", "keras-hdf5")
@@ -30,12 +30,14 @@ _LOADABLE: Final = ("keras-zip", "keras-hdf5")
 _OLD_HARD_SIGMOID: Final = "hard_sigmoid(x/5+1/2)"
 
 
-@keras.saving.register_keras_serializable(
-    package="lstmserve"
-)  # as Bidirectional makes its layers anew from their names
 def old_hard_sigmoid(x: Any) -> Any:
     """Returns what `hard_sigmoid` was up to Keras 2."""
     return tf.clip_by_value(0.2 * x + 0.5, 0.0, 1.0)
+
+
+keras.saving.register_keras_serializable(package="lstmserve")(
+    old_hard_sigmoid
+)  # Bidirectional makes its layers anew by name
 
 
 def witness_of(description: ModelDescription, path: str, *, whole: bool) -> Witness:

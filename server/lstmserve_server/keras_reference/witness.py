@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from lstmserve.v1 import shadow_pb2
+import tensorflow as tf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from lstmserve.v1 import shadow_pb2
     from lstmserve_server.description import LayerDescription, ModelDescription
 
     Array = NDArray[Any]
@@ -86,9 +86,7 @@ class LSTMWitness:
 
 
 def _tensor(array: Array) -> Any:
-    import tensorflow  # noqa: PLC0415 - its start is not this module's
-
-    return tensorflow.constant(array)
+    return tf.constant(array)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +122,8 @@ class Witness:
         Raises:
             ValueError: there is none for one of the LSTMs, or it is of another size.
         """
-        lstms, differing = {}, []
+        lstms: dict[int, list[LSTMWitness]] = {}
+        differing: list[str] = []
         for place, (described, layer) in enumerate(zip(description.layers, layers, strict=True)):
             if described.kind in _RECURRENT:
                 if layer is None:

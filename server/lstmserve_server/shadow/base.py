@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.errors import WrongForModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from prometheus_client.registry import Collector
 
     from lstmserve_server.codec import StepCall
     from lstmserve_server.model import Answer
 
+Call = TypeVar("Call", bound="StepCall")
+
 
 class Shadow(Protocol):
     """What a shadow is to the service."""
 
-    def traced(self, call: StepCall) -> StepCall:
+    def traced(self, call: Call) -> Call:
         """Returns a call that is to be computed; one that leaves a trace, where it is to be compared."""
         ...
 
@@ -31,7 +33,7 @@ class Shadow(Protocol):
         """Returns what was compared of a model; of all for ""."""
         ...
 
-    def watch(self, model: str) -> AsyncIterator[shadow_pb2.WatchDiscrepanciesResponse]:
+    def watch(self, model: str) -> AsyncGenerator[shadow_pb2.WatchDiscrepanciesResponse]:
         """Yields discrepancies of a model as they are found; of all for "".
 
         Raises:
@@ -51,7 +53,7 @@ class Shadow(Protocol):
 class NoShadow:
     """No shadow."""
 
-    def traced(self, call: StepCall) -> StepCall:
+    def traced(self, call: Call) -> Call:
         """Returns the call."""
         return call
 
@@ -68,7 +70,7 @@ class NoShadow:
         reference = shadow_pb2.ReferenceProcess(status=shadow_pb2.REFERENCE_STATUS_OFF)
         return shadow_pb2.ShadowReport(mode="off", reference=reference)
 
-    async def watch(self, model: str) -> AsyncIterator[shadow_pb2.WatchDiscrepanciesResponse]:  # noqa: ARG002
+    async def watch(self, model: str) -> AsyncGenerator[shadow_pb2.WatchDiscrepanciesResponse]:  # noqa: ARG002
         """Refuses."""
         raise WrongForModel("", "the server runs without shadow mode; start it with --shadow RATE or --shadow all")
         yield  # so that it is what it is declared as

@@ -37,6 +37,10 @@ class Bundle:
     file: str
     """The model's file, as the server was given it."""
 
+    layer: str | None
+    until: str | None
+    """Which part of the model is served, as the server was told."""
+
     versions: Mapping[str, str]
     """Of what computed it, on both sides, and the platform."""
 
@@ -51,6 +55,8 @@ class Bundle:
         about = {
             "comparison": self.comparison.SerializeToString().hex(),
             "file": self.file,
+            "layer": self.layer,
+            "until": self.until,
             "versions": dict(self.versions),
             "fingerprint": self.fingerprint,
         }
@@ -113,7 +119,8 @@ def read(path: Path) -> Bundle:
         case, about, arrays = cases.read(path.read_bytes())
         comparison = shadow_pb2.Comparison.FromString(bytes.fromhex(about["comparison"]))
         versions = {str(name): str(version) for name, version in about["versions"].items()}
-        return Bundle(case, comparison, str(about["file"]), versions, str(about["fingerprint"]), arrays)
+        part = about["layer"], about["until"]
+        return Bundle(case, comparison, str(about["file"]), *part, versions, str(about["fingerprint"]), arrays)
     except Exception as error:  # whatever a damaged archive brings about
         message = f"{path} is no bundle that lstmserve wrote: {type(error).__name__}: {error}"
         raise ValueError(message) from error

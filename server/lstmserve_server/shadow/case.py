@@ -56,6 +56,15 @@ class Piece:
     steps: dict[int, list[LSTMSteps]]
 
 
+class Asked(NamedTuple):
+    """What a caller sent, as `model.RecurrentModel` takes it."""
+
+    inputs: list[Array]
+    state: list[list[Array]]  # of each layer that carries one: h and c, or window and steps
+    lengths: Array | None
+    steps_seen: Array | None
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A finished call."""
@@ -67,6 +76,9 @@ class Case:
     time: int
     every: bool
     """Whether the outputs are of every time-step."""
+
+    asked: Asked
+    """What was asked."""
 
     outputs: list[Array]
     """What was answered."""
@@ -93,6 +105,12 @@ class Case:
             "rows": self.rows,
             "time": self.time,
             "every": self.every,
+            "asked": {
+                "inputs": [writing.put(array) for array in self.asked.inputs],
+                "state": [[writing.put(array) for array in part] for part in self.asked.state],
+                "lengths": writing.put(self.asked.lengths),
+                "steps_seen": writing.put(self.asked.steps_seen),
+            },
             "outputs": [writing.put(array) for array in self.outputs],
             "pieces": [
                 {
@@ -157,9 +175,25 @@ def read(data: bytes) -> tuple[Case, dict[str, Any], dict[str, Array]]:
         )
         for piece in about["pieces"]
     ]
-    outputs = [arrays[name] for name in about["outputs"]]
-    texts = (str(about[name]) for name in ("model", "digest", "method"))
-    return Case(*texts, int(about["rows"]), int(about["time"]), bool(about["every"]), outputs, pieces), about, arrays
+    sent = about["asked"]
+    asked = Asked(
+        [arrays[name] for name in sent["inputs"]],
+        [[arrays[name] for name in part] for part in sent["state"]],
+        got(sent["lengths"]),
+        got(sent["steps_seen"]),
+    )
+    case = Case(
+        model=str(about["model"]),
+        digest=str(about["digest"]),
+        method=str(about["method"]),
+        rows=int(about["rows"]),
+        time=int(about["time"]),
+        every=bool(about["every"]),
+        asked=asked,
+        outputs=[arrays[name] for name in about["outputs"]],
+        pieces=pieces,
+    )
+    return case, about, arrays
 
 
 def of(call: StepCall, answer: Answer, trace: Trace, method: str) -> Case:
@@ -186,7 +220,9 @@ def of(call: StepCall, answer: Answer, trace: Trace, method: str) -> Case:
         }
         pieces.append(Piece(rectangle.rows, rectangle.start, ends, list(map(_value, rectangle.values)), steps))
     name, digest = call.served.name, call.served.digest
-    return Case(name, digest, method, len(call.x), call.time, every, list(answer.outputs), pieces)
+    lengths = getattr(call, "lengths", None)
+    asked = Asked(list(call.inputs), [list(part) for part in call.state], lengths, call.steps_seen)
+    return Case(name, digest, method, len(call.x), call.time, every, asked, list(answer.outputs), pieces)
 
 
 def _value(values: Flowing) -> Value:

@@ -8,7 +8,7 @@ import functools
 import math
 import random
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -25,14 +25,17 @@ from lstmserve_server.shadow.watchers import Watchers
 from lstmserve_server.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from prometheus_client.registry import Collector
 
     from lstmserve_server.codec import StepCall
     from lstmserve_server.model import Answer, RecurrentModel
+    from lstmserve_server.shadow.base import Call
     from lstmserve_server.shadow.comparing import Tolerances
     from lstmserve_server.shadow.process import Limits, Subject
+
+_Argument = TypeVar("_Argument")
 
 _log = structlog.get_logger(__name__)
 
@@ -84,7 +87,7 @@ class KerasShadow:
         start = functools.partial(ReferenceProcess, subjects, settings.tolerances, settings.limits)
         self._pump = Pump(start, recorder, most=settings.queue, most_bytes=settings.queue_bytes)
 
-    def traced(self, call: StepCall) -> StepCall:
+    def traced(self, call: Call) -> Call:
         """Returns a call that is to be computed; one that leaves a trace, where it is to be compared."""
         if not call.compare and random.random() >= self._settings.rate:  # noqa: S311 - a sample, no secret
             return call
@@ -112,7 +115,7 @@ class KerasShadow:
         self._require(model)
         return self._report.copy(model)
 
-    def watch(self, model: str) -> AsyncIterator[shadow_pb2.WatchDiscrepanciesResponse]:
+    def watch(self, model: str) -> AsyncGenerator[shadow_pb2.WatchDiscrepanciesResponse]:
         """Yields discrepancies of a model as they are found; of all for ""."""
         self._require(model)
         return self._watchers.watch(model)
@@ -142,10 +145,10 @@ class KerasShadow:
         await asyncio.wait({found}, timeout=self._settings.wait_seconds)
         return found.result() if found.done() else _not_compared("timed_out")
 
-    def _in_loop(self, function: Callable[[object], None]) -> Callable[[object], None]:
+    def _in_loop(self, function: Callable[[_Argument], None]) -> Callable[[_Argument], None]:
         """Returns a function that another thread may call: it has this one called in the event loop."""
 
-        def call(argument: object) -> None:
+        def call(argument: _Argument) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(function, argument)
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
+PROGRAM: tuple[str, ...] = (sys.executable, "-P", "-m", "lstmserve_server.keras_reference")
+"""What is started, with the descriptor of its end of the connection behind it."""
+
 _LONGEST_ANSWER: Final = 1 << 30  # bytes; the details of a long sequence
 
 
@@ -72,8 +75,15 @@ class Subject(NamedTuple):
 
     served: ServedModel
     path: str
-    whole: bool
-    """Whether the model is all that is in the file."""
+    layer: str | None = None
+    until: str | None = None
+    architecture: str | None = None
+    """Which part of the file it is, and where the configuration is, as in `loading.sandbox.load`."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the model is all that is in the file."""
+        return not (self.layer or self.until or self.architecture)
 
 
 class Reply(NamedTuple):
@@ -104,7 +114,7 @@ class ReferenceProcess:
         with room_for_weights() as weights, theirs:
             told = setup(subjects, tolerances, limits, weights)
             self._process = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-P", "-m", "lstmserve_server.keras_reference", str(theirs.fileno())],
+                [*PROGRAM, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -202,12 +212,12 @@ def setup(subjects: Sequence[Subject], tolerances: Tolerances, limits: Limits, w
         "memory_bytes": limits.memory_bytes,
         "models": [
             {
-                "name": served.name,
-                "form": transfer.write(served.model.description, store, weights),
-                "path": os.path.abspath(path),  # noqa: PTH100 - as it is named, links and all
-                "whole": whole,
+                "name": subject.served.name,
+                "form": transfer.write(subject.served.model.description, store, weights),
+                "path": os.path.abspath(subject.path),  # noqa: PTH100 - as it is named, links and all
+                "whole": subject.whole,
             }
-            for served, path, whole in subjects
+            for subject in subjects
         ],
     }
 

@@ -120,25 +120,28 @@ class Pump:
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE
-        while not self._stopping:
+        while not self._is_stopping():
             began = monotonic()
             try:
                 with self._start() as reference:
                     self._serve(reference)
             except (ReferenceLost, OSError) as error:
-                if self._stopping:
+                if self._is_stopping():
                     break
                 self._events.reference_down(str(error))
                 if monotonic() - began > _STEADY:
                     pause = _FIRST_PAUSE
                 _log.warning("reference_down", reason=str(error), again_in_seconds=pause)
-            self._drop_all("stopping" if self._stopping else "reference_down")
+            self._drop_all("stopping" if self._is_stopping() else "reference_down")
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping, pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-            if not self._stopping:
+            if not self._is_stopping():
                 self._events.reference_starts_anew()
         self._drop_all("stopping")
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
 
     def _serve(self, reference: ReferenceProcess) -> None:
         """Has work compared, until there is to be no more.

@@ -109,8 +109,17 @@ class Recorder:
     def _bundle(self, case: Case, reply: Reply, discrepancy: shadow_pb2.Discrepancy) -> None:
         if not self._bundles.wanted:
             return
-        served, path, _ = self._subjects[case.model]
-        bundle = Bundle(case, reply.comparison, path, self._versions, served.fingerprint, reply.arrays)
+        subject = self._subjects[case.model]
+        bundle = Bundle(
+            case,
+            reply.comparison,
+            subject.path,
+            subject.layer,
+            subject.until,
+            self._versions,
+            subject.served.fingerprint,
+            reply.arrays,
+        )
         name = self._bundles.write(bundle)
         discrepancy.bundle = name or ""
         if name != "":

@@ -48,7 +48,8 @@ class Stepwise:
     def gate_difference(self) -> Array:
         """The largest |ours - Keras| of each gate and unit, over rows and steps, (4, units)."""
         with np.errstate(invalid="ignore"):
-            return np.fmax.reduce(np.abs(self.ours_gates.astype(np.float64) - self.keras_gates), axis=(0, 1))
+            largest: Array = np.fmax.reduce(np.abs(self.ours_gates.astype(np.float64) - self.keras_gates), axis=(0, 1))
+        return largest
 
 
 def of(model: RecurrentModel, case: Case, arrays: Mapping[str, Array]) -> list[Stepwise]:
@@ -105,4 +106,5 @@ def _ours(case: Case, place: int, number: int, like: Array) -> tuple[Array, Arra
 
 def _largest(ours: Array, theirs: Array) -> Array:
     with np.errstate(invalid="ignore"):
-        return np.fmax.reduce(np.abs(ours.astype(np.float64) - theirs), axis=(0, 2))
+        largest: Array = np.fmax.reduce(np.abs(ours.astype(np.float64) - theirs), axis=(0, 2))
+    return largest

@@ -10,7 +10,7 @@ from lstmserve.v1 import shadow_pb2
 from lstmserve_server.errors import Busy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 MOST: Final = 64
 _UNREAD: Final = 100  # discrepancies that one may leave unread; then the oldest are left out
@@ -42,7 +42,7 @@ class Watchers:
                 watcher.unread.append(discrepancy)
                 watcher.woken.set()
 
-    async def watch(self, model: str) -> AsyncIterator[shadow_pb2.WatchDiscrepanciesResponse]:
+    async def watch(self, model: str) -> AsyncGenerator[shadow_pb2.WatchDiscrepanciesResponse]:
         """Yields discrepancies from now on; of all models for "".
 
         Raises:

@@ -247,14 +247,14 @@ def test_steps_are_counted_on_per_row():
     counted = CODEC.parse_forward(ForwardRequest(x=x(2, 5, 3), lengths=[5, 2], state=state(steps=[7, 0])))
     unknown = CODEC.parse_forward(ForwardRequest(x=x(2, 5, 3), state=state(steps=[])))
 
-    assert [12, 2] == list(CODEC.forward_response(counted, answer_of(5, 2)).state.steps)
-    assert [] == list(CODEC.forward_response(unknown, answer_of(5, 2)).state.steps)
+    assert [12, 2] == list(CODEC.forward_response(counted, answer_of(5, 2), None).state.steps)
+    assert [] == list(CODEC.forward_response(unknown, answer_of(5, 2), None).state.steps)
 
 
 def test_the_response_says_what_it_belongs_to():
     """The state of a response carries digest, fingerprint and layer names."""
     call = CODEC.parse_step(StepRequest(x=x(1, 3)))
-    response = CODEC.step_response(call, answer_of(1))
+    response = CODEC.step_response(call, answer_of(1), None)
 
     assert (SMALL.digest, SMALL.fingerprint) == (response.state.model_digest, response.state.numerics_fingerprint)
     assert ["first", "second"] == [layer.layer for layer in response.state.layers]
@@ -263,8 +263,10 @@ def test_the_response_says_what_it_belongs_to():
 
 def test_the_answer_has_the_form_of_the_question():
     """Who sends plain numbers gets plain numbers, who sends bytes gets bytes."""
-    plain = CODEC.step_response(CODEC.parse_step(StepRequest(x=Tensor(shape=[1, 3], values=[1, 2, 3]))), answer_of(1))
-    packed = CODEC.step_response(CODEC.parse_step(StepRequest(x=x(1, 3))), answer_of(1))
+    plain = CODEC.step_response(
+        CODEC.parse_step(StepRequest(x=Tensor(shape=[1, 3], values=[1, 2, 3]))), answer_of(1), None
+    )
+    packed = CODEC.step_response(CODEC.parse_step(StepRequest(x=x(1, 3))), answer_of(1), None)
 
     assert (2, b"") == (len(plain.output.values), plain.output.data)
     assert (0, 8) == (len(packed.output.values), len(packed.output.data))

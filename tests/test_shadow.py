@@ -59,7 +59,16 @@ def server():
 def faulty(tmp_path_factory):
     """A server whose answers are wrong, with a folder for bundles."""
     folder = tmp_path_factory.mktemp("bundles")
-    arguments = ("--shadow", "all", "--shadow-bundles", folder, "--shadow-max-bundles", "2", "--shadow-wait-seconds", "60")
+    arguments = (
+        "--shadow",
+        "all",
+        "--shadow-bundles",
+        folder,
+        "--shadow-max-bundles",
+        "2",
+        "--shadow-wait-seconds",
+        "60",
+    )
     with serving(MODEL, *arguments, *QUICK, program=FAULTY) as live:
         live.wait_for("reference_up")
         live.folder = folder
@@ -130,7 +139,8 @@ def test_the_report_counts_what_was_compared(server):
     report = _report(server, "sunspots")
     coverage = report.models[0].coverage
     counted = [
-        getattr(coverage, name) - getattr(before, name) for name in ("offered", "sampled", "compared", "steps", "discrepant")
+        getattr(coverage, name) - getattr(before, name)
+        for name in ("offered", "sampled", "compared", "steps", "discrepant")
     ]
     assert [2, 1, 1, 4, 0] == counted
     assert shadow_pb2.REFERENCE_STATUS_UP == report.reference.status
@@ -236,7 +246,13 @@ def test_a_bundle_is_replayed(faulty):
         client.forward(_x(1, 2, 12, 1), compare=True, timeout=60)
     replayed = run("replay", min(faulty.folder.iterdir()))
     assert 0 == replayed.returncode, replayed.stderr
-    for text in ("differs", "unit 3, gate i", "agrees", "has other bytes than then", "fast: the largest difference of each step"):
+    for text in (
+        "differs",
+        "unit 3, gate i",
+        "agrees",
+        "has other bytes than then",
+        "fast: the largest difference of each step",
+    ):
         assert text in replayed.stdout
 
 
@@ -342,7 +358,10 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         live.wait_for("reference_up")
         with Client(live.address) as client:
             for seed in range(3):
-                assert shadow_pb2.VERDICT_DIFFERS == client.step(_x(seed, 1, 1), compare=True, timeout=60).discrepancy.verdict
+                assert (
+                    shadow_pb2.VERDICT_DIFFERS
+                    == client.step(_x(seed, 1, 1), compare=True, timeout=60).discrepancy.verdict
+                )
         report = _report(live)
         assert (0, 3) == (report.bundles_written, report.bundles_failed)
         live.stop()
@@ -386,7 +405,9 @@ class _Bundle:
 
 def test_without_the_packages(monkeypatch):
     """Without the extra the server says in one sentence how to get it."""
-    monkeypatch.setattr(shadow_mode.importlib.util, "find_spec", lambda name: None if name == "tensorflow" else object())
+    monkeypatch.setattr(
+        shadow_mode.importlib.util, "find_spec", lambda name: None if name == "tensorflow" else object()
+    )
     with pytest.raises(StartFailed) as failed:
         shadow_mode.require_installed()
     expected = (
@@ -395,7 +416,9 @@ def test_without_the_packages(monkeypatch):
     assert expected == str(failed.value)
 
 
-@pytest.mark.parametrize(("rate", "text"), [("2", "'2' is no share"), ("some", "'some' is no share"), ("nan", "'nan' is no share")])
+@pytest.mark.parametrize(
+    ("rate", "text"), [("2", "'2' is no share"), ("some", "'some' is no share"), ("nan", "'nan' is no share")]
+)
 def test_a_rate_that_makes_no_sense(rate, text):
     """A rate that is no share of the calls is refused with what was expected."""
     ended = run("serve", MODEL, "--shadow", rate)

@@ -1340,4 +1340,4 @@ def test_streams_are_not_retried_by_grpc_itself():
     """The retry policy leaves out StreamSteps, and no other method."""
     (policy,) = json.loads(dict(calls.channel_options(None))["grpc.service_config"])["methodConfig"]
 
-    assert ["Step", "Forward", "GetModel", "ListModels"] == [name["method"] for name in policy["name"]]
+    assert ["Step", "Forward", "GetModel", "ListModels", "GetReport"] == [name["method"] for name in policy["name"]]

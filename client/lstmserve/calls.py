@@ -164,7 +164,7 @@ def checked_timeout(seconds: float) -> float | None:
     return None if seconds > _LONGEST_TIMEOUT else seconds
 
 
-def step(x: ArrayLike, state: State | None, model: str, *, compare: bool) -> Call[Result]:
+def step(x: ArrayLike, state: State | None, model: str, *, compare: bool = False) -> Call[Result]:
     """Returns the call of one time-step.
 
     `x` is (batch, features), or (features,) for one sequence, whose output is then one-dimensional too.

@@ -16,15 +16,14 @@ import threading
 from multiprocessing.connection import Connection
 
 from lstmserve.v1 import shadow_pb2
+from lstmserve_server import cli
+from lstmserve_server.shadow import process
 
 
 def serve() -> None:
     """Runs the server with an odd reference."""
-    from lstmserve_server.cli import main
-    from lstmserve_server.shadow import process
-
     process.PROGRAM = (sys.executable, __file__)
-    main()
+    cli.main()
 
 
 def answer(connection: Connection, how: str) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lstmserve_server import activations, lstm
+from lstmserve_server import activations, cli, lstm
 from lstmserve_server.activations import Era
 from lstmserve_server.lstm import LSTMSpec, LSTMState
+from lstmserve_server.registry import ServedModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,9 +126,6 @@ def nan_in_state(answer: Answer) -> Answer:
 
 def main() -> None:
     """Runs the command line, with a bias of one weight off in the second layer of every model that it serves."""
-    from lstmserve_server.cli import main
-    from lstmserve_server.registry import ServedModel
-
     prepare = ServedModel.prepare.__func__
 
     def faulty(cls, name, description, numerics):
@@ -137,7 +135,7 @@ def main() -> None:
         return served
 
     ServedModel.prepare = classmethod(faulty)
-    main()
+    cli.main()
 
 
 if __name__ == "__main__":

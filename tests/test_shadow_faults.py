@@ -43,15 +43,24 @@ def _save(path, recurrent_activation):
     model.save(path)
 
 
+def _save_sensitive(path, _):
+    """Saves a model whose recurrent gain is so large that it never settles."""
+    random, units = np.random.default_rng(3), 32
+    model = keras.Sequential([keras.layers.Input((None, 3)), keras.layers.LSTM(units, return_sequences=True)])
+    gains = (0.5, 10 / np.sqrt(units), 0.3)
+    model.set_weights([random.normal(size=w.shape) * gain for w, gain in zip(model.get_weights(), gains, strict=True)])
+    model.save(path)
+
+
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     """What answers in the reference process, here in this one, and the models that it knows."""
     folder = tmp_path_factory.mktemp("models")
     subjects = {}
-    for activation in ("sigmoid", "hard_sigmoid"):
-        path = folder / f"{activation}.keras"
-        _save(path, activation)
-        subjects[activation] = Subject(ServedModel.prepare(activation, reader.load(path), Numerics.EXACT), str(path))
+    for name, save in (("sigmoid", _save), ("hard_sigmoid", _save), ("sensitive", _save_sensitive)):
+        path = folder / f"{name}.keras"
+        save(path, name)
+        subjects[name] = Subject(ServedModel.prepare(name, reader.load(path), Numerics.EXACT), str(path))
     with room_for_weights() as weights:
         service = Service(process.setup(list(subjects.values()), Tolerances(), Limits(), weights))
     return service, {name: subject.served for name, subject in subjects.items()}
@@ -60,7 +69,7 @@ def reference(tmp_path_factory):
 class Found:
     """What the first call over tolerance showed, and the number of that call."""
 
-    def __init__(self, reference, name="sigmoid", fault=None, answered=None):
+    def __init__(self, reference, name="sigmoid", fault=None, answered=None, time=TIME):
         service, models = reference
         for known in service._models.values():
             known.examiner._tallies.clear()  # it remembers the faults of other tests
@@ -68,7 +77,7 @@ class Found:
         random = np.random.default_rng(5)
         self.comparison = None
         for self.calls in range(1, CALLS + 1):
-            x = random.normal(size=(2, TIME, 3)).astype(np.float32)
+            x = random.normal(size=(2, time, 3)).astype(np.float32)
             state = tuple(
                 type(part)(*(np.tanh(random.normal(size=a.shape)).astype(np.float32) for a in part))
                 for part in served.model.zero_state(2)
@@ -83,6 +92,7 @@ class Found:
                 data = cases.of(call, answer, trace, "Forward").to_bytes()
                 reply = process.reply(*service.answer({"detailed": False}, data)[1:])
                 places.name_gates(served.model, reply, Tolerances())
+            self.last = reply.comparison
             if reply.comparison.verdict == shadow_pb2.VERDICT_DIFFERS:
                 self.comparison = reply.comparison
                 break
@@ -195,3 +205,14 @@ def test_nothing_where_nothing_is_wrong(reference):
     found = Found(reference)
     assert found.comparison is None
     assert CALLS == found.calls
+
+
+def test_drift_raises_no_alarm(reference):
+    """A sensitive model drifts away from Keras on its own, as far as its numbers go, and no alarm is raised."""
+    found = Found(reference, "sensitive", time=100)
+    assert found.comparison is None
+    assert CALLS == found.calls
+    drift = max(totals.max_absolute for totals in found.last.drift if totals.array == "h")
+    forced = max(totals.max_absolute for totals in found.last.totals if totals.array == "h")
+    assert drift > 0.1
+    assert forced < 1e-5

@@ -18,7 +18,7 @@ from lstmserve_server.registry import ServedModel
 from lstmserve_server.shadow import case as cases
 from lstmserve_server.shadow import places
 from lstmserve_server.shadow.process import CaseFailed, Limits, ReferenceLost, ReferenceProcess, Subject
-from lstmserve_server.shadow.report import Report, margin_of
+from lstmserve_server.shadow.report import Report
 from lstmserve_server.trace import Trace
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_SHOWN_STEPS: Final = 200  # of the one call whose every step is shown
 _LIMITS: Final = Limits(threads=2, niceness=0, seconds=600)
 
 
@@ -67,21 +66,33 @@ class Verification:
     path: str
     served: ServedModel
     plan: Plan
+    part: Mapping[str, str | None]
+    """Which part of the model it is, by the names of the flags."""
+
     report: shadow_pb2.ModelReport
     versions: Mapping[str, str]
     first: shadow_pb2.Place | None
     """The first place over tolerance, of the first call that had one."""
 
     detailed: Detailed | None
-    """The call whose every step is shown; None where nothing could be compared."""
+    """The call whose every step is shown: the first over tolerance, else the first; None where none could be compared."""
+
+    failures: tuple[str, ...]
+    """What Keras, or we, failed with, each text once."""
+
+    @property
+    def wired_alike(self) -> bool:
+        """Whether the whole model of the file answers its probe as ours does."""
+        allowed = self.report.tolerances.unbounded
+        return not self.report.witness.whole_model_difference > allowed
 
     @property
     def verdict(self) -> shadow_pb2.Verdict:
-        """What it comes to. That nothing differs counts only where something was compared."""
+        """What it comes to. That nothing differs counts only where steps of LSTMs were compared, and no comparison failed."""
         coverage, witness = self.report.coverage, self.report.witness
-        if coverage.discrepant or witness.differing_weights:
+        if coverage.discrepant or witness.differing_weights or not self.wired_alike:
             return shadow_pb2.VERDICT_DIFFERS
-        if not coverage.compared:
+        if not coverage.steps or coverage.errors:
             return shadow_pb2.VERDICT_NOT_COMPARABLE if coverage.not_comparable else shadow_pb2.VERDICT_NOT_COMPARED
         return shadow_pb2.VERDICT_AGREES
 
@@ -89,10 +100,10 @@ class Verification:
 class Verifier:
     """Compares one model, call by call, with a reference that it starts.
 
-    with Verifier(path, plan, tolerances) as verifier:
-        for done in verifier.run():
-            ...
-        found = verifier.found()
+    verifier = Verifier(path, plan, tolerances, part)
+    for done in verifier.run():
+        ...
+    found = verifier.found()
     """
 
     def __init__(self, path: str, plan: Plan, tolerances: Tolerances, part: Mapping[str, str | None]) -> None:
@@ -105,7 +116,8 @@ class Verifier:
         shadow_mode.require_installed()
         description = load(path, **part)
         self.calls = plan.calls
-        self._path, self._plan, self._tolerances = path, plan, tolerances
+        self._path, self._plan, self._tolerances, self._part = path, plan, tolerances, part
+        self._failures: dict[str, None] = {}
         self._served = ServedModel.prepare(description.source.file[:64], description, Numerics.EXACT)
         self._inputs = _Inputs(self._served.model, plan)
         self._report = Report("all", [self._served], tolerances)
@@ -135,7 +147,17 @@ class Verifier:
     def found(self) -> Verification:
         """Returns what was found so far."""
         report = self._report.copy().models[0]
-        return Verification(self._path, self._served, self._plan, report, self._versions, self._first, self._detailed)
+        return Verification(
+            self._path,
+            self._served,
+            self._plan,
+            self._part,
+            report,
+            self._versions,
+            self._first,
+            self._detailed,
+            tuple(self._failures),
+        )
 
     def _compare(self, reference: ReferenceProcess, inputs: tuple[Array, ...], state: Any, *, shown: bool) -> None:
         name, model, trace = self._served.name, self._served.model, Trace()
@@ -143,27 +165,33 @@ class Verifier:
         rows = len(inputs[0])
         call = ForwardCall(self._served, inputs, state, np.zeros(rows, np.int64), False, None, every, trace=trace)  # noqa: FBT003
         self._report.offered(name)
+        self._report.sampled(name)
         try:
             answer = model.forward(inputs, state, all_outputs=every, trace=trace)
-        except RequestError:  # such as an overflow: what would be refused is nothing to compare
+        except RequestError as error:  # such as an overflow: what would be refused is nothing to compare
             self._report.dropped(name, "refused")
+            self._failures[str(error)] = None
             return
-        self._report.sampled(name)
         case = cases.of(call, answer, trace, "Forward")
         try:
-            reply = reference.ask(case.to_bytes(), detailed=shown)
-        except CaseFailed:
+            data = case.to_bytes()
+            reply = reference.ask(data, detailed=shown)
+            first_over = self._first is None and reply.comparison.HasField("first")
+            if first_over and not shown:
+                reply = reply._replace(arrays=reference.ask(data, detailed=True).arrays)
+        except CaseFailed as error:
+            self._failures[str(error)] = None
             self._report.failed(name, "reference_error")
             return
         places.name_gates(model, reply, self._tolerances)
         comparison = reply.comparison
         self._report.compared(name, comparison, case.steps)
-        if shown and comparison.totals:
+        if (shown or first_over) and comparison.totals:
             self._detailed = Detailed(case, comparison, reply.arrays)
-        if self._first is None and comparison.HasField("first"):
+        if first_over:
             self._first = comparison.first
         discrepancy = shadow_pb2.Discrepancy(model=name, rows=rows, steps=call.time, comparison=comparison)
-        if self._report.is_among_worst(name, margin_of(discrepancy)):
+        if self._report.is_among_worst(discrepancy):
             self._report.remember(discrepancy)
 
 

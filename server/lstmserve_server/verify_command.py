@@ -95,15 +95,24 @@ def _verdict(found: Verification) -> Text:
             text = f"{coverage.compared:,} calls, {coverage.steps:,} row-steps of LSTM layers: all within tolerance"
             return Text(f"\nAGREES: {text}", style="bold green")
         case shadow_pb2.VERDICT_DIFFERS:
-            where = reports.place_in_words(found.first) if found.first is not None else "the weights"
-            text = f"{coverage.discrepant:,} of {coverage.compared:,} calls are over tolerance, the first at {where}"
-            return Text(f"\nDIFFERS: {text}", style="bold red")
+            return Text(f"\nDIFFERS: {_what_differs(found)}", style="bold red")
         case shadow_pb2.VERDICT_NOT_COMPARABLE:
             reasons = ", ".join(coverage.not_comparable)
             return Text(f"\nNOT COMPARABLE: {reasons}. {found.report.witness.text}", style="bold yellow")
         case _:
-            reasons = ", ".join([*dropped, *coverage.errors]) or "no call was made"
-            return Text(f"\nNOTHING COMPARED: {reasons}", style="bold yellow")
+            why = [*dropped, *coverage.errors, *found.failures] or ["a mask passes over every step"]
+            known = "NOT ALL" if coverage.steps else "NOTHING"
+            return Text(f"\n{known} COMPARED: {', '.join(why)}", style="bold yellow")
+
+
+def _what_differs(found: Verification) -> str:
+    coverage = found.report.coverage
+    if found.first is not None:
+        where = reports.place_in_words(found.first)
+        return f"{coverage.discrepant:,} of {coverage.compared:,} calls are over tolerance, the first at {where}"
+    if found.report.witness.differing_weights:
+        return "our loader found other weights in the file than Keras does"
+    return f"the whole models are {found.report.witness.whole_model_difference:.2g} apart for a probe: they are wired differently"
 
 
 def _as_json(found: Verification) -> str:
@@ -123,9 +132,12 @@ def _require_writable(path: Path) -> None:
     Raises:
         StartFailed: it cannot be written.
     """
+    there = path.exists()
     try:
         with path.open("a"):
             pass
+        if not there:
+            path.unlink()
     except OSError as error:
         message = f"the report cannot be written to {path}: {error.strerror}"
         raise StartFailed(message) from error

@@ -128,7 +128,10 @@ class Examiner:
                 piece, place, number, part, steps, np.ascontiguousarray(x[:, ::-1]) if backwards else x, backwards
             )
             sequences.append(self._steps(case, given, found, detailed=detailed))
-        if any(steps.mask is not None for steps in piece.steps[place]):
+        if any(
+            steps.mask is not None for steps in piece.steps[place]
+        ):  # what a layer shows there Keras would not show so
+            found.partly.add(f"mask: {layer.name}")
             return None
         return merged(layer, sequences, like=piece.values[self._first_values[place]].array)
 

@@ -87,8 +87,11 @@ class Case:
 
     @property
     def steps(self) -> int:
-        """The number of row-steps of layers."""
-        return sum(part.h.shape[0] * (part.h.shape[1] - 1) for part in self._parts())
+        """The number of row-steps of LSTM layers, without those that a mask passes over."""
+        return sum(
+            part.h.shape[0] * (part.h.shape[1] - 1) if part.mask is None else int(part.mask.sum())
+            for part in self._parts()
+        )
 
     def _parts(self) -> Iterator[LSTMSteps]:
         for piece in self.pieces:

@@ -89,7 +89,7 @@ class Recorder:
             self._bundle(case, reply, discrepancy)
             self._say(discrepancy)
             self._publish(discrepancy)
-        if self._report.is_among_worst(work.model, margin_of(discrepancy)):
+        if self._report.is_among_worst(discrepancy):
             self._report.remember(discrepancy)
         if work.tell is not None:
             work.tell(comparison)

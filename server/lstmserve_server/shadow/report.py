@@ -89,15 +89,15 @@ class Report:
         """Keeps a call if it is among the worst."""
         with self._lock:
             worst = self._models[discrepancy.model].worst
-            every = sorted([*worst, discrepancy], key=margin_of, reverse=True)[:_MOST_WORST]
+            every = sorted([*worst, discrepancy], key=_badness, reverse=True)[:_MOST_WORST]
             del worst[:]
             worst.extend(every)
 
-    def is_among_worst(self, model: str, margin: float) -> bool:
-        """Returns whether a call with this margin would be kept."""
+    def is_among_worst(self, discrepancy: shadow_pb2.Discrepancy) -> bool:
+        """Returns whether a call would be kept."""
         with self._lock:
-            worst = self._models[model].worst
-            return len(worst) < _MOST_WORST or margin > margin_of(worst[-1])
+            worst = self._models[discrepancy.model].worst
+            return len(worst) < _MOST_WORST or _badness(discrepancy) > _badness(worst[-1])
 
     def bundle(self, *, written: bool) -> None:
         """Counts a bundle."""
@@ -133,6 +133,11 @@ class Report:
 def margin_of(discrepancy: shadow_pb2.Discrepancy) -> float:
     """Returns the largest part of the tolerance that something of a call took."""
     return max((totals.margin for totals in discrepancy.comparison.totals), default=0.0)
+
+
+def _badness(discrepancy: shadow_pb2.Discrepancy) -> tuple[bool, float]:
+    """Returns what calls are sorted by: those that differ are worse than those that do not, such as by an odd unit alone."""
+    return discrepancy.comparison.verdict == shadow_pb2.VERDICT_DIFFERS, margin_of(discrepancy)
 
 
 def now() -> Timestamp:

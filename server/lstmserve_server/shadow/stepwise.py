@@ -48,7 +48,7 @@ class Stepwise:
     def gate_difference(self) -> Array:
         """The largest |ours - Keras| of each gate and unit, over rows and steps, (4, units)."""
         with np.errstate(invalid="ignore"):
-            largest: Array = np.fmax.reduce(np.abs(self.ours_gates.astype(np.float64) - self.keras_gates), axis=(0, 1))
+            largest: Array = np.fmax.reduce(_apart(self.ours_gates, self.keras_gates), axis=(0, 1))
         return largest
 
 
@@ -78,6 +78,7 @@ def _of(model: RecurrentModel, case: Case, arrays: Mapping[str, Array], place: i
         rows = (np.ascontiguousarray(array.reshape(-1, array.shape[-1])) for array in (x, before_h))
         gates = lstm.gates(*rows).reshape(*x.shape[:2], 4, -1)
     free = arrays.get(f"free/h/{place}/{number}", np.full_like(keras_h, np.nan))
+    free = np.where(_passed_over(case, place, number, keras_h)[..., None], np.nan, free)
     return Stepwise(
         lstm.name,
         ours_h,
@@ -101,10 +102,28 @@ def _ours(case: Case, place: int, number: int, like: Array) -> tuple[Array, Arra
         before_h[piece.rows, times] = part.h[:, :-1]
         h[piece.rows, times] = part.h[:, 1:]
         c[piece.rows, times] = part.c[:, 1:]
+    for array in (h, c):
+        array[_passed_over(case, place, number, like)] = np.nan
     return before_h, h, c
+
+
+def _passed_over(case: Case, place: int, number: int, like: Array) -> Array:
+    """Returns at which steps a mask passes over, (rows, time)."""
+    passed = np.zeros(like.shape[:2], bool)
+    for piece in case.pieces:
+        mask = piece.steps[place][number].mask
+        if mask is not None:
+            passed[piece.rows, piece.start : piece.start + mask.shape[1]] = ~mask
+    return passed
 
 
 def _largest(ours: Array, theirs: Array) -> Array:
     with np.errstate(invalid="ignore"):
-        largest: Array = np.fmax.reduce(np.abs(ours.astype(np.float64) - theirs), axis=(0, 2))
+        largest: Array = np.fmax.reduce(_apart(ours, theirs), axis=(0, 2))
     return largest
+
+
+def _apart(ours: Array, theirs: Array) -> Array:
+    """Returns |ours - theirs|, infinity where ours alone is NaN; NaN where theirs is, as nothing is known there."""
+    apart = np.abs(ours.astype(np.float64) - theirs)
+    return np.where(np.isnan(ours) & ~np.isnan(theirs), np.inf, apart)

@@ -1,0 +1,88 @@
+"""`lstmserve verify`: inputs of one's own, what cannot be compared, and an exit code for each way that it can end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.live import run
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+MODEL = ROOT / "examples" / "sunspots" / "sunspots.keras"
+FIXTURES = ROOT / "tests" / "fixtures"
+FEW = ("--calls", "2", "--rows", "2", "--steps", "6")
+
+
+def test_inputs_of_ones_own(tmp_path):
+    """Inputs in a file are what is compared, each row and step of them."""
+    np.save(tmp_path / "data.npy", np.random.default_rng(1).normal(size=(3, 11, 1)))
+    told = run("verify", MODEL, "--calls", "2", "--input", tmp_path / "data.npy", "--json")
+    assert 0 == told.returncode, told.stderr
+    coverage = json.loads(told.stdout)["report"]["coverage"]
+    assert ("2", str(2 * 3 * 11 * 2)) == (coverage["compared"], coverage["steps"])
+
+
+@pytest.mark.parametrize(
+    ("array", "text"),
+    [
+        (np.zeros((3, 11, 2)), "expected (batch, time, 1)"),
+        (np.zeros(3, "U1"), "expected (batch, time, 1)"),
+        (np.zeros((0, 4, 1)), "expected (batch, time, 1)"),
+    ],
+)
+def test_inputs_that_do_not_fit(tmp_path, array, text):
+    """Inputs that do not fit the model are refused with what came and what was expected: exit code 2."""
+    np.save(tmp_path / "data.npy", array)
+    ended = run("verify", MODEL, "--input", tmp_path / "data.npy")
+    assert 2 == ended.returncode
+    assert text in ended.stderr
+    assert "data.npy" in ended.stderr
+
+
+def test_half_precision_cannot_be_compared():
+    """A model that Keras computes in half precision is not comparable, and never agrees: exit code 4."""
+    ended = run("verify", FIXTURES / "keras3.15" / "lstm_float16.keras", *FEW)
+    assert 4 == ended.returncode, ended.stderr
+    assert "NOT COMPARABLE: half_precision" in ended.stdout
+
+
+def test_a_model_that_is_refused():
+    """A model that is refused is refused here with the same text: exit code 3."""
+    ended = run("verify", FIXTURES / "keras3.15" / "with_lambda.keras", *FEW)
+    assert 3 == ended.returncode
+    assert "Lambda" in ended.stderr
+
+
+def test_a_report_that_cannot_be_written(tmp_path):
+    """A report that could not be written is refused before anything is computed, and no trace of it is left."""
+    ended = run("verify", MODEL, "--html", tmp_path / "no" / "report.html")
+    assert 3 == ended.returncode
+    assert "the report cannot be written" in ended.stderr
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("keras3.15/lstm_relu_nobias.keras", "WITNESS_KIND_KERAS_FILE"),
+        ("tf2.15/lstm_emb_mask.h5", "WITNESS_KIND_TF_KERAS_FILE"),
+        ("keras1.2.2/bilstm_td.h5", "WITNESS_KIND_KERAS_LAYERS"),
+        ("tf2.15/lstm_last.savedmodel", "WITNESS_KIND_KERAS_LAYERS"),
+        ("keras3.15/conv_bn_ln_lstm.keras", "WITNESS_KIND_KERAS_FILE"),
+        ("keras3.15/func_state_io.keras", "WITNESS_KIND_KERAS_FILE"),
+    ],
+)
+def test_each_kind_of_witness(file, kind):
+    """Models of each era and format agree with the witness that there is for them, which the report names."""
+    path = FIXTURES / file
+    if not path.exists():
+        pytest.fail(f"{file} is not among the fixtures")
+    ended = run("verify", path, *FEW, "--json")
+    told = json.loads(ended.stdout)
+    assert ("agrees", 0) == (told["verdict"], ended.returncode)
+    assert kind == told["report"]["witness"]["kind"]

@@ -96,6 +96,8 @@ def _found(model: Any, described: LayerDescription) -> Any:
         return None
     inside, path = model, described.name.split("/")
     while path:
+        if not hasattr(inside, "get_layer"):  # a layer that is called twice has the number of the call behind its name
+            return inside if path[0].isdecimal() else None
         for length in range(len(path), 0, -1):  # a name may have a slash in it
             try:
                 inside = inside.get_layer("/".join(path[:length]))

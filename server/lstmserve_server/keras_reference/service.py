@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.keras_reference import examining, probing, sources
+from lstmserve_server.keras_reference import findings, probing, sources
 from lstmserve_server.keras_reference.examining import Examiner
 from lstmserve_server.loading import transfer
 from lstmserve_server.model import RecurrentModel
@@ -20,7 +20,7 @@ from lstmserve_server.shadow.comparing import Tolerances
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lstmserve_server.keras_reference.examining import Findings
+    from lstmserve_server.keras_reference.findings import Findings
 
 
 class _Known:
@@ -84,7 +84,7 @@ class Service:
             found = known.examiner.examine(case, detailed=bool(request["detailed"]))
         except Exception as error:  # noqa: BLE001 - it is told, and the next case is answered
             return [json.dumps({"error": f"{type(error).__name__}: {error}"[:500]}).encode(), b"", b""]
-        comparison = examining.message_of(found, known.message, known.tolerances, known.noise_floor)
+        comparison = findings.message_of(found, known.message, known.tolerances, known.noise_floor)
         return _parts(comparison, _arrays(known.examiner, comparison, *found))
 
 

@@ -8,6 +8,7 @@ import functools
 import math
 import random
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -135,7 +136,7 @@ class KerasShadow:
         found: asyncio.Future[shadow_pb2.Comparison] | None = self._loop.create_future() if call.compare else None
         make = functools.partial(cases.of, call, answer, trace, method)
         tell = None if found is None else self._in_loop(functools.partial(_settle, found))
-        refused = self._pump.offer(Work(name, self._bytes_of(call), make, tell))
+        refused = self._pump.offer(Work(name, self._bytes_of(call), make, monotonic(), tell))
         if refused:
             self._report.dropped(name, refused)
         if found is None:

@@ -35,8 +35,21 @@ class Work(NamedTuple):
     make: Callable[[], Case]
     """Makes the case; not before it is its turn, and in the thread."""
 
+    since: float
+    """When it was offered, by the monotonic clock."""
+
     tell: Callable[[shadow_pb2.Comparison], None] | None
     """Takes what was found, in the thread, where the caller waits for it."""
+
+
+class Lag(NamedTuple):
+    """How far the comparisons are behind the calls."""
+
+    calls: int
+    """How many wait."""
+
+    seconds: float
+    """How long the oldest of them has waited."""
 
 
 class Events(Protocol):
@@ -104,9 +117,11 @@ class Pump:
             return ""
 
     @property
-    def lag(self) -> int:
-        """How many calls wait."""
-        return len(self._waiting)
+    def lag(self) -> Lag:
+        """How far it is behind."""
+        with self._changed:
+            oldest = self._waiting[0].since if self._waiting else monotonic()
+            return Lag(len(self._waiting), monotonic() - oldest)
 
     def stop(self) -> None:
         """Ends the thread and the reference, whatever they are doing."""

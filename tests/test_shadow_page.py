@@ -12,6 +12,7 @@ from lstmserve_server.numerics import Numerics
 from lstmserve_server.registry import ServedModel
 from lstmserve_server.shadow.comparing import Tolerances
 from lstmserve_server.shadow.metrics import ShadowCollector
+from lstmserve_server.shadow.pump import Lag
 from lstmserve_server.shadow.report import Report
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +26,7 @@ def test_every_metric_stands_on_the_page():
     report = Report("all", [ServedModel.prepare("sunspots", reader.load(model), Numerics.EXACT)], Tolerances())
     made = {
         family.name + ("_total" if family.type == "counter" else "")
-        for family in ShadowCollector(report.copy, lambda: 0).collect()
+        for family in ShadowCollector(report.copy, lambda: Lag(0, 0.0)).collect()
     }
     assert made == {row[0].strip("`") for row in ROWS if row[0].startswith("`lstmserve_")}
 

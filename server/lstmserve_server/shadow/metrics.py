@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
+    from lstmserve_server.shadow.pump import Lag
+
 _DIFFERENCE_BOUNDS: Final = ("0", *(f"1e{power:+03d}" for power in range(-12, 3)), "+Inf")
 _ULP_BOUNDS: Final = ("0", *(str(2**power - 1) for power in range(1, 32)), "+Inf")
 _ARRAYS: Final = ("h", "c", "output")
@@ -22,7 +24,7 @@ _ARRAYS: Final = ("h", "c", "output")
 class ShadowCollector:
     """What Prometheus asks at every scrape."""
 
-    def __init__(self, report: Callable[[str], shadow_pb2.ShadowReport], lag: Callable[[], int]) -> None:
+    def __init__(self, report: Callable[[str], shadow_pb2.ShadowReport], lag: Callable[[], Lag]) -> None:
         self._report = report
         self._lag = lag
 
@@ -41,7 +43,11 @@ class ShadowCollector:
             "How often the process that computes with Keras was started anew.",
             value=report.reference.restarts,
         )
-        yield GaugeMetricFamily("lstmserve_shadow_queue_calls", "Calls that wait to be compared.", value=self._lag())
+        lag = self._lag()
+        yield GaugeMetricFamily("lstmserve_shadow_queue_calls", "Calls that wait to be compared.", value=lag.calls)
+        yield GaugeMetricFamily(
+            "lstmserve_shadow_lag_seconds", "How long the oldest of them has waited.", value=lag.seconds
+        )
         bundles = CounterMetricFamily(
             "lstmserve_shadow_bundles", "Bundles for replay, by whether they could be written.", labels=["written"]
         )

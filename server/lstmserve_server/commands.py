@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from lstmserve_server.config import ServeSettings, options
+from lstmserve_server.config import Seconds, ServeSettings, options
 from lstmserve_server.errors import StartFailed
 
 _WIDE = {"max_content_width": 100}
@@ -132,3 +132,43 @@ def inspect(file: str, layer: str | None, until: str | None, architecture: str |
     else:
         report.show()
     sys.exit(0 if report.servable else 1)
+
+
+@lstmserve.command()
+@click.option(
+    "--address",
+    default="127.0.0.1:50051",
+    envvar="LSTMSERVE_HEALTH_ADDRESS",
+    show_envvar=True,
+    show_default=True,
+    help="Address of the server: HOST:PORT, [IPV6]:PORT or unix:PATH.",
+)
+@click.option(
+    "--service",
+    default="",
+    help="Service to ask for: lstmserve.v1.LstmService/NAME is the model NAME. The server as a whole, if left out.",
+)
+@click.option(
+    "--timeout", type=Seconds(), default=2.0, show_default=True, help="How long to wait for the answer, in seconds."
+)
+def health(address: str, service: str, timeout: float) -> None:
+    """Ask a server for its health (grpc.health.v1), and print it.
+
+    Any server that has the standard health service can be asked.
+
+    Exit codes: 0 SERVING, 1 otherwise.
+    """
+    import grpc  # noqa: PLC0415
+    from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
+
+    # No proxy: it is this server's health that is asked for, most often over the loopback interface.
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(service=service), timeout=timeout
+            )
+        except grpc.RpcError as error:
+            click.echo(f"lstmserve: no health from {address}: {error.code().name}: {error.details()}", err=True)
+            sys.exit(1)
+    click.echo(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+    sys.exit(0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1)

@@ -22,7 +22,7 @@ _PREFIX: Final = "LSTMSERVE_"
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
 
-class _Seconds(click.FloatRange):
+class Seconds(click.FloatRange):
     """A time from nothing to an hour; never "not a number", which no bound holds back."""
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class ServeSettings:
     max_concurrent_calls: int = _setting(256, click.IntRange(1), "Most calls at a time; more are refused at once.")
     max_streams: int = _setting(1024, click.IntRange(1), "Most streams at a time; more are refused at once.")
     stream_idle_seconds: float = _setting(
-        0.0, _Seconds(), "How long a stream may be without a message before it is ended, in seconds. 0: for ever."
+        0.0, Seconds(), "How long a stream may be without a message before it is ended, in seconds. 0: for ever."
     )
     max_model_bytes: int = _setting(2 << 30, click.IntRange(1), "Largest model file, in bytes.")
     load_seconds: int = _setting(60, click.IntRange(1), "Most time that a model file may take to be read, in seconds.")
@@ -155,7 +155,7 @@ class ServeSettings:
         30.0, _Positive(3600), "Longest time for comparing one call; then the process is started anew. In seconds."
     )
     shadow_wait_seconds: float = _setting(
-        5.0, _Seconds(), "How long a call that asks for the comparison waits for it. In seconds."
+        5.0, Seconds(), "How long a call that asks for the comparison waits for it. In seconds."
     )
     shadow_threads: int = _setting(1, click.IntRange(1, 256), "Threads of the process that computes with Keras.")
     shadow_nice: int = _setting(10, click.IntRange(0, 19), "How far it steps back behind the server for the CPUs.")
@@ -173,12 +173,12 @@ class ServeSettings:
 
     lame_duck_seconds: float = _setting(
         1.0,
-        _Seconds(),
+        Seconds(),
         "After SIGTERM or SIGINT, how long to go on answering while health says NOT_SERVING, so that clients and balancers "
         "turn away first. In seconds.",
     )
     drain_seconds: float = _setting(
-        10.0, _Seconds(), "After that, how long to wait for running calls before they are cut off. In seconds."
+        10.0, Seconds(), "After that, how long to wait for running calls before they are cut off. In seconds."
     )
     log_format: str = _setting(
         "auto", click.Choice(["auto", "text", "json"]), "How to log. auto: text on a terminal, else JSON."

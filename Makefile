@@ -64,16 +64,20 @@ $(VENV)/.installed-%: requirements/%.txt $(RULES)
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet --upgrade \
-  --overrides requirements/overrides.txt --custom-compile-command "make lock" --group build
+COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet --upgrade \
+  --overrides requirements/overrides.txt --custom-compile-command "make lock"
+COMPILE_AS_IN_TRAIN = $(COMPILE) --constraints requirements/train.txt
 
 lock: $(VENV)/.installed-server
 	$(PIP) install uv==$(UV_VERSION)
-	$(COMPILE) --extra shadow --group dev --group train --constraints requirements/constraints.txt \
-	  --output-file requirements/train.txt
-	$(COMPILE) --extra shadow --group dev --constraints requirements/train.txt --output-file requirements/dev.txt
-	$(COMPILE) --extra server --group demo --constraints requirements/train.txt --output-file requirements/demo.txt
-	$(COMPILE) --extra server --constraints requirements/train.txt --output-file requirements/server.txt
+	$(COMPILE) pyproject.toml --extra shadow --group build --group dev --group train \
+	  --constraints requirements/constraints.txt --output-file requirements/train.txt
+	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra shadow --group build --group dev --output-file requirements/dev.txt
+	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra server --group build --group demo --output-file requirements/demo.txt
+	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra server --group build --output-file requirements/server.txt
+	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra server --output-file requirements/image-serve.txt
+	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra shadow --output-file requirements/image-shadow.txt
+	$(COMPILE_AS_IN_TRAIN) --group build --output-file requirements/image-build.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

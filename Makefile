@@ -2,6 +2,7 @@
 #
 #   make serve    serve the bundled model until Ctrl-C        make test    run all tests
 #   make demo     watch it forecast the sunspots              make check   run all linters and type checks
+#   make container-test   build the container images and check them; needs root, or user namespaces
 #   make proto    write client/lstmserve/v1 anew              make lock    choose the versions of all packages anew
 #   make train    train the bundled model anew                make clean   remove what the targets above made
 
@@ -16,7 +17,7 @@ GENERATED := client/lstmserve/v1
 RULES     := pyproject.toml Makefile
 
 .DELETE_ON_ERROR:
-.PHONY: serve demo test check proto proto-baseline lock train clean format
+.PHONY: serve demo test container-test check proto proto-baseline lock train clean format
 
 serve: $(VENV)/.installed-server
 	$(BIN)/lstmserve serve sunspots=examples/sunspots/sunspots.keras
@@ -26,6 +27,10 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+# tests/container/run.sh tells its variables, and what it installs where it is run by root.
+container-test: $(VENV)/.installed-dev
+	tests/container/run.sh
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

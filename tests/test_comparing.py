@@ -20,8 +20,9 @@ from lstmserve_server.loading import reader
 from lstmserve_server.numerics import Numerics
 from lstmserve_server.registry import ServedModel
 from lstmserve_server.shadow import case as cases
-from lstmserve_server.shadow import comparing
+from lstmserve_server.shadow import comparing, pump
 from lstmserve_server.shadow.comparing import Differences, Tolerances, ulp_distance
+from lstmserve_server.shadow.process import CaseFailed, ReferenceLost, Reply
 from lstmserve_server.shadow.report import Report
 from lstmserve_server.shadow.watchers import MOST, Watchers
 from lstmserve_server.trace import Trace
@@ -57,7 +58,8 @@ def test_as_many_units_as_steps(value, steps):
     there = here = np.float32(value)
     made = 0
     for _ in range(steps):
-        following = np.nextafter(there, np.float32(np.inf))
+        with np.errstate(over="ignore"):
+            following = np.nextafter(there, np.float32(np.inf))
         if not np.isfinite(following):
             break
         there, made = following, made + 1
@@ -158,6 +160,55 @@ def test_rounding_makes_no_unit_odd():
     roundings = np.full((1000, 8), 2e-6)
     roundings[:, 2] *= 100
     assert [] == Tally(8, float(np.finfo(np.float32).eps)).add(noise, roundings)
+
+
+def test_units_that_move_among_saturated_ones_are_not_odd():
+    """Where most units are saturated, and agree to the last bit, those that still round are not odd."""
+    noise = np.zeros((1000, 8))
+    noise[:, [2, 6]] = np.random.default_rng(1).normal(size=(1000, 2)) * 2e-5
+    roundings = np.full((1000, 8), 1e-3)  # of large sums
+    assert [] == Tally(8, float(np.finfo(np.float32).eps)).add(noise, roundings)
+
+
+class _Reference:
+    """A reference whose second answer to a case is another one."""
+
+    def __init__(self, second):
+        self.second = second
+
+    def ask(self, case, *, detailed, again):
+        assert detailed
+        assert again
+        if isinstance(self.second, Exception):
+            raise self.second
+        return self.second
+
+
+@pytest.mark.parametrize(
+    ("second", "arrays", "lost"),
+    [
+        (Reply(shadow_pb2.Comparison(verdict=shadow_pb2.VERDICT_AGREES), {"more": 2}), {"first": 1, "more": 2}, False),
+        (CaseFailed("no"), {"first": 1}, False),
+        (ReferenceLost("timed_out", "late"), {"first": 1}, True),
+    ],
+)
+def test_what_was_found_is_kept(second, arrays, lost):
+    """When the details of a discrepancy are asked for, what was found before stays, whatever comes of it."""
+    first = Reply(shadow_pb2.Comparison(verdict=shadow_pb2.VERDICT_DIFFERS), {"first": 1})
+    reply, error = pump._with_details(_Reference(second), b"", first)
+    assert shadow_pb2.VERDICT_DIFFERS == reply.comparison.verdict
+    assert arrays == reply.arrays
+    assert lost == (error is not None)
+
+
+@pytest.mark.parametrize(
+    ("expected", "apart", "sensitivity"),
+    [(True, 1e-4, 1e-7), (False, 2e-3, 1e-7), (True, 2e-3, 1e-4), (True, -1, -1), (False, 0.5, 1e-3)],
+)
+def test_whole_models_are_apart_as_far_as_they_are_sensitive(expected, apart, sensitivity):
+    """Whole models that are apart are wired differently only beyond what rounding makes of them."""
+    witness = shadow_pb2.Witness(whole_model_difference=apart, whole_model_sensitivity=sensitivity)
+    assert expected == comparing.wired_alike(witness, Tolerances())
 
 
 def test_what_was_good_for_long_hides_nothing():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -264,6 +266,29 @@ def test_a_fault_that_is_still_there_is_replayed(faulty):
     assert 2 == replayed.stdout.count("unit 3, gate i")
 
 
+def test_a_changed_bundle_is_refused(faulty, tmp_path):
+    """A bundle whose parts do not fit one another is refused in a sentence, and nothing of it steers the terminal."""
+    with np.load(min(faulty.folder.iterdir())) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    about = json.loads(arrays["about"].tobytes())
+    for name, change in (
+        ("inputs", {"asked": about["asked"] | {"inputs": []}}),
+        ("outputs", {"outputs": []}),
+        ("pieces", {"pieces": []}),
+    ):
+        changed = {**arrays, "about": np.frombuffer(json.dumps(about | change).encode(), np.uint8)}
+        np.savez(tmp_path / f"{name}.npz", **changed)
+        ended = run("replay", tmp_path / f"{name}.npz")
+        assert 2 == ended.returncode, name
+        assert "its parts do not fit one another" in ended.stderr, name
+    steering = json.dumps(about | {"versions": {"\x1b[31m[bold]": "[/]"}}).encode()
+    np.savez(tmp_path / "steering.npz", **{**arrays, "about": np.frombuffer(steering, np.uint8)})
+    ended = run("replay", tmp_path / "steering.npz")
+    assert 0 == ended.returncode, ended.stderr
+    assert "\x1b" not in ended.stdout
+    assert "[bold]" in ended.stdout
+
+
 def test_verify_finds_the_fault():
     """`lstmserve verify` says where ours and Keras part, and ends with the exit code for it; as JSON too."""
     found = run("verify", MODEL, "--calls", "2", "--steps", "8", program=FAULTY)
@@ -347,6 +372,44 @@ def test_who_waits_for_a_slow_reference_is_answered():
         with Client(live.address) as client:
             found = client.step(_x(1, 1, 1), compare=True).discrepancy
     assert (shadow_pb2.VERDICT_NOT_COMPARED, "timed_out") == (found.verdict, found.reason)
+
+
+def test_who_waits_is_answered_before_his_deadline():
+    """A call whose deadline comes before the comparison is answered in time all the same."""
+    arguments = ("--shadow", "0.5", "--shadow-wait-seconds", "60")
+    with serving(MODEL, *arguments, *QUICK, program=ODD, env={"ODD_REFERENCE": "slow"}) as live:
+        live.wait_for("reference_up")
+        with Client(live.address) as client:
+            result = client.step(_x(1, 1, 1), compare=True, timeout=1.5)
+    assert (1, 1) == result.output.shape
+    assert (shadow_pb2.VERDICT_NOT_COMPARED, "timed_out") == (result.discrepancy.verdict, result.discrepancy.reason)
+
+
+def test_who_waits_is_let_go_by_a_drain():
+    """A call that waits for its comparison when the server drains is answered at once, and the server ends with 0."""
+    arguments = ("--shadow", "0.5", "--shadow-wait-seconds", "3600", "--drain-seconds", "3600")
+    with serving(MODEL, *arguments, *QUICK, program=ODD, env={"ODD_REFERENCE": "half"}) as live:
+        live.wait_for("reference_up")
+        with Client(live.address, timeout=3600) as client, ThreadPoolExecutor(1) as beside:
+            waiting = beside.submit(client.step, _x(1, 1, 1), compare=True)
+            while not _report(live).models[0].coverage.sampled:
+                pass
+            assert 0 == live.stop()
+            assert "stopping" == waiting.result().discrepancy.reason
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_reference_that_is_starting_ends_with_the_server(number):
+    """When the server ends while the reference imports TensorFlow, however it ends, that ends too."""
+    with serving(MODEL, "--shadow", "all", *QUICK) as live:
+        children = Path(f"/proc/{live.process.pid}/task")
+        while not (found := [pid for task in children.iterdir() for pid in (task / "children").read_text().split()]):
+            pass
+        watched = [os.pidfd_open(int(pid)) for pid in found]
+        live.stop(number)
+        for descriptor in watched:
+            assert select.select([descriptor], [], [], 30)[0]  # readable when the process has ended
+            os.close(descriptor)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

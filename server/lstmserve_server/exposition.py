@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
@@ -11,6 +11,9 @@ from lstmserve_server.errors import StartFailed
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
+
+
+_PATIENCE: Final = 10  # seconds without a request
 
 
 class Metrics:
@@ -32,6 +35,8 @@ class Metrics:
                 f"cannot listen on {address} for metrics: {error.strerror or error}. Choose another with --metrics"
             )
             raise StartFailed(message) from error
+        # One thread a connection: who says nothing for long is let go.
+        self._server.RequestHandlerClass = _patient(self._server.RequestHandlerClass)
         self.address = f"{host}:{self._server.server_port}"
         """Where it listens; a port 0 has become the one that the system chose."""
 
@@ -44,6 +49,11 @@ class Metrics:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def _patient(handler: Any) -> Any:
+    """Returns a class of handlers that waits for a request for some seconds, and no longer."""
+    return type("Handler", (handler,), {"timeout": _PATIENCE})
 
 
 def of_worker(address: str, number: int) -> str:

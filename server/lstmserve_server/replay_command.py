@@ -73,13 +73,32 @@ def run(
     try:
         shadow_mode.require_installed()
         for file in files:
-            replayed = _replay(Path(file), model, architecture, tolerances)
-            differs |= replayed.reply.comparison.verdict == shadow_pb2.VERDICT_DIFFERS
-            _show(console, file, replayed)
+            differs |= _replay_and_show(console, Path(file), model, architecture, tolerances)
     except (ModelRefused, StartFailed) as error:
         click.echo(f"lstmserve: {error}", err=True)
         return error.exit_code if isinstance(error, StartFailed) else StartFailed.exit_code
     return int(differs)
+
+
+def _replay_and_show(
+    console: Console, file: Path, model: str | None, architecture: str | None, tolerances: Tolerances
+) -> bool:
+    """Computes the call of a bundle again and shows it; returns whether it differs.
+
+    Raises:
+        StartFailed, ModelRefused: as `_replay`; or the bundle contradicts itself.
+    """
+    try:
+        replayed = _replay(file, model, architecture, tolerances)
+        _show(console, file, replayed)
+    except (ModelRefused, StartFailed):
+        raise
+    except Exception as error:  # arrays of a changed bundle fail wherever they are used first
+        message = (
+            f"{file} is damaged, or was changed: its parts do not fit one another ({type(error).__name__}: {error})"
+        )
+        raise BadSettings(message) from error
+    return replayed.reply.comparison.verdict == shadow_pb2.VERDICT_DIFFERS
 
 
 def _replay(file: Path, model: str | None, architecture: str | None, tolerances: Tolerances) -> Replayed:
@@ -106,6 +125,7 @@ def _replay(file: Path, model: str | None, architecture: str | None, tolerances:
     try:
         answer = _compute(call)
         with ReferenceProcess([subject], tolerances, _LIMITS) as reference:
+            reference.wait_until_ready()
             case = cases.of(call, answer, trace, bundle.case.method)
             reply = reference.ask(case.to_bytes(), detailed=True)
     except (RequestError, ReferenceLost, CaseFailed) as error:
@@ -159,12 +179,14 @@ def _same(then: Case, now: Case) -> bool:
     return all(a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
 
 
-def _show(console: Console, file: str, replayed: Replayed) -> None:
+def _show(console: Console, file: Path, replayed: Replayed) -> None:
     bundle, case, comparison = replayed.bundle, replayed.case, replayed.reply.comparison
     recorded = bundle.comparison
     console.print(Text(f"\n{file}", style="bold"))
-    console.print(f"{case.method} of {case.model}, {case.rows} rows, {case.time} steps, digest {case.digest[:16]}")
-    console.print(f"then: {', '.join(f'{name} {version}' for name, version in bundle.versions.items())}")
+    console.print(
+        _plain(f"{case.method} of {case.model}, {case.rows} rows, {case.time} steps, digest {case.digest[:16]}")
+    )
+    console.print(_plain(f"then: {', '.join(f'{name} {version}' for name, version in bundle.versions.items())}"))
     console.print("what was answered then:", style="bold")
     _show_verdict(console, recorded)
     console.print("computed now:", style="bold")
@@ -182,13 +204,18 @@ def _show(console: Console, file: str, replayed: Replayed) -> None:
         console.print(Text.from_ansi(_plot(then, now)))
 
 
+def _plain(text: str) -> Text:
+    """Returns text that comes from a file as text: no markup, no letters that steer a terminal."""
+    return Text("".join(letter if letter.isprintable() else "\ufffd" for letter in text))
+
+
 def _show_verdict(console: Console, comparison: shadow_pb2.Comparison) -> None:
     differs = comparison.verdict == shadow_pb2.VERDICT_DIFFERS
     console.print(Text("  differs" if differs else "  agrees", style="bold red" if differs else "bold green"))
     if comparison.HasField("first"):
-        console.print(f"  {reports.place_in_words(comparison.first)}")
+        console.print(_plain(f"  {reports.place_in_words(comparison.first)}"))
     for odd in comparison.odd_units:
-        console.print(f"  {reports.odd_in_words(odd)}")
+        console.print(_plain(f"  {reports.odd_in_words(odd)}"))
 
 
 def _table(then: Stepwise, now: Stepwise, first: shadow_pb2.Place | None) -> Table:

@@ -171,6 +171,7 @@ class Server:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(at_once.wait(), self._settings.lame_duck_seconds)
         self._runner.close()
+        self._shadow.release()
         if self._streams is not None:
             self._streams.drain()
         # Our own count, as gRPC would also wait for those who watch the health and for calls whose message never comes.

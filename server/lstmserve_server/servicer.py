@@ -16,6 +16,7 @@ from lstmserve.v1 import lstm_pb2, shadow_pb2
 from lstmserve_server import status
 from lstmserve_server.errors import InvalidRequest, NotServing, RequestError
 from lstmserve_server.model_message import model_message
+from lstmserve_server.shadow.base import seconds_left
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -122,6 +123,7 @@ class Handlers:
         request_type = message_factory.GetMessageClass(method.input_type)
 
         async def answer_one(data: bytes, context: Context) -> bytes:
+            seconds_left.set(context.time_remaining)
             async with self._counted(), self._guarded(method, context) as servicer:
                 response = await getattr(servicer, method.name)(_parse(request_type, data))
                 encoded: bytes = response.SerializeToString()

@@ -16,7 +16,8 @@ from lstmserve_server.layers.recurrent import LSTM
 from lstmserve_server.numerics import Numerics
 from lstmserve_server.registry import ServedModel
 from lstmserve_server.shadow import case as cases
-from lstmserve_server.shadow import places
+from lstmserve_server.shadow import comparing, places
+from lstmserve_server.shadow.comparing import Tolerances
 from lstmserve_server.shadow.process import CaseFailed, Limits, ReferenceLost, ReferenceProcess, Subject
 from lstmserve_server.shadow.report import Report
 from lstmserve_server.trace import Trace
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from lstmserve_server.description import InputDescription
     from lstmserve_server.model import RecurrentModel
     from lstmserve_server.shadow.case import Case
-    from lstmserve_server.shadow.comparing import Tolerances
 
     Array = NDArray[Any]
 
@@ -83,8 +83,8 @@ class Verification:
     @property
     def wired_alike(self) -> bool:
         """Whether the whole model of the file answers its probe as ours does."""
-        allowed = self.report.tolerances.unbounded
-        return not self.report.witness.whole_model_difference > allowed
+        allowed = self.report.tolerances
+        return comparing.wired_alike(self.report.witness, Tolerances(allowed.h, allowed.c, allowed.unbounded))
 
     @property
     def verdict(self) -> shadow_pb2.Verdict:
@@ -134,6 +134,7 @@ class Verifier:
         """
         try:
             with ReferenceProcess([self._subject], self._tolerances, _LIMITS) as reference:
+                reference.wait_until_ready()
                 self._report.reference_up(reference.versions, reference.models)
                 self._versions = {**reference.versions, "our numpy": np.__version__}
                 yield 0
@@ -178,7 +179,7 @@ class Verifier:
             reply = reference.ask(data, detailed=shown)
             first_over = self._first is None and reply.comparison.HasField("first")
             if first_over and not shown:
-                reply = reply._replace(arrays=reference.ask(data, detailed=True).arrays)
+                reply = reply._replace(arrays={**reply.arrays, **reference.ask(data, detailed=True, again=True).arrays})
         except CaseFailed as error:
             self._failures[str(error)] = None
             self._report.failed(name, "reference_error")
@@ -240,15 +241,22 @@ def _read(path: Path, model: RecurrentModel) -> tuple[Array, ...]:
     try:
         read = np.load(path, allow_pickle=False)
         arrays = [read[name] for name in names] if isinstance(read, np.lib.npyio.NpzFile) else [read]
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        message = f"{path} cannot be read: {error}. Expected .npy, or .npz with the inputs by name: {', '.join(names)}"
+    except Exception as error:  # NumPy and zipfile fail on a damaged file in many ways
+        expected = f"Expected .npy, or .npz with the inputs by name: {', '.join(names)}"
+        message = f"{path} cannot be read: {type(error).__name__}: {error}. {expected}"
         raise BadSettings(message) from error
     if len(arrays) != len(names):
         message = (
             f"{path} has one array; the model has several inputs: {', '.join(names)}. Give an .npz with all by name"
         )
         raise BadSettings(message)
-    return tuple(_fitted(array, item, model, path) for array, item in zip(arrays, model.inputs, strict=True))
+    fitted = tuple(_fitted(array, item, model, path) for array, item in zip(arrays, model.inputs, strict=True))
+    if len({len(array) for array in fitted}) > 1:
+        message = (
+            f"{path} has inputs of {', '.join(str(len(array)) for array in fitted)} rows; expected as many of each"
+        )
+        raise BadSettings(message)
+    return fitted
 
 
 def _fitted(array: Array, item: InputDescription, model: RecurrentModel, path: Path) -> Array:
@@ -265,4 +273,15 @@ def _fitted(array: Array, item: InputDescription, model: RecurrentModel, path: P
         axes = ["batch", *(["time"] if item.sequence else []), *(str(n or "any") for n in features)]
         message = f"{path} has {array.dtype} numbers of the shape {array.shape} for {item.name!r}; expected ({', '.join(axes)})"
         raise BadSettings(message)
-    return np.ascontiguousarray(array.astype(model.dtype))
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array.astype(model.dtype))
+    if not np.isfinite(array).all():
+        message = f"{path} has numbers for {item.name!r} that are not finite in {model.dtype.name}"
+        raise BadSettings(message)
+    words = item.vocabulary
+    if words is not None and ((array < 0) | (array >= words) | (array != np.floor(array))).any():
+        message = (
+            f"{path} has numbers for {item.name!r} that are no token ids; expected whole ones from 0 to {words - 1}"
+        )
+        raise BadSettings(message)
+    return array

@@ -133,16 +133,18 @@ class ModelReport(_message.Message):
     def __init__(self, model: _Optional[str] = ..., digest: _Optional[str] = ..., witness: _Optional[_Union[Witness, _Mapping]] = ..., tolerances: _Optional[_Union[Tolerances, _Mapping]] = ..., noise_floor: _Optional[float] = ..., coverage: _Optional[_Union[Coverage, _Mapping]] = ..., totals: _Optional[_Iterable[_Union[Totals, _Mapping]]] = ..., drift: _Optional[_Iterable[_Union[Totals, _Mapping]]] = ..., worst: _Optional[_Iterable[_Union[Discrepancy, _Mapping]]] = ...) -> None: ...
 
 class Witness(_message.Message):
-    __slots__ = ("kind", "text", "whole_model_difference", "differing_weights")
+    __slots__ = ("kind", "text", "whole_model_difference", "differing_weights", "whole_model_sensitivity")
     KIND_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     WHOLE_MODEL_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     DIFFERING_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_MODEL_SENSITIVITY_FIELD_NUMBER: _ClassVar[int]
     kind: WitnessKind
     text: str
     whole_model_difference: float
     differing_weights: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, kind: _Optional[_Union[WitnessKind, str]] = ..., text: _Optional[str] = ..., whole_model_difference: _Optional[float] = ..., differing_weights: _Optional[_Iterable[str]] = ...) -> None: ...
+    whole_model_sensitivity: float
+    def __init__(self, kind: _Optional[_Union[WitnessKind, str]] = ..., text: _Optional[str] = ..., whole_model_difference: _Optional[float] = ..., differing_weights: _Optional[_Iterable[str]] = ..., whole_model_sensitivity: _Optional[float] = ...) -> None: ...
 
 class Tolerances(_message.Message):
     __slots__ = ("h", "c", "unbounded")

@@ -10,7 +10,9 @@ import json
 import os
 import platform
 import resource
+import select
 import sys
+import threading
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Answers until nobody asks any more."""
     connection = Connection(int(sys.argv[1]))
+    threading.Thread(target=_end_with_parent, args=(connection.fileno(),), daemon=True).start()
     setup = json.loads(connection.recv_bytes())
     _limit_this_process(setup)
     try:
@@ -39,6 +42,14 @@ def main() -> None:
                 return
             for part in service.answer(request, data):
                 connection.send_bytes(part)
+
+
+def _end_with_parent(descriptor: int) -> None:
+    """Ends this process when the other end of the connection is closed, whatever else it is doing."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # the end is told of in any case
+    poll.poll()
+    os._exit(0)
 
 
 def _limit_this_process(setup: dict[str, Any]) -> None:

@@ -42,14 +42,22 @@ class Examiner:
         self._tolerances = tolerances
         self._eps = float(np.finfo(model.dtype).eps)
         self._tallies: dict[tuple[int, int, str], Tally] = {}
+        self._again = False
         self._first_values = [0]
         for layer in self._description.layers:
             self._first_values.append(self._first_values[-1] + len(layer.output_shapes))
         # A layer that remembers a window cannot be asked alone, as Keras has no such state.
         self._windows = {place for place, _ in model.carried_places} - witness.lstms.keys()
 
-    def examine(self, case: Case, *, detailed: bool = False) -> tuple[Findings, Findings]:
-        """Returns what was found teacher-forced, and free-running."""
+    def examine(self, case: Case, *, detailed: bool = False, again: bool = False) -> tuple[Findings, Findings]:
+        """Returns what was found teacher-forced, and free-running.
+
+        Args:
+            case: the call.
+            detailed: whether every step is to be kept.
+            again: whether it was examined before, so that its steps are in the tallies of odd units already.
+        """
+        self._again = again
         forced, free = Findings(), Findings()
         runner = free_running.FreeRunner(self._description, self._witness, self._windows)
         for piece in case.pieces:
@@ -143,6 +151,8 @@ class Examiner:
         self, found: Findings, key: tuple[int, int, str], layer: str, ours: Array, theirs: Array, roundings: Array
     ) -> int | None:
         """Adds to the tally of an array, and returns the oddest unit; None where all are alike."""
+        if self._again:
+            return None
         tally = self._tallies.setdefault(key, Tally(ours.shape[1], self._eps))
         differences = (ours.astype(np.float64) - theirs) / np.maximum(1, np.abs(theirs))
         odd = tally.add(differences, roundings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lstmserve_server.shadow.case import Piece
 
     Array = NDArray[Any]
+
+
+_LONGEST: Final = 1024  # steps that Keras goes through on its own: it takes a while for each
 
 
 class FreeRunner:
@@ -35,6 +38,9 @@ class FreeRunner:
         """Returns the values that are known, by number; and h of every step, and c behind the last, of each LSTM."""
         values: dict[int, Array] = {}
         carried: dict[tuple[int, int], tuple[Array, Array]] = {}
+        if piece.start >= _LONGEST:
+            self.unknown.add(f"long: behind step {_LONGEST}")
+            return values, carried
         number = 0
         for place, layer in enumerate(self._description.layers):
             if not layer.inputs:

@@ -19,7 +19,10 @@ _STEPS: Final = 100  # row-steps before anything is said
 _MOST_STEPS: Final = 10_000  # then the tally begins anew, so that what is good for long does not hide what goes wrong
 _UNITS: Final = 4  # fewer have no middle to speak of
 _TIMES: Final = 10.0  # of the middle
-_LEAST: Final = 2.5  # units of rounding: what is less is rounding, whatever the neighbours are
+_LEAST: Final = (
+    0.1  # of what rounding can do to the sums: what is less is rounding, even where all neighbours are saturated
+)
+_LEAST_EPS: Final = 2.5  # and the same in units of rounding of the number itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Tally:
     def _odd(self) -> list[Odd]:
         rms, relative = (np.sqrt(sums / self._steps) for sums in (self._squares, self._in_roundings))
         middle = max(float(np.median(relative)), np.finfo(np.float64).tiny)
-        odd = np.flatnonzero((relative > _TIMES * middle) & (rms > _LEAST * self._eps))
+        least = np.maximum(_TIMES * middle, _LEAST)
+        odd = np.flatnonzero((relative > least) & (rms > _LEAST_EPS * self._eps))
         found = [Odd(int(u), float(rms[u]), float(relative[u] / middle), self._steps) for u in odd]
         return sorted(found, key=lambda unit: -unit.times_others)

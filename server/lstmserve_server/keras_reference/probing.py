@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from lstmserve_server.keras_reference.witness import LSTMWitness, Witness
@@ -48,14 +50,15 @@ def _own_distance(lstm: LSTMWitness, x: Array, h: Array, c: Array) -> float:
     return max(_distance(a, b) for a, b in pairs)
 
 
-def whole_model_difference(model: RecurrentModel, witness: Witness) -> float:
-    """Returns how far our whole model is from that of the file for a probe of new sequences; -1 where the file is none.
+def whole_model_difference(model: RecurrentModel, witness: Witness) -> tuple[float, float]:
+    """Returns how far our whole model is from that of the file for a probe of new sequences, and how far that is from itself.
 
-    The largest difference of an output, relative to max(1, |value|). It tells of wiring and masks, which the comparison of single
-    layers takes from our own reading of the file.
+    The second is what its answer moves by when each weight moves by one unit of rounding. Both are -1 where the file is none.
+    Each is the largest difference of an output, relative to max(1, |value|). It tells of wiring and masks, which the comparison of
+    single layers takes from our own reading of the file.
     """
     if witness.model is None:
-        return _UNKNOWN
+        return _UNKNOWN, _UNKNOWN
     random = np.random.default_rng(11)
     rows = witness.model.inputs[0].shape[0] or _ROWS
     inputs = []
@@ -70,16 +73,33 @@ def whole_model_difference(model: RecurrentModel, witness: Witness) -> float:
         array[..., 0].astype(np.int32) if item.vocabulary is not None else array
         for array, item in zip(inputs, model.inputs, strict=True)
     ]
-    made = witness.model(given[0] if len(given) == 1 else given, training=False)
-    theirs = [np.asarray(output) for output in (made if isinstance(made, (list, tuple)) else [made])]
+    theirs = _answers(witness, given)
     whole = any(output.ndim > 2 for output in theirs) and model.returns_sequences  # noqa: PLR2004 - batch, time, features
     answer = model.forward(inputs, model.zero_state(rows), all_outputs=whole)
-    distances = [
-        _distance(ours, output)
-        for ours, output in zip(answer.outputs, theirs, strict=True)
-        if ours.shape == output.shape
-    ]
-    return max(distances, default=_UNKNOWN)
+    own = witness.model.get_weights()
+    witness.model.set_weights([_moved(weight, random) for weight in own])
+    moved = _answers(witness, given)
+    witness.model.set_weights(own)
+    return _largest(answer.outputs, theirs), _largest(moved, theirs)
+
+
+def _answers(witness: Witness, given: list[Array]) -> list[Array]:
+    made = witness.model(given[0] if len(given) == 1 else given, training=False)
+    return [np.asarray(output) for output in (made if isinstance(made, (list, tuple)) else [made])]
+
+
+def _moved(weight: Array, random: np.random.Generator) -> Array:
+    """Returns a weight that has moved by one unit of rounding, up or down."""
+    if weight.dtype.kind != "f":
+        return weight
+    way = np.where(random.random(weight.shape) < 0.5, -np.inf, np.inf).astype(weight.dtype)  # noqa: PLR2004 - as often
+    moved: Array = np.nextafter(weight, way)
+    return moved
+
+
+def _largest(some: Sequence[Array], others: Sequence[Array]) -> float:
+    pairs = [(a, b) for a, b in zip(some, others, strict=True) if a.shape == b.shape]
+    return max((_distance(a, b) for a, b in pairs), default=_UNKNOWN)
 
 
 def _distance(a: Array, b: Array) -> float:

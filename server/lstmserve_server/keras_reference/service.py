@@ -33,7 +33,7 @@ class _Known:
         self.noise_floor = 0.0
         self.not_comparable = ""
         self.examiner: Examiner | None = None
-        self.message = shadow_pb2.Witness(whole_model_difference=-1)
+        self.message = shadow_pb2.Witness(whole_model_difference=-1, whole_model_sensitivity=-1)
         try:
             self._find_witness(given)
         except Exception as error:  # noqa: BLE001 - without a witness a model is served all the same, and is said to have none
@@ -49,7 +49,8 @@ class _Known:
             self.not_comparable = "half_precision" if types & {"float16", "bfloat16"} else "other_precision"
             return
         self.noise_floor = probing.noise_floor(self.model, witness)
-        self.message.whole_model_difference = probing.whole_model_difference(self.model, witness)
+        apart, sensitivity = probing.whole_model_difference(self.model, witness)
+        self.message.whole_model_difference, self.message.whole_model_sensitivity = apart, sensitivity
         self.examiner = Examiner(self.model, witness, self.tolerances)
 
 
@@ -81,7 +82,7 @@ class Service:
             known = self._models[case.model]
             if known.examiner is None:
                 return _parts(_not_comparable(known), {})
-            found = known.examiner.examine(case, detailed=bool(request["detailed"]))
+            found = known.examiner.examine(case, detailed=bool(request["detailed"]), again=bool(request["again"]))
         except Exception as error:  # noqa: BLE001 - it is told, and the next case is answered
             return [json.dumps({"error": f"{type(error).__name__}: {error}"[:500]}).encode(), b"", b""]
         comparison = findings.message_of(found, known.message, known.tolerances, known.noise_floor)

@@ -6,8 +6,8 @@ loader has found nothing in it but layers that it knows, and in Keras' safe mode
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 import keras
@@ -82,12 +82,10 @@ def _from_file(description: ModelDescription, path: str, *, whole: bool) -> Witn
 def _load(library: Any, path: Path, suffix: str) -> Any:
     if path.suffix == suffix:
         return library.models.load_model(path, compile=False, safe_mode=True)
-    link = Path(os.environ.get("TMPDIR", "/tmp")) / f"lstmserve-{os.getpid()}{suffix}"  # noqa: S108 - a link to what is there
-    link.symlink_to(path.resolve())
-    try:
+    with TemporaryDirectory() as folder:
+        link = Path(folder) / f"model{suffix}"
+        link.symlink_to(path.resolve())
         return library.models.load_model(link, compile=False, safe_mode=True)
-    finally:
-        link.unlink()
 
 
 def _found(model: Any, described: LayerDescription) -> Any:

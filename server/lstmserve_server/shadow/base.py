@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.errors import WrongForModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from prometheus_client.registry import Collector
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from lstmserve_server.model import Answer
 
 Call = TypeVar("Call", bound="StepCall")
+
+seconds_left: ContextVar[Callable[[], float | None]] = ContextVar("seconds_left", default=lambda: None)
+"""How long the caller of the call under way still waits, in seconds; None for ever. Asked only where it matters."""
 
 
 class Shadow(Protocol):
@@ -43,6 +47,10 @@ class Shadow(Protocol):
 
     def collectors(self) -> Sequence[Collector]:
         """Returns what Prometheus may ask."""
+        ...
+
+    def release(self) -> None:
+        """Lets go all who wait for a comparison, now and from now on: the server drains."""
         ...
 
     def stop(self) -> None:
@@ -78,6 +86,9 @@ class NoShadow:
     def collectors(self) -> Sequence[Collector]:
         """Returns nothing."""
         return ()
+
+    def release(self) -> None:
+        """Does nothing: nobody waits."""
 
     def stop(self) -> None:
         """Does nothing."""

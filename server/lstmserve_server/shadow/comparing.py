@@ -39,6 +39,16 @@ class Tolerances:
         return tolerance * float(np.finfo(dtype).eps / _SINGLE)
 
 
+_SENSITIVE: Final = 100
+"""Times that two right models may be as far apart as one is from itself: their rounding is not that of one step and one weight."""
+
+
+def wired_alike(witness: shadow_pb2.Witness, tolerances: Tolerances) -> bool:
+    """Returns whether the whole model of a file answers its probe as ours does, as far as its sensitivity lets it."""
+    allowed = max(tolerances.unbounded, _SENSITIVE * witness.whole_model_sensitivity)
+    return not witness.whole_model_difference > allowed
+
+
 class Spot(NamedTuple):
     """A number over tolerance."""
 

@@ -9,13 +9,14 @@ import math
 import random
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.errors import NoSuchModel, listed
 from lstmserve_server.shadow import case as cases
+from lstmserve_server.shadow.base import seconds_left
 from lstmserve_server.shadow.bundles import Bundles
 from lstmserve_server.shadow.metrics import ShadowCollector
 from lstmserve_server.shadow.process import ReferenceProcess
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from lstmserve_server.shadow.base import Call
     from lstmserve_server.shadow.comparing import Tolerances
     from lstmserve_server.shadow.process import Limits, Subject
+
+_PART: Final = 0.8  # of the time that a caller has left, for the comparison; the rest is for the answer
 
 _Argument = TypeVar("_Argument")
 
@@ -81,6 +84,8 @@ class KerasShadow:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._watchers = Watchers()
+        self._awaited: set[asyncio.Future[shadow_pb2.Comparison]] = set()
+        self._released = False
         self._sizes = {subject.served.name: _numbers_per_step(subject.served.model) for subject in subjects}
         self._report = Report(settings.mode, [subject.served for subject in subjects], settings.tolerances)
         bundles = Bundles(settings.bundles, settings.most_bundles, settings.bundle_bytes)
@@ -125,6 +130,12 @@ class KerasShadow:
         """Returns what Prometheus may ask."""
         return (ShadowCollector(self.report, lambda: self._pump.lag),)
 
+    def release(self) -> None:
+        """Lets go all who wait for a comparison, now and from now on: the server drains."""
+        self._released = True
+        for found in self._awaited:
+            _settle(found, _not_compared("stopping"))
+
     def stop(self) -> None:
         """Ends it, whatever it is doing."""
         self._pump.stop()
@@ -143,8 +154,19 @@ class KerasShadow:
             return None
         if refused:
             return _not_compared(refused)
-        await asyncio.wait({found}, timeout=self._settings.wait_seconds)
+        self._awaited.add(found)
+        try:
+            await asyncio.wait({found}, timeout=self._patience())
+        finally:
+            self._awaited.discard(found)
         return found.result() if found.done() else _not_compared("timed_out")
+
+    def _patience(self) -> float:
+        """Returns how long a caller can wait for the comparison and still get the answer."""
+        if self._released:
+            return 0.0
+        left = seconds_left.get()()
+        return self._settings.wait_seconds if left is None else min(self._settings.wait_seconds, _PART * left)
 
     def _in_loop(self, function: Callable[[_Argument], None]) -> Callable[[_Argument], None]:
         """Returns a function that another thread may call: it has this one called in the event loop."""

@@ -104,15 +104,11 @@ class ReferenceProcess:
     """A running reference."""
 
     def __init__(self, subjects: Sequence[Subject], tolerances: Tolerances, limits: Limits) -> None:
-        """Starts it, and waits until it is ready, which takes some ten seconds.
-
-        Raises:
-            ReferenceLost: it could not start.
-        """
+        """Starts it. It can be asked when `wait_until_ready` has returned."""
         self._limits = limits
         self._connection, theirs = Pipe()
         with room_for_weights() as weights, theirs:
-            told = setup(subjects, tolerances, limits, weights)
+            self._told = setup(subjects, tolerances, limits, weights)
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 [*PROGRAM, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
@@ -122,26 +118,43 @@ class ReferenceProcess:
                 process_group=0,  # Ctrl-C on a terminal is for the server, which ends it
                 env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
             )
-        try:
-            self.versions, self.models = self._introduced(told)
-        except BaseException:
-            self.stop()
-            raise
+        self.versions: dict[str, str] = {}
+        self.models: dict[str, Told] = {}
+
+    def wait_until_ready(self) -> None:
+        """Waits until it has imported TensorFlow and found a witness for every model, which takes some seconds.
+
+        Raises:
+            ReferenceLost: it could not start.
+        """
+        with self._behaving(self._limits.start_seconds):
+            self._connection.send_bytes(json.dumps(self._told).encode())
+            said = json.loads(self._connection.recv_bytes(_LONGEST_ANSWER))
+            if "failed" not in said:
+                self.versions = {str(name): str(version) for name, version in said["versions"].items()}
+                self.models = {model["name"]: _told(said["models"][model["name"]]) for model in self._told["models"]}
+                return
+        raise ReferenceLost("reference_down", f"it could not start: {said['failed']}")
 
     @property
     def pid(self) -> int:
         """The number of the process."""
         return self._process.pid
 
-    def ask(self, case: bytes, *, detailed: bool = False) -> Reply:
+    def ask(self, case: bytes, *, detailed: bool = False, again: bool = False) -> Reply:
         """Has a case compared.
+
+        Args:
+            case: as bytes.
+            detailed: whether all that the reference has of it is wanted.
+            again: whether it has been compared before, and is not to be counted once more among the units that may be odd.
 
         Raises:
             ReferenceLost: the process is gone; it is dead afterwards.
             CaseFailed: it could not compare this case.
         """
         with self._behaving(self._limits.seconds):
-            self._connection.send_bytes(json.dumps({"detailed": detailed}).encode())
+            self._connection.send_bytes(json.dumps({"detailed": detailed, "again": again}).encode())
             self._connection.send_bytes(case)
             said, comparison, arrays = (self._connection.recv_bytes(_LONGEST_ANSWER) for _ in range(3))
             error = json.loads(said).get("error")
@@ -164,15 +177,6 @@ class ReferenceProcess:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-    def _introduced(self, told: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Told]]:
-        with self._behaving(self._limits.start_seconds):
-            self._connection.send_bytes(json.dumps(told).encode())
-            said = json.loads(self._connection.recv_bytes(_LONGEST_ANSWER))
-            if "failed" not in said:
-                versions = {str(name): str(version) for name, version in said["versions"].items()}
-                return versions, {str(name): _told(model) for name, model in said["models"].items()}
-        raise ReferenceLost("reference_down", f"it could not start: {said['failed']}")
 
     @contextlib.contextmanager
     def _behaving(self, seconds: float) -> Iterator[None]:

@@ -139,8 +139,10 @@ class Pump:
             began = monotonic()
             try:
                 with self._start() as reference:
+                    self._know(reference)
+                    reference.wait_until_ready()
                     self._serve(reference)
-            except (ReferenceLost, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
                 if self._is_stopping():
                     break
                 self._events.reference_down(str(error))
@@ -155,6 +157,13 @@ class Pump:
                 self._events.reference_starts_anew()
         self._drop_all("stopping")
 
+    def _know(self, reference: ReferenceProcess) -> None:
+        """Takes note of a reference that was started, so that `stop` can end it; ends it if that came before."""
+        with self._changed:
+            self._reference = reference
+            if self._stopping:
+                reference.kill()
+
     def _is_stopping(self) -> bool:
         return self._stopping
 
@@ -167,13 +176,13 @@ class Pump:
         self._events.reference_up(reference.versions, reference.models)
         _log.info("reference_up", process=reference.pid, versions=reference.versions)
         with self._changed:
-            self._reference, self._up, self._ever_up = reference, True, True
+            self._up = self._ever_up = True
         try:
             while (work := self._next()) is not None:
                 self._compare(reference, work)
         finally:
             with self._changed:
-                self._reference, self._up = None, False
+                self._up = False
 
     def _next(self) -> Work | None:
         with self._changed:
@@ -185,12 +194,13 @@ class Pump:
             return work
 
     def _compare(self, reference: ReferenceProcess, work: Work) -> None:
+        lost = None
         try:
             case = work.make()
             data = case.to_bytes()
             reply = reference.ask(data)
             if self._events.wants_details(reply):
-                reply = reference.ask(data, detailed=True)
+                reply, lost = _with_details(reference, data, reply)
             self._events.compared(work, case, reply)
         except ReferenceLost as error:
             if error.reason == "garbage":
@@ -203,6 +213,8 @@ class Pump:
         except Exception as error:  # noqa: BLE001 - a shadow never ends for one case
             _log.exception("shadow_error", model=work.model)
             self._events.failed(work, "own_error", str(error))
+        if lost is not None:  # but what had been found before is kept
+            raise lost
 
     def _drop_all(self, reason: str) -> None:
         with self._changed:
@@ -211,3 +223,13 @@ class Pump:
             self._bytes = 0
         for work in dropped:
             self._events.dropped(work, reason)
+
+
+def _with_details(reference: ReferenceProcess, data: bytes, reply: Reply) -> tuple[Reply, ReferenceLost | None]:
+    """Returns what was found with all that the reference has of it, as far as it can still be asked; or how it was lost."""
+    try:
+        return reply._replace(arrays={**reply.arrays, **reference.ask(data, detailed=True, again=True).arrays}), None
+    except CaseFailed:
+        return reply, None
+    except ReferenceLost as error:
+        return reply, error

@@ -11,7 +11,7 @@ import structlog
 
 from lstmserve import reports
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.shadow import places
+from lstmserve_server.shadow import comparing, places
 from lstmserve_server.shadow.bundles import Bundle
 from lstmserve_server.shadow.report import margin_of, now
 
@@ -54,9 +54,7 @@ class Recorder:
         self._versions = {**versions, "our numpy": np.__version__, "our python": platform.python_version()}
         self._report.reference_up(versions, told)
         for name, (witness, _) in told.items():
-            dtype = self._subjects[name].served.model.dtype
-            allowed = self._tolerances.of("output", dtype, bounded=False)
-            if witness.differing_weights or witness.whole_model_difference > allowed:
+            if witness.differing_weights or not comparing.wired_alike(witness, self._tolerances):
                 _log.error(
                     "witness_disagrees",
                     model=name,
@@ -107,7 +105,7 @@ class Recorder:
         _tell_not_compared(work, reason)
 
     def _bundle(self, case: Case, reply: Reply, discrepancy: shadow_pb2.Discrepancy) -> None:
-        if not self._bundles.wanted:
+        if not self._bundles.wanted or not any(name.startswith("forced/") for name in reply.arrays):
             return
         subject = self._subjects[case.model]
         bundle = Bundle(

@@ -90,7 +90,7 @@ class Found:
                 answer = answered(answer)
             with fault() if fault else contextlib.nullcontext():
                 data = cases.of(call, answer, trace, "Forward").to_bytes()
-                reply = process.reply(*service.answer({"detailed": False}, data)[1:])
+                reply = process.reply(*service.answer({"detailed": False, "again": False}, data)[1:])
                 places.name_gates(served.model, reply, Tolerances())
             self.last = reply.comparison
             if reply.comparison.verdict == shadow_pb2.VERDICT_DIFFERS:

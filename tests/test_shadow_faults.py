@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -25,6 +26,7 @@ from tests import shadow_faults as faults
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Keras warns of is its own affair
 
+FIXTURES = Path(__file__).parent / "fixtures"
 UNITS, OTHER_UNITS = 7, 7
 TIME = 40
 CALLS = 20
@@ -216,3 +218,34 @@ def test_drift_raises_no_alarm(reference):
     forced = max(totals.max_absolute for totals in found.last.totals if totals.array == "h")
     assert drift > 0.1
     assert forced < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("keras3.15/lstm_seq_relu_hardsig_nobias.keras", shadow_pb2.WITNESS_KIND_KERAS_FILE),
+        ("tf2.15/lstm_emb_mask.keras", shadow_pb2.WITNESS_KIND_TF_KERAS_FILE),
+        ("keras1.2.2/bilstm_td.h5", shadow_pb2.WITNESS_KIND_KERAS_LAYERS),
+        ("tf2.15/lstm_last.savedmodel", shadow_pb2.WITNESS_KIND_KERAS_LAYERS),
+        ("keras3.15/conv_bn_ln_lstm.keras", shadow_pb2.WITNESS_KIND_KERAS_FILE),
+        ("keras3.15/shared_siamese.keras", shadow_pb2.WITNESS_KIND_KERAS_FILE),
+    ],
+)
+def test_each_kind_of_witness(file, kind):
+    """Models of each era and format agree with the witness that there is for them, which is named."""
+    path = FIXTURES / file
+    served = ServedModel.prepare("model", reader.load(path), Numerics.EXACT)
+    with room_for_weights() as weights:
+        service = Service(process.setup([Subject(served, str(path))], Tolerances(), Limits(), weights))
+    random, model, trace = np.random.default_rng(2), served.model, Trace()
+    inputs = tuple(
+        random.integers(0, item.vocabulary or 5, (3, item.shape[0] or 9, *item.features)).astype(np.float32)
+        for item in model.inputs
+    )
+    answer = model.forward(inputs, model.zero_state(3), trace=trace)
+    call = ForwardCall(served, inputs, model.zero_state(3), None, as_values=False, lengths=None, all_outputs=False)
+    data = cases.of(call, answer, trace, "Forward").to_bytes()
+    comparison = process.reply(*service.answer({"detailed": True, "again": False}, data)[1:]).comparison
+    assert shadow_pb2.VERDICT_AGREES == comparison.verdict
+    assert kind == comparison.witness.kind
+    assert {"h", "c"} <= {totals.array for totals in comparison.totals}

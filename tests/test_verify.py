@@ -84,22 +84,3 @@ def test_a_report_that_cannot_be_written(tmp_path):
     assert 3 == ended.returncode
     assert "the report cannot be written" in ended.stderr
     assert [] == list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("file", "kind"),
-    [
-        ("keras3.15/lstm_seq_relu_hardsig_nobias.keras", "WITNESS_KIND_KERAS_FILE"),
-        ("tf2.15/lstm_emb_mask.keras", "WITNESS_KIND_TF_KERAS_FILE"),
-        ("keras1.2.2/bilstm_td.h5", "WITNESS_KIND_KERAS_LAYERS"),
-        ("tf2.15/lstm_last.savedmodel", "WITNESS_KIND_KERAS_LAYERS"),
-        ("keras3.15/conv_bn_ln_lstm.keras", "WITNESS_KIND_KERAS_FILE"),
-        ("keras3.15/shared_siamese.keras", "WITNESS_KIND_KERAS_FILE"),
-    ],
-)
-def test_each_kind_of_witness(file, kind):
-    """Models of each era and format agree with the witness that there is for them, which the report names."""
-    ended = run("verify", FIXTURES / file, *FEW, "--json")
-    told = json.loads(ended.stdout)
-    assert ("agrees", 0) == (told["verdict"], ended.returncode)
-    assert kind == told["report"]["witness"]["kind"]

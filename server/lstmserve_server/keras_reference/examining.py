@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from lstmserve_server.keras_reference import free_running
-from lstmserve_server.keras_reference.findings import Findings
+from lstmserve_server.keras_reference.findings import Findings, closer
 from lstmserve_server.keras_reference.free_running import does_nothing, merged
 from lstmserve_server.keras_reference.odd_units import Tally
 from lstmserve_server.shadow.comparing import Spot
@@ -180,9 +180,7 @@ class Examiner:
         row, unit = np.unravel_index(np.argmax(np.nan_to_num(margins, posinf=0)), margins.shape)
         x, h, c = (array[row : row + 1] for array in given)
         exact = dict(zip("hc", lstm.exactly(x, h, c), strict=True))[key[2]][0, unit]
-        distances = abs(float(ours[row, unit]) - exact), abs(float(theirs[row, unit]) - exact)
-        if distances[0] != distances[1]:
-            found.closer[key] = "ours" if distances[0] < distances[1] else "reference"
+        found.closer[key] = closer(float(ours[row, unit]), float(theirs[row, unit]), float(exact))
 
     def _stateless(self, piece: Piece, place: int, found: Findings) -> Array | None:
         """Returns what the witness makes of our inputs to a layer; None where it cannot be asked."""

@@ -52,6 +52,14 @@ class Findings:
             self.first, self.first_number, self.first_given = spot, number, given
 
 
+def closer(ours: float, reference: float, exact: float) -> str:
+    """Returns who is closer to a float64 computation, "ours" or "reference"; "" where neither is."""
+    apart = abs(ours - exact), abs(reference - exact)
+    if apart[0] == apart[1]:
+        return ""
+    return "ours" if apart[0] < apart[1] else "reference"
+
+
 def message_of(
     found: tuple[Findings, Findings], witness: shadow_pb2.Witness, tolerances: Tolerances, noise_floor: float
 ) -> shadow_pb2.Comparison:

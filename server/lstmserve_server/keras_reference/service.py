@@ -67,7 +67,6 @@ class Service:
             name: {
                 "witness": known.message.SerializeToString().hex(),
                 "noise_floor": known.noise_floor,
-                "not_comparable": known.not_comparable,
             }
             for name, known in self._models.items()
         }
@@ -108,9 +107,7 @@ def _arrays(
         exact, gates = examiner.explained(forced.first, forced.first_number, forced.first_given)
         place = comparison.first
         place.float64 = exact
-        distances = abs(place.ours - exact), abs(place.reference - exact)
-        if distances[0] != distances[1]:
-            place.closer = "ours" if distances[0] < distances[1] else "reference"
+        place.closer = findings.closer(place.ours, place.reference, exact)
         where = np.array([forced.first.place, forced.first_number], np.int64)
         arrays |= {"first/where": where, "first/x": x, "first/h": h, "first/c": c, "first/gates": gates}
     return arrays

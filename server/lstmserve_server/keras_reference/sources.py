@@ -15,6 +15,7 @@ import tensorflow as tf
 import tf_keras
 
 from lstmserve.v1 import shadow_pb2
+from lstmserve_server.keras_reference.free_running import does_nothing
 from lstmserve_server.keras_reference.witness import Witness
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _load(library: Any, path: Path, suffix: str) -> Any:
 
 def _found(model: Any, described: LayerDescription) -> Any:
     """Returns the layer of a file that a description is of; None where it does nothing."""
-    if not described.inputs or not (described.options or described.weights or described.parts):
+    if does_nothing(described):
         return None
     inside, path = model, described.name.split("/")
     while path:
@@ -136,7 +137,7 @@ def _dtype(described: LayerDescription) -> str:
     return str(next(iter(part.weights.values())).dtype) if part.weights else "float32"
 
 
-def _lstm(described: LayerDescription, **more: Any) -> Any:
+def _lstm(described: LayerDescription) -> Any:
     options = described.options
     return keras.layers.LSTM(
         int(options["units"]),  # type: ignore[arg-type]  # the loader made it a number
@@ -148,7 +149,6 @@ def _lstm(described: LayerDescription, **more: Any) -> Any:
         zero_output_for_mask=bool(options.get("zero_output_for_mask", False)),
         use_cudnn=False,
         dtype=_dtype(described),
-        **more,
     )
 
 

@@ -45,6 +45,6 @@ def test_the_wheel_holds_exactly_the_two_packages(tmp_path):
 
 def test_every_link_of_the_documentation_leads_somewhere():
     """Every path that the documentation links to is in the repository."""
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/**/*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"

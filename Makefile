@@ -26,7 +26,7 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/sunspots/demo.py
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # tests/container/run.sh tells its variables, and what it installs where it is run by root.
 container-test: $(VENV)/.installed-dev

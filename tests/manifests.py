@@ -33,18 +33,9 @@ OLDEST: Final = "1.30"
 IMAGE_VOLUMES_SINCE: Final = "1.35"
 """The first where images can be mounted as volumes by default."""
 
-SETTINGS_TO_COME: Final = {
-    "LSTMSERVE_TLS_CERTIFICATE",
-    "LSTMSERVE_TLS_CLIENT_CA",
-    "LSTMSERVE_TLS_KEY",
-    "LSTMSERVE_TOKENS",
-}
-"""Variables that the manifests may set, and that the server does not know yet."""
-
 PORTS: Final = {"grpc": 50051, "metrics": 9090}
-PAGES: Final = {"/metrics"}
-PAGES_TO_COME: Final = {"/healthz"}
-"""Pages at the port of the metrics that probes may ask for, and that the server does not know yet."""
+PROBES: Final = {"/healthz"}
+"""Pages at the port of the metrics that probes may ask for."""
 
 METRICS: Final = {"lstmserve_calls_in_flight"}
 
@@ -160,7 +151,7 @@ def settings_are_ours(objects: list[Object]) -> None:
     for deployment in of_kind(objects, "Deployment"):
         for name in variables(deployment):
             known = name.removeprefix("LSTMSERVE_").lower() in ServeSettings.__dataclass_fields__
-            assert not name.startswith("LSTMSERVE_") or known or name in SETTINGS_TO_COME, f"{name} is no setting"
+            assert not name.startswith("LSTMSERVE_") or known, f"{name} is no setting"
         settings_of(deployment)
 
 
@@ -239,7 +230,7 @@ def probes_ask_for_what_there_is(objects: list[Object]) -> None:
                     assert not encrypted, f"{name} speaks no TLS"
                     assert (port, service in services) == (PORTS["grpc"], True), f"{name} asks {port} for {service!r}"
                 case {"httpGet": {"port": port, "path": path}, **others} if not others:
-                    assert (port, path in PAGES_TO_COME) == ("metrics", True), f"{name} asks {port} for {path!r}"
+                    assert (port, path in PROBES) == ("metrics", True), f"{name} asks {port} for {path!r}"
                 case asked:
                     raise AssertionError(f"{name} asks {asked}")
         startup = container["startupProbe"]
@@ -299,7 +290,7 @@ def metrics_are_collected_once(objects: list[Object]) -> None:
         assert len(services) == 1, f"{labels} finds {[item['metadata']['name'] for item in services]}"
         for endpoint in monitor["spec"]["endpoints"]:
             assert endpoint["port"] in [port["name"] for port in services[0]["spec"]["ports"]], f"no port {endpoint}"
-            assert endpoint["path"] in PAGES, f"no page {endpoint}"
+            assert endpoint["path"] == "/metrics", f"no page {endpoint}"
 
 
 def scaling_is_of_the_deployment(objects: list[Object]) -> None:

@@ -9,7 +9,6 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from lstmserve_server.config import ServeSettings
 from tests import live, manifests
 from tests.conftest import SUNSPOTS
 from tests.manifests import FOLDER, OVERLAYS, build, container_of, named, of_kind, pod_of
@@ -314,13 +313,6 @@ def test_the_readme_names_the_versions_that_are_tested():
 
     assert f"For Kubernetes {manifests.OLDEST} or newer" in text
     assert f"(Kubernetes from {manifests.IMAGE_VOLUMES_SINCE} on" in text
-
-
-def test_no_setting_that_is_there_is_still_to_come():
-    """What the server knows by now is not in the list of what it does not know yet."""
-    known = {f"LSTMSERVE_{name.upper()}" for name in ServeSettings.__dataclass_fields__}
-
-    assert set() == known & manifests.SETTINGS_TO_COME
 
 
 def test_the_server_takes_the_environment_of_its_container():

@@ -21,6 +21,7 @@ from lstmserve.errors import (
 )
 from lstmserve.state import LayerState, State
 from lstmserve.streams import AsyncStream, Stream
+from lstmserve.transport import Tls
 
 __all__ = [
     "AccessDenied",
@@ -40,5 +41,6 @@ __all__ = [
     "ServerUnavailable",
     "State",
     "Stream",
+    "Tls",
     "WrongForModel",
 ]

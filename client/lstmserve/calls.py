@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from lstmserve.transport import Tls
+
 _Answer = TypeVar("_Answer")
 
 DEFAULT_TIMEOUT: Final = 10.0
@@ -102,16 +104,22 @@ class Call(Generic[_Answer]):
     read: Callable[[bytes], _Answer]
 
 
-def target(addresses: str | Sequence[str]) -> str:
+def target(addresses: str | Sequence[str], tls: Tls | None = None) -> str:
     """Returns the name by which gRPC finds one server, or several that may each answer.
 
     Raises:
-        ValueError: one of several addresses is not host:port, or its host is not known.
+        ValueError: one of several addresses is not host:port, or its host is not known; or the name that their certificates
+            have is missing.
     """
     if isinstance(addresses, str):
         addresses = addresses.split(",")
     if len(addresses) == 1:
         return addresses[0]
+    if tls is not None and tls.server_name is None:
+        message = (
+            "several addresses with TLS need the name that the certificates of all these servers have (server_name)"
+        )
+        raise ValueError(message)
     found = [_resolved(address.strip()) for address in addresses]
     family = "ipv4" if all(":" not in host for host, _ in found) else "ipv6"
     hosts = [f"{host}:{port}" if family == "ipv4" else f"[{_as_ipv6(host)}]:{port}" for host, port in found]
@@ -137,7 +145,7 @@ def _as_ipv6(host: str) -> str:
     return host if ":" in host else f"::ffff:{host}"
 
 
-def channel_options(max_message_bytes: int | None) -> list[tuple[str, Any]]:
+def channel_options(max_message_bytes: int | None, tls: Tls | None = None) -> list[tuple[str, Any]]:
     """Returns gRPC's channel options: the retry policy, and how large a message may be (None: any size)."""
     limit = -1 if max_message_bytes is None else max_message_bytes
     return [
@@ -149,6 +157,7 @@ def channel_options(max_message_bytes: int | None) -> list[tuple[str, Any]]:
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.max_receive_message_length", limit),
         ("grpc.max_send_message_length", limit),
+        *([] if tls is None else tls.options()),
     ]
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from lstmserve.state import State
+    from lstmserve.transport import Tls
     from lstmserve.v1 import lstm_pb2, shadow_pb2
 
 _Answer = TypeVar("_Answer")
@@ -39,6 +40,7 @@ class Client:
         model: name of the model that calls are for; may be left out where the server has one.
         timeout: seconds that a call may take, its retries included, unless the call says otherwise; infinity for no limit.
         max_message_bytes: largest message to send or take; None for any size, the server's limits hold anyhow.
+        tls: what TLS needs; None for plain text.
 
     Every method raises a subclass of `LstmServeError` where the server, or the way to it, refuses.
     """
@@ -50,8 +52,14 @@ class Client:
         model: str = "",
         timeout: float = calls.DEFAULT_TIMEOUT,
         max_message_bytes: int | None = None,
+        tls: Tls | None = None,
     ) -> None:
-        self._channel = grpc.insecure_channel(calls.target(address), calls.channel_options(max_message_bytes))
+        target, options = calls.target(address, tls), calls.channel_options(max_message_bytes, tls)
+        self._channel = (
+            grpc.insecure_channel(target, options)
+            if tls is None
+            else grpc.secure_channel(target, tls.credentials(), options)
+        )
         self._model = model
         self._timeout = timeout
         self._closed = False
@@ -206,8 +214,14 @@ class AsyncClient:
         model: str = "",
         timeout: float = calls.DEFAULT_TIMEOUT,
         max_message_bytes: int | None = None,
+        tls: Tls | None = None,
     ) -> None:
-        self._channel = grpc.aio.insecure_channel(calls.target(address), calls.channel_options(max_message_bytes))
+        target, options = calls.target(address, tls), calls.channel_options(max_message_bytes, tls)
+        self._channel = (
+            grpc.aio.insecure_channel(target, options)
+            if tls is None
+            else grpc.aio.secure_channel(target, tls.credentials(), options)
+        )
         self._model = model
         self._timeout = timeout
         self._closed = False

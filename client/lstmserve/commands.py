@@ -16,6 +16,7 @@ from lstmserve.client import Client
 from lstmserve.errors import LstmServeError
 from lstmserve.state import State
 from lstmserve.status_line import StatusLine
+from lstmserve.transport import Tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,9 +55,25 @@ class _Group(click.Group):
     type=click.FloatRange(0, min_open=True),
     help="Seconds per call.",
 )
+@click.option(
+    "--tls", is_flag=True, envvar="LSTMSERVE_TLS", show_envvar=True, help="Speak TLS. --ca and the like imply it."
+)
+@click.option("--ca", envvar="LSTMSERVE_CA", show_envvar=True, help="Authorities that are trusted (PEM).")
+@click.option(
+    "--certificate", envvar="LSTMSERVE_CERTIFICATE", show_envvar=True, help="Own certificate, for mutual TLS (PEM)."
+)
+@click.option("--key", envvar="LSTMSERVE_KEY", show_envvar=True, help="Private key of that certificate (PEM).")
+@click.option(
+    "--server-name",
+    envvar="LSTMSERVE_SERVER_NAME",
+    show_envvar=True,
+    help="Name that the server's certificate must have, where it is not the one in the address.",
+)
 @click.version_option(package_name="lstmserve")
 @click.pass_context
-def lstmserve_client(context: click.Context, address: str, name: str, timeout: float) -> None:
+def lstmserve_client(
+    context: click.Context, /, address: str, name: str, timeout: float, *, tls: bool, **tls_files: str | None
+) -> None:
     """Calls an lstmserve server.
 
     INPUT is a file of numbers, CSV or .npy, or - for standard input. Lines of CSV are time-steps (forward) or sequences
@@ -64,7 +81,8 @@ def lstmserve_client(context: click.Context, address: str, name: str, timeout: f
 
     Exit codes: 0 done, 1 the call failed, 2 bad arguments.
     """
-    context.obj = context.with_resource(Client(address, model=name, timeout=timeout))
+    wanted = Tls(**tls_files) if tls or any(tls_files.values()) else None
+    context.obj = context.with_resource(Client(address, model=name, timeout=timeout, tls=wanted))
 
 
 def _in_and_out(command: Callable[..., Any]) -> Callable[..., Any]:

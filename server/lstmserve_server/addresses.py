@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import stat
@@ -32,6 +33,15 @@ def check(address: str) -> None:
         taken = "Stop what is there, or choose" if error.errno == errno.EADDRINUSE else "Choose"
         message = f"cannot listen on {address}: {error.strerror or error}. {taken} another address with --listen"
         raise StartFailed(message) from error
+
+
+def is_local(address: str) -> bool:
+    """Returns whether only this machine reaches an address that can be listened on."""
+    if address.startswith(UNIX_PREFIX):
+        return True
+    host, port = host_and_port(address)
+    places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return all(ipaddress.ip_address(str(place[4][0]).partition("%")[0]).is_loopback for place in places)
 
 
 def host_and_port(address: str) -> tuple[str, int]:

@@ -149,9 +149,30 @@ def inspect(file: str, layer: str | None, until: str | None, architecture: str |
     help="Service to ask for: lstmserve.v1.LstmService/NAME is the model NAME. The server as a whole, if left out.",
 )
 @click.option(
+    "--tls",
+    is_flag=True,
+    envvar="LSTMSERVE_HEALTH_TLS",
+    show_envvar=True,
+    help="Speak TLS. --ca and the like imply it.",
+)
+@click.option("--ca", envvar="LSTMSERVE_HEALTH_CA", show_envvar=True, help="Authorities that are trusted (PEM).")
+@click.option(
+    "--certificate",
+    envvar="LSTMSERVE_HEALTH_CERTIFICATE",
+    show_envvar=True,
+    help="Own certificate, for mutual TLS (PEM).",
+)
+@click.option("--key", envvar="LSTMSERVE_HEALTH_KEY", show_envvar=True, help="Private key of that certificate (PEM).")
+@click.option(
+    "--server-name",
+    envvar="LSTMSERVE_HEALTH_SERVER_NAME",
+    show_envvar=True,
+    help="Name that the server's certificate must have, where it is not the one in the address.",
+)
+@click.option(
     "--timeout", type=Seconds(), default=2.0, show_default=True, help="How long to wait for the answer, in seconds."
 )
-def health(address: str, service: str, timeout: float) -> None:
+def health(address: str, service: str, timeout: float, *, tls: bool, **files: str | None) -> None:
     """Ask a server for its health (grpc.health.v1), and print it.
 
     Any server that has the standard health service can be asked.
@@ -161,8 +182,22 @@ def health(address: str, service: str, timeout: float) -> None:
     import grpc  # noqa: PLC0415
     from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
 
+    from lstmserve.transport import Tls  # noqa: PLC0415
+
     # No proxy: it is this server's health that is asked for, most often over the loopback interface.
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    wanted = Tls(**files)
+    options = [("grpc.enable_http_proxy", 0), *wanted.options()]
+    try:
+        credentials = wanted.credentials() if tls or any(files.values()) else None
+    except (OSError, ValueError) as error:
+        message = str(error)
+        raise click.UsageError(message) from error
+    opened = (
+        grpc.insecure_channel(address, options)
+        if credentials is None
+        else grpc.secure_channel(address, credentials, options)
+    )
+    with opened as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(service=service), timeout=timeout

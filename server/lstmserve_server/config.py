@@ -107,6 +107,18 @@ class ServeSettings:
         "How to compute. exact: a row's answer has the same bytes whatever rows it is computed with. fast: quicker for "
         "many rows, and the answer moves by rounding errors with them.",
     )
+    tls_certificate: str | None = _setting(
+        None,
+        str,
+        "File with the server's certificate and those between it and a known authority (PEM). All addresses then speak TLS, and "
+        "nothing else. Read anew when it changes.",
+    )
+    tls_key: str | None = _setting(None, str, "File with the private key of the certificate (PEM, without a password).")
+    tls_client_ca: str | None = _setting(
+        None,
+        str,
+        "File with the authorities of clients (PEM). A client must then show a certificate of theirs (mutual TLS).",
+    )
     reflection: bool = _setting(True, bool, "Let clients ask for the contract (gRPC server reflection).")  # noqa: FBT003
 
     max_message_bytes: int = _setting(
@@ -167,8 +179,8 @@ class ServeSettings:
     metrics: str | None = _setting(
         None,
         str,
-        "Address for Prometheus, HOST:PORT: what is on /metrics there. With several workers the first has this port, the next "
-        "the one above it, and so on.",
+        "Address for operators, HOST:PORT: /metrics for Prometheus, and /healthz, which answers 200 while the server says SERVING, "
+        "else 503. In plain text. With several workers the first has this port, the next the one above it, and so on.",
     )
 
     lame_duck_seconds: float = _setting(
@@ -184,6 +196,11 @@ class ServeSettings:
         "auto", click.Choice(["auto", "text", "json"]), "How to log. auto: text on a terminal, else JSON."
     )
     log_level: str = _setting("info", click.Choice(["debug", "info", "warning", "error"]), "What to log.")
+
+    @property
+    def any_tls(self) -> bool:
+        """Whether anything is said of TLS."""
+        return any((self.tls_certificate, self.tls_key, self.tls_client_ca))
 
     @property
     def threads(self) -> int:

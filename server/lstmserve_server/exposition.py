@@ -1,15 +1,18 @@
-"""The metrics on a port of their own, for Prometheus."""
+"""A port for operators: the metrics for Prometheus, and the health for those who speak no gRPC."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app, start_http_server
 
 from lstmserve_server.addresses import host_and_port
 from lstmserve_server.errors import StartFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
     from prometheus_client.registry import Collector
 
 
@@ -17,10 +20,14 @@ _PATIENCE: Final = 10  # seconds without a request
 
 
 class Metrics:
-    """A port that answers /metrics, from a thread of its own."""
+    """A port that answers /metrics and /healthz, from a thread of its own."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, serving: Callable[[], bool]) -> None:
         """Opens the port.
+
+        Args:
+            address: where, HOST:PORT.
+            serving: whether the server says SERVING; asked from another thread.
 
         Raises:
             StartFailed: it cannot be listened on.
@@ -35,6 +42,9 @@ class Metrics:
                 f"cannot listen on {address} for metrics: {error.strerror or error}. Choose another with --metrics"
             )
             raise StartFailed(message) from error
+        self._metrics: WSGIApplication = make_wsgi_app(self._registry)
+        self._serving = serving
+        self._server.set_app(self._answer)
         # One thread a connection: who says nothing for long is let go.
         self._server.RequestHandlerClass = _patient(self._server.RequestHandlerClass)
         self.address = f"{host}:{self._server.server_port}"
@@ -44,11 +54,27 @@ class Metrics:
         """Shows more."""
         self._registry.register(collector)
 
+    def _answer(self, request: WSGIEnvironment, begin: StartResponse) -> Iterable[bytes]:
+        match request["PATH_INFO"]:
+            case "/metrics":
+                return self._metrics(request, begin)
+            case "/healthz" if self._serving():
+                return _text(begin, "200 OK", "SERVING")
+            case "/healthz":
+                return _text(begin, "503 Service Unavailable", "NOT_SERVING")
+            case _:
+                return _text(begin, "404 Not Found", "There are /metrics and /healthz.")
+
     def close(self) -> None:
         """Closes the port."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def _text(begin: StartResponse, status: str, text: str) -> Iterable[bytes]:
+    begin(status, [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")])
+    return [text.encode() + b"\n"]
 
 
 def _patient(handler: Any) -> Any:

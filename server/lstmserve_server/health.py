@@ -34,6 +34,10 @@ class Health:
         self._statuses = dict.fromkeys(services, health_pb2.HealthCheckResponse.NOT_SERVING)
         self._watchers: set[asyncio.Event] = set()
 
+    def serving(self) -> bool:
+        """Returns whether the server as a whole is SERVING; from any thread."""
+        return bool(self._statuses[""] == health_pb2.HealthCheckResponse.SERVING)
+
     def set_all(self, *, serving: bool) -> None:
         """Sets the status of the server and of all services."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING

@@ -13,6 +13,7 @@ import structlog
 from grpc_reflection.v1alpha import reflection
 
 from lstmserve_server import addresses, health, models, shadow_mode
+from lstmserve_server.call_metrics import CallMetrics
 from lstmserve_server.codec import Codec, RequestLimits
 from lstmserve_server.errors import StartFailed
 from lstmserve_server.exposition import Metrics
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
+_PLAIN_TEXT: Final = (
+    "whoever is on the way can read and change the calls; "
+    "give --tls-certificate and --tls-key, or have a proxy speak TLS"
+)
 _LAST_WORDS: Final = 0.2  # seconds for answers that are on their way when the last call has ended
 
 
@@ -89,10 +94,12 @@ class Server:
         self._settings = settings
         self._load = load
         self._shares_port = shares_port
-        self._handlers = Handlers()
+        self._calls = CallMetrics()
+        self._handlers = Handlers(self._calls)
         self._files = files
         self._shadow: Shadow = NoShadow()
         self._metrics: Metrics | None = None
+        self._credentials: grpc.ServerCredentials | None = None
         services = (SERVICE.full_name, SHADOW_SERVICE.full_name)
         self._health = health.Health(["", *services, *map(health.service_of_model, files)])
         self._runner = Runner(settings.max_concurrent_calls, settings.threads)
@@ -109,8 +116,14 @@ class Server:
         """
         if self._settings.shadow != "off":
             shadow_mode.require_installed()
+        if self._settings.any_tls:
+            from lstmserve_server import certificates  # noqa: PLC0415 - what it needs would take memory in every server
+
+            self._credentials = certificates.Certificates(certificates.Files.of(self._settings)).credentials()
         if self._settings.metrics is not None:
-            self._metrics = Metrics(self._settings.metrics)
+            self._metrics = Metrics(self._settings.metrics, self._health.serving)
+            for collector in self._calls.collectors():
+                self._metrics.show(collector)
             _log.info("metrics", listen=self._metrics.address)
         for name, handlers in (
             (SERVICE.full_name, self._handlers.by_method(SERVICE)),
@@ -196,7 +209,12 @@ class Server:
         if not self._shares_port:
             addresses.check(address)
         try:
-            port = self._grpc.add_insecure_port(address)
+            if self._credentials is not None:
+                port = self._grpc.add_secure_port(address, self._credentials)
+            else:
+                port = self._grpc.add_insecure_port(address)
+                if not addresses.is_local(address):
+                    _log.warning("plain_text", listen=address, advice=_PLAIN_TEXT)
         except RuntimeError as error:
             message = f"cannot listen on {address}: {error}. Choose another address with --listen"
             raise StartFailed(message) from error

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
     from google.protobuf.message import Message
 
+    from lstmserve_server.call_metrics import CallMetrics
     from lstmserve_server.codec import Codec
     from lstmserve_server.registry import Registry
     from lstmserve_server.runner import Runner
@@ -101,7 +102,8 @@ class Handlers:
     Until there are servicers, every call ends with UNAVAILABLE.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: CallMetrics) -> None:
+        self._metrics = metrics
         self._servicers: Mapping[ServiceDescriptor, Any] = {}
         self._calls = 0
         self._idle = asyncio.Event()
@@ -121,24 +123,28 @@ class Handlers:
 
     def _handler(self, method: MethodDescriptor) -> grpc.RpcMethodHandler[bytes, bytes]:
         request_type = message_factory.GetMessageClass(method.input_type)
+        measured = self._metrics.of_method(method.name, timed=not (method.client_streaming or method.server_streaming))
 
         async def answer_one(data: bytes, context: Context) -> bytes:
             seconds_left.set(context.time_remaining)
-            async with self._counted(), self._guarded(method, context) as servicer:
-                response = await getattr(servicer, method.name)(_parse(request_type, data))
-                encoded: bytes = response.SerializeToString()
+            with measured(context):
+                async with self._counted(), self._guarded(method, context) as servicer:
+                    response = await getattr(servicer, method.name)(_parse(request_type, data))
+                    encoded: bytes = response.SerializeToString()
             return encoded
 
         async def answer_stream(_: AsyncIterator[bytes], context: Context) -> None:
-            async with self._counted(), self._guarded(method, context) as servicer:
-                await getattr(servicer, method.name)(Stream(request_type, context))
+            with measured(context):
+                async with self._counted(), self._guarded(method, context) as servicer:
+                    await getattr(servicer, method.name)(Stream(request_type, context))
 
         async def answer_many(data: bytes, context: Context) -> None:
-            async with self._guarded(method, context) as servicer:
-                responses = getattr(servicer, method.name)(_parse(request_type, data))
-                async with contextlib.aclosing(responses):
-                    async for response in responses:
-                        await _write(context, response)
+            with measured(context):
+                async with self._guarded(method, context) as servicer:
+                    responses = getattr(servicer, method.name)(_parse(request_type, data))
+                    async with contextlib.aclosing(responses):
+                        async for response in responses:
+                            await _write(context, response)
 
         if method.client_streaming:
             return grpc.stream_stream_rpc_method_handler(answer_stream)
@@ -167,6 +173,7 @@ class Handlers:
                 raise NotServing("", "the server is starting; its models are being loaded")  # noqa: TRY301 - as all others
             yield servicer
         except RequestError as error:
+            self._metrics.refused(error.reason)
             await _abort(context, status.of(error))
         except asyncio.CancelledError:
             if context.cancelled():  # by the caller, or by its deadline

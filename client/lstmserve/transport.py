@@ -1,0 +1,49 @@
+"""How a client reaches its server: in plain text, or over TLS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+if TYPE_CHECKING:
+    import os
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What a client needs for TLS. All files are PEM, and read when the client is made."""
+
+    ca: str | os.PathLike[str] | None = None
+    """The authorities whose servers are trusted; None for those that gRPC brings along."""
+
+    certificate: str | os.PathLike[str] | None = None
+    """The client's own certificate, where the server asks for one; needs `key`."""
+
+    key: str | os.PathLike[str] | None = None
+    """The private key of that certificate."""
+
+    server_name: str | None = None
+    """The name that the server's certificate must have, where it is not the one in the address."""
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Returns the credentials of a channel.
+
+        Raises:
+            ValueError: there is a certificate without a key, or a key without a certificate.
+            OSError: a file cannot be read.
+        """
+        if (self.certificate is None) != (self.key is None):
+            message = "a client certificate and its key come together; one of them is missing"
+            raise ValueError(message)
+        return grpc.ssl_channel_credentials(*map(_content, (self.ca, self.key, self.certificate)))
+
+    def options(self) -> list[tuple[str, Any]]:
+        """Returns gRPC's channel options for it."""
+        return [] if self.server_name is None else [("grpc.ssl_target_name_override", self.server_name)]
+
+
+def _content(path: str | os.PathLike[str] | None) -> bytes | None:
+    return None if path is None else Path(path).read_bytes()

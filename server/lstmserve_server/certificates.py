@@ -1,0 +1,156 @@
+"""The certificate of the server, its key, and the authority of its clients: read anew when the files change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+import structlog
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from lstmserve_server.errors import BadSettings, StartFailed
+
+if TYPE_CHECKING:
+    from lstmserve_server.config import ServeSettings
+
+_log = structlog.get_logger(__name__)
+
+
+class CertificateRefused(Exception):
+    """The files do not make a certificate that can be served; the text says which, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where the certificates are, in PEM."""
+
+    certificate: Path
+    """That of the server, and those between it and a known authority."""
+
+    key: Path
+    """The private key of the first of them, without a password."""
+
+    client_ca: Path | None
+    """The authorities of which clients must show a certificate; None where they need none."""
+
+    @classmethod
+    def of(cls, settings: ServeSettings) -> Self:
+        """Returns the files that the settings name.
+
+        Raises:
+            BadSettings: one of them is missing.
+        """
+        certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+        if certificate is None or key is None:
+            message = "TLS needs --tls-certificate and --tls-key together; --tls-client-ca comes on top of both"
+            raise BadSettings(message)
+        return cls(Path(certificate), Path(key), None if client_ca is None else Path(client_ca))
+
+    def every(self) -> list[Path]:
+        """Returns the files."""
+        return [self.certificate, self.key, *([] if self.client_ca is None else [self.client_ca])]
+
+
+class Certificates:
+    """What handshakes are made with. Connections that are open keep theirs when it changes."""
+
+    def __init__(self, files: Files) -> None:
+        """Reads the files.
+
+        Raises:
+            StartFailed: they cannot be served.
+        """
+        self._files = files
+        self._stamp = _stamp(files)
+        try:
+            self._current = _read(files)
+        except CertificateRefused as error:
+            message = f"cannot speak TLS: {error}"
+            raise StartFailed(message) from error
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Returns what gRPC listens with."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._current,
+            self._newer,  # type: ignore[arg-type]  # None keeps what there is, says its documentation
+            require_client_authentication=self._files.client_ca is not None,
+        )
+
+    def _newer(self) -> grpc.ServerCertificateConfiguration | None:
+        """Returns what the files hold if they have changed; gRPC asks at every handshake, and None keeps what it has.
+
+        Files that are half written, or wrong, change nothing: they are said once, and looked at again when they change.
+        """
+        stamp = _stamp(self._files)
+        if stamp == self._stamp:
+            return None
+        self._stamp = stamp
+        try:
+            self._current = _read(self._files)
+        except CertificateRefused as error:
+            _log.error("certificate_not_reloaded", why=str(error), still="the one from before")
+            return None
+        _log.info("certificate_reloaded", certificate=str(self._files.certificate))
+        return self._current
+
+
+def _stamp(files: Files) -> tuple[tuple[int, int, int] | None, ...]:
+    """Returns what differs when a file was written or exchanged, the target of a symbolic link among them."""
+    return tuple(map(_stamp_of, files.every()))
+
+
+def _stamp_of(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def _read(files: Files) -> grpc.ServerCertificateConfiguration:
+    chain, key = _content(files.certificate), _content(files.key)
+    _check_pair(files, chain, key)
+    authorities = None
+    if files.client_ca is not None:
+        authorities = _content(files.client_ca)
+        _certificates(files.client_ca, authorities)
+    return grpc.ssl_server_certificate_configuration([(key, chain)], authorities)
+
+
+def _check_pair(files: Files, chain: bytes, key: bytes) -> None:
+    """Checks what gRPC would find out, or not, at the first handshake."""
+    own = _certificates(files.certificate, chain)[0]
+    try:
+        private: Any = load_pem_private_key(key, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        # Neither the text of the error nor the file is told: it is a secret.
+        message = f"{files.key} holds no private key in PEM without a password"
+        raise CertificateRefused(message) from error
+    if own.public_key() != private.public_key():
+        message = f"the key in {files.key} is not that of the certificate in {files.certificate}"
+        raise CertificateRefused(message)
+    now = datetime.now(UTC)
+    if now >= own.not_valid_after_utc:
+        message = f"the certificate in {files.certificate} expired on {own.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        raise CertificateRefused(message)
+
+
+def _certificates(path: Path, data: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(data)
+    except ValueError as error:
+        message = f"{path} holds no certificate in PEM"
+        raise CertificateRefused(message) from error
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror or error}"
+        raise CertificateRefused(message) from error

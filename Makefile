@@ -76,13 +76,15 @@ COMPILE_AS_IN_TRAIN = $(COMPILE) --constraints requirements/train.txt
 
 lock: $(VENV)/.installed-server
 	$(PIP) install uv==$(UV_VERSION)
-	$(COMPILE) pyproject.toml --extra shadow --group build --group dev --group train \
+	$(COMPILE) pyproject.toml --extra shadow --extra traces --extra channelz --group build --group dev --group train \
 	  --constraints requirements/constraints.txt --output-file requirements/train.txt
-	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra shadow --group build --group dev --output-file requirements/dev.txt
+	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra shadow --extra traces --extra channelz --group build --group dev --output-file requirements/dev.txt
 	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra server --group build --group demo --output-file requirements/demo.txt
 	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra server --group build --output-file requirements/server.txt
-	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra server --output-file requirements/image-serve.txt
-	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra shadow --output-file requirements/image-shadow.txt
+	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra server --extra traces --extra channelz \
+	  --output-file requirements/image-serve.txt
+	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra shadow --extra traces --extra channelz \
+	  --output-file requirements/image-shadow.txt
 	$(COMPILE_AS_IN_TRAIN) --group build --output-file requirements/image-build.txt
 
 clean:

@@ -78,13 +78,16 @@ class LiveServer:
 
 @contextlib.contextmanager
 def serving(
-    *arguments: str | Path, env: dict[str, str] | None = None, program: tuple[str, ...] = PROGRAM
+    *arguments: str | Path,
+    env: dict[str, str] | None = None,
+    program: tuple[str, ...] = PROGRAM,
+    until: str = "serving",
 ) -> Iterator[LiveServer]:
-    """Runs a server that is ready."""
+    """Runs a server that is ready: that has logged an event."""
     if "--listen" not in arguments:
         arguments = (*arguments, "--listen", "127.0.0.1:0")
     with LiveServer(*arguments, env=env, program=program) as server:
-        server.wait_for("serving")
+        server.wait_for(until)
         yield server
 
 

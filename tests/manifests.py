@@ -14,8 +14,8 @@ import yaml
 from click.testing import CliRunner
 
 from lstmserve_server import config, health
-from lstmserve_server.config import ServeSettings
 from lstmserve_server.servicer import SERVICE
+from lstmserve_server.settings import ServeSettings
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:

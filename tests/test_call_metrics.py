@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import os
+import signal
 import urllib.request
 from pathlib import Path
 
@@ -9,9 +12,11 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lstmserve import Client, NoSuchModel, WrongForModel
+from lstmserve import Client, InvalidRequest, NoSuchModel, WrongForModel
 from lstmserve_server import errors, status
 from lstmserve_server.call_metrics import CallMetrics
+from lstmserve_server.server_metrics import ServerMetrics
+from lstmserve_server.workers import gathering
 from tests.conftest import SUNSPOTS
 from tests.live import QUICK, serving
 
@@ -64,6 +69,59 @@ def test_calls_are_counted_by_how_they_ended(server):
     assert 0 < seen["lstmserve_call_seconds_sum", ("method", "Step")]
 
 
+def test_what_was_computed_is_counted(server):
+    """Rows, time-steps and the parts of calls are counted, those of streams too, and refused states by what is wrong."""
+    with Client(server.address) as client:
+        _, state = client.forward([[[0.5], [0.25], [0.125]], [[1], [2], [3]]])
+        client.step([[0.5], [0.25]], state)
+        with client.stream() as stream:
+            stream.step([0.5])
+        with pytest.raises(InvalidRequest):
+            client.step([0.5], state)
+    seen = Scraped(server.metrics)
+
+    assert 2 + 2 + 1 == seen["lstmserve_rows_total", ("model", "sunspots")]
+    assert 6 + 2 + 1 == seen["lstmserve_steps_total", ("model", "sunspots")]
+    assert 3 == seen[("lstmserve_batch_rows_count",)]
+    assert 3 == seen["lstmserve_call_part_seconds_count", ("part", "compute")]
+    assert 2 == seen["lstmserve_call_part_seconds_count", ("part", "encode")]
+    assert 1 == seen["lstmserve_state_refused_total", ("reason", "h.shape")]
+    assert 2 <= seen[("lstmserve_stream_messages_total",)]
+    assert 0 == seen[("lstmserve_streams_open",)]
+
+
+def test_the_server_shows_what_it_is(server):
+    """Its health, its versions and its models are among the metrics."""
+    with Client(server.address) as client:
+        digest = client.model().digest
+    seen = Scraped(server.metrics)
+
+    assert 1 == seen[("lstmserve_serving",)]
+    assert [digest] == [dict(key[1:])["digest"] for key in seen if key[0] == "lstmserve_model_info"]
+    assert [grpc.__version__] == [dict(key[1:])["grpc"] for key in seen if key[0] == "lstmserve_build_info"]
+
+
+def test_workers_are_told_apart_on_one_port():
+    """One port shows the metrics of all workers, each with its number, and still does when one was killed."""
+    with serving(SUNSPOTS, "--metrics", "127.0.0.1:0", "--workers", "2", *QUICK, until="all_workers_ready") as live:
+        metrics = next(entry["listen"] for entry in live.log if entry["event"] == "metrics")
+        seen = Scraped(metrics)
+        with urllib.request.urlopen(f"http://{metrics}/healthz", timeout=10) as response:
+            health = response.read()
+        os.kill(next(entry["pid"] for entry in live.log if entry["event"] == "worker_ready"), signal.SIGKILL)
+        live.wait_for("worker_ready")
+        after = Scraped(metrics)
+
+    workers = {dict(key[1:])["worker"] for key in seen if key[0] == "lstmserve_serving"}
+    assert {"1", "2"} == workers
+    assert {"1", "2", "supervisor"} == {
+        dict(key[1:])["worker"] for key in seen if key[0] == "process_resident_memory_bytes"
+    }
+    assert b"SERVING\n" == health
+    assert (2, 0) == (seen[("lstmserve_workers_ready",)], seen[("lstmserve_worker_restarts_total",)])
+    assert (2, 1) == (after[("lstmserve_workers_ready",)], after[("lstmserve_worker_restarts_total",)])
+
+
 def test_calls_in_flight_are_those_under_way(server):
     """An open stream is in flight, is counted when it has ended, and is not timed."""
     with Client(server.address) as client:
@@ -82,14 +140,21 @@ def test_calls_in_flight_are_those_under_way(server):
     assert 0 == after.get(("lstmserve_call_seconds_count", ("method", "StreamSteps")), 0)
 
 
+def names(families):
+    """Returns the names of metrics as Prometheus shows them."""
+    return {family.name + ("_total" if family.type == "counter" else "") for family in families}
+
+
 def test_every_metric_stands_on_the_page():
     """The page has the metrics that there are, and no others."""
-    made = {
-        family.name + ("_total" if family.type == "counter" else "")
-        for collector in CallMetrics().collectors()
-        for family in collector.collect()
+    server = ServerMetrics(lambda: True)
+    server.expires(dt.datetime.now(dt.UTC))
+    made = [*CallMetrics().collectors(), *server.collectors(), gathering.Gathered({}, lambda: 0)]
+
+    shown = names(family for collector in made for family in collector.collect())
+    assert {name for name in shown if name.startswith("lstmserve_")} == {
+        row[0] for row in ROWS if row[0].startswith("lstmserve_")
     }
-    assert made == {row[0] for row in ROWS if row[0].startswith("lstmserve_")}
 
 
 def test_every_reason_stands_on_the_page():

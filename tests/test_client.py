@@ -358,5 +358,5 @@ def test_what_the_package_offers():
     assert {
         "AccessDenied", "AsyncClient", "AsyncStream", "CallCancelled", "Client", "DeadlineExceeded", "InvalidRequest", "LayerState",
         "LimitReached", "LstmServeError", "NoSuchModel", "NumericsChanged", "Result", "ServerFault", "ServerUnavailable",
-        "State", "Stream", "WrongForModel",
+        "State", "Stream", "Tls", "WrongForModel",
     } == set(lstmserve.__all__)  # fmt: skip

@@ -253,7 +253,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_default():
     """Serve --help names flag and variable of every setting."""
     from dataclasses import fields  # noqa: PLC0415 - used here alone
 
-    from lstmserve_server.config import ServeSettings  # noqa: PLC0415
+    from lstmserve_server.settings import ServeSettings  # noqa: PLC0415
 
     text = " ".join(run("serve", "--help").stdout.split())
 

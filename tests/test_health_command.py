@@ -108,6 +108,12 @@ lstmserve(["health", "--address", "127.0.0.1:1"])
 
     assert {"grpc", "grpc_health.v1.health_pb2"} <= set(modules)
     assert set() == {"h5py", "numpy", "rich", "scipy", "structlog"} & set(modules)
-    assert ["lstmserve_server", "lstmserve_server.commands", "lstmserve_server.config", "lstmserve_server.errors"] == [
-        module for module in modules if module.startswith("lstmserve_server")
-    ]
+    assert [
+        "lstmserve_server",
+        "lstmserve_server.commands",
+        "lstmserve_server.config",
+        "lstmserve_server.errors",
+        "lstmserve_server.health_command",
+        "lstmserve_server.setting_kinds",
+        "lstmserve_server.settings",
+    ] == [module for module in modules if module.startswith("lstmserve_server")]

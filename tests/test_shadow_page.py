@@ -6,10 +6,10 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from lstmserve_server.config import ServeSettings
 from lstmserve_server.loading import reader
 from lstmserve_server.numerics import Numerics
 from lstmserve_server.registry import ServedModel
+from lstmserve_server.settings import ServeSettings
 from lstmserve_server.shadow.comparing import Tolerances
 from lstmserve_server.shadow.metrics import ShadowCollector
 from lstmserve_server.shadow.pump import Lag

@@ -23,6 +23,10 @@ LIMITS = RequestLimits(rows=8, steps=10, message_bytes=6000, sequence_bytes=4000
 CODEC = StreamCodec(Codec(registry(SMALL), LIMITS))
 
 
+def ignored(_error):
+    """Takes no note of what is refused."""
+
+
 def answered(session, message):
     """Returns the response to a message, computed where it asks for it."""
     decision = session.receive(message)
@@ -36,7 +40,7 @@ def answered(session, message):
 
 def opened(**options):
     """Returns a session whose stream is open."""
-    session = Session(CODEC)
+    session = Session(CODEC, ignored)
     answered(session, StreamStepsRequest(open=StreamOpen(**options)))
     return session
 
@@ -58,7 +62,7 @@ def checkpoint(number=1):
 
 def test_the_first_response_says_what_serves():
     """Opening a stream tells rows, digest and numerics."""
-    response = answered(Session(CODEC), StreamStepsRequest(open=StreamOpen(rows=3)))
+    response = answered(Session(CODEC, ignored), StreamStepsRequest(open=StreamOpen(rows=3)))
 
     assert (3, SMALL.digest, SMALL.fingerprint) == (
         response.opened.rows,
@@ -135,7 +139,7 @@ BROKEN = [
 @pytest.mark.parametrize(("messages", "kind", "text"), BROKEN)
 def test_what_ends_a_stream(messages, kind, text):
     """A broken protocol, and what cannot be opened, ends the stream with a reason."""
-    session = Session(CODEC)
+    session = Session(CODEC, ignored)
     for message in messages[:-1]:
         answered(session, message)
 
@@ -176,7 +180,7 @@ def test_a_wrong_message_is_named_and_changes_nothing(message, number, code, tex
 def test_an_answer_that_is_not_finite_is_rejected_and_changes_nothing():
     """A step that leaves the range of the numbers is answered in the stream, and the state stays what it was."""
     steep = served("steep", model(lstm_layer(3, 4, inner="exponential"), features=3))
-    session = Session(StreamCodec(Codec(registry(steep), LIMITS)))
+    session = Session(StreamCodec(Codec(registry(steep), LIMITS)), ignored)
     session.receive(StreamStepsRequest(open=StreamOpen()))
     decision = session.receive(steps(np.full((1, 3), -500), 4))
 
@@ -193,7 +197,7 @@ def test_a_model_that_cannot_be_stepped_is_refused():
     late = served("late", model(lstm_layer(3, 4, name="late", go_backwards=True), features=3))
 
     with pytest.raises(WrongForModel, match="Step is not possible: layer 'late' has go_backwards"):
-        Session(StreamCodec(Codec(registry(late), LIMITS))).receive(StreamStepsRequest(open=StreamOpen()))
+        Session(StreamCodec(Codec(registry(late), LIMITS)), ignored).receive(StreamStepsRequest(open=StreamOpen()))
 
 
 def test_the_end_and_the_drain_give_the_state():
@@ -204,7 +208,7 @@ def test_the_end_and_the_drain_give_the_state():
 
     assert (7, expected) == (session.last().checkpoint.number, session.last().checkpoint.state)
     assert (7, expected) == (session.going_away().going_away.number, session.going_away().going_away.state)
-    assert (None, None) == (Session(CODEC).last(), Session(CODEC).going_away())
+    assert (None, None) == (Session(CODEC, ignored).last(), Session(CODEC, ignored).going_away())
 
 
 class SessionMachine(RuleBasedStateMachine):
@@ -218,7 +222,7 @@ class SessionMachine(RuleBasedStateMachine):
     @initialize(rows=st.integers(1, 4), every=st.integers(0, 5))
     def open(self, rows, every):
         """Opens a stream of rows that have seen nothing."""
-        self.every, self.session = every, Session(CODEC)
+        self.every, self.session = every, Session(CODEC, ignored)
         self.histories = [np.zeros((0, 3), np.float32) for _ in range(rows)]
         answered(self.session, StreamStepsRequest(open=StreamOpen(rows=rows, checkpoint_every=every)))
         self.saved = []

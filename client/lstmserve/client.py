@@ -11,9 +11,10 @@ import numpy as np
 
 from lstmserve import calls, errors, streams
 from lstmserve.connections import cancelled_by_owner
+from lstmserve.transport import Token
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from numpy.typing import ArrayLike, NDArray
@@ -41,6 +42,8 @@ class Client:
         timeout: seconds that a call may take, its retries included, unless the call says otherwise; infinity for no limit.
         max_message_bytes: largest message to send or take; None for any size, the server's limits hold anyhow.
         tls: what TLS needs; None for plain text.
+        token: by which the server knows who calls, or a function that returns it at each call; None for none. Whoever is on the
+            way of a call in plain text can read it.
 
     Every method raises a subclass of `LstmServeError` where the server, or the way to it, refuses.
     """
@@ -53,6 +56,7 @@ class Client:
         timeout: float = calls.DEFAULT_TIMEOUT,
         max_message_bytes: int | None = None,
         tls: Tls | None = None,
+        token: str | Callable[[], str | None] | None = None,
     ) -> None:
         target, options = calls.target(address, tls), calls.channel_options(max_message_bytes, tls)
         self._channel = (
@@ -60,6 +64,7 @@ class Client:
             if tls is None
             else grpc.secure_channel(target, tls.credentials(), options)
         )
+        self._token = Token.of(token)
         self._model = model
         self._timeout = timeout
         self._closed = False
@@ -166,7 +171,7 @@ class Client:
             patience: seconds without any answer after which to give up.
         """
         opening = streams.opening(self._model, rows, state, checkpoint_every, output)
-        return streams.Stream(self._channel, opening, strict=strict, timeout=timeout, patience=patience)
+        return streams.Stream(self._channel, opening, self._token, strict=strict, timeout=timeout, patience=patience)
 
     def model(self, *, timeout: float | None = None) -> lstm_pb2.Model:
         """Returns the description of the model."""
@@ -191,7 +196,7 @@ class Client:
             raise errors.closed()
         send: grpc.UnaryUnaryMultiCallable[Any, bytes] = self._channel.unary_unary(call.method, calls.serialize)
         try:
-            return call.read(send(call.request, timeout=seconds))
+            return call.read(send(call.request, timeout=seconds, metadata=self._token.metadata()))
         except grpc.RpcError as error:
             raise errors.from_status(error.code(), error.details(), error.trailing_metadata()) from None
 
@@ -215,6 +220,7 @@ class AsyncClient:
         timeout: float = calls.DEFAULT_TIMEOUT,
         max_message_bytes: int | None = None,
         tls: Tls | None = None,
+        token: str | Callable[[], str | None] | None = None,
     ) -> None:
         target, options = calls.target(address, tls), calls.channel_options(max_message_bytes, tls)
         self._channel = (
@@ -222,6 +228,7 @@ class AsyncClient:
             if tls is None
             else grpc.aio.secure_channel(target, tls.credentials(), options)
         )
+        self._token = Token.of(token)
         self._model = model
         self._timeout = timeout
         self._closed = False
@@ -273,7 +280,9 @@ class AsyncClient:
     ) -> streams.AsyncStream:
         """Makes a stream, which `async with` opens: see `Client.stream`."""
         opening = streams.opening(self._model, rows, state, checkpoint_every, output)
-        return streams.AsyncStream(self._channel, opening, strict=strict, timeout=timeout, patience=patience)
+        return streams.AsyncStream(
+            self._channel, opening, self._token, strict=strict, timeout=timeout, patience=patience
+        )
 
     async def model(self, *, timeout: float | None = None) -> lstm_pb2.Model:
         """Returns the description of the model."""
@@ -298,7 +307,7 @@ class AsyncClient:
             raise errors.closed()
         send: grpc.aio.UnaryUnaryMultiCallable[Any, bytes] = self._channel.unary_unary(call.method, calls.serialize)
         try:
-            return call.read(await send(call.request, timeout=seconds))
+            return call.read(await send(call.request, timeout=seconds, metadata=self._token.metadata()))
         except grpc.aio.AioRpcError as error:
             raise errors.from_status(error.code(), error.details(), error.trailing_metadata()) from None
         except asyncio.CancelledError:

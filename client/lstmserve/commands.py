@@ -16,7 +16,7 @@ from lstmserve.client import Client
 from lstmserve.errors import LstmServeError
 from lstmserve.state import State
 from lstmserve.status_line import StatusLine
-from lstmserve.transport import Tls
+from lstmserve.transport import Tls, Token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,10 +69,25 @@ class _Group(click.Group):
     show_envvar=True,
     help="Name that the server's certificate must have, where it is not the one in the address.",
 )
+@click.option(
+    "--token-file",
+    type=click.Path(exists=True, dir_okay=False),
+    envvar="LSTMSERVE_TOKEN_FILE",
+    show_envvar=True,
+    help="File with the token that the server knows you by.",
+)
 @click.version_option(package_name="lstmserve")
 @click.pass_context
 def lstmserve_client(
-    context: click.Context, /, address: str, name: str, timeout: float, *, tls: bool, **tls_files: str | None
+    context: click.Context,
+    /,
+    address: str,
+    name: str,
+    timeout: float,
+    token_file: str | None,
+    *,
+    tls: bool,
+    **tls_files: str | None,
 ) -> None:
     """Calls an lstmserve server.
 
@@ -82,7 +97,9 @@ def lstmserve_client(
     Exit codes: 0 done, 1 the call failed, 2 bad arguments.
     """
     wanted = Tls(**tls_files) if tls or any(tls_files.values()) else None
-    context.obj = context.with_resource(Client(address, model=name, timeout=timeout, tls=wanted))
+    context.obj = context.with_resource(
+        Client(address, model=name, timeout=timeout, tls=wanted, token=Token.from_file(token_file).get)
+    )
 
 
 def _in_and_out(command: Callable[..., Any]) -> Callable[..., Any]:

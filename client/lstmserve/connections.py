@@ -10,13 +10,16 @@ import contextlib
 import queue
 import threading
 from collections import deque
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
 
 from lstmserve import calls, errors
 from lstmserve.journal import Request, Response
+
+if TYPE_CHECKING:
+    from lstmserve.transport import Token
 
 _METHOD: Final = calls.method("StreamSteps")
 
@@ -32,14 +35,14 @@ class LostError(Exception):
 class Connection:
     """One call of the method: a queue of what is to be sent, and one of what came."""
 
-    def __init__(self, channel: grpc.Channel, messages: list[Request]) -> None:
+    def __init__(self, channel: grpc.Channel, messages: list[Request], token: Token) -> None:
         self._outgoing: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._incoming: queue.SimpleQueue[Response | errors.LstmServeError] = queue.SimpleQueue()
         for message in messages:
             self._outgoing.put(message)
         call = channel.stream_stream(_METHOD, calls.serialize, Response.FromString)
         try:
-            self._call: Any = call(iter(self._outgoing.get, None), wait_for_ready=True)
+            self._call: Any = call(iter(self._outgoing.get, None), metadata=token.metadata(), wait_for_ready=True)
         except ValueError:  # how gRPC says so
             raise errors.closed() from None
         threading.Thread(target=self._read, name="lstmserve-stream", daemon=True).start()
@@ -79,13 +82,13 @@ class Connection:
 class AsyncConnection:
     """One call of the method, and a task that sends, lest both ends wait for the other to read."""
 
-    def __init__(self, channel: grpc.aio.Channel, messages: list[Request]) -> None:
+    def __init__(self, channel: grpc.aio.Channel, messages: list[Request], token: Token) -> None:
         self._outgoing = deque(messages)
         self._more = asyncio.Event()
         self._more.set()
         call = channel.stream_stream(_METHOD, calls.serialize, Response.FromString)
         try:
-            self._call: Any = call(wait_for_ready=True)
+            self._call: Any = call(metadata=token.metadata(), wait_for_ready=True)
         except grpc.aio.UsageError:  # how gRPC says so
             raise errors.closed() from None
         self._writing = asyncio.create_task(self._write())

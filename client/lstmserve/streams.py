@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from lstmserve.journal import Answer, Request, Response
     from lstmserve.state import State
+    from lstmserve.transport import Token
 
     Array = NDArray[Any]
 
@@ -42,10 +43,18 @@ class Stream(ResumingStream[Connection]):
     """
 
     def __init__(
-        self, channel: grpc.Channel, opening: lstm_pb2.StreamOpen, *, strict: bool, timeout: float, patience: float
+        self,
+        channel: grpc.Channel,
+        opening: lstm_pb2.StreamOpen,
+        token: Token,
+        *,
+        strict: bool,
+        timeout: float,
+        patience: float,
     ) -> None:
         super().__init__(opening, strict=strict, timeout=timeout, patience=patience)
         self._channel = channel
+        self._token = token
         self._until_opened()
 
     def step(self, x: ArrayLike) -> Array:
@@ -128,7 +137,7 @@ class Stream(ResumingStream[Connection]):
         self._attempts.wait()
         while True:
             if self._connection is None:
-                self._connection = Connection(self._channel, self._journal.resumed())
+                self._connection = Connection(self._channel, self._journal.resumed(), self._token)
             try:
                 return self._checked(self._connection.receive(self._timeout))
             except LostError as lost:
@@ -140,10 +149,18 @@ class AsyncStream(ResumingStream[AsyncConnection]):
     """A stream of time-steps for asyncio, made by `AsyncClient.stream`; to be used by one task at a time: see `Stream`."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, opening: lstm_pb2.StreamOpen, *, strict: bool, timeout: float, patience: float
+        self,
+        channel: grpc.aio.Channel,
+        opening: lstm_pb2.StreamOpen,
+        token: Token,
+        *,
+        strict: bool,
+        timeout: float,
+        patience: float,
     ) -> None:
         super().__init__(opening, strict=strict, timeout=timeout, patience=patience)
         self._channel = channel
+        self._token = token
 
     async def step(self, x: ArrayLike) -> Array:
         """Advances all rows by one time-step: see `Stream.step`."""
@@ -212,7 +229,7 @@ class AsyncStream(ResumingStream[AsyncConnection]):
         self._attempts.wait()
         while True:
             if self._connection is None:
-                self._connection = AsyncConnection(self._channel, self._journal.resumed())
+                self._connection = AsyncConnection(self._channel, self._journal.resumed(), self._token)
             try:
                 return self._checked(await self._connection.receive(self._timeout))
             except LostError as lost:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,37 @@ class Tls:
     def options(self) -> list[tuple[str, Any]]:
         """Returns gRPC's channel options for it."""
         return [] if self.server_name is None else [("grpc.ssl_target_name_override", self.server_name)]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """By what a client says who it is: a bearer token in the metadata of each call."""
+
+    get: Callable[[], str | None]
+    """Returns the token; asked for each call, so that it may change."""
+
+    @classmethod
+    def of(cls, token: str | Callable[[], str | None] | None) -> Self:
+        """Returns one that is known, or given by a function; None for none."""
+        return cls(token if callable(token) else lambda: token)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str] | None) -> Self:
+        """Returns what stands in a file, read at each call; None for none.
+
+        Raises:
+            OSError: the file cannot be read, at once or later.
+        """
+        if path is None:
+            return cls.of(None)
+        file = Path(path)
+        file.read_bytes()
+        return cls(lambda: file.read_text().strip())
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Returns the metadata of a call."""
+        token = self.get()
+        return () if token is None else (("authorization", f"Bearer {token}"),)
 
 
 def _content(path: str | os.PathLike[str] | None) -> bytes | None:

@@ -44,6 +44,11 @@ def is_local(address: str) -> bool:
     return all(ipaddress.ip_address(str(place[4][0]).partition("%")[0]).is_loopback for place in places)
 
 
+def chosen(address: str, port: int) -> str:
+    """Returns an address as it is listened on: a port 0 has become the one that the system chose."""
+    return address if address.startswith(UNIX_PREFIX) else f"{address.rpartition(':')[0]}:{port}"
+
+
 def host_and_port(address: str) -> tuple[str, int]:
     """Returns the two parts of HOST:PORT or [IPV6]:PORT.
 

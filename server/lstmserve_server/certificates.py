@@ -13,10 +13,12 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from lstmserve_server import file_stamp
 from lstmserve_server.errors import BadSettings, StartFailed
 
 if TYPE_CHECKING:
-    from lstmserve_server.config import ServeSettings
+    from lstmserve_server.server_metrics import ServerMetrics
+    from lstmserve_server.settings import ServeSettings
 
 _log = structlog.get_logger(__name__)
 
@@ -59,19 +61,25 @@ class Files:
 class Certificates:
     """What handshakes are made with. Connections that are open keep theirs when it changes."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, metrics: ServerMetrics) -> None:
         """Reads the files.
+
+        Args:
+            files: where they are.
+            metrics: takes note of when the certificate expires, and of each reading after this one.
 
         Raises:
             StartFailed: they cannot be served.
         """
         self._files = files
-        self._stamp = _stamp(files)
+        self._stamp = file_stamp.of(files.every())
         try:
-            self._current = _read(files)
+            self._current, expires = _read(files)
         except CertificateRefused as error:
             message = f"cannot speak TLS: {error}"
             raise StartFailed(message) from error
+        metrics.expires(expires)
+        self._metrics = metrics
 
     def credentials(self) -> grpc.ServerCredentials:
         """Returns what gRPC listens with."""
@@ -86,44 +94,35 @@ class Certificates:
 
         Files that are half written, or wrong, change nothing: they are said once, and looked at again when they change.
         """
-        stamp = _stamp(self._files)
+        stamp = file_stamp.of(self._files.every())
         if stamp == self._stamp:
             return None
         self._stamp = stamp
         try:
-            self._current = _read(self._files)
+            self._current, expires = _read(self._files)
         except CertificateRefused as error:
             _log.error("certificate_not_reloaded", why=str(error), still="the one from before")
+            self._metrics.reloaded("certificate", taken=False)
             return None
+        self._metrics.reloaded("certificate", taken=True)
+        self._metrics.expires(expires)
         _log.info("certificate_reloaded", certificate=str(self._files.certificate))
         return self._current
 
 
-def _stamp(files: Files) -> tuple[tuple[int, int, int] | None, ...]:
-    """Returns what differs when a file was written or exchanged, the target of a symbolic link among them."""
-    return tuple(map(_stamp_of, files.every()))
-
-
-def _stamp_of(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
-
-
-def _read(files: Files) -> grpc.ServerCertificateConfiguration:
+def _read(files: Files) -> tuple[grpc.ServerCertificateConfiguration, datetime]:
+    """Returns what the files hold, and when the certificate expires."""
     chain, key = _content(files.certificate), _content(files.key)
-    _check_pair(files, chain, key)
+    expires = _checked(files, chain, key)
     authorities = None
     if files.client_ca is not None:
         authorities = _content(files.client_ca)
         _certificates(files.client_ca, authorities)
-    return grpc.ssl_server_certificate_configuration([(key, chain)], authorities)
+    return grpc.ssl_server_certificate_configuration([(key, chain)], authorities), expires
 
 
-def _check_pair(files: Files, chain: bytes, key: bytes) -> None:
-    """Checks what gRPC would find out, or not, at the first handshake."""
+def _checked(files: Files, chain: bytes, key: bytes) -> datetime:
+    """Checks what gRPC would find out, or not, at the first handshake; returns when the certificate expires."""
     own = _certificates(files.certificate, chain)[0]
     try:
         private: Any = load_pem_private_key(key, None)
@@ -138,6 +137,7 @@ def _check_pair(files: Files, chain: bytes, key: bytes) -> None:
     if now >= own.not_valid_after_utc:
         message = f"the certificate in {files.certificate} expired on {own.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
         raise CertificateRefused(message)
+    return own.not_valid_after_utc
 
 
 def _certificates(path: Path, data: bytes) -> list[x509.Certificate]:

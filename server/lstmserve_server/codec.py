@@ -11,6 +11,7 @@ import numpy as np
 from lstmserve import tensors
 from lstmserve.v1 import lstm_pb2
 from lstmserve_server import array_codec, state_codec
+from lstmserve_server.callers import calling
 from lstmserve_server.errors import InvalidRequest, LimitExceeded, WrongForModel, listed
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Codec:
         Raises:
             RequestError: it cannot be answered; the error names the field.
         """
-        served = self._registry.find(request.model)
+        served = self.find(request.model)
         model = served.model
         model.require_causal()
         item = model.inputs[0]
@@ -118,7 +119,7 @@ class Codec:
         Raises:
             RequestError: it cannot be answered; the error names the field.
         """
-        served = self._registry.find(request.model)
+        served = self.find(request.model)
         model, given = served.model, _inputs(request, served.model)
         arrays = [
             self.decode_input(message, field, item, model)
@@ -158,8 +159,12 @@ class Codec:
         return lstm_pb2.ForwardResponse(output=output, outputs=outputs, state=state, discrepancy=discrepancy)
 
     def find(self, name: str) -> ServedModel:
-        """Returns the model of a name; "" is the only one."""
-        return self._registry.find(name)
+        """Returns the model that a request is for; "" is the only one.
+
+        Raises:
+            RequestError: there is none, or the caller may not use it.
+        """
+        return self._registry.find(calling.get().model_meant(name))
 
     def decode_input(
         self,
@@ -211,6 +216,7 @@ class Codec:
 
     def check_rows(self, rows: int, field: str) -> None:
         """Refuses more rows than a request may have, and fewer than one."""
+        calling.get().require_rows(field, rows)
         if rows > self._limits.rows:
             raise LimitExceeded(field, f"{rows} rows came; expected at most {self._limits.rows} (--max-rows)")
         if rows < 1:

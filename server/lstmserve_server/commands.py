@@ -10,8 +10,10 @@ from typing import Any
 
 import click
 
-from lstmserve_server.config import Seconds, ServeSettings, options
+from lstmserve_server.config import options
 from lstmserve_server.errors import StartFailed
+from lstmserve_server.setting_kinds import Seconds
+from lstmserve_server.settings import ServeSettings
 
 _WIDE = {"max_content_width": 100}
 
@@ -135,6 +137,24 @@ def inspect(file: str, layer: str | None, until: str | None, architecture: str |
 
 
 @lstmserve.command()
+@click.argument("name")
+def token(name: str) -> None:
+    """Make a token for the caller NAME.
+
+    Prints the entry for the file of --tokens, in which the token stands as its hash, so that it can be appended:
+    lstmserve token NAME >> tokens.toml. The token itself is shown once, on standard error, and stored nowhere.
+    """
+    from lstmserve_server import tokens  # noqa: PLC0415
+
+    if not name or not name.isprintable():
+        message = f"{name!r} is no name; expected a text that can be printed"
+        raise click.UsageError(message)
+    made = tokens.make()
+    click.echo(tokens.entry(name, made))
+    click.echo(f"The token of {name}, shown this once: {made}", err=True)
+
+
+@lstmserve.command()
 @click.option(
     "--address",
     default="127.0.0.1:50051",
@@ -170,40 +190,24 @@ def inspect(file: str, layer: str | None, until: str | None, architecture: str |
     help="Name that the server's certificate must have, where it is not the one in the address.",
 )
 @click.option(
+    "--token-file",
+    type=click.Path(exists=True, dir_okay=False),
+    envvar="LSTMSERVE_HEALTH_TOKEN_FILE",
+    show_envvar=True,
+    help="File with the token of the caller, for a server whose health is not open.",
+)
+@click.option(
     "--timeout", type=Seconds(), default=2.0, show_default=True, help="How long to wait for the answer, in seconds."
 )
-def health(address: str, service: str, timeout: float, *, tls: bool, **files: str | None) -> None:
+def health(
+    address: str, service: str, timeout: float, token_file: str | None, *, tls: bool, **files: str | None
+) -> None:
     """Ask a server for its health (grpc.health.v1), and print it.
 
     Any server that has the standard health service can be asked.
 
     Exit codes: 0 SERVING, 1 otherwise.
     """
-    import grpc  # noqa: PLC0415
-    from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415
+    from lstmserve_server import health_command  # noqa: PLC0415
 
-    from lstmserve.transport import Tls  # noqa: PLC0415
-
-    # No proxy: it is this server's health that is asked for, most often over the loopback interface.
-    wanted = Tls(**files)
-    options = [("grpc.enable_http_proxy", 0), *wanted.options()]
-    try:
-        credentials = wanted.credentials() if tls or any(files.values()) else None
-    except (OSError, ValueError) as error:
-        message = str(error)
-        raise click.UsageError(message) from error
-    opened = (
-        grpc.insecure_channel(address, options)
-        if credentials is None
-        else grpc.secure_channel(address, credentials, options)
-    )
-    with opened as channel:
-        try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(service=service), timeout=timeout
-            )
-        except grpc.RpcError as error:
-            click.echo(f"lstmserve: no health from {address}: {error.code().name}: {error.details()}", err=True)
-            sys.exit(1)
-    click.echo(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
-    sys.exit(0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1)
+    sys.exit(health_command.run(address, service, timeout, token_file, tls=tls, **files))

@@ -10,6 +10,8 @@
     - `LimitExceeded`: the request needs more than the server gives; waiting does not help.
     - `Busy`: the server is full; waiting helps.
     - `NotServing`: the server is starting or draining.
+    - `Unauthenticated`: the caller does not say who it is.
+    - `Forbidden`: the caller may not do this.
     - `TooLate`: the deadline of the call has passed.
 """
 
@@ -84,18 +86,35 @@ class LimitExceeded(RequestError):
 
 
 class Busy(RequestError):
-    """The server has as many calls as it takes; the same request may be answered a little later."""
+    """The server has as many calls as it takes; the same request may be answered a little later.
+
+    Attributes:
+        retry_after: seconds after which it is worth asking again.
+    """
 
     reason = "BUSY"
 
-    retry_after: ClassVar[float] = 0.1
-    """Seconds after which it is worth asking again."""
+    def __init__(self, field: str, text: str, retry_after: float = 0.1) -> None:
+        super().__init__(field, text)
+        self.retry_after = retry_after
 
 
 class NotServing(RequestError):
     """The server is starting or draining; another one may answer."""
 
     reason = "NOT_SERVING"
+
+
+class Unauthenticated(RequestError):
+    """The caller shows no token that the server knows."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class Forbidden(RequestError):
+    """The token of the caller is not for this."""
+
+    reason = "FORBIDDEN"
 
 
 class TooLate(RequestError):

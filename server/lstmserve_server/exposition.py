@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app, start_http_server
+from prometheus_client import make_wsgi_app, start_http_server
 
 from lstmserve_server.addresses import host_and_port
 from lstmserve_server.errors import StartFailed
@@ -13,46 +13,41 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from prometheus_client.registry import Collector
+    from prometheus_client import CollectorRegistry
 
 
 _PATIENCE: Final = 10  # seconds without a request
 
 
-class Metrics:
-    """A port that answers /metrics and /healthz, from a thread of its own."""
+class Port:
+    """Answers /metrics and /healthz, from a thread of its own."""
 
-    def __init__(self, address: str, serving: Callable[[], bool]) -> None:
+    def __init__(self, address: str, registry: CollectorRegistry, serving: Callable[[], bool]) -> None:
         """Opens the port.
 
         Args:
             address: where, HOST:PORT.
+            registry: the metrics.
             serving: whether the server says SERVING; asked from another thread.
 
         Raises:
             StartFailed: it cannot be listened on.
         """
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
         host, port = host_and_port(address)
         try:
-            self._server, self._thread = start_http_server(port, host, self._registry)
+            self._server, self._thread = start_http_server(port, host, registry)
         except OSError as error:
             message = (
                 f"cannot listen on {address} for metrics: {error.strerror or error}. Choose another with --metrics"
             )
             raise StartFailed(message) from error
-        self._metrics: WSGIApplication = make_wsgi_app(self._registry)
+        self._metrics: WSGIApplication = make_wsgi_app(registry)
         self._serving = serving
         self._server.set_app(self._answer)
         # One thread a connection: who says nothing for long is let go.
         self._server.RequestHandlerClass = _patient(self._server.RequestHandlerClass)
-        self.address = f"{host}:{self._server.server_port}"
+        self.address = f"{f'[{host}]' if ':' in host else host}:{self._server.server_port}"
         """Where it listens; a port 0 has become the one that the system chose."""
-
-    def show(self, collector: Collector) -> None:
-        """Shows more."""
-        self._registry.register(collector)
 
     def _answer(self, request: WSGIEnvironment, begin: StartResponse) -> Iterable[bytes]:
         match request["PATH_INFO"]:
@@ -80,9 +75,3 @@ def _text(begin: StartResponse, status: str, text: str) -> Iterable[bytes]:
 def _patient(handler: Any) -> Any:
     """Returns a class of handlers that waits for a request for some seconds, and no longer."""
     return type("Handler", (handler,), {"timeout": _PATIENCE})
-
-
-def of_worker(address: str, number: int) -> str:
-    """Returns the address of a worker's metrics: the first has the port that was given, the next the one above it."""
-    host, port = host_and_port(address)
-    return f"{f'[{host}]' if ':' in host else host}:{port + number - 1 if port else 0}"

@@ -20,8 +20,8 @@ from lstmserve_server.registry import ServedModel
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from lstmserve_server.config import ServeSettings
     from lstmserve_server.description import ModelDescription
+    from lstmserve_server.settings import ServeSettings
 
 _log = structlog.get_logger(__name__)
 

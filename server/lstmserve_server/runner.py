@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import contextvars
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
+from lstmserve_server.callers import called_by
 from lstmserve_server.codec import ForwardCall
-from lstmserve_server.errors import Busy, NotServing, TooLate
+from lstmserve_server.deadline import seconds_left
+from lstmserve_server.errors import NotServing, TooLate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
+    from lstmserve_server.call_metrics import CallMetrics
     from lstmserve_server.codec import StepCall
     from lstmserve_server.model import Answer
+    from lstmserve_server.places import Places
 
 IN_PLACE_COST: Final = 1_000_000
 """Up to this cost (`RecurrentModel.cost`) a call is computed in the event loop: some hundred microseconds, no more than
@@ -23,13 +29,22 @@ the way to a thread and back."""
 
 
 class Runner:
-    """Computes calls, at most so many at a time, until it is closed."""
+    """Computes calls until it is closed: short ones where they arrive, long ones in threads, so many at a time."""
 
-    def __init__(self, max_concurrent_calls: int, threads: int) -> None:
-        self._max_concurrent_calls = max_concurrent_calls
+    def __init__(self, places: Places, threads: int, metrics: CallMetrics) -> None:
+        """Makes a runner.
+
+        Args:
+            places: of calls that take long.
+            threads: how many compute them.
+            metrics: what takes note of all.
+        """
+        self._places = places
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="compute")
+        self._metrics = metrics
         self._open = True
-        self._running = 0
+        self._quickest: dict[str, float] = {}
+        """Seconds per unit of cost, by model: the least that was seen."""
 
     async def run(self, call: StepCall) -> Answer:
         """Computes a call of one time-step, or a `ForwardCall`, if there is room for it.
@@ -37,28 +52,30 @@ class Runner:
         Raises:
             RequestError: the call cannot be taken, or its answer is not finite.
         """
-        with self._admitted():
-            return await self.advance(call)
+        if not self._open:
+            raise NotServing("", "the server is draining; ask another one")
+        if _cost(call) <= IN_PLACE_COST:
+            return self._compute(call, perf_counter())
+        with self._places.one(called_by()):
+            return await self._in_thread(call)
 
     async def advance(self, call: StepCall) -> Answer:
         """Computes a call that has its place already, as the next of a stream.
 
         Raises:
-            RequestError: its answer is not finite.
+            RequestError: its answer is not finite, or would come too late.
         """
-        small = call.served.model.cost(len(call.x), call.time) <= IN_PLACE_COST
-        if isinstance(call, ForwardCall):
-            return _forward(call) if small else await self._forward_in_thread(call)
-        if small:
-            return _step(call)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _step, call)
+        return self._compute(call, perf_counter()) if _cost(call) <= IN_PLACE_COST else await self._in_thread(call)
 
     def close(self) -> None:
         """Takes no more calls; those that run go on."""
         self._open = False
 
-    async def _forward_in_thread(self, call: ForwardCall) -> Answer:
+    async def _in_thread(self, call: StepCall) -> Answer:
         stopped = threading.Event()
+        left = seconds_left.get()()
+        self._require_time(call, left)
+        came = perf_counter()
 
         def pause() -> None:
             if stopped.is_set():
@@ -66,24 +83,40 @@ class Runner:
 
         def compute() -> Answer:
             pause()
-            return _forward(call, pause)
+            if left is not None:
+                self._require_time(call, left - (perf_counter() - came))
+            return self._compute(call, came, pause)
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, compute)
+            run = contextvars.copy_context().run  # with the id of the request, and the span that traces it
+            return await asyncio.get_running_loop().run_in_executor(self._threads, run, compute)
         finally:  # the caller may have gone, or the deadline have passed: then the thread stops at its next pause
             stopped.set()
 
-    @contextlib.contextmanager
-    def _admitted(self) -> Iterator[None]:
-        if not self._open:
-            raise NotServing("", "the server is draining; ask another one")
-        if self._running >= self._max_concurrent_calls:
-            raise Busy("", f"{self._running} calls are running; expected fewer (--max-concurrent-calls)")
-        self._running += 1
-        try:
-            yield
-        finally:
-            self._running -= 1
+    def _require_time(self, call: StepCall, left: float | None) -> None:
+        """Refuses what cannot be computed any more before its deadline, by the quickest that was ever seen."""
+        needed = _cost(call) * self._quickest.get(call.served.name, 0)
+        if left is not None and left < needed:
+            text = (
+                f"{max(left, 0):.3g} seconds are left, and to compute it takes {needed:.3g} at best; expected more time"
+            )
+            raise TooLate("", text)
+
+    def _compute(self, call: StepCall, came: float, pause: Callable[[], None] = lambda: None) -> Answer:
+        began = perf_counter()
+        answer = _forward(call, pause) if isinstance(call, ForwardCall) else _step(call)
+        took = perf_counter() - began
+        self._metrics.took("queue", began - came)
+        self._metrics.took("compute", took)
+        self._metrics.computed(call.served.name, len(call.x), call.time)
+        cost, name = _cost(call), call.served.name
+        if cost > IN_PLACE_COST:
+            self._quickest[name] = min(self._quickest.get(name, math.inf), took / cost)
+        return answer
+
+
+def _cost(call: StepCall) -> int:
+    return call.served.model.cost(len(call.x), call.time)
 
 
 def _step(call: StepCall) -> Answer:

@@ -6,20 +6,22 @@ import asyncio
 import contextlib
 import functools
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import structlog
-from grpc_reflection.v1alpha import reflection
 
-from lstmserve_server import addresses, health, models, shadow_mode
-from lstmserve_server.call_metrics import CallMetrics
+from lstmserve_server import access, addresses, health, http2, models, reflection, shadow_mode
 from lstmserve_server.codec import Codec, RequestLimits
 from lstmserve_server.errors import StartFailed
-from lstmserve_server.exposition import Metrics
+from lstmserve_server.exposition import Port
+from lstmserve_server.handlers import Handlers
+from lstmserve_server.operators import Operators
+from lstmserve_server.places import Places
 from lstmserve_server.registry import Registry
 from lstmserve_server.runner import Runner
-from lstmserve_server.servicer import SERVICE, SHADOW_SERVICE, Handlers, LstmServicer, ShadowServicer
+from lstmserve_server.servicer import SERVICE, SHADOW_SERVICE, LstmServicer, ShadowServicer
 from lstmserve_server.shadow.base import NoShadow
 from lstmserve_server.stream_codec import StreamCodec
 from lstmserve_server.streams import Streams
@@ -27,8 +29,11 @@ from lstmserve_server.streams import Streams
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 
-    from lstmserve_server.config import ServeSettings
+    from prometheus_client import CollectorRegistry
+
+    from lstmserve_server.operators import Opened
     from lstmserve_server.registry import ServedModel
+    from lstmserve_server.settings import ServeSettings
     from lstmserve_server.shadow.base import Shadow
 
 _log = structlog.get_logger(__name__)
@@ -48,7 +53,8 @@ async def run(settings: ServeSettings) -> None:
     """
     files = models.by_name(settings.models)
     signals = Signals()
-    server = Server(settings, files, functools.partial(models.from_files, settings, files))
+    show = None if settings.metrics is None else functools.partial(Port, settings.metrics)
+    server = Server(settings, files, functools.partial(models.from_files, settings, files), show)
     await server.start()
     _log.info("starting", listen=server.addresses, models=files)
     await live(server, server.make_ready(), signals)
@@ -80,6 +86,7 @@ class Server:
         settings: ServeSettings,
         files: Mapping[str, str],
         load: Callable[[], Awaitable[Iterable[ServedModel]]],
+        show: Callable[[CollectorRegistry, Callable[[], bool]], Opened] | None,
         *,
         shares_port: bool = False,
     ) -> None:
@@ -89,22 +96,30 @@ class Server:
             settings: its settings.
             files: the file of each model by its name.
             load: what loads the models.
+            show: opens the place where operators see the metrics; None for none.
             shares_port: whether other processes listen on the same port, which somebody else has then made sure of.
+
+        Raises:
+            StartFailed: a file of the settings cannot be used, or what they need is not installed.
         """
         self._settings = settings
         self._load = load
         self._shares_port = shares_port
-        self._calls = CallMetrics()
-        self._handlers = Handlers(self._calls)
         self._files = files
         self._shadow: Shadow = NoShadow()
-        self._metrics: Metrics | None = None
-        self._credentials: grpc.ServerCredentials | None = None
+        self._streams: Streams | None = None
         services = (SERVICE.full_name, SHADOW_SERVICE.full_name)
         self._health = health.Health(["", *services, *map(health.service_of_model, files)])
-        self._runner = Runner(settings.max_concurrent_calls, settings.threads)
-        self._streams: Streams | None = None
-        self._grpc = grpc.aio.server(options=_options(settings, shares_port=shares_port))
+        self._operators = Operators(settings, self._health.serving, show)
+        self._access = _access(settings, self._operators)
+        self._handlers = Handlers(self._access, self._operators.calls)
+        self._runner = Runner(
+            Places(settings.max_concurrent_calls, "calls are running", "--max-concurrent-calls"),
+            settings.threads,
+            self._operators.calls,
+        )
+        self._credentials = _credentials(settings, self._operators)
+        self._grpc = grpc.aio.server(options=http2.options(settings, shares_port=shares_port))
         self.addresses: list[str] = []
         """Where the server listens; a port 0 has become the one that the system chose."""
 
@@ -116,29 +131,19 @@ class Server:
         """
         if self._settings.shadow != "off":
             shadow_mode.require_installed()
-        if self._settings.any_tls:
-            from lstmserve_server import certificates  # noqa: PLC0415 - what it needs would take memory in every server
-
-            self._credentials = certificates.Certificates(certificates.Files.of(self._settings)).credentials()
-        if self._settings.metrics is not None:
-            self._metrics = Metrics(self._settings.metrics, self._health.serving)
-            for collector in self._calls.collectors():
-                self._metrics.show(collector)
-            _log.info("metrics", listen=self._metrics.address)
-        for name, handlers in (
-            (SERVICE.full_name, self._handlers.by_method(SERVICE)),
-            (SHADOW_SERVICE.full_name, self._handlers.by_method(SHADOW_SERVICE)),
-            (health.HEALTH_SERVICE.full_name, self._health.handlers()),
-        ):
-            self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+        await self._operators.start()
+        of_health = access.Open() if self._settings.open_health else self._access
+        services = {
+            SERVICE.full_name: self._handlers.by_method(SERVICE),
+            SHADOW_SERVICE.full_name: self._handlers.by_method(SHADOW_SERVICE),
+            health.HEALTH_SERVICE.full_name: self._health.handlers(of_health),
+        }
         if self._settings.reflection:
-            names = (
-                SERVICE.full_name,
-                SHADOW_SERVICE.full_name,
-                health.HEALTH_SERVICE.full_name,
-                reflection.SERVICE_NAME,
-            )
-            reflection.enable_server_reflection(names, self._grpc)
+            services |= dict.fromkeys(reflection.SERVICES, reflection.handlers(services, self._access))
+        for name, handlers in services.items():
+            self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+            # So each method has a queue of its own in the core, and probes are answered while steps are refused.
+            self._grpc.add_registered_method_handlers(name, handlers)
         for address in self._settings.listen:
             self.addresses.append(self._listen(address))
         await self._grpc.start()
@@ -158,17 +163,19 @@ class Server:
         )
         codec = Codec(registry, limits)
         self._shadow = shadow_mode.start(self._settings, registry, self._files)
-        if self._metrics is not None:
-            for collector in self._shadow.collectors():
-                self._metrics.show(collector)
+        self._operators.server.serves(registry)
+        self._operators.add(self._shadow.collectors())
         self._streams = Streams(
             StreamCodec(codec),
             self._runner,
             self._shadow,
-            most=self._settings.max_streams,
+            self._operators.calls,
+            Places(self._settings.max_streams, "streams are open", "--max-streams"),
             idle_seconds=self._settings.stream_idle_seconds,
+            age_seconds=self._settings.stream_seconds,
         )
-        servicer = LstmServicer(registry, codec, self._runner, self._streams, self._shadow)
+        calls = self._operators.calls
+        servicer = LstmServicer(registry, codec, self._runner, self._streams, self._shadow, calls)
         self._handlers.answer_with({SERVICE: servicer, SHADOW_SERVICE: ShadowServicer(self._shadow)})
         self._health.set_all(serving=True)
 
@@ -201,9 +208,7 @@ class Server:
         self._runner.close()
         await self._grpc.stop(grace)
         self._shadow.stop()
-        if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
+        await self._operators.stop()
 
     def _listen(self, address: str) -> str:
         if not self._shares_port:
@@ -218,7 +223,7 @@ class Server:
         except RuntimeError as error:
             message = f"cannot listen on {address}: {error}. Choose another address with --listen"
             raise StartFailed(message) from error
-        return address if address.startswith(addresses.UNIX_PREFIX) else f"{address.rpartition(':')[0]}:{port}"
+        return addresses.chosen(address, port)
 
 
 class Signals:
@@ -245,13 +250,16 @@ class Signals:
         return False
 
 
-def _options(settings: ServeSettings, *, shares_port: bool) -> list[tuple[str, int]]:
-    return [
-        # A second server on the same port is a mistake, and by default gRPC would share the port with it in silence.
-        ("grpc.so_reuseport", int(shares_port)),
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", -1),  # the codec refuses what is too long before it is computed
-        # Without a bound gRPC's defences against floods of new streams on one connection are off.
-        # It is well below what the health service lets watch, so that no single connection can take all places there.
-        ("grpc.max_concurrent_streams", 256),
-    ]
+def _access(settings: ServeSettings, operators: Operators) -> access.Access:
+    if settings.tokens is None:
+        return access.Open()
+    return access.Tokens(Path(settings.tokens), operators.server.reloaded)
+
+
+def _credentials(settings: ServeSettings, operators: Operators) -> grpc.ServerCredentials | None:
+    """Returns what connections are made with; None for plain text."""
+    if not settings.any_tls:
+        return None
+    from lstmserve_server import certificates  # noqa: PLC0415 - what it needs would take memory in every server
+
+    return certificates.Certificates(certificates.Files.of(settings), operators.server).credentials()

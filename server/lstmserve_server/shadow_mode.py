@@ -12,8 +12,8 @@ from lstmserve_server.shadow.comparing import Tolerances
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from lstmserve_server.config import ServeSettings
     from lstmserve_server.registry import ServedModel
+    from lstmserve_server.settings import ServeSettings
     from lstmserve_server.shadow.base import Shadow
 
 _NEEDED: Final = ("tensorflow", "keras", "tf_keras")

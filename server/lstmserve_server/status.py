@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import math
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -10,12 +11,14 @@ from google.rpc import error_details_pb2, status_pb2
 
 from lstmserve_server.errors import (
     Busy,
+    Forbidden,
     InvalidRequest,
     LimitExceeded,
     NoSuchModel,
     NotServing,
     RequestError,
     TooLate,
+    Unauthenticated,
     WrongForModel,
 )
 
@@ -33,6 +36,8 @@ _CODES: Final[dict[type[RequestError], grpc.StatusCode]] = {
     LimitExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,
     NotServing: grpc.StatusCode.UNAVAILABLE,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    Forbidden: grpc.StatusCode.PERMISSION_DENIED,
     TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
@@ -51,7 +56,7 @@ def of(error: RequestError) -> Status:
         status.details.append(packed)
     metadata: list[tuple[str, str | bytes]] = [(_DETAILS_KEY, status.SerializeToString())]
     if isinstance(error, Busy):
-        metadata.append((_PUSHBACK_KEY, str(int(error.retry_after * 1000))))
+        metadata.append((_PUSHBACK_KEY, str(math.ceil(error.retry_after * 1000))))
     return code, str(error), tuple(metadata)
 
 
@@ -66,6 +71,13 @@ def of_fault(request_id: str) -> Status:
     return grpc.StatusCode.INTERNAL, f"internal error; look for request {request_id} in the log of the server", ()
 
 
+async def abort(context: Any, how: Status, *more: tuple[str, str | bytes]) -> NoReturn:
+    """Ends a call with a status, and with more metadata behind its own."""
+    code, text, metadata = how
+    await context.abort(code, text, (*metadata, *more))
+    raise AssertionError  # abort always raises
+
+
 def _details(error: RequestError) -> list[Message]:
     match error:
         case InvalidRequest():
@@ -77,7 +89,8 @@ def _details(error: RequestError) -> list[Message]:
             )
             return [error_details_pb2.PreconditionFailure(violations=[precondition])]
         case Busy():
-            delay = duration_pb2.Duration(nanos=int(error.retry_after * 1e9))
+            delay = duration_pb2.Duration()
+            delay.FromMilliseconds(math.ceil(error.retry_after * 1000))
             return [error_details_pb2.RetryInfo(retry_delay=delay)]
         case _:
             return []

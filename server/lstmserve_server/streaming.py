@@ -16,6 +16,8 @@ from lstmserve_server import state_codec, status
 from lstmserve_server.errors import InvalidRequest, RequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from lstmserve.v1 import shadow_pb2
@@ -41,8 +43,15 @@ class Compute:
 class Session:
     """The state of a stream, and what its messages do to it."""
 
-    def __init__(self, codec: StreamCodec) -> None:
+    def __init__(self, codec: StreamCodec, refused: Callable[[RequestError], None]) -> None:
+        """Begins a session.
+
+        Args:
+            codec: reads the messages.
+            refused: is told of messages that are refused without ending the stream.
+        """
         self._codec = codec
+        self._refused = refused
         self._opening: Opening | None = None
         self._state: ModelState = ()
         self._steps_seen: Array | None = None
@@ -76,7 +85,7 @@ class Session:
                 case _:
                     raise InvalidRequest("message", "nothing came; expected steps, checkpoint or reset")
         except RequestError as error:
-            return _rejected(_number_of(request), error)
+            return self._rejected(_number_of(request), error)
 
     def computed(self, answer: Answer, discrepancy: shadow_pb2.Comparison | None = None) -> Response:
         """Returns the answer to the message that asked for it, with the state where a checkpoint is due."""
@@ -94,7 +103,7 @@ class Session:
         """Returns the answer to a message that could not be computed; the state is as it was."""
         number, _ = self._pending or (0, None)
         self._pending = None
-        return _rejected(number, error)
+        return self._rejected(number, error)
 
     def last(self) -> Response | None:
         """Returns the checkpoint that ends a stream whose caller has sent all; None where it was never opened."""
@@ -138,6 +147,11 @@ class Session:
         checkpoint = lstm_pb2.StreamCheckpoint(number=number, state=self._state_message())
         return lstm_pb2.StreamStepsResponse(checkpoint=checkpoint)
 
+    def _rejected(self, number: int, error: RequestError) -> Response:
+        self._refused(error)
+        rejected = lstm_pb2.StreamRejected(number=number, code=status.code_of(error), text=str(error))
+        return lstm_pb2.StreamStepsResponse(rejected=rejected)
+
     def _state_message(self) -> lstm_pb2.State:
         assert self._opening is not None  # noqa: S101 - there is a state since the stream is open
         self._since_checkpoint = 0
@@ -147,8 +161,3 @@ class Session:
 def _number_of(request: Request) -> int:
     kind = request.WhichOneof("message")
     return int(getattr(request, kind).number) if kind else 0
-
-
-def _rejected(number: int, error: RequestError) -> Response:
-    rejected = lstm_pb2.StreamRejected(number=number, code=status.code_of(error), text=str(error))
-    return lstm_pb2.StreamStepsResponse(rejected=rejected)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from lstmserve_server import request_id
+
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
@@ -37,6 +39,7 @@ def configure_log(form: str, level: str) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,  # the number of a worker
+            request_id.add_to_log,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if text else "iso", utc=not text),
             *rendering,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.errors import WrongForModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from prometheus_client.registry import Collector
 
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
     from lstmserve_server.model import Answer
 
 Call = TypeVar("Call", bound="StepCall")
-
-seconds_left: ContextVar[Callable[[], float | None]] = ContextVar("seconds_left", default=lambda: None)
-"""How long the caller of the call under way still waits, in seconds; None for ever. Asked only where it matters."""
 
 
 class Shadow(Protocol):

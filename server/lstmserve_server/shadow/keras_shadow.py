@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import structlog
 
 from lstmserve.v1 import shadow_pb2
+from lstmserve_server.deadline import seconds_left
 from lstmserve_server.errors import NoSuchModel, listed
 from lstmserve_server.shadow import case as cases
-from lstmserve_server.shadow.base import seconds_left
 from lstmserve_server.shadow.bundles import Bundles
 from lstmserve_server.shadow.metrics import ShadowCollector
 from lstmserve_server.shadow.process import ReferenceProcess

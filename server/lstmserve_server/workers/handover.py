@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from lstmserve_server.config import ServeSettings
+from lstmserve_server.settings import ServeSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,9 @@ class Handover:
 
     weights: int
     """Descriptor of the file with the weights, inherited."""
+
+    metrics: int = -1
+    """Descriptor of the pipe by which the supervisor asks for the metrics, inherited; -1 where nobody asks."""
 
     def to_line(self) -> bytes:
         """Returns it as a line."""

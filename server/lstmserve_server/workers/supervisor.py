@@ -13,16 +13,18 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from lstmserve_server import exposition, models
 from lstmserve_server.errors import StartFailed
 from lstmserve_server.loading import sandbox
 from lstmserve_server.server import Signals
+from lstmserve_server.workers import gathering
 from lstmserve_server.workers.handover import Handover, Report
 from lstmserve_server.workers.ports import HeldPorts
 
 if TYPE_CHECKING:
-    from lstmserve_server.config import ServeSettings
+    from lstmserve_server.settings import ServeSettings
 
 _log = structlog.get_logger(__name__)
 
@@ -48,23 +50,20 @@ async def run(settings: ServeSettings) -> None:
             forms = loading.result()
             _seal(weights)
             own = replace(settings, listen=tuple(ports.addresses), compute_threads=_threads_of_each(settings))
-            await Supervisor(
-                [Handover(i + 1, _of_worker(own, i + 1), files, forms, weights) for i in range(settings.workers)],
-                signals,
-            ).run()
+            supervisor = Supervisor(
+                [Handover(i + 1, own, files, forms, weights) for i in range(settings.workers)], signals
+            )
+            with contextlib.ExitStack() as stack:
+                if settings.metrics is not None:
+                    port = stack.enter_context(contextlib.closing(supervisor.show_metrics(settings.metrics)))
+                    _log.info("metrics", listen=port.address)
+                await supervisor.run()
     _log.info("all_stopped")
 
 
 def _seal(weights: int) -> None:
     """Makes the weights what no process can write any more, this one and the workers among them."""
     fcntl.fcntl(weights, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-
-
-def _of_worker(settings: ServeSettings, number: int) -> ServeSettings:
-    """Returns the settings of one worker."""
-    if settings.metrics is None:
-        return settings
-    return replace(settings, metrics=exposition.of_worker(settings.metrics, number))
 
 
 def _threads_of_each(settings: ServeSettings) -> int:
@@ -78,8 +77,20 @@ class Supervisor:
         self._handovers = handovers
         self._signals = signals
         self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._asking: dict[int, gathering.Asking] = {}
         self._ready: set[int] = set()
         self._restarts = 0
+
+    def show_metrics(self, address: str) -> exposition.Port:
+        """Opens the port for operators, with what all workers say.
+
+        Raises:
+            StartFailed: it cannot be listened on.
+        """
+        gathered = gathering.Gathered(self._asking, lambda: self._restarts)
+        registry = CollectorRegistry()
+        registry.register(gathered)
+        return exposition.Port(address, registry, gathered.serving)
 
     async def run(self) -> None:
         """Keeps the workers running until a signal comes, and returns when all have ended.
@@ -123,8 +134,10 @@ class Supervisor:
 
     async def _run_once(self, handover: Handover, ready: asyncio.Event) -> tuple[str, Report | None]:
         """Runs a worker to its end, and returns how it ended and what it had said."""
-        process = await _start(handover)
-        self._processes[handover.number] = process
+        asking = gathering.Asking()
+        process = await _start(replace(handover, metrics=asking.descriptor))
+        asking.inherited()
+        self._processes[handover.number], self._asking[handover.number] = process, asking
         report = None
         try:
             if self._signals.first.is_set():  # it came while the process was started
@@ -138,7 +151,8 @@ class Supervisor:
             return _name_of_end(await process.wait()), report
         finally:
             self._ready.discard(handover.number)
-            del self._processes[handover.number]
+            del self._processes[handover.number], self._asking[handover.number]
+            asking.close()
 
     def _note_ready(self, number: int, pid: int) -> None:
         self._ready.add(number)
@@ -175,7 +189,7 @@ async def _start(handover: Handover) -> asyncio.subprocess.Process:
         "lstmserve_server.workers.worker",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        pass_fds=(handover.weights,),
+        pass_fds=(handover.weights, handover.metrics),
         process_group=0,
         env={**dict.fromkeys(_THREADS, "1"), **os.environ},
     )

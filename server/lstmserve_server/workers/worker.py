@@ -14,6 +14,7 @@ import structlog
 
 from lstmserve_server import models, server, telemetry
 from lstmserve_server.errors import StartFailed
+from lstmserve_server.workers import gathering
 from lstmserve_server.workers.handover import Handover, Report
 
 
@@ -28,7 +29,8 @@ async def serve(handover: Handover) -> None:
     loop.add_reader(sys.stdin.fileno(), _supervisor_gone, signals)
     settings, files = handover.settings, handover.files
     load = functools.partial(models.from_forms, settings, handover.models, files, handover.weights)
-    own = server.Server(settings, files, load, shares_port=True)
+    operators = None if handover.metrics < 0 else functools.partial(gathering.Answering, handover.metrics)
+    own = server.Server(settings, files, load, operators, shares_port=True)
 
     async def begin() -> None:
         """Loads, listens, and says so."""

@@ -1,0 +1,195 @@
+"""The way of a call from gRPC to the servicer and back: who calls, how it ends, and what operators see of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import structlog
+from google.protobuf import message_factory
+from google.protobuf.message import DecodeError
+
+from lstmserve_server import request_id, status
+from lstmserve_server.callers import calling, peer
+from lstmserve_server.deadline import seconds_left
+from lstmserve_server.errors import InvalidRequest, NotServing, RequestError, TooLate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+    from google.protobuf.message import Message
+
+    from lstmserve_server.access import Access, Token
+    from lstmserve_server.call_metrics import CallMetrics
+
+    Context = grpc.aio.ServicerContext[bytes, bytes]
+
+_log = structlog.get_logger(__name__)
+
+
+class Handlers:
+    """The methods of the services as gRPC calls them: bytes in, bytes out.
+
+    gRPC would decode the requests itself, and answer what it cannot decode with UNKNOWN and the name of a class of ours.
+    So a caller is turned away before its message is decoded. Until there are servicers, every call ends with UNAVAILABLE.
+    """
+
+    def __init__(self, access: Access, metrics: CallMetrics) -> None:
+        self._access = access
+        self._metrics = metrics
+        self._servicers: Mapping[ServiceDescriptor, Any] = {}
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def answer_with(self, servicers: Mapping[ServiceDescriptor, Any]) -> None:
+        """Begins to answer, each service by its own."""
+        self._servicers = servicers
+
+    async def wait_until_idle(self) -> None:
+        """Returns when no call is under way, apart from those that only watch."""
+        await self._idle.wait()
+
+    def by_method(self, service: ServiceDescriptor) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+        """Returns a handler for each method of a service."""
+        return {method.name: self._handler(method) for method in service.methods}
+
+    def _handler(self, method: MethodDescriptor) -> grpc.RpcMethodHandler[bytes, bytes]:
+        request_type = message_factory.GetMessageClass(method.input_type)
+        observed = self._metrics.of_method(method, timed=not (method.client_streaming or method.server_streaming))
+
+        async def answer_one(data: bytes, context: Context) -> bytes:
+            metadata = context.invocation_metadata()
+            with observed(context, metadata):
+                async with self._counted(), self._guarded(method, context, metadata) as (servicer, token):
+                    await token.caller.require_turn()
+                    response = await getattr(servicer, method.name)(_parse(request_type, data))
+                    encoded: bytes = response.SerializeToString()
+            return encoded
+
+        async def answer_stream(_: AsyncIterator[bytes], context: Context) -> None:
+            metadata = context.invocation_metadata()
+            with observed(context, metadata):
+                async with self._counted(), self._guarded(method, context, metadata) as (servicer, token):
+                    await getattr(servicer, method.name)(Stream(request_type, context, token))
+
+        async def answer_many(data: bytes, context: Context) -> None:
+            metadata = context.invocation_metadata()
+            with observed(context, metadata):
+                async with self._guarded(method, context, metadata) as (servicer, token):
+                    await token.caller.require_turn()
+                    responses = getattr(servicer, method.name)(_parse(request_type, data))
+                    async with contextlib.aclosing(responses):
+                        async for response in responses:
+                            token.require_valid()
+                            await _write(context, response)
+
+        if method.client_streaming:
+            return grpc.stream_stream_rpc_method_handler(answer_stream)
+        if method.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(answer_many)
+        return grpc.unary_unary_rpc_method_handler(answer_one)
+
+    @contextlib.asynccontextmanager
+    async def _counted(self) -> AsyncIterator[None]:
+        """Counts a call while it is under way."""
+        self._calls += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+    @contextlib.asynccontextmanager
+    async def _guarded(
+        self, method: MethodDescriptor, context: Context, metadata: Any
+    ) -> AsyncIterator[tuple[Any, Token]]:
+        """Yields the servicer of a method and the caller's token, and makes a status of our choosing of whatever happens."""
+        own_id = request_id.begin(metadata)
+        seconds_left.set(context.time_remaining)
+        peer.set(context.peer)
+        context.set_trailing_metadata(((request_id.HEADER, own_id),))
+        try:
+            servicer, token = self._admitted(method, metadata)
+            left = seconds_left.get()()
+            if left is not None and left <= 0:
+                raise TooLate("", "the deadline has passed while the call waited; expected more time, or fewer calls")  # noqa: TRY301 - as all others
+            if token.caller.name:
+                calling.set(token.caller)
+                self._metrics.called(token.caller.name)
+            with token.caller.call():
+                yield servicer, token
+        except RequestError as error:
+            self._metrics.refused(error)
+            _log.debug("refused", method=method.name, reason=error.reason, text=str(error))
+            await status.abort(context, status.of(error), (request_id.HEADER, own_id))
+        except asyncio.CancelledError:
+            if context.cancelled():  # by the caller, or by its deadline
+                raise
+            stopping = NotServing("", "the server is stopping; ask another one")
+            await status.abort(context, status.of(stopping), (request_id.HEADER, own_id))
+        except grpc.aio.AbortError:
+            raise
+        except _CallerGoneError:
+            _log.debug("caller_gone", method=method.name)
+        except Exception:  # noqa: BLE001 - the last guard: whatever it is, its text is not the caller's business
+            _log.exception("internal_error", method=method.name)
+            await status.abort(context, status.of_fault(own_id), (request_id.HEADER, own_id))
+
+    def _admitted(self, method: MethodDescriptor, metadata: Any) -> tuple[Any, Token]:
+        servicer = self._servicers.get(method.containing_service)
+        if servicer is None:
+            raise NotServing("", "the server is starting; its models are being loaded")
+        token = self._access.token_of(metadata)
+        token.caller.require_method(method.name)
+        return servicer, token
+
+
+class _CallerGoneError(Exception):
+    """Nobody is there any more to read what is sent."""
+
+
+class Stream:
+    """One stream as messages, to be read by one task and written by one."""
+
+    def __init__(self, request_type: Any, context: Context, token: Token) -> None:
+        self._request_type = request_type
+        self._context = context
+        self._token = token
+
+    async def read(self) -> Any:
+        """Returns the next message of the caller, when its rate of calls allows it; None when the caller has sent all.
+
+        Raises:
+            RequestError: the message is none, or the caller's token is not valid any more.
+        """
+        data: Any = await self._context.read()
+        if data is grpc.aio.EOF:
+            return None
+        self._token.require_valid()
+        await self._token.caller.take_turn()
+        return _parse(self._request_type, data)
+
+    async def write(self, response: Message) -> None:
+        """Sends a message; waits as long as the caller does not read."""
+        await _write(self._context, response)
+
+
+async def _write(context: Context, response: Message) -> None:
+    data = response.SerializeToString()
+    try:
+        await context.write(data)
+    except Exception as error:  # of a kind that is gRPC's own secret: the call has ended at the other end, or by `stop`
+        raise _CallerGoneError from error
+
+
+def _parse(request_type: Any, data: bytes) -> Any:
+    try:
+        return request_type.FromString(data)
+    except DecodeError:
+        raise InvalidRequest("", f"{len(data)} bytes came that are no {request_type.DESCRIPTOR.full_name}") from None

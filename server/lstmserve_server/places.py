@@ -1,0 +1,67 @@
+"""Places for calls: so many at a time, and none of the callers has so many of them that others find none."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from lstmserve_server.errors import Busy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SHARE: Final = 8
+"""A caller may have so many times as many places as are free: alone 8 of 9, two 8 of 17 each, and so on.
+
+The dynamic thresholds of Choudhury and Hahne (IEEE/ACM Transactions on Networking 6, 1998): whoever comes next always finds a
+place, however many the others want, and nobody has to know how many callers there are.
+"""
+
+
+class Places:
+    """Counts who has how many places."""
+
+    def __init__(self, most: int, what: str, setting: str) -> None:
+        """Makes places that are free.
+
+        Args:
+            most: how many.
+            what: has a place, for the text of a refusal: "calls are running".
+            setting: the flag that says how many.
+        """
+        self._most = most
+        self._what = what
+        self._setting = setting
+        self._taken = 0
+        self._by: Counter[str] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """How many places are taken."""
+        return self._taken
+
+    @contextlib.contextmanager
+    def one(self, caller: str) -> Iterator[None]:
+        """Takes a place while a call is under way.
+
+        Raises:
+            Busy: there is none, or the caller has its share.
+        """
+        free = self._most - self._taken
+        if free <= 0:
+            raise Busy("", f"{self._taken} {self._what}; expected fewer ({self._setting})")
+        if self._by[caller] >= _SHARE * free:
+            text = (
+                f"{self._taken} {self._what}, {self._by[caller]} of them yours; expected that others find a place too"
+            )
+            raise Busy("", f"{text} ({self._setting})")
+        self._taken += 1
+        self._by[caller] += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            self._by[caller] -= 1
+            if not self._by[caller]:
+                del self._by[caller]

@@ -1,0 +1,54 @@
+"""The types of settings that click does not have."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+
+
+class Seconds(click.FloatRange):
+    """A time from nothing to an hour; never "not a number", which no bound holds back."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 3600)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Returns the number of seconds."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return seconds
+
+
+class Rate(click.ParamType):  # type: ignore[type-arg]  # of some versions of click
+    """A share of the calls: off, all, or a number from 0 to 1."""
+
+    name = "off|RATE|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the words as they are, and a number if it is a share."""
+        if value in ("off", "all"):
+            return str(value)
+        try:
+            share = float(value)
+        except ValueError:
+            share = math.nan
+        if not 0 <= share <= 1:
+            self.fail(f"{value!r} is no share of the calls; expected off, all, or a number from 0 to 1.", param, ctx)
+        return str(value)
+
+
+class Positive(click.FloatRange):
+    """A number above 0, and never "not a number"."""
+
+    def __init__(self, largest: float) -> None:
+        super().__init__(0, largest, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Returns the number."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import grpc
+import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from lstmserve_server.callers import calling
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
     from lstmserve_server.errors import RequestError
+
+_log = structlog.get_logger(__name__)
 
 _SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """A call of one step takes some hundred microseconds, one of a long sequence seconds."""
@@ -129,10 +132,12 @@ class CallMetrics:
                 code = code_of(error, context)
                 raise
             finally:
+                took = perf_counter() - began
                 self._in_flight.dec()
                 self._calls.labels(name, code).inc()
                 if timed:
-                    seconds.observe(perf_counter() - began)
+                    seconds.observe(took)
+                _log.debug("call", method=name, code=code, seconds=round(took, 6))
 
         return observed
 

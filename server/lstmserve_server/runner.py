@@ -45,6 +45,9 @@ class Runner:
         self._open = True
         self._quickest: dict[str, float] = {}
         """Seconds per unit of cost, by model: the least that was seen."""
+        self._ahead = 0.0
+        """Seconds that the calls in the threads, and those that wait for them, take at best."""
+        self._width = threads
 
     async def run(self, call: StepCall) -> Answer:
         """Computes a call of one time-step, or a `ForwardCall`, if there is room for it.
@@ -74,7 +77,8 @@ class Runner:
     async def _in_thread(self, call: StepCall) -> Answer:
         stopped = threading.Event()
         left = seconds_left.get()()
-        self._require_time(call, left)
+        needed = self._seconds(call)
+        _require_time(needed, self._ahead / self._width, left)
         came = perf_counter()
 
         def pause() -> None:
@@ -84,23 +88,20 @@ class Runner:
         def compute() -> Answer:
             pause()
             if left is not None:
-                self._require_time(call, left - (perf_counter() - came))
+                _require_time(needed, 0, left - (perf_counter() - came))
             return self._compute(call, came, pause)
 
+        self._ahead += needed
         try:
             run = contextvars.copy_context().run  # with the id of the request, and the span that traces it
             return await asyncio.get_running_loop().run_in_executor(self._threads, run, compute)
         finally:  # the caller may have gone, or the deadline have passed: then the thread stops at its next pause
             stopped.set()
+            self._ahead -= needed
 
-    def _require_time(self, call: StepCall, left: float | None) -> None:
-        """Refuses what cannot be computed any more before its deadline, by the quickest that was ever seen."""
-        needed = _cost(call) * self._quickest.get(call.served.name, 0)
-        if left is not None and left < needed:
-            text = (
-                f"{max(left, 0):.3g} seconds are left, and to compute it takes {needed:.3g} at best; expected more time"
-            )
-            raise TooLate("", text)
+    def _seconds(self, call: StepCall) -> float:
+        """Returns how long it takes at best to compute a call, by the quickest that was ever seen."""
+        return _cost(call) * self._quickest.get(call.served.name, 0)
 
     def _compute(self, call: StepCall, came: float, pause: Callable[[], None] = lambda: None) -> Answer:
         began = perf_counter()
@@ -113,6 +114,16 @@ class Runner:
         if cost > IN_PLACE_COST:
             self._quickest[name] = min(self._quickest.get(name, math.inf), took / cost)
         return answer
+
+
+def _require_time(needed: float, ahead: float, left: float | None) -> None:
+    """Refuses what cannot be answered any more before its deadline."""
+    if left is not None and left < needed + ahead:
+        text = (
+            f"{max(left, 0):.3g} seconds are left; to compute it takes {needed:.3g} at best, behind calls that take {ahead:.3g}; "
+            "expected more time"
+        )
+        raise TooLate("", text)
 
 
 def _cost(call: StepCall) -> int:

@@ -84,7 +84,7 @@ class ServeSettings:
         256 << 20, click.IntRange(1), "Most memory for a sequence that a model reads whole (go_backwards), in bytes."
     )
     max_concurrent_calls: int = _setting(
-        256,
+        64,
         click.IntRange(1),
         "Most calls at a time that take long and so wait for a thread; more are refused at once.",
     )

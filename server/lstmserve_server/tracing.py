@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from importlib import metadata as packages
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
@@ -35,8 +36,9 @@ class TracedCalls(CallMetrics):
             endpoint: URL of a collector, OTLP over HTTP. All else is set by the variables of OpenTelemetry.
         """
         super().__init__()
-        own = {SERVICE_NAME: "lstmserve", SERVICE_VERSION: packages.version("lstmserve")}
-        self._provider = TracerProvider(resource=Resource(own).merge(Resource.create()))
+        name = os.environ.get("OTEL_SERVICE_NAME", "lstmserve")
+        own = Resource.create({SERVICE_NAME: name, SERVICE_VERSION: packages.version("lstmserve")})
+        self._provider = TracerProvider(resource=own)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
         self._tracer = self._provider.get_tracer("lstmserve")
 

@@ -16,7 +16,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from lstmserve_server import exposition, models
-from lstmserve_server.errors import StartFailed
+from lstmserve_server.errors import BadSettings, StartFailed
 from lstmserve_server.loading import sandbox
 from lstmserve_server.server import Signals
 from lstmserve_server.workers import gathering
@@ -121,7 +121,7 @@ class Supervisor:
                 return
             if handover.number == 1 and not ready.is_set():
                 message = report.failure if report else f"the first worker ended before it could serve: {end}"
-                raise StartFailed(message)
+                raise (BadSettings if report and report.exit_code == BadSettings.exit_code else StartFailed)(message)
             if monotonic() - began > _STEADY:
                 pause = _FIRST_PAUSE
             self._restarts += 1

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 _SHARE: Final = 8
 """A caller may have so many times as many places as are free: alone 8 of 9, two 8 of 17 each, and so on.
 
-The dynamic thresholds of Choudhury and Hahne (IEEE/ACM Transactions on Networking 6, 1998): whoever comes next always finds a
-place, however many the others want, and nobody has to know how many callers there are.
+The dynamic thresholds of Choudhury and Hahne (IEEE/ACM Transactions on Networking 6, 1998), for which nobody has to know how many
+callers there are. The last place is for somebody who has none: so when as many calls have ended as others found, whoever comes next
+finds one, however many they want. Of so few places that it would be a large part of them, anybody may have all.
 """
 
 
@@ -51,7 +52,7 @@ class Places:
         free = self._most - self._taken
         if free <= 0:
             raise Busy("", f"{self._taken} {self._what}; expected fewer ({self._setting})")
-        if self._by[caller] >= _SHARE * free:
+        if self._by[caller] and self._most > _SHARE and self._by[caller] >= _SHARE * (free - 1):
             text = (
                 f"{self._taken} {self._what}, {self._by[caller]} of them yours; expected that others find a place too"
             )

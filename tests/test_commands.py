@@ -8,11 +8,15 @@ import os
 import pty
 import re
 import subprocess
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
 from lstmserve import Client, State
+from lstmserve_server.callers import Rules
+from lstmserve_server.settings import ServeSettings
+from tests import settings_page
 from tests.builders import keras_layer, lstm_config, numbers, sequential, write_zip
 from tests.conftest import SUNSPOTS
 from tests.live import CLIENT, run
@@ -251,13 +255,26 @@ def test_help_and_version(program):
 
 def test_every_setting_has_a_flag_a_variable_and_a_default():
     """Serve --help names flag and variable of every setting."""
-    from dataclasses import fields  # noqa: PLC0415 - used here alone
-
-    from lstmserve_server.settings import ServeSettings  # noqa: PLC0415
-
     text = " ".join(run("serve", "--help").stdout.split())
 
     for item in fields(ServeSettings):
         if item.name != "models":
             assert f"--{item.name.replace('_', '-')}" in text
             assert f"LSTMSERVE_{item.name.upper()}" in text.replace("LSTMSERVE_ ", "LSTMSERVE_")
+
+
+def test_every_setting_stands_on_its_page():
+    """docs/settings.md is what `python -m tests.settings_page` writes."""
+    assert settings_page.page() == settings_page.PAGE.read_text()
+
+
+def test_every_limit_and_rule_stands_on_the_page_of_security():
+    """docs/security.md names every limit of callers and connections, and every rule of a token, and no flag that does not exist."""
+    text = (settings_page.PAGE.parent / "security.md").read_text()
+    flags = {"--" + item.name.replace("_", "-") for item in fields(ServeSettings)}
+    known = flags | {"--no-open-health", "--ca", "--certificate", "--key", "--server-name", "--token-file"}
+    limits = {flag for flag in flags if re.match("--(max|connection|handshake|keepalive|min-ping|tls|token)", flag)}
+
+    assert set() == set(re.findall(r"--[a-z][a-z-]+", text)) - known
+    assert {"--max-model-bytes"} == limits - set(re.findall(r"--[a-z][a-z-]+", text))
+    assert {item.name for item in fields(Rules)} <= set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))

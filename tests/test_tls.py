@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import shutil
 import ssl
 import threading
 import urllib.error
@@ -12,10 +14,14 @@ import grpc
 import numpy as np
 import pytest
 import trustme
+from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from lstmserve import AsyncClient, Client, ServerUnavailable, Tls
+from lstmserve_server import tokens
+from tests import node
 from tests.conftest import SUNSPOTS
 from tests.live import CLIENT, QUICK, run, serving
 
@@ -299,3 +305,29 @@ def test_stock_services_over_tls(server, place):
     with grpc.secure_channel(server.address, place.tls().credentials()) as channel:
         assert 1 == health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5).status
         assert "lstmserve.v1.LstmService" in ProtoReflectionDescriptorDatabase(channel).get_services()
+
+
+def test_a_stock_client_of_another_language(place, tmp_path):
+    """Node's gRPC, knowing nothing of us, asks for the health, learns the contract by reflection, and calls, by mutual TLS and a token."""
+    token = tokens.make()
+    (tmp_path / "tokens.toml").write_text(tokens.entry("stock", token))
+    files = [file.serialized_pb for file in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)]
+    descriptors = descriptor_pb2.FileDescriptorSet(file=map(descriptor_pb2.FileDescriptorProto.FromString, files))
+    (place.folder / "descriptors.binpb").write_bytes(descriptors.SerializeToString())
+    folder = node.install(tmp_path)
+    script = shutil.copy(node.ROOT / "tests" / "stock_client.mjs", folder)
+    flags = (*place.flags(mutual=True), "--tokens", tmp_path / "tokens.toml")
+    with serving(f"sunspots={SUNSPOTS}", *flags, *QUICK) as live:
+        said = json.loads(node.run(script, live.address, place.folder, token, cwd=folder))
+        with Client(live.address, tls=place.tls(mutual=True), token=token) as client:
+            _, state = client.step([0.5])
+            expected = client.step([0.25], state).output
+
+    assert "SERVING" == said["status"]
+    assert {"lstmserve.v1.LstmService", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"} <= set(
+        said["services"]
+    )
+    assert expected.astype(float).tolist() == said["output"]
+    assert ["sunspots"] == said["models"]
+    assert grpc.StatusCode.UNAUTHENTICATED.value[0] == said["refused"]
+    assert ["opened", "outputs", "checkpoint"] == said["kinds"]

@@ -55,7 +55,8 @@ def test_the_life_of_a_server():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_running_call_finishes_in_the_drain(big_model, number):
     """A call that runs when the signal comes is answered; the server ends after it."""
-    with serving(big_model, "--max-steps", "100000", *QUICK) as server, Client(server.address, timeout=60) as client:
+    flags = ("--max-steps", "100000", "--drain-seconds", "100", *QUICK)
+    with serving(big_model, *flags) as server, Client(server.address, timeout=100) as client:
         client.step(np.zeros((1, 3), np.float32))  # connected
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             call = pool.submit(client.forward, np.zeros((8, 1500, 3), np.float32))

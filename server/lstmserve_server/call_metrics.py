@@ -6,18 +6,20 @@ import asyncio
 import contextlib
 import re
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import grpc
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
 
 from lstmserve_server.callers import calling
+from lstmserve_server.tallies import Spreads, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from google.protobuf.descriptor import MethodDescriptor
+    from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
 
     from lstmserve_server.errors import RequestError
@@ -34,66 +36,59 @@ _ABOUT_STATE: Final = re.compile(r"(?:\w+\.)?state\.(?:layers\[\d+\]\.)?(\w+(?:\
 Part = Literal["decode", "queue", "compute", "encode"]
 
 
+class Noted(Protocol):
+    """Takes note of one call."""
+
+    def ended(self, error: BaseException | None, context: Any) -> None:
+        """Takes note of how it ended: with an error that passed the guard, or well."""
+        ...
+
+
 class CallMetrics:
-    """Counters of calls, with no more labels than there are methods, codes, reasons and models."""
+    """Counters of calls, with no more labels than there are methods, codes, reasons, callers and models.
+
+    To be used by the thread of the event loop alone.
+    """
 
     def __init__(self) -> None:
-        self._in_flight = Gauge(
-            "lstmserve_calls_in_flight", "Calls that are being answered, streams among them.", registry=None
-        )
-        self._calls = Counter(
-            "lstmserve_calls", "Calls that have ended, by method and gRPC code.", ["method", "code"], registry=None
-        )
-        self._seconds = Histogram(
+        self._in_flight = 0
+        self._streams = 0
+        self._calls = Tally("lstmserve_calls", "Calls that have ended, by method and gRPC code.", ["method", "code"])
+        self._seconds = Spreads(
             "lstmserve_call_seconds",
             "How long calls took, from their message to its answer. Of streams and watches nothing is said.",
-            ["method"],
-            buckets=_SECONDS,
-            registry=None,
+            _SECONDS,
+            "method",
         )
-        self._part_seconds = Histogram(
+        self._part_seconds = Spreads(
             "lstmserve_call_part_seconds",
             "How long the parts of calls and of messages of streams took.",
-            ["part"],
-            buckets=_PART_SECONDS,
-            registry=None,
+            _PART_SECONDS,
+            "part",
         )
-        self._parts = {part: self._part_seconds.labels(part) for part in ("decode", "queue", "compute", "encode")}
-        self._refused = Counter(
-            "lstmserve_refused",
-            "Calls and messages that were refused, by reason (ErrorInfo).",
-            ["reason"],
-            registry=None,
+        self._refused = Tally(
+            "lstmserve_refused", "Calls and messages that were refused, by reason (ErrorInfo).", ["reason"]
         )
-        self._state_refused = Counter(
-            "lstmserve_state_refused",
-            "States that were refused, by what of them was not as expected.",
-            ["reason"],
-            registry=None,
+        self._state_refused = Tally(
+            "lstmserve_state_refused", "States that were refused, by what of them was not as expected.", ["reason"]
         )
-        self._batch_rows = Histogram(
-            "lstmserve_batch_rows", "Rows that were computed together.", buckets=_ROWS, registry=None
-        )
-        self._rows = Counter("lstmserve_rows", "Rows that were computed, those of each call.", ["model"], registry=None)
-        self._steps = Counter(
-            "lstmserve_steps", "Time-steps that were computed, those of each row.", ["model"], registry=None
-        )
-        self._caller_calls = Counter(
-            "lstmserve_caller_calls", "Calls of callers with a token.", ["caller"], registry=None
-        )
-        self._caller_refused = Counter(
+        self._batch_rows = Spreads("lstmserve_batch_rows", "Rows that were computed together.", _ROWS)
+        self._rows = Tally("lstmserve_rows", "Rows that were computed, those of each call.", ["model"])
+        self._steps = Tally("lstmserve_steps", "Time-steps that were computed, those of each row.", ["model"])
+        self._caller_calls = Tally("lstmserve_caller_calls", "Calls of callers with a token.", ["caller"])
+        self._caller_refused = Tally(
             "lstmserve_caller_refused",
             "Calls and messages of theirs that were refused, by reason (ErrorInfo).",
             ["caller", "reason"],
-            registry=None,
         )
-        self._streams = Gauge("lstmserve_streams_open", "Streams that are open.", registry=None)
-        self._messages = Counter("lstmserve_stream_messages", "Messages that streams were sent.", registry=None)
+        self._messages = Tally("lstmserve_stream_messages", "Messages that streams were sent.")
+        self._parts = {part: self._part_seconds.of(part) for part in ("decode", "queue", "compute", "encode")}
+        self._rows_together = self._batch_rows.of()
 
     def collectors(self) -> Sequence[Collector]:
         """Returns what Prometheus may ask."""
         return (
-            self._in_flight,
+            self,
             self._calls,
             self._seconds,
             self._part_seconds,
@@ -104,97 +99,104 @@ class CallMetrics:
             self._steps,
             self._caller_calls,
             self._caller_refused,
-            self._streams,
             self._messages,
         )
 
-    def of_method(
-        self, method: MethodDescriptor, *, timed: bool
-    ) -> Callable[[Any, Any], contextlib.AbstractContextManager[None]]:
-        """Returns what takes note of a call, given its context and metadata, while it is under way.
+    def collect(self) -> Iterator[Metric]:
+        """Yields what is under way."""
+        text = "Calls that are being answered, streams among them."
+        yield GaugeMetricFamily("lstmserve_calls_in_flight", text, value=self._in_flight)
+        yield GaugeMetricFamily("lstmserve_streams_open", "Streams that are open.", value=self._streams)
+
+    def began(self, method: MethodDescriptor, metadata: Any) -> Noted:  # noqa: ARG002 - for those who trace
+        """Takes note of a call that begins, and returns what takes note of its end.
 
         Args:
             method: that is called.
-            timed: whether the time that a call takes says something of the server, rather than of its caller.
+            metadata: of the call.
         """
-        name = method.name
-        seconds = self._seconds.labels(name)
+        return _Call(self, method)
 
-        @contextlib.contextmanager
-        def observed(context: Any, metadata: Any) -> Iterator[None]:  # noqa: ARG001 - for those who trace
-            began = perf_counter()
-            self._in_flight.inc()
-            code = "CANCELLED"
-            try:
-                yield
-                code = "OK"
-            except BaseException as error:
-                code = code_of(error, context)
-                raise
-            finally:
-                took = perf_counter() - began
-                self._in_flight.dec()
-                self._calls.labels(name, code).inc()
-                if timed:
-                    seconds.observe(took)
-                _log.debug("call", method=name, code=code, seconds=round(took, 6))
+    def ended(self, method: MethodDescriptor, code: str, seconds: float) -> None:
+        """Takes note of a call that has ended."""
+        self._in_flight -= 1
+        self._calls.add(method.name, code)
+        if not (method.client_streaming or method.server_streaming):  # they take as long as their callers like
+            self._seconds.of(method.name).add(seconds)
+        _log.debug("call", method=method.name, code=code, seconds=seconds)
 
-        return observed
-
-    @contextlib.contextmanager
-    def part(self, name: Part) -> Iterator[None]:
-        """Takes note of a part of a call while it is under way."""
-        began = perf_counter()
-        yield
-        self.took(name, perf_counter() - began)
-
-    def took(self, name: Part, seconds: float) -> None:
-        """Takes note of a part of a call that has ended."""
-        self._parts[name].observe(seconds)
+    def took(self, part: Part, seconds: float, ago: float = 0) -> None:
+        """Takes note of a part of a call that has ended, so many seconds ago."""
+        del ago  # for those who trace
+        self._parts[part].add(seconds)
 
     def computed(self, model: str, rows: int, steps: int) -> None:
         """Takes note of what was computed for a call."""
-        self._batch_rows.observe(rows)
-        self._rows.labels(model).inc(rows)
-        self._steps.labels(model).inc(rows * steps)
+        self._rows_together.add(rows)
+        self._rows.add(model, count=rows)
+        self._steps.add(model, count=rows * steps)
 
     @contextlib.contextmanager
     def stream(self) -> Iterator[None]:
         """Takes note of a stream while it is open."""
-        self._streams.inc()
+        self._streams += 1
         try:
             yield
         finally:
-            self._streams.dec()
+            self._streams -= 1
+
+    def message(self) -> None:
+        """Takes note of a message that came on a stream."""
+        self._messages.add()
+
+    def called(self, caller: str) -> None:
+        """Takes note of a call of a caller with a name."""
+        self._caller_calls.add(caller)
+
+    def refused(self, error: RequestError) -> None:
+        """Takes note of a refusal."""
+        self._refused.add(error.reason)
+        caller = calling.get().name
+        if caller:
+            self._caller_refused.add(caller, error.reason)
+        about_state = _ABOUT_STATE.match(error.field)
+        if about_state:
+            self._state_refused.add(about_state[1])
 
     def close(self) -> None:
         """Ends, having told all."""
 
-    def message(self) -> None:
-        """Takes note of a message that came on a stream."""
-        self._messages.inc()
-
-    def called(self, caller: str) -> None:
-        """Takes note of a call of a caller with a name."""
-        self._caller_calls.labels(caller).inc()
-
-    def refused(self, error: RequestError) -> None:
-        """Takes note of a refusal."""
-        self._refused.labels(error.reason).inc()
-        caller = calling.get().name
-        if caller:
-            self._caller_refused.labels(caller, error.reason).inc()
-        about_state = _ABOUT_STATE.match(error.field)
-        if about_state:
-            self._state_refused.labels(about_state[1]).inc()
+    def _begin(self) -> None:
+        self._in_flight += 1
 
 
-def code_of(error: BaseException, context: Any) -> str:
-    """Returns the name of the gRPC code that a call ended with which passed the guard with this error."""
-    if isinstance(error, grpc.aio.AbortError):
-        code = context.code()
-        return str((code if isinstance(code, grpc.StatusCode) else _BY_NUMBER[code]).name)
-    return "CANCELLED" if isinstance(error, asyncio.CancelledError) else "UNKNOWN"
+class _Call:
+    """A call that is under way."""
+
+    __slots__ = ("_began", "_method", "_metrics")
+
+    def __init__(self, metrics: CallMetrics, method: MethodDescriptor) -> None:
+        metrics._begin()  # noqa: SLF001 - the other half of it
+        self._metrics = metrics
+        self._method = method
+        self._began = perf_counter()
+
+    def ended(self, error: BaseException | None, context: Any) -> None:
+        self._metrics.ended(self._method, code_of(error, context), perf_counter() - self._began)
+
+
+def code_of(error: BaseException | None, context: Any) -> str:
+    """Returns the name of the gRPC code that a call ended with which passed the guard with this error, or with none."""
+    match error:
+        case None:
+            return "OK"
+        case grpc.aio.AbortError():
+            code = context.code()
+            return str((code if isinstance(code, grpc.StatusCode) else _BY_NUMBER[code]).name)
+        case asyncio.CancelledError():
+            return "CANCELLED"
+        case _:
+            return "UNKNOWN"
 
 
 _BY_NUMBER: Final[dict[Any, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}

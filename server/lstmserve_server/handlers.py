@@ -17,7 +17,7 @@ from lstmserve_server.deadline import seconds_left
 from lstmserve_server.errors import InvalidRequest, NotServing, RequestError, TooLate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
     from google.protobuf.message import Message
@@ -59,33 +59,35 @@ class Handlers:
 
     def _handler(self, method: MethodDescriptor) -> grpc.RpcMethodHandler[bytes, bytes]:
         request_type = message_factory.GetMessageClass(method.input_type)
-        observed = self._metrics.of_method(method, timed=not (method.client_streaming or method.server_streaming))
 
-        async def answer_one(data: bytes, context: Context) -> bytes:
-            metadata = context.invocation_metadata()
-            with observed(context, metadata):
-                async with self._counted(), self._guarded(method, context, metadata) as (servicer, token):
-                    await token.caller.require_turn()
-                    response = await getattr(servicer, method.name)(_parse(request_type, data))
-                    encoded: bytes = response.SerializeToString()
+        async def one(servicer: Any, token: Token, data: bytes) -> bytes:
+            await token.caller.require_turn()
+            response = await getattr(servicer, method.name)(_parse(request_type, data))
+            encoded: bytes = response.SerializeToString()
             return encoded
 
+        async def many(servicer: Any, token: Token, data: bytes, context: Context) -> None:
+            await token.caller.require_turn()
+            async with contextlib.aclosing(getattr(servicer, method.name)(_parse(request_type, data))) as responses:
+                async for response in responses:
+                    token.require_valid()
+                    await _write(context, response)
+
+        async def answer_one(data: bytes, context: Context) -> bytes:
+            with self._counted():
+                answer: bytes = await self._guarded(method, context, lambda servicer, token: one(servicer, token, data))
+                return answer
+
         async def answer_stream(_: AsyncIterator[bytes], context: Context) -> None:
-            metadata = context.invocation_metadata()
-            with observed(context, metadata):
-                async with self._counted(), self._guarded(method, context, metadata) as (servicer, token):
-                    await getattr(servicer, method.name)(Stream(request_type, context, token))
+            def converse(servicer: Any, token: Token) -> Awaitable[None]:
+                answer: Awaitable[None] = getattr(servicer, method.name)(Stream(request_type, context, token))
+                return answer
+
+            with self._counted():
+                await self._guarded(method, context, converse)
 
         async def answer_many(data: bytes, context: Context) -> None:
-            metadata = context.invocation_metadata()
-            with observed(context, metadata):
-                async with self._guarded(method, context, metadata) as (servicer, token):
-                    await token.caller.require_turn()
-                    responses = getattr(servicer, method.name)(_parse(request_type, data))
-                    async with contextlib.aclosing(responses):
-                        async for response in responses:
-                            token.require_valid()
-                            await _write(context, response)
+            await self._guarded(method, context, lambda servicer, token: many(servicer, token, data, context))
 
         if method.client_streaming:
             return grpc.stream_stream_rpc_method_handler(answer_stream)
@@ -93,8 +95,8 @@ class Handlers:
             return grpc.unary_stream_rpc_method_handler(answer_many)
         return grpc.unary_unary_rpc_method_handler(answer_one)
 
-    @contextlib.asynccontextmanager
-    async def _counted(self) -> AsyncIterator[None]:
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
         """Counts a call while it is under way."""
         self._calls += 1
         self._idle.clear()
@@ -105,48 +107,67 @@ class Handlers:
             if not self._calls:
                 self._idle.set()
 
-    @contextlib.asynccontextmanager
     async def _guarded(
-        self, method: MethodDescriptor, context: Context, metadata: Any
-    ) -> AsyncIterator[tuple[Any, Token]]:
-        """Yields the servicer of a method and the caller's token, and makes a status of our choosing of whatever happens."""
+        self, method: MethodDescriptor, context: Context, work: Callable[[Any, Token], Awaitable[Any]]
+    ) -> Any:
+        """Does the work of a call, given the servicer and the caller's token, and sees to it that it is noted how it ended."""
+        metadata = context.invocation_metadata()
         own_id = request_id.begin(metadata)
         seconds_left.set(context.time_remaining)
         peer.set(context.peer)
         context.set_trailing_metadata(((request_id.HEADER, own_id),))
+        noted = self._metrics.began(method, metadata)
+        try:
+            answer = await self._tried(method, context, metadata, work)
+        except _CallerGoneError:
+            noted.ended(asyncio.CancelledError(), context)
+            return None
+        except BaseException as error:
+            noted.ended(error, context)
+            raise
+        noted.ended(None, context)
+        return answer
+
+    async def _tried(
+        self,
+        method: MethodDescriptor,
+        context: Context,
+        metadata: Any,
+        work: Callable[[Any, Token], Awaitable[Any]],
+    ) -> Any:
+        """Does the work, and makes a status of our choosing of whatever happens."""
+        own_id = (request_id.HEADER, request_id.current())
         try:
             servicer, token = self._admitted(method, metadata)
-            left = seconds_left.get()()
-            if left is not None and left <= 0:
-                raise TooLate("", "the deadline has passed while the call waited; expected more time, or fewer calls")  # noqa: TRY301 - as all others
-            if token.caller.name:
-                calling.set(token.caller)
-                self._metrics.called(token.caller.name)
             with token.caller.call():
-                yield servicer, token
+                return await work(servicer, token)
         except RequestError as error:
             self._metrics.refused(error)
             _log.debug("refused", method=method.name, reason=error.reason, text=str(error))
-            await status.abort(context, status.of(error), (request_id.HEADER, own_id))
+            await status.abort(context, status.of(error), own_id)
         except asyncio.CancelledError:
             if context.cancelled():  # by the caller, or by its deadline
                 raise
             stopping = NotServing("", "the server is stopping; ask another one")
-            await status.abort(context, status.of(stopping), (request_id.HEADER, own_id))
-        except grpc.aio.AbortError:
+            await status.abort(context, status.of(stopping), own_id)
+        except (grpc.aio.AbortError, _CallerGoneError):
             raise
-        except _CallerGoneError:
-            _log.debug("caller_gone", method=method.name)
         except Exception:  # noqa: BLE001 - the last guard: whatever it is, its text is not the caller's business
             _log.exception("internal_error", method=method.name)
-            await status.abort(context, status.of_fault(own_id), (request_id.HEADER, own_id))
+            await status.abort(context, status.of_fault(own_id[1]), own_id)
 
     def _admitted(self, method: MethodDescriptor, metadata: Any) -> tuple[Any, Token]:
         servicer = self._servicers.get(method.containing_service)
         if servicer is None:
             raise NotServing("", "the server is starting; its models are being loaded")
+        left = seconds_left.get()()
+        if left is not None and left <= 0:
+            raise TooLate("", "the deadline has passed while the call waited; expected more time, or fewer calls")
         token = self._access.token_of(metadata)
         token.caller.require_method(method.name)
+        if token.caller.name:
+            calling.set(token.caller)
+            self._metrics.called(token.caller.name)
         return servicer, token
 
 

@@ -51,6 +51,7 @@ class Registry:
 
     def __init__(self, models: Iterable[ServedModel]) -> None:
         self._models = {model.name: model for model in sorted(models, key=lambda model: model.name)}
+        self._only = next(iter(self)) if len(self._models) == 1 else None
 
     def __iter__(self) -> Iterator[ServedModel]:
         """Goes through the models in alphabetical order."""
@@ -63,14 +64,12 @@ class Registry:
             NoSuchModel: there is none of this name.
             InvalidRequest: the name is left out, and there are several.
         """
-        served = self._models.get(name)
+        served = self._models.get(name) or (None if name else self._only)
         if served is not None:
             return served
         names = listed(self._models)
         if name:
             raise NoSuchModel("model", f"no model {name[:64]!r} is served; expected one of {names}")
-        if len(self._models) > 1:
-            raise InvalidRequest(
-                "model", f"no name came, and {len(self._models)} models are served; expected one of {names}"
-            )
-        return next(iter(self))
+        raise InvalidRequest(
+            "model", f"no name came, and {len(self._models)} models are served; expected one of {names}"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-import secrets
+import random
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def begin(metadata: Iterable[Any] | None) -> str:
     """
     given = next((value for key, value in metadata or () if key == HEADER), None)
     usable = isinstance(given, str) and 0 < len(given) <= _LONGEST and given.isascii() and given.isprintable()
-    own = str(given) if usable else secrets.token_hex(16)
+    own = str(given) if usable else f"{random.getrandbits(128):032x}"
     _current.set(own)
     return own
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -43,8 +42,8 @@ class Runner:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="compute")
         self._metrics = metrics
         self._open = True
-        self._quickest: dict[str, float] = {}
-        """Seconds per unit of cost, by model: the least that was seen."""
+        self._paces: dict[str, _Pace] = {}
+        """How quickly each model was seen to compute."""
         self._ahead = 0.0
         """Seconds that the calls in the threads, and those that wait for them, take at best."""
         self._width = threads
@@ -58,7 +57,7 @@ class Runner:
         if not self._open:
             raise NotServing("", "the server is draining; ask another one")
         if _cost(call) <= IN_PLACE_COST:
-            return self._compute(call, perf_counter())
+            return self._in_place(call)
         with self._places.one(called_by()):
             return await self._in_thread(call)
 
@@ -68,16 +67,23 @@ class Runner:
         Raises:
             RequestError: its answer is not finite, or would come too late.
         """
-        return self._compute(call, perf_counter()) if _cost(call) <= IN_PLACE_COST else await self._in_thread(call)
+        return self._in_place(call) if _cost(call) <= IN_PLACE_COST else await self._in_thread(call)
 
     def close(self) -> None:
         """Takes no more calls; those that run go on."""
         self._open = False
 
+    def _in_place(self, call: StepCall) -> Answer:
+        began = perf_counter()
+        answer = _compute(call)
+        self._note(call, 0, perf_counter() - began)
+        return answer
+
     async def _in_thread(self, call: StepCall) -> Answer:
         stopped = threading.Event()
         left = seconds_left.get()()
-        needed = self._seconds(call)
+        pace = self._paces.setdefault(call.served.name, _Pace())
+        needed = _cost(call) * pace.at_best
         _require_time(needed, self._ahead / self._width, left)
         came = perf_counter()
 
@@ -85,35 +91,51 @@ class Runner:
             if stopped.is_set():
                 raise TooLate("", "nobody waits for the answer any more")
 
-        def compute() -> Answer:
+        def compute() -> tuple[Answer, float, float]:
             pause()
+            began = perf_counter()
             if left is not None:
-                _require_time(needed, 0, left - (perf_counter() - came))
-            return self._compute(call, came, pause)
+                _require_time(needed, 0, left - (began - came))
+            return _compute(call, pause), began - came, perf_counter() - began
 
         self._ahead += needed
         try:
-            run = contextvars.copy_context().run  # with the id of the request, and the span that traces it
-            return await asyncio.get_running_loop().run_in_executor(self._threads, run, compute)
+            answer, waited, took = await asyncio.get_running_loop().run_in_executor(self._threads, compute)
         finally:  # the caller may have gone, or the deadline have passed: then the thread stops at its next pause
             stopped.set()
             self._ahead -= needed
+        self._note(call, waited, took)
+        pace.saw(took / _cost(call))
+        return answer
 
-    def _seconds(self, call: StepCall) -> float:
-        """Returns how long it takes at best to compute a call, by the quickest that was ever seen."""
-        return _cost(call) * self._quickest.get(call.served.name, 0)
-
-    def _compute(self, call: StepCall, came: float, pause: Callable[[], None] = lambda: None) -> Answer:
-        began = perf_counter()
-        answer = _forward(call, pause) if isinstance(call, ForwardCall) else _step(call)
-        took = perf_counter() - began
-        self._metrics.took("queue", began - came)
+    def _note(self, call: StepCall, waited: float, took: float) -> None:
+        self._metrics.took("queue", waited, ago=took)
         self._metrics.took("compute", took)
         self._metrics.computed(call.served.name, len(call.x), call.time)
-        cost, name = _cost(call), call.served.name
-        if cost > IN_PLACE_COST:
-            self._quickest[name] = min(self._quickest.get(name, math.inf), took / cost)
-        return answer
+
+
+class _Pace:
+    """Seconds per unit of cost: what it takes at best, once there is enough to tell from.
+
+    A cost is no exact measure, and a busy machine makes every call slow: so half of the quickest of several counts, lest a call
+    be refused that could have been answered.
+    """
+
+    _ENOUGH = 8
+
+    def __init__(self) -> None:
+        self._quickest = math.inf
+        self._seen = 0
+
+    def saw(self, pace: float) -> None:
+        """Takes note of a call."""
+        self._quickest = min(self._quickest, pace)
+        self._seen += 1
+
+    @property
+    def at_best(self) -> float:
+        """Seconds per unit of cost that no call has come near to; 0 where that is not known."""
+        return self._quickest / 2 if self._seen >= self._ENOUGH else 0.0
 
 
 def _require_time(needed: float, ahead: float, left: float | None) -> None:
@@ -130,12 +152,11 @@ def _cost(call: StepCall) -> int:
     return call.served.model.cost(len(call.x), call.time)
 
 
-def _step(call: StepCall) -> Answer:
-    return call.served.model.step(call.x, call.state, call.seen, call.trace)
-
-
-def _forward(call: ForwardCall, pause: Callable[[], None] = lambda: None) -> Answer:
-    return call.served.model.forward(
+def _compute(call: StepCall, pause: Callable[[], None] = lambda: None) -> Answer:
+    model = call.served.model
+    if not isinstance(call, ForwardCall):
+        return model.step(call.x, call.state, call.seen, call.trace)
+    return model.forward(
         call.inputs,
         call.state,
         call.lengths,

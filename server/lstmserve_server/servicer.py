@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from lstmserve.v1 import lstm_pb2, shadow_pb2
@@ -38,21 +39,27 @@ class LstmServicer:
 
     async def Step(self, request: lstm_pb2.StepRequest) -> lstm_pb2.StepResponse:
         """Advances every row by one time-step."""
-        with self._metrics.part("decode"):
-            call = self._shadow.traced(self._codec.parse_step(request))
+        began = perf_counter()
+        call = self._shadow.traced(self._codec.parse_step(request))
+        self._metrics.took("decode", perf_counter() - began)
         answer = await self._runner.run(call)
         discrepancy = await self._shadow.offer(call, answer, "Step")
-        with self._metrics.part("encode"):
-            return self._codec.step_response(call, answer, discrepancy)
+        began = perf_counter()
+        response = self._codec.step_response(call, answer, discrepancy)
+        self._metrics.took("encode", perf_counter() - began)
+        return response
 
     async def Forward(self, request: lstm_pb2.ForwardRequest) -> lstm_pb2.ForwardResponse:
         """Advances every row by a whole sequence."""
-        with self._metrics.part("decode"):
-            call = self._shadow.traced(self._codec.parse_forward(request))
+        began = perf_counter()
+        call = self._shadow.traced(self._codec.parse_forward(request))
+        self._metrics.took("decode", perf_counter() - began)
         answer = await self._runner.run(call)
         discrepancy = await self._shadow.offer(call, answer, "Forward")
-        with self._metrics.part("encode"):
-            return self._codec.forward_response(call, answer, discrepancy)
+        began = perf_counter()
+        response = self._codec.forward_response(call, answer, discrepancy)
+        self._metrics.took("encode", perf_counter() - began)
+        return response
 
     async def StreamSteps(self, stream: MessageStream) -> None:
         """Advances the rows of a stream by time-steps, until its caller has sent all."""

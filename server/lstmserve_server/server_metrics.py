@@ -54,6 +54,9 @@ class ServerMetrics:
             ["what", "outcome"],
             registry=None,
         )
+        for what in ("certificate", "tokens"):
+            for outcome in ("ok", "failed"):
+                self._reloads.labels(what, outcome)  # Prometheus tells a first one only from a zero before it
         self._expiry = _Expiry()
 
     def collectors(self) -> Sequence[Collector]:

@@ -34,6 +34,7 @@ class ShadowCollector:
         yield from _of_calls(report.models)
         yield from _of_reasons(report.models)
         yield from _of_differences(report.models)
+        yield from _of_layers(report.models)
         up = report.reference.status == shadow_pb2.REFERENCE_STATUS_UP
         yield GaugeMetricFamily(
             "lstmserve_shadow_reference_up", "Whether the process that computes with Keras is up.", value=int(up)
@@ -108,6 +109,23 @@ def _of_differences(models: Sequence[shadow_pb2.ModelReport]) -> Iterator[Metric
             apart.add_metric(labels, _buckets(_DIFFERENCE_BOUNDS, [t.by_difference for t in totals]), summed)
             ulp.add_metric(labels, _buckets(_ULP_BOUNDS, [t.by_ulp for t in totals]), None)
     yield from (over, apart, ulp)
+
+
+def _of_layers(models: Sequence[shadow_pb2.ModelReport]) -> Iterator[Metric]:
+    labels = ["model", "layer", "array"]
+    over = CounterMetricFamily(
+        "lstmserve_shadow_layer_over_tolerance", "Numbers over tolerance, by layer.", labels=labels
+    )
+    margin = GaugeMetricFamily(
+        "lstmserve_shadow_layer_margin",
+        "Largest part of the tolerance that a difference took since the server started; over 1 it is a discrepancy.",
+        labels=labels,
+    )
+    for model in models:
+        for totals in model.totals:
+            over.add_metric([model.model, totals.layer, totals.array], totals.over)
+            margin.add_metric([model.model, totals.layer, totals.array], totals.margin)
+    yield from (over, margin)
 
 
 def _buckets(bounds: Sequence[str], counts: Sequence[Sequence[int]]) -> list[tuple[str, float]]:

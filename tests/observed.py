@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.exposition import Metrics
+from lstmserve_server.exposition import Port
 from lstmserve_server.shadow.metrics import ShadowCollector
 from lstmserve_server.shadow.pump import Lag
 
@@ -89,11 +89,10 @@ class Observed:
         return told
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[Metrics]:
+    def listening(self) -> Iterator[Port]:
         """Shows the metrics at a port, as a server does."""
-        port = Metrics("127.0.0.1:0", lambda: self.serving)
+        port = Port("127.0.0.1:0", self.registry, lambda: self.serving)
         try:
-            port.show(self.registry)
             yield port
         finally:
             port.close()

@@ -40,7 +40,7 @@ class ServerMetrics:
         self._models = Gauge(
             "lstmserve_model_info",
             "The models that are served, by name, digest and numerics; always 1.",
-            ["model", "digest", "fingerprint"],
+            ["model", "kind", "digest", "fingerprint"],
             registry=None,
         )
         self._lag = Gauge(
@@ -66,7 +66,8 @@ class ServerMetrics:
     def serves(self, models: Iterable[ServedModel]) -> None:
         """Takes note of the models."""
         for served in models:
-            self._models.labels(served.name, served.digest, served.fingerprint).set(1)
+            kind = "steps" if served.model.causal else "sequence"
+            self._models.labels(served.name, kind, served.digest, served.fingerprint).set(1)
 
     def reloaded(self, what: str, *, taken: bool) -> None:
         """Takes note of a file that was read anew."""

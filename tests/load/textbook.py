@@ -20,8 +20,8 @@ import grpc
 from lstmserve.v1 import lstm_pb2
 from lstmserve_server import models
 from lstmserve_server.codec import Codec, RequestLimits
-from lstmserve_server.config import ServeSettings
 from lstmserve_server.registry import Registry
+from lstmserve_server.settings import ServeSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,12 +11,12 @@ from tests.load.servers import OURS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LEAST_GOODPUT = {1.0: 0.9, 2.0: 0.9, 4.0: 0.8}
+LEAST_GOODPUT = {2.0: 0.9, 4.0: 0.8}
 """Of the capacity, by how many times the capacity is asked for."""
 REFUSALS = ("RESOURCE_EXHAUSTED", "CANCELLED", "CANCELLED (reset)", "UNAVAILABLE", "UNAVAILABLE (reset)")
 """How a call may be refused: by us, with details; the others are gRPC's own, where it drops calls that we never see."""
 QUICK_MS = 50.0
-FEW = 0.01
+FEW = 0.02
 """The share of calls that may end otherwise: a call whose deadline passes while it is under way ends as it can."""
 RECOVERY_SECONDS = 2.0
 

@@ -40,6 +40,7 @@ def main() -> int:
     slow = commands.add_parser("soak", help="some of everything for a long time, while the memory is watched")
     slow.add_argument("--minutes", type=float, default=10)
     slow.add_argument("--rate", type=float, default=100, help="calls and streams that are begun in a second")
+    slow.add_argument("--only", nargs="+", choices=soak.ACTIONS, default=list(soak.ACTIONS), metavar="KIND")
     slow.add_argument("--json", type=Path, metavar="FILE", help="writes the figures there too")
     slow.set_defaults(run=_soak)
     arguments = parser.parse_args()
@@ -66,7 +67,7 @@ def _overload(arguments: argparse.Namespace) -> int:
 
 
 def _soak(arguments: argparse.Namespace) -> int:
-    found = soak.run(arguments.minutes, arguments.rate)
+    found = soak.run(arguments.minutes, arguments.rate, arguments.only)
     Console(width=180).print(soak.table(found))
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1))

@@ -22,7 +22,7 @@ from tests.benchmark import input_of, opened, resident_kib
 from tests.load import servers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     Action = Callable[[grpc.aio.Channel, random.Random], Awaitable[None]]
 
@@ -139,7 +139,8 @@ ACTIONS: Final[dict[str, tuple[float, Action]]] = {
 class Soak:
     """A soak under way."""
 
-    def __init__(self, channels: list[grpc.aio.Channel], seed: int = 1) -> None:
+    def __init__(self, channels: list[grpc.aio.Channel], kinds: Sequence[str], seed: int = 1) -> None:
+        self._kinds = kinds
         self.done: collections.Counter[str] = collections.Counter()
         self.odd: collections.Counter[str] = collections.Counter()
         """What went wrong that should not have."""
@@ -149,7 +150,7 @@ class Soak:
 
     async def go_on(self, seconds: float, rate: float) -> None:
         """Begins so many actions in a second, of which only so many are under way at once."""
-        names, weights = list(ACTIONS), [weight for weight, _ in ACTIONS.values()]
+        weights = [ACTIONS[name][0] for name in self._kinds]
         began = time.monotonic()
         number = 0
         while (now := time.monotonic()) < began + seconds:
@@ -158,7 +159,7 @@ class Soak:
                 await asyncio.sleep(due - now)
             number += 1
             if len(self._running) < AT_ONCE:
-                task = asyncio.create_task(self._act(self._chance.choices(names, weights)[0]))
+                task = asyncio.create_task(self._act(self._chance.choices(self._kinds, weights)[0]))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
         await asyncio.gather(*self._running)
@@ -181,18 +182,18 @@ def slope_mb(samples: list[tuple[float, float]]) -> float:
     return float(np.polyfit(times - times[0], sizes, 1)[0] * 600 * 1024 / 1e6)
 
 
-def run(minutes: float, rate: float) -> dict[str, Any]:
-    """Soaks a server of ours, and returns what was found."""
+def run(minutes: float, rate: float, kinds: Sequence[str]) -> dict[str, Any]:
+    """Soaks a server of ours with some kinds of actions, and returns what was found."""
     with servers.ours() as target:
-        return asyncio.run(_soak(target, 60 * minutes, rate))
+        return asyncio.run(_soak(target, 60 * minutes, rate, kinds))
 
 
-async def _soak(target: servers.Target, seconds: float, rate: float) -> dict[str, Any]:
+async def _soak(target: servers.Target, seconds: float, rate: float, kinds: Sequence[str]) -> dict[str, Any]:
     channels = [
         grpc.aio.insecure_channel(target.address, [("grpc.use_local_subchannel_pool", 1), ("lstmserve.number", number)])
         for number in range(4)
     ]
-    soak = Soak(channels)
+    soak = Soak(channels, kinds)
     samples: list[tuple[float, float]] = []
     began = time.monotonic()
     work = asyncio.create_task(soak.go_on(seconds, rate))

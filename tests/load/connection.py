@@ -36,7 +36,7 @@ class Request:
         """Returns the headers as gRPC wants them."""
         return [
             (":method", "POST"), (":scheme", "http"), (":path", self.path), (":authority", "localhost"),
-            ("te", "trailers"), ("content-type", "application/grpc"), ("user-agent", "load"),
+            ("te", "trailers"), ("content-type", "application/grpc"), ("user-agent", "load"),  # codespell:ignore te
             ("grpc-timeout", f"{int(self.deadline * 1000)}m"),
         ]  # fmt: skip
 

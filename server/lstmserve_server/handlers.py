@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import structlog
@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 
     from lstmserve_server.access import Access, Token
     from lstmserve_server.call_metrics import CallMetrics
+    from lstmserve_server.places import Places
 
     Context = grpc.aio.ServicerContext[bytes, bytes]
 
 _log = structlog.get_logger(__name__)
+
+_LONG_TO_READ: Final = 16 << 10
+"""Bytes. When all places for long calls are taken, a message above it is refused unread: it would take longer to decode it."""
 
 
 class Handlers:
@@ -37,8 +41,9 @@ class Handlers:
     So a caller is turned away before its message is decoded. Until there are servicers, every call ends with UNAVAILABLE.
     """
 
-    def __init__(self, access: Access, metrics: CallMetrics) -> None:
+    def __init__(self, access: Access, places: Places, metrics: CallMetrics) -> None:
         self._access = access
+        self._places = places
         self._metrics = metrics
         self._servicers: Mapping[ServiceDescriptor, Any] = {}
         self._calls = 0
@@ -62,6 +67,8 @@ class Handlers:
 
         async def one(servicer: Any, token: Token, data: bytes) -> bytes:
             await token.caller.require_turn()
+            if len(data) > _LONG_TO_READ:
+                self._places.require_free()
             response = await getattr(servicer, method.name)(_parse(request_type, data))
             encoded: bytes = response.SerializeToString()
             return encoded

@@ -55,7 +55,7 @@ def _calls(settings: ServeSettings) -> list[tuple[str, int]]:
         # does, before Python hears of them. Otherwise all would wait, and all for longer than their callers do.
         ("grpc.server.max_pending_requests", settings.max_pending_calls),
         ("grpc.server.max_pending_requests_hard_limit", 2 * settings.max_pending_calls),
-        ("grpc.server_max_unrequested_time_in_server", 1),  # seconds that one of them may wait
+        ("grpc.server_max_unrequested_time_in_server", 10),  # seconds that one of them may wait
     ]
 
 

@@ -42,6 +42,15 @@ class Places:
         """How many places are taken."""
         return self._taken
 
+    def require_free(self) -> None:
+        """Returns if there is a place.
+
+        Raises:
+            Busy: there is none.
+        """
+        if self._taken >= self._most:
+            raise Busy("", f"{self._taken} {self._what}; expected fewer ({self._setting})")
+
     @contextlib.contextmanager
     def one(self, caller: str) -> Iterator[None]:
         """Takes a place while a call is under way.
@@ -49,9 +58,8 @@ class Places:
         Raises:
             Busy: there is none, or the caller has its share.
         """
+        self.require_free()
         free = self._most - self._taken
-        if free <= 0:
-            raise Busy("", f"{self._taken} {self._what}; expected fewer ({self._setting})")
         if self._by[caller] and self._most > _SHARE and self._by[caller] >= _SHARE * (free - 1):
             text = (
                 f"{self._taken} {self._what}, {self._by[caller]} of them yours; expected that others find a place too"

@@ -112,12 +112,9 @@ class Server:
         self._health = health.Health(["", *services, *map(health.service_of_model, files)])
         self._operators = Operators(settings, self._health.serving, show)
         self._access = _access(settings, self._operators)
-        self._handlers = Handlers(self._access, self._operators.calls)
-        self._runner = Runner(
-            Places(settings.max_concurrent_calls, "calls are running", "--max-concurrent-calls"),
-            settings.threads,
-            self._operators.calls,
-        )
+        places = Places(settings.max_concurrent_calls, "calls are running", "--max-concurrent-calls")
+        self._handlers = Handlers(self._access, places, self._operators.calls)
+        self._runner = Runner(places, settings.threads, self._operators.calls)
         self._credentials = _credentials(settings, self._operators)
         self._grpc = grpc.aio.server(options=http2.options(settings, shares_port=shares_port))
         self.addresses: list[str] = []

@@ -67,9 +67,7 @@ class Handlers:
 
         async def one(servicer: Any, token: Token, data: bytes) -> bytes:
             await token.caller.require_turn()
-            if len(data) > _LONG_TO_READ:
-                self._places.require_free()
-            response = await getattr(servicer, method.name)(_parse(request_type, data))
+            response = await getattr(servicer, method.name)(self._parsed(request_type, data))
             encoded: bytes = response.SerializeToString()
             return encoded
 
@@ -101,6 +99,11 @@ class Handlers:
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(answer_many)
         return grpc.unary_unary_rpc_method_handler(answer_one)
+
+    def _parsed(self, request_type: Any, data: bytes) -> Any:
+        if len(data) > _LONG_TO_READ:
+            self._places.require_free()
+        return _parse(request_type, data)
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:

@@ -30,6 +30,7 @@ class LiveServer:
             [*program, "serve", *map(str, arguments), "--log-format", "json"],
             stderr=subprocess.PIPE,
             text=True,
+            errors="backslashreplace",  # gRPC writes there what strangers sent
             env={**os.environ, **(env or {})},
         )
         self.log: list[dict[str, Any]] = []
@@ -62,9 +63,13 @@ class LiveServer:
 
     def finish(self) -> int:
         """Reads the log to its end and returns the exit code."""
+        self.wait_for_end()
+        return self.process.wait()
+
+    def wait_for_end(self) -> None:
+        """Reads the log to its end."""
         with contextlib.suppress(AssertionError):
             self.wait_for("")
-        return self.process.wait()
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,1 @@
+"""What strangers may send, by the million: valid things, damaged at random."""

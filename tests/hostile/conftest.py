@@ -1,0 +1,24 @@
+"""What the tests of hostile clients share."""
+
+from __future__ import annotations
+
+import pytest
+
+from lstmserve import Client
+from tests import live
+from tests.conftest import SUNSPOTS
+from tests.hostile.bystander import Bystander
+
+
+@pytest.fixture(scope="session")
+def attacked():
+    """Returns a server to be attacked."""
+    with live.serving(f"sunspots={SUNSPOTS}", *live.QUICK) as server:
+        yield server
+
+
+@pytest.fixture
+def bystander(attacked):
+    """Returns a good client, which is the same after the test as before it, as is the server."""
+    with Client(attacked.address, model="sunspots") as client, Bystander(attacked, client) as bystander:
+        yield bystander

@@ -1,0 +1,30 @@
+"""Some hundred damaged things of each kind, always the same: what `python -m tests.fuzz` sends by the million."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fuzz import connections, files, messages, wire
+
+SEED = 0
+
+
+def test_damaged_requests():
+    """Damaged requests are answered or refused, and leave good ones their bytes."""
+    assert 0 == messages.run(500, SEED).failures
+
+
+def test_damaged_requests_to_a_server():
+    """Damaged requests get a clean status from a server, and leave good ones their bytes."""
+    assert 0 == wire.run(300, SEED).failures
+
+
+def test_damaged_model_files():
+    """Damaged model files are loaded or refused in time."""
+    assert 0 == files.run(200, SEED).failures
+
+
+@pytest.mark.xfail(reason="grpcio 1.85 ends the whole asyncio server when a path is no UTF-8", strict=False)
+def test_damaged_conversations():
+    """Damaged conversations, and noise, leave the server and good calls as they were."""
+    assert 0 == connections.run(400, SEED).failures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from typing import Final
 
@@ -23,6 +24,8 @@ _NEEDED: Final = (
 
 def main() -> None:
     """Runs the command line of the service."""
+    # gRPC's core writes what strangers send to standard error, as it came, and so into the log.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     missing = [name for name in _NEEDED if _is_missing(name)]
     if missing:
         print(  # noqa: T201 - there is no other output here

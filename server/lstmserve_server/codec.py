@@ -292,6 +292,10 @@ def _parse_lengths(lengths: Sequence[int], model: RecurrentModel, batch: int, ti
     for row, length in enumerate(lengths):
         if not 1 <= length <= time:
             raise InvalidRequest(f"lengths[{row}]", f"{length} came; expected 1 to {time}, the time-steps of x")
+        if model.fixed_time and length != time:
+            raise WrongForModel(
+                f"lengths[{row}]", f"{length} came; the model reads {time} time-steps of every row at once"
+            )
     return np.array(lengths, np.int64)
 
 

@@ -3,6 +3,7 @@
 - `ModelRefused`: a file cannot be served as Keras would compute it.
 - `StartFailed`: the server could not start.
     - `BadSettings`: the settings make no sense.
+    - `Broken`: the server has ended by a fault.
 - `RequestError`
     - `InvalidRequest`: the request is wrong by itself.
     - `WrongForModel`: the request is right in itself, but not for this model.
@@ -42,6 +43,12 @@ class BadSettings(StartFailed):
     """The settings make no sense."""
 
     exit_code = 2
+
+
+class Broken(StartFailed):
+    """The server has ended by a fault of its own, or of gRPC's."""
+
+    exit_code = 1
 
 
 class RequestError(Exception):

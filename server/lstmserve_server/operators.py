@@ -11,7 +11,7 @@ import grpc
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from lstmserve_server import addresses
+from lstmserve_server import addresses, memory
 from lstmserve_server.call_metrics import CallMetrics
 from lstmserve_server.errors import BadSettings, StartFailed
 from lstmserve_server.server_metrics import ServerMetrics
@@ -76,8 +76,8 @@ class Operators:
         Raises:
             StartFailed: an address cannot be listened on, or what is needed is not installed.
         """
-        watching = asyncio.create_task(self.server.watch_event_loop())
-        self._opened.callback(watching.cancel)
+        for background in (self.server.watch_event_loop(), memory.give_back()):
+            self._opened.callback(asyncio.create_task(background).cancel)
         self._opened.callback(self.calls.close)
         if self._show is not None:
             opened = self._show(self._registry, self._serving)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import structlog
 
-from lstmserve_server import access, addresses, health, http2, models, reflection, shadow_mode
+from lstmserve_server import access, addresses, grpc_server, health, http2, models, reflection, shadow_mode
 from lstmserve_server.codec import Codec, RequestLimits
-from lstmserve_server.errors import StartFailed
+from lstmserve_server.errors import Broken, StartFailed
 from lstmserve_server.exposition import Port
 from lstmserve_server.handlers import Handlers
 from lstmserve_server.operators import Operators
@@ -64,15 +64,20 @@ async def live(server: Server, beginning: Coroutine[None, None, None], signals: 
     """Lets a server begin, serve until a signal comes, drain, and stop.
 
     Raises:
-        StartFailed: it could not begin.
+        StartFailed: it could not begin, or it ended by itself.
     """
     try:
         begun = asyncio.create_task(beginning)
         if await signals.let_finish(begun):
             begun.result()
             _log.info("serving", listen=server.addresses)
-            await signals.first.wait()
-            await server.drain(signals.second)
+            if not await signals.let_finish(asyncio.create_task(server.wait_until_gone())):
+                await server.drain(signals.second)
+                return
+            message = (
+                "gRPC's server has ended by itself, which it never should; see what is on standard error before this"
+            )
+            raise Broken(message)
     finally:
         await server.stop()
         _log.info("stopped")
@@ -116,7 +121,7 @@ class Server:
         self._handlers = Handlers(self._access, places, self._operators.calls)
         self._runner = Runner(places, settings.threads, self._operators.calls)
         self._credentials = _credentials(settings, self._operators)
-        self._grpc = grpc.aio.server(options=http2.options(settings, shares_port=shares_port))
+        self._grpc = grpc_server.make(http2.options(settings, shares_port=shares_port))
         self.addresses: list[str] = []
         """Where the server listens; a port 0 has become the one that the system chose."""
 
@@ -175,6 +180,11 @@ class Server:
         servicer = LstmServicer(registry, codec, self._runner, self._streams, self._shadow, calls)
         self._handlers.answer_with({SERVICE: servicer, SHADOW_SERVICE: ShadowServicer(self._shadow)})
         self._health.set_all(serving=True)
+
+    async def wait_until_gone(self) -> None:
+        """Returns when the port is closed, by whomever."""
+        # Shielded, as to cancel it would cancel what `stop` waits for.
+        await asyncio.shield(self._grpc.wait_for_termination())
 
     async def drain(self, at_once: asyncio.Event) -> None:
         """Says NOT_SERVING, goes on for a while, then takes no more calls and waits for those that run.

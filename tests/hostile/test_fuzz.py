@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.fuzz import connections, files, messages, wire
 
 SEED = 0
@@ -24,7 +22,6 @@ def test_damaged_model_files():
     assert 0 == files.run(200, SEED).failures
 
 
-@pytest.mark.xfail(reason="grpcio 1.85 ends the whole asyncio server when a path is no UTF-8", strict=False)
 def test_damaged_conversations():
     """Damaged conversations, and noise, leave the server and good calls as they were."""
     assert 0 == connections.run(400, SEED).failures

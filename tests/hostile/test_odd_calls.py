@@ -75,18 +75,6 @@ def test_messages_that_cannot_be_unpacked(bystander, options):
     bystander.ask()
 
 
-@pytest.mark.parametrize("body", [None, message(REQUEST)[:3], message(REQUEST, length=len(REQUEST) + 9)])
-@pytest.mark.xfail(
-    strict=False, reason="the asyncio server of grpcio says nothing to a call that ends before its message"
-)
-def test_a_call_without_its_message_is_told(bystander, monkeypatch, body):
-    """A call that ends before its message gets a status."""
-    monkeypatch.setattr(http2, "PATIENCE", 2)
-    (connection,) = bystander.connections(1)
-
-    assert connection.answer(connection.call(STEP, body)).ended
-
-
 # Headers.
 
 
@@ -134,7 +122,6 @@ def test_methods_that_are_not_there(bystander, path):
     assert UNIMPLEMENTED == connection.answer(connection.call(path, message(REQUEST))).grpc_status
 
 
-@pytest.mark.xfail(reason="grpcio 1.85 ends the whole asyncio server when a path is no UTF-8", strict=False)
 def test_a_path_that_is_no_text():
     """A path that is no UTF-8 ends its own call at most, not the server."""
     with live.serving(f"sunspots={SUNSPOTS}", *live.QUICK) as server, Client(server.address, timeout=2) as client:
@@ -145,7 +132,6 @@ def test_a_path_that_is_no_text():
         assert before == client.step(X).output.tobytes()
 
 
-@pytest.mark.xfail(reason="gRPC's core writes what a GOAWAY says to standard error as it came", strict=False)
 def test_strangers_write_nothing_into_the_log():
     """A frame with a line of JSON in it, and odd headers, leave no line in the log."""
     with live.serving(f"sunspots={SUNSPOTS}", *live.QUICK) as server:

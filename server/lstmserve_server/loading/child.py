@@ -39,7 +39,7 @@ def _limit_this_process(paths: list[str], limits: Limits) -> None:
     memory = _BASE_MEMORY + _MEMORY_PER_BYTE * min(size, limits.file_bytes)
     for kind, amount in (
         (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, limits.seconds),
+        (resource.RLIMIT_CPU, limits.seconds * max(1, len(paths))),
         (resource.RLIMIT_NOFILE, 64),
         (resource.RLIMIT_CORE, 0),
     ):

@@ -1,0 +1,46 @@
+"""gRPC's asyncio server, and what keeps it alive.
+
+In grpcio 1.82 to 1.85 a call whose path is no UTF-8 ends the loop that takes calls, and with it the whole server: the port closes,
+and the process stays. Methods that are registered with the core have loops of their own; only what is not registered comes by the
+one that can end. So here it never gets anything: what comes there is told UNIMPLEMENTED, whatever its path.
+
+This leans on names that are private to grpcio, whose version is bounded in `pyproject.toml`; `tests/hostile/test_odd_calls.py` sees
+that it does what it should.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # an extension without types
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def make(options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:
+    """Returns a server whose methods have all to be registered (`add_registered_method_handlers`)."""
+    original = cygrpc.AioServer
+    cygrpc.AioServer = _Core
+    try:
+        return grpc.aio.server(options=options)
+    finally:
+        cygrpc.AioServer = original
+
+
+class _Core(cygrpc.AioServer):  # type: ignore[misc]  # of an extension without types
+    """The server of the core, which looks at no path."""
+
+    async def _request_call(self) -> NoReturn:
+        """Answers calls of methods that there are not, rather than returning one."""
+        loop = asyncio.get_running_loop()
+        none = cygrpc._MethodResolver([], {})  # noqa: SLF001 - see above
+        answering: set[asyncio.Task[None]] = set()
+        while True:
+            call = await super()._request_call()
+            answer = cygrpc._handle_rpc("", none, (), call, loop, False)  # noqa: FBT003, SLF001 - not "over the limit"
+            task = loop.create_task(cygrpc._schedule_rpc_coro(answer, call, loop, ""))  # noqa: SLF001
+            answering.add(task)
+            task.add_done_callback(answering.discard)

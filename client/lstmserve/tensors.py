@@ -42,6 +42,7 @@ _ENUM: Final = {
     "int32": lstm_pb2.D_TYPE_INT32,
     "int64": lstm_pb2.D_TYPE_INT64,
 }
+_NATIVE: Final = {np.dtype(name): dtype for name, dtype in _ENUM.items() if name != _BFLOAT16}
 
 
 class TensorError(ValueError):
@@ -62,13 +63,13 @@ def encode(array: ArrayLike, *, as_values: bool = False) -> lstm_pb2.Tensor:
         TypeError: the type of the array has no place in a `Tensor` (complex, text, ...).
     """
     array = np.asarray(array)
-    dtype = _ENUM.get(array.dtype.name)
+    dtype = _NATIVE.get(array.dtype) or _ENUM.get(array.dtype.name)  # a name takes NumPy longer than the rest of this
     if dtype is None:
         message = f"an array of {array.dtype.name} cannot be sent; expected one of {', '.join(_ENUM)}"
         raise TypeError(message)
     if as_values:
         return lstm_pb2.Tensor(dtype=dtype, shape=array.shape, values=array.ravel().tolist())
-    if array.dtype.name == _BFLOAT16:
+    if dtype == lstm_pb2.D_TYPE_BFLOAT16:
         array = array.view(np.uint16)
     little_endian = np.asarray(array, dtype=_WIRE[dtype])
     return lstm_pb2.Tensor(dtype=dtype, shape=array.shape, data=little_endian.tobytes())
@@ -96,13 +97,13 @@ def decode(tensor: lstm_pb2.Tensor, *, default: DTypeLike | None = None) -> NDAr
 def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     if len(shape) > MAX_RANK:
         raise TensorError("shape", f"{len(shape)} dimensions came; expected at most {MAX_RANK}")
-    for length in shape:
-        if length < 0:
-            raise TensorError("shape", f"{_show(shape)} has a negative dimension")
+    lengths = tuple(shape)
+    if lengths and min(lengths) < 0:
+        raise TensorError("shape", f"{_show(lengths)} has a negative dimension")
     # Zeros apart: NumPy cannot hold the shape (2**62, 0, 2) either. Python's integers do not overflow.
-    if math.prod(length for length in shape if length) > _MAX_ELEMENTS:
-        raise TensorError("shape", f"{_show(shape)} is larger than any message")
-    return tuple(shape)
+    if math.prod(filter(None, lengths)) > _MAX_ELEMENTS:
+        raise TensorError("shape", f"{_show(lengths)} is larger than any message")
+    return lengths
 
 
 def _from_data(tensor: lstm_pb2.Tensor, shape: tuple[int, ...], count: int) -> NDArray[Any]:

@@ -178,19 +178,14 @@ class Codec:
         """Returns an input in the type in which it came, its shape checked; `stepped` for one time-step."""
         array = array_codec.decode(message, field, model.dtype)
         sequence = item.sequence and not stepped
-        axes = ("batch", *(["time"] if sequence else []), *_feature_axes(item))
-        if (
-            item.vocabulary is not None and array.ndim == len(axes) - 1
-        ):  # token ids without an axis for their one feature
+        rank = 1 + sequence + len(item.features)
+        if item.vocabulary is not None and array.ndim == rank - 1:  # token ids without an axis for their one feature
             array = array[..., None]
-        if array.ndim != len(axes):
+        if array.ndim != rank or 0 in array.shape:
+            axes = ("batch", *(["time"] if sequence else []), *_feature_axes(item))
+            expected = "at least 1 of each of " if array.ndim == rank else ""
             raise InvalidRequest(
-                f"{field}.shape", f"{array_codec.show(array.shape)} came; expected ({', '.join(axes)})"
-            )
-        if 0 in array.shape:
-            raise InvalidRequest(
-                f"{field}.shape",
-                f"{array_codec.show(array.shape)} came; expected at least 1 of each of ({', '.join(axes)})",
+                f"{field}.shape", f"{array_codec.show(array.shape)} came; expected {expected}({', '.join(axes)})"
             )
         self._check_size(array, field, model, sequence=sequence)
         if sequence and model.fixed_time and item.shape[0] is not None and array.shape[1] != item.shape[0]:
@@ -198,7 +193,7 @@ class Codec:
                 f"{field}.shape", f"{array.shape[1]} time-steps came; the model reads {item.shape[0]} at once"
             )
         features = array.shape[-len(item.features) :]
-        if any(
+        if features != item.features and any(
             expected is not None and length != expected
             for length, expected in zip(features, item.features, strict=True)
         ):

@@ -42,6 +42,8 @@ class Contender:
     form: Form
     computes: bool = True
     """Whether its answer is one; an echo's is not."""
+    variables: tuple[tuple[str, str], ...] = ()
+    """Added to its process' environment."""
 
 
 def _one_step(given: Inputs) -> tuple[Array, Array, Array]:

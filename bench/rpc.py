@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 from bench import environments, load, subject, truth
 from bench.contenders import OURS, Contender
 from bench.places import CACHE, PYTHON_PATH, ROOT
-from bench.processes import NotReady, ServerProcess, free_port
+from bench.ports import free_port
+from bench.processes import NotReady, ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,7 +72,7 @@ class Running:
         port = free_port()
         places = {"port": port, "units": units, "model": CACHE / f"lstm-{units}.keras", "answer": answer_file}
         arguments = [argument.format(**places) for argument in contender.arguments]
-        self.server = ServerProcess(contender.environment, arguments, port)
+        self.server = ServerProcess(contender.environment, arguments, port, dict(contender.variables))
 
     def make_ready(self) -> bytes:
         """Waits for the first right answer, and returns it.
@@ -138,11 +139,17 @@ def measure(
             running += started
         for number in range(rounds):
             for flight in in_flight:
-                for one in running[number % len(running) :] + running[: number % len(running)]:
+                for one in _turned(running, number):
                     _measure_one(one, flight, seconds, say)
         for one in running:
             say(f"{one.contender.name}, units {units}: {_summary(one.outcome)}")
         return outcomes
+
+
+def _turned(running: list[Running], number: int) -> list[Running]:
+    """Returns the same beginning with another, so that nobody always follows the same one."""
+    first = number % max(1, len(running))
+    return running[first:] + running[:first]
 
 
 def _start(

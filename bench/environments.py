@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bench.places import ENVIRONMENTS, REQUIREMENTS, ROOT
@@ -14,19 +14,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OURS: Final = "ours"
-"""The environment of the service itself, which `make` sets up."""
+"""The environment of the service itself: what its users install, at the versions that the project has locked."""
 
-NAMES: Final = ("grpcio", "onnx", "keras", "torch", "litert", "mlserver", "kserve", "ray", "pytriton")
+NAMES: Final = (OURS, "grpcio", "onnx", "keras", "torch", "litert", "mlserver", "kserve", "ray", "pytriton")
+
+# Triton's Python backend has an interpreter of its own, which does not work with the standard library of 3.11.7
+# (AttributeError: RLock has no _recursion_count); Debian's 3.11.2 is older than that.
+_INTERPRETERS: Final = {"pytriton": "/usr/bin/python3"}
 
 
 def python(name: str) -> str:
     """Returns the interpreter of an environment."""
-    return str(ROOT / ".venv/bin/python") if name == OURS else str(ENVIRONMENTS / name / "bin/python")
+    return str(ENVIRONMENTS / name / "bin/python")
 
 
 def installed(name: str) -> bool:
     """Returns whether an environment is there and complete."""
-    return name == OURS or (ENVIRONMENTS / name / ".complete").exists()
+    return (ENVIRONMENTS / name / ".complete").exists()
 
 
 def trouble(name: str) -> str:
@@ -41,19 +45,22 @@ def make(name: str, say: Callable[[str], None]) -> None:
         return
     say(f"installing the environment {name} ...")
     folder = ENVIRONMENTS / name
-    shutil.rmtree(folder, ignore_errors=True)
-    requirements = REQUIREMENTS / f"{name}.txt"
+    requirements = ROOT / "requirements/server.txt" if name == OURS else REQUIREMENTS / f"{name}.txt"
+    uv = Path(sys.executable).parent / "uv"
     for command in (
-        [sys.executable, "-m", "venv", folder],
-        # torch: pip itself, as it alone looks where a build without CUDA may lie.
-        [folder / "bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-deps", "-r", requirements],
+        [uv, "venv", "--quiet", "--clear", "--seed", "--python", _INTERPRETERS.get(name, sys.executable), folder],
+        # pip, as it alone looks where a build of PyTorch without CUDA may lie.
+        [python(name), "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "-r", requirements],
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.strip()]
-            (ENVIRONMENTS / f"{name}.trouble").write_text(lines[-1][:500] if lines else f"exit {done.returncode}")
+            text = lines[-1][:500] if lines else f"{command[0]} ended with {done.returncode}"
+            (ENVIRONMENTS / f"{name}.trouble").write_text(text)
+            say(f"{name}: {text}")
             return
     (folder / ".complete").touch()
+    (ENVIRONMENTS / f"{name}.trouble").unlink(missing_ok=True)
 
 
 def versions(name: str, packages: tuple[str, ...]) -> dict[str, str]:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
 
-import numpy as np
+import numpy as np  # noqa: E402 - BLAS reads the variables when it is loaded
 
-from bench import engines, subject
+from bench import engines, subject  # noqa: E402 - the same
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,9 +60,9 @@ def main() -> None:
             order: dict[str, Any] = json.loads(line)
             if "prepare" in order:
                 call = prepare(engine, order["prepare"], order["answer"])
-                print('"ready"', file=answers, flush=True)  # noqa: T201 - its way to speak
+                print('"ready"', file=answers, flush=True)
             else:
-                print(json.dumps(timed(call, order["go"])), file=answers, flush=True)  # noqa: T201
+                print(json.dumps(timed(call, order["go"])), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -86,10 +87,8 @@ class Worker:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # then there is no line either
             print(json.dumps(order), file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            pass
         line = self._process.stdout.readline()
         if not line:
             message = f"its process ended with {self._process.wait()}"
@@ -98,7 +97,6 @@ class Worker:
 
     def prepare(self, shape: Shape) -> float:
         """Makes it ready for a shape, and returns how far its answer is from the oracle's."""
-        units, batch, steps = shape
         self.ask({"prepare": shape, "answer": str(self._answer)})
         right = _right(shape)
         with np.load(self._answer) as made:
@@ -128,7 +126,9 @@ def measure(shapes: Sequence[Shape], rounds: int, seconds: float, say: Say, only
     with TemporaryDirectory() as folder:
         workers = {k: Worker(k, Path(folder)) for k in chosen if environments.installed(k.environment)}
         try:
-            return [timing for shape in shapes for timing in _measure_shape(shape, chosen, workers, rounds, seconds, say)]
+            return [
+                timing for shape in shapes for timing in _measure_shape(shape, chosen, workers, rounds, seconds, say)
+            ]
         finally:
             for worker in workers.values():
                 worker.close()

@@ -74,7 +74,23 @@ class Running:
         arguments = [argument.format(**places) for argument in contender.arguments]
         self.server = ServerProcess(contender.environment, arguments, port, dict(contender.variables))
 
+    @property
+    def message_bytes(self) -> int:
+        """The length of a request."""
+        return len(self._message)
+
     def make_ready(self) -> bytes:
+        """Waits for the first right answer, warms up, and returns the answer.
+
+        Raises:
+            NotReady: there is none.
+        """
+        answer = self.first_answer()
+        self._pace = self._send(4, _FEWEST).calls_per_second
+        self._pace = self._send(4, max(_FEWEST, min(_WARM_UP, int(self._pace)))).calls_per_second
+        return answer
+
+    def first_answer(self) -> bytes:
         """Waits for the first right answer, and returns it.
 
         Raises:
@@ -83,8 +99,6 @@ class Running:
         answer, seconds = self.server.first_answer(self.contender.form.method, self._message, self._accept)
         self.outcome.ready_seconds.append(seconds)
         self.outcome.answer_bytes = len(answer)
-        self._pace = self._send(4, _FEWEST).calls_per_second
-        self._pace = self._send(4, max(_FEWEST, min(_WARM_UP, int(self._pace)))).calls_per_second
         return answer
 
     def _accept(self, answer: bytes) -> bool:
@@ -185,7 +199,7 @@ def _own_answer(units: int, say: Say) -> bytes:
     one = Running(OURS, units, "")
     with one.server:
         answer = one.make_ready()
-    say(f"units {units}: {len(one._message)} bytes in, {len(answer)} out")  # noqa: SLF001 - of this module
+    say(f"units {units}: {one.message_bytes} bytes in, {len(answer)} out")
     return answer
 
 

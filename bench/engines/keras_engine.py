@@ -49,6 +49,7 @@ def _one_thread() -> None:
 
 
 def model_of(weights: Weights) -> keras.Model:
+    """Returns the model: x, h and c to the outputs and the next h and c."""
     units = weights.units
     x = keras.Input((None, len(weights.kernel)))
     h, c = keras.Input((units,)), keras.Input((units,))

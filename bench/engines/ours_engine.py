@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 import threadpoolctl
 
 from lstmserve_server import lstm, numerics
-
 from lstmserve_server.lstm import LSTMSpec, LSTMState, LSTMWeights
-
 from lstmserve_server.numerics import Numerics
 from tests import builders
 
@@ -63,5 +61,5 @@ def _whole(weights: Weights, mode: Numerics, time: int) -> Run:
 
 def _state(answer: Answer) -> LSTMState:
     (state,) = answer.state
-    assert isinstance(state, LSTMState)  # noqa: S101 - the model has one layer
+    assert isinstance(state, LSTMState)
     return state

@@ -46,7 +46,7 @@ class Lstm:
 def main() -> None:
     """Serves until it is killed."""
     port, units = map(int, sys.argv[1:])
-    ray.init(include_dashboard=False, log_to_driver=False, num_cpus=2)
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=2)
     options = gRPCOptions(port=port, grpc_servicer_functions=["bench.servers.ray_server.add_service"])
     serve.start(http_options={"location": "HeadOnly", "port": free_port()}, grpc_options=options)
     serve.run(Lstm.bind(units), name="lstm")

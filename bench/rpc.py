@@ -116,6 +116,7 @@ class Running:
 
     def measure(self, in_flight: int, seconds: float) -> None:
         """Loads it for about so long, and remembers what came of it."""
+        self._send(in_flight, _FEWEST)  # it has just been paused
         calls = max(_FEWEST, in_flight * 4, int(self._pace * seconds * (0.5 if in_flight == 1 else 1)))
         before = self.server.cpu_seconds()
         done = self._send(in_flight, calls)
@@ -180,6 +181,7 @@ def _start(
         one.server.stop()
         say(f"{contender.name}: {error}")
         return one.outcome, []
+    one.server.pause()
     say(f"{contender.name}: ready after {one.outcome.ready_seconds[0]:.2f} s")
     return one.outcome, [one]
 
@@ -187,11 +189,13 @@ def _start(
 def _measure_one(one: Running, in_flight: int, seconds: float, say: Say) -> None:
     if one.outcome.trouble:
         return
+    one.server.resume()
     try:
         one.measure(in_flight, seconds)
     except load.LoadFailed as error:
         one.outcome.trouble = str(error)
         say(f"{one.contender.name}: {error}")
+    one.server.pause()
 
 
 def _own_answer(units: int, say: Say) -> bytes:

@@ -55,7 +55,7 @@ def send(port: int, method: str, message: bytes, in_flight: int, calls: int, ans
         body.write_bytes(frame(message))
         done = subprocess.run(
             ["h2load", "-t", "1", "-c", "1", "-m", str(in_flight), "-n", str(calls), "-T", str(_SLOWEST), "-d", body,
-             "-H", "content-type: application/grpc", "-H", "te: trailers", "--log-file", log,
+             "-H", "content-type: application/grpc", "-H", "te: trailers", "--log-file", log,  # codespell:ignore te
              f"http://127.0.0.1:{port}{method}"],
             capture_output=True, text=True, check=False, timeout=10 * _SLOWEST,
         )  # fmt: skip

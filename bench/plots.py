@@ -54,6 +54,12 @@ def _save(path: Path, axes: Axes | None = None) -> None:
     plt.close()
 
 
+def _name_ticks(axes: Axes, values: Sequence[int]) -> None:
+    """Has the sizes themselves under a logarithmic axis."""
+    axes.set_xticks(values, map(str, values))
+    axes.minorticks_off()
+
+
 def _latency(outcomes: Sequence[Record], path: Path) -> None:
     flights = sorted({flight for outcome in outcomes for flight in outcome["latencies_us"]}, key=int)
     chosen = [flight for flight in ("1", "32") if flight in flights] or flights[:2]
@@ -73,6 +79,7 @@ def _concurrency(outcomes: Sequence[Record], path: Path) -> None:
         rates = [median(figures(outcome["samples"][flight], "calls_per_second")) for flight in flights]
         axes.plot([int(flight) for flight in flights], rates, "o", label=outcome["contender"], **_line_style(number))
     axes.set(xscale="log", xlabel="calls in flight", ylabel="calls a second")
+    _name_ticks(axes, sorted({int(flight) for outcome in outcomes for flight in outcome["samples"]}))
     _save(path, axes)
 
 
@@ -88,6 +95,7 @@ def _units(outcomes: Sequence[Record], path: Path) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), "o", label=name, **_line_style(number))
     axes.set(xscale="log", yscale="log", xlabel="units", ylabel="calls a second, 32 in flight")
+    _name_ticks(axes, sorted({one["units"] for one in outcomes}))
     _save(path, axes)
 
 
@@ -124,6 +132,13 @@ def _kernels(timings: Sequence[Record], path: Path) -> None:
             ]
             if points:
                 axes.plot(*zip(*points, strict=True), "o", label=name, **_line_style(number))
-        axes.set(title=f"batch {batch}, {steps} steps", xscale="log", yscale="log", xlabel="units", ylabel="us a call")
+        axes.set(
+            title=f"batch {batch}, {steps} step{'s' * (steps > 1)}",
+            xscale="log",
+            yscale="log",
+            xlabel="units",
+            ylabel="us a call",
+        )
+        _name_ticks(axes, sorted({one["units"] for one in timings}))
     plt.tight_layout()
     _save(path, grid[0][-1])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bench.places import ENVIRONMENTS, REQUIREMENTS, ROOT
+from bench.places import ENVIRONMENTS, PYTHON_PATH, REQUIREMENTS, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,12 @@ _INTERPRETERS: Final = {"pytriton": "/usr/bin/python3"}
 def python(name: str) -> str:
     """Returns the interpreter of an environment."""
     return str(ENVIRONMENTS / name / "bin/python")
+
+
+def variables(**more: str) -> dict[str, str]:
+    """Returns the variables of a contender's process: it finds this package, and keeps compiled code as it does anywhere."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": PYTHON_PATH, **more}
 
 
 def installed(name: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench import environments, subject, truth
-from bench.places import CACHE, PYTHON_PATH, ROOT
+from bench.places import CACHE, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,7 +75,7 @@ class Worker:
         self._process = subprocess.Popen(
             [environments.python(kernel.environment), "-m", "bench.kernel_worker", kernel.engine],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": PYTHON_PATH},
+            cwd=ROOT, env=environments.variables(),
         )  # fmt: skip
 
     def ask(self, order: dict[str, Any]) -> Any:
@@ -175,7 +174,7 @@ def _write_litert(shapes: Sequence[Shape]) -> None:
         numbers = [str(number) for shape in missing for number in shape]
         subprocess.run(
             [environments.python("keras"), "-m", "bench.write_tflite", *numbers],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": PYTHON_PATH}, check=False, capture_output=True,
+            cwd=ROOT, env=environments.variables(), check=False, capture_output=True,
         )  # fmt: skip
 
 

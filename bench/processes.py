@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ import grpc
 import psutil
 
 from bench import environments
-from bench.places import PYTHON_PATH, ROOT
+from bench.places import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +39,7 @@ class ServerProcess:
         self._process = subprocess.Popen(
             [environments.python(environment), *arguments],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": PYTHON_PATH, **variables}, start_new_session=True,
+            env=environments.variables(**variables), start_new_session=True,
         )  # fmt: skip
         self._top = psutil.Process(self._process.pid)
 

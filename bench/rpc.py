@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import statistics
 import subprocess
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from bench import environments, load, subject, truth
 from bench.contenders import OURS, Contender
-from bench.places import CACHE, PYTHON_PATH, ROOT
+from bench.places import CACHE, ROOT
 from bench.ports import free_port
 from bench.processes import NotReady, ServerProcess
 
@@ -135,7 +134,7 @@ def write_models(sizes: Sequence[int]) -> None:
     if missing:
         subprocess.run(
             [environments.python(environments.OURS), "-m", "bench.write_models", *missing],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": PYTHON_PATH}, check=True,
+            cwd=ROOT, env=environments.variables(), check=True,
         )  # fmt: skip
 
 

@@ -111,7 +111,8 @@ class ServerProcess:
     def last_words(self) -> str:
         """Returns the end of what it printed."""
         lines = Path(self._log.name).read_text(errors="replace").strip().splitlines()
-        return " | ".join(line.strip() for line in lines[-3:])[-400:]
+        text = " | ".join(line.strip() for line in lines[-3:])[-400:]
+        return text.replace(f"{ROOT}/", "")
 
     def stop(self) -> None:
         """Ends it and its children."""

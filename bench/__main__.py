@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -70,6 +71,7 @@ def main(parts: tuple[str, ...], only: tuple[str, ...], into: Path, *, quick: bo
     """Measures, and writes."""
     if shutil.which("h2load") is None:
         raise click.ClickException("h2load is not there; Debian has it in the package nghttp2-client")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that no server is left behind
     for folder in (places.CACHE, places.ENVIRONMENTS, into):
         folder.mkdir(parents=True, exist_ok=True)
     for name in environments.NAMES:

@@ -5,6 +5,7 @@
 #   make container-test   build the container images and check them; needs root, or user namespaces
 #   make proto    write client/lstmserve/v1 anew              make lock    choose the versions of all packages anew
 #   make train    train the bundled model anew                make clean   remove what the targets above made
+#   make bench    measure it beside all else that serves an LSTM: an hour; make bench-quick: minutes. Needs nghttp2-client
 
 PYTHON ?= python3
 VENV   := .venv
@@ -17,7 +18,7 @@ GENERATED := client/lstmserve/v1
 RULES     := pyproject.toml Makefile
 
 .DELETE_ON_ERROR:
-.PHONY: serve demo test container-test check proto proto-baseline lock train clean format
+.PHONY: serve demo test container-test check proto proto-baseline lock train clean format bench bench-quick bench-lock
 
 serve: $(VENV)/.installed-server
 	$(BIN)/lstmserve serve sunspots=examples/sunspots/sunspots.keras
@@ -87,6 +88,27 @@ lock: $(VENV)/.installed-server
 	  --output-file requirements/image-shadow.txt
 	$(COMPILE_AS_IN_TRAIN) --group build --output-file requirements/image-build.txt
 
+# What takes part in the measurement lives in environments of its own: bench/environments.py.
+BENCH := bench/.venvs/tools/bin
+
+bench: $(BENCH)/.complete
+	PYTHONPATH=.:client:server $(BENCH)/python -m bench
+
+bench-quick: $(BENCH)/.complete
+	PYTHONPATH=.:client:server $(BENCH)/python -m bench --quick
+
+$(BENCH)/.complete: bench/requirements/tools.txt
+	$(PYTHON) -m venv bench/.venvs/tools
+	$(BENCH)/python -m pip --disable-pip-version-check --quiet install --requirement $<
+	@touch $@
+
+# Chooses the versions of all contenders anew; bench/.venvs is then made anew as well.
+bench-lock: $(BENCH)/.complete
+	set -e; for file in bench/requirements/*.in; do \
+	  $(BENCH)/uv pip compile --python-version 3.11 --quiet --upgrade --custom-compile-command "make bench-lock" \
+	    $$file --output-file $${file%.in}.txt; done
+	rm -rf bench/.venvs
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf bench/.venvs bench/.cache $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

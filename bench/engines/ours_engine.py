@@ -1,0 +1,65 @@
+"""The service's own mathematics, and its whole model as the server calls it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import threadpoolctl
+
+from lstmserve_server import lstm, numerics
+from lstmserve_server.lstm import LSTMSpec, LSTMState, LSTMWeights
+from lstmserve_server.numerics import Numerics
+from tests import builders
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bench.engines import Run
+    from bench.subject import Weights
+    from lstmserve_server.model import Answer
+
+    Array = NDArray[Any]
+
+
+def make(variant: str, weights: Weights, batch: int, time: int) -> Run:  # noqa: ARG001 - as all engines
+    """Returns the layer's mathematics, "exact" or "fast"; or a call of the whole model, "model-exact" or "model-fast"."""
+    threadpoolctl.threadpool_limits(limits=1, user_api="blas")
+    mode = Numerics(variant.removeprefix("model-"))
+    if variant.startswith("model-"):
+        return _whole(weights, mode, time)
+    spec = LSTMSpec(weights.units, builders.activation("tanh"), builders.activation("sigmoid"))
+    layer = LSTMWeights(weights.kernel, weights.recurrent_kernel, weights.bias)
+    product = numerics.product_of(mode)
+
+    def step(x: Array, h: Array, c: Array) -> tuple[Array, Array, Array]:
+        h, c = lstm.step(spec, layer, product, x[:, 0], LSTMState(h, c))
+        return h[:, None], h, c
+
+    def forward(x: Array, h: Array, c: Array) -> tuple[Array, Array, Array]:
+        outputs, (h, c) = lstm.forward(spec, layer, product, x, LSTMState(h, c))
+        return outputs, h, c
+
+    return step if time == 1 else forward
+
+
+def _whole(weights: Weights, mode: Numerics, time: int) -> Run:
+    made = builders.lstm_layer(len(weights.kernel), weights.units, return_sequences=True)
+    arrays = {"kernel": weights.kernel, "recurrent_kernel": weights.recurrent_kernel, "bias": weights.bias}
+    model = builders.model(dataclasses.replace(made, weights=arrays), features=len(weights.kernel), numerics=mode)
+
+    def step(x: Array, h: Array, c: Array) -> tuple[Array, Array, Array]:
+        answer = model.step(x[:, 0], (LSTMState(h, c),))
+        return answer.output[:, None], *_state(answer)
+
+    def forward(x: Array, h: Array, c: Array) -> tuple[Array, Array, Array]:
+        answer = model.forward((x,), (LSTMState(h, c),), all_outputs=True)
+        return answer.output, *_state(answer)
+
+    return step if time == 1 else forward
+
+
+def _state(answer: Answer) -> LSTMState:
+    (state,) = answer.state
+    assert isinstance(state, LSTMState)
+    return state

@@ -1,0 +1,80 @@
+"""A bare echo of grpcio: any method is answered with the same bytes, whatever came. The limit of what grpcio can do.
+
+python -m bench.servers.echo PORT FLAVOUR ANSWER_FILE
+
+FLAVOUR: "sync" (a thread pool), "asyncio" or "uvloop".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+THREADS = 10
+OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", 256)]
+
+
+def serve_sync(port: int, answer: bytes) -> None:
+    """Answers with threads."""
+
+    def echo(_: bytes, __: Any) -> bytes:
+        return answer
+
+    handler = grpc.unary_unary_rpc_method_handler(echo)
+    server = grpc.server(ThreadPoolExecutor(THREADS), options=OPTIONS)
+    server.add_generic_rpc_handlers((_AnyMethod(handler, None),))
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    server.wait_for_termination()
+
+
+async def serve_asyncio(port: int, answer: bytes) -> None:
+    """Answers in one event loop."""
+
+    async def echo(_: bytes, __: Any) -> bytes:
+        return answer
+
+    async def echo_stream(_: Any, context: Any) -> None:
+        while await context.read() is not grpc.aio.EOF:
+            await context.write(answer)
+
+    server = grpc.aio.server(options=OPTIONS)
+    handlers = (grpc.unary_unary_rpc_method_handler(echo), grpc.stream_stream_rpc_method_handler(echo_stream))
+    server.add_generic_rpc_handlers((_AnyMethod(*handlers),))
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    await server.wait_for_termination()
+
+
+class _AnyMethod(grpc.GenericRpcHandler):
+    """Handles whatever method is called; one whose name begins with Stream as a stream."""
+
+    def __init__(self, unary: Any, streams: Any) -> None:
+        self._unary, self._streams = unary, streams
+
+    def service(self, handler_call_details: Any) -> Any:
+        """Returns the handler of a call."""
+        return self._streams if "/Stream" in handler_call_details.method else self._unary
+
+
+def main() -> None:
+    """Serves until it is killed."""
+    port, flavour, answer = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]).read_bytes()
+    if flavour == "sync":
+        serve_sync(port, answer)
+    elif flavour == "uvloop":
+        import uvloop  # noqa: PLC0415 - only this flavour needs it
+
+        uvloop.run(serve_asyncio(port, answer))
+    else:
+        asyncio.run(serve_asyncio(port, answer))
+
+
+if __name__ == "__main__":
+    main()

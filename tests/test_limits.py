@@ -115,7 +115,7 @@ def long_call():
 def test_what_would_come_too_late_is_not_computed():
     """Once calls have been timed, one like them with less time than that is refused before it is computed."""
     metrics = CallMetrics()
-    runner = Runner(Places(8, "calls are running", "--max-concurrent-calls"), 1, metrics)
+    runner = Runner(Places(8, "calls are running", "--max-concurrent-calls"), 1, metrics, batch_rows=256)
     call = long_call()
 
     async def scenario():
@@ -137,7 +137,7 @@ def test_what_would_come_too_late_is_not_computed():
 
 def test_a_call_without_a_deadline_is_always_computed():
     """Time is no matter where the caller sets none."""
-    runner = Runner(Places(8, "calls are running", "--max-concurrent-calls"), 1, CallMetrics())
+    runner = Runner(Places(8, "calls are running", "--max-concurrent-calls"), 1, CallMetrics(), batch_rows=256)
     call = long_call()
 
     async def scenario():

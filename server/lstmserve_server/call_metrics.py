@@ -132,9 +132,12 @@ class CallMetrics:
 
     def computed(self, model: str, rows: int, steps: int) -> None:
         """Takes note of what was computed for a call."""
-        self._rows_together.add(rows)
         self._rows.add(model, count=rows)
         self._steps.add(model, count=rows * steps)
+
+    def together(self, rows: int) -> None:
+        """Takes note of how many rows are computed together."""
+        self._rows_together.add(rows)
 
     @contextlib.contextmanager
     def stream(self) -> Iterator[None]:

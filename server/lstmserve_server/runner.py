@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
+from lstmserve_server.batching import Batcher, Computed
 from lstmserve_server.callers import called_by
 from lstmserve_server.codec import ForwardCall
 from lstmserve_server.deadline import seconds_left
@@ -26,21 +27,28 @@ IN_PLACE_COST: Final = 1_000_000
 """Up to this cost (`RecurrentModel.cost`) a call is computed in the event loop: some hundred microseconds, no more than
 the way to a thread and back."""
 
+_LONGEST_IN_PLACE: Final = 4 * IN_PLACE_COST
+"""Up to this cost several of them are computed together, before the event loop looks at anything else."""
+
 
 class Runner:
-    """Computes calls until it is closed: short ones where they arrive, long ones in threads, so many at a time."""
+    """Computes calls until it is closed: short ones in the event loop, long ones in threads, so many at a time."""
 
-    def __init__(self, places: Places, threads: int, metrics: CallMetrics) -> None:
+    def __init__(self, places: Places, threads: int, metrics: CallMetrics, *, batch_rows: int) -> None:
         """Makes a runner.
 
         Args:
             places: of calls that take long.
             threads: how many compute them.
             metrics: what takes note of all.
+            batch_rows: most rows that are computed together; 1 to compute each call by itself.
         """
         self._places = places
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="compute")
         self._metrics = metrics
+        self._batch_rows = batch_rows
+        self._batchers: dict[tuple[str, bool], Batcher] = {}
+        """Those of each model: of calls that are short, and of calls that are long."""
         self._open = True
         self._paces: dict[str, _Pace] = {}
         """How quickly each model was seen to compute."""
@@ -57,9 +65,9 @@ class Runner:
         if not self._open:
             raise NotServing("", "the server is draining; ask another one")
         if _cost(call) <= IN_PLACE_COST:
-            return self._in_place(call)
+            return await self._short(call)
         with self._places.one(called_by()):
-            return await self._in_thread(call)
+            return await self._long(call)
 
     async def advance(self, call: StepCall) -> Answer:
         """Computes a call that has its place already, as the next of a stream.
@@ -67,51 +75,78 @@ class Runner:
         Raises:
             RequestError: its answer is not finite, or would come too late.
         """
-        return self._in_place(call) if _cost(call) <= IN_PLACE_COST else await self._in_thread(call)
+        return await (self._short(call) if _cost(call) <= IN_PLACE_COST else self._long(call))
 
     def close(self) -> None:
         """Takes no more calls; those that run go on."""
         self._open = False
 
-    def _in_place(self, call: StepCall) -> Answer:
-        began = perf_counter()
-        answer = _compute(call)
-        self._note(call, 0, perf_counter() - began)
-        return answer
+    async def _short(self, call: StepCall) -> Answer:
+        if self._batchable(call):
+            computed = await self._batcher(call, short=True).compute(call)
+        else:
+            began = perf_counter()
+            computed = Computed(_compute(call), 0, perf_counter() - began)
+            self._metrics.together(len(call.x))
+        return self._noted(call, computed)
 
-    async def _in_thread(self, call: StepCall) -> Answer:
-        stopped = threading.Event()
+    async def _long(self, call: StepCall) -> Answer:
         left = seconds_left.get()()
         pace = self._paces.setdefault(call.served.name, _Pace())
         needed = _cost(call) * pace.at_best
         _require_time(needed, self._ahead / self._width, left)
+        self._ahead += needed
+        try:
+            if self._batchable(call):
+                computed = await self._batcher(call, short=False).compute(call)
+            else:
+                computed = await self._in_thread(call, needed, left)
+                self._metrics.together(len(call.x))
+                pace.saw(computed.took / _cost(call))
+        finally:
+            self._ahead -= needed
+        return self._noted(call, computed)
+
+    def _batchable(self, call: StepCall) -> bool:
+        return self._batch_rows > 1 and not isinstance(call, ForwardCall) and call.trace is None
+
+    def _batcher(self, call: StepCall, *, short: bool) -> Batcher:
+        """Returns where the steps of a model wait for one another; short ones so few that the loop is not held up for long."""
+        key = call.served.name, short
+        found = self._batchers.get(key)
+        if found is None:
+            rows = self._batch_rows
+            if short:
+                rows = min(rows, max(1, _LONGEST_IN_PLACE // call.served.model.cost(1, 1)))
+            found = Batcher(rows, None if short else self._threads, self._width, self._metrics.together)
+            self._batchers[key] = found
+        return found
+
+    async def _in_thread(self, call: StepCall, needed: float, left: float | None) -> Computed:
+        stopped = threading.Event()
         came = perf_counter()
 
         def pause() -> None:
             if stopped.is_set():
                 raise TooLate("", "nobody waits for the answer any more")
 
-        def compute() -> tuple[Answer, float, float]:
+        def compute() -> Computed:
             pause()
             began = perf_counter()
             if left is not None:
                 _require_time(needed, 0, left - (began - came))
-            return _compute(call, pause), began - came, perf_counter() - began
+            return Computed(_compute(call, pause), began - came, perf_counter() - began)
 
-        self._ahead += needed
         try:
-            answer, waited, took = await asyncio.get_running_loop().run_in_executor(self._threads, compute)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, compute)
         finally:  # the caller may have gone, or the deadline have passed: then the thread stops at its next pause
             stopped.set()
-            self._ahead -= needed
-        self._note(call, waited, took)
-        pace.saw(took / _cost(call))
-        return answer
 
-    def _note(self, call: StepCall, waited: float, took: float) -> None:
-        self._metrics.took("queue", waited, ago=took)
-        self._metrics.took("compute", took)
+    def _noted(self, call: StepCall, computed: Computed) -> Answer:
+        self._metrics.took("queue", computed.waited, ago=computed.took)
+        self._metrics.took("compute", computed.took)
         self._metrics.computed(call.served.name, len(call.x), call.time)
+        return computed.answer
 
 
 class _Pace:

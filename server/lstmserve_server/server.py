@@ -119,7 +119,12 @@ class Server:
         self._access = _access(settings, self._operators)
         places = Places(settings.max_concurrent_calls, "calls are running", "--max-concurrent-calls")
         self._handlers = Handlers(self._access, places, self._operators.calls)
-        self._runner = Runner(places, settings.threads, self._operators.calls)
+        self._runner = Runner(
+            places,
+            settings.threads,
+            self._operators.calls,
+            batch_rows=settings.max_batch_rows,
+        )
         self._credentials = _credentials(settings, self._operators)
         self._grpc = grpc_server.make(http2.options(settings, shares_port=shares_port))
         self.addresses: list[str] = []

@@ -88,6 +88,11 @@ class ServeSettings:
         click.IntRange(1),
         "Most calls at a time that take long and so wait for a thread; more are refused at once.",
     )
+    max_batch_rows: int = _setting(
+        256,
+        click.IntRange(1),
+        "Most rows of steps that arrive together and are computed together. 1: each call is computed by itself.",
+    )
     max_pending_calls: int = _setting(
         64,
         click.IntRange(1),

@@ -68,12 +68,11 @@ def step(spec: LSTMSpec, weights: LSTMWeights, product: Product, x: Array, state
     Returns:
         The next state; its h is the output of the layer.
     """
-    z = np.empty((len(x), 4 * spec.units), x.dtype)
-    recurrent = np.empty_like(z)
-    after = LSTMState(np.empty_like(state.h), np.empty_like(state.c))
-    product(x, weights.kernel, z)
-    _advance(spec, weights, product, z, recurrent, state, after)
-    return after
+    cell = _Cell(spec, weights, product, state)
+    projected = np.empty((len(x), 4 * spec.units), x.dtype)
+    product(x, weights.kernel, projected)
+    cell.advance(projected)
+    return LSTMState(cell.h, cell.c)
 
 
 def forward(
@@ -104,17 +103,16 @@ def forward(
         The outputs, (batch, time, units), and the state after the last step.
     """
     batch, time = x.shape[:2]
+    cell = _Cell(spec, weights, product, state)
     projected = np.empty((time, batch, 4 * spec.units), x.dtype)
     product(x.swapaxes(0, 1), weights.kernel, projected)
-    recurrent = np.empty((batch, 4 * spec.units), x.dtype)
     outputs = np.empty((batch, time, spec.units), x.dtype)
-    state = LSTMState(state.h.copy(), state.c.copy())
-    for t in range(time):
-        _advance(spec, weights, product, projected[t], recurrent, state, state)
-        outputs[:, t] = state.h
+    for t, (x_k, output) in enumerate(zip(projected, outputs.swapaxes(0, 1), strict=True)):
+        cell.advance(x_k)
+        np.copyto(output, cell.h)
         if record is not None:
-            record.h[:, t], record.c[:, t] = state
-    return outputs, state
+            record.h[:, t], record.c[:, t] = cell.h, cell.c
+    return outputs, LSTMState(cell.h, cell.c)
 
 
 def forward_masked(  # noqa: PLR0913 - what a masked sequence is made of
@@ -174,50 +172,48 @@ def gates(spec: LSTMSpec, weights: LSTMWeights, product: Product, x: Array, h: A
         x: (batch, features)
         h: (batch, units), before the step.
     """
-    z = np.empty((len(x), 4 * spec.units), x.dtype)
-    product(x, weights.kernel, z)
-    _activate(spec, weights, product, z, np.empty_like(z), h)
-    return z
+    cell = _Cell(spec, weights, product, LSTMState(h, np.zeros_like(h)))
+    projected = np.empty((len(x), 4 * spec.units), x.dtype)
+    product(x, weights.kernel, projected)
+    cell.activate(projected)
+    return cell.gates.swapaxes(0, 1).reshape(projected.shape)
 
 
-def _advance(
-    spec: LSTMSpec,
-    weights: LSTMWeights,
-    product: Product,
-    z: Array,  # (batch, 4 * units): x K; overwritten
-    recurrent: Array,  # (batch, 4 * units): overwritten
-    before: LSTMState,
-    after: LSTMState,  # written; may be `before`
-) -> None:
-    i, f, g, o = _activate(spec, weights, product, z, recurrent, before.h)
-    np.multiply(i, g, out=g)
-    np.multiply(f, before.c, out=after.c)
-    np.add(after.c, g, out=after.c)
-    np.copyto(after.h, after.c)
-    spec.activation.apply(after.h)
-    np.multiply(after.h, o, out=after.h)
+class _Cell:
+    """Rows under way: their state, which goes on with every step, and the arrays of a step, each made once for a call.
 
+    Each gate is in one piece for all rows, where activations are quickest; so the last addition goes from rows to gates.
+    """
 
-def _activate(
-    spec: LSTMSpec,
-    weights: LSTMWeights,
-    product: Product,
-    z: Array,  # (batch, 4 * units): x K; becomes the gates
-    recurrent: Array,  # (batch, 4 * units): overwritten
-    h: Array,  # (batch, units)
-) -> tuple[Array, Array, Array, Array]:
-    u = spec.units
-    product(h, weights.recurrent_kernel, recurrent)
-    np.add(z, recurrent, out=z)
-    if weights.bias is not None:
-        np.add(z, weights.bias, out=z)
+    def __init__(self, spec: LSTMSpec, weights: LSTMWeights, product: Product, before: LSTMState) -> None:
+        batch, units = before.h.shape
+        self.h, self.c = before.h.copy(), before.c.copy()  # (batch, units)
+        self.gates = np.empty((4, batch, units), before.h.dtype)  # i f g o
+        self._i, self._f, self._g, self._o = self.gates  # (batch, units)
+        self._i_f = self.gates[:2]  # (2, batch, units)
+        self._sum = np.empty((batch, 4 * units), before.h.dtype)  # h R, then x K + h R
+        self._sum_by_gate = self._sum.reshape(batch, 4, units).swapaxes(0, 1)  # (4, batch, units): the same numbers
+        self._bias = None if weights.bias is None else weights.bias.reshape(4, 1, units)
+        self._multiply = product.prepared(self.h, weights.recurrent_kernel, self._sum)
+        self._phi, self._sigma = spec.activation.writer, spec.recurrent_activation.writer
 
-    i, f, g, o = z[:, :u], z[:, u : 2 * u], z[:, 2 * u : 3 * u], z[:, 3 * u :]
-    if spec.recurrent_activation.along_axis:
-        spec.recurrent_activation.apply(i)
-        spec.recurrent_activation.apply(f)
-    else:
-        spec.recurrent_activation.apply(z[:, : 2 * u])
-    spec.activation.apply(g)
-    spec.recurrent_activation.apply(o)
-    return i, f, g, o
+    def activate(self, projected: Array) -> None:
+        """Computes the gates from x K, (batch, 4 * units), which is left as it is, and h."""
+        self._multiply()
+        np.add(projected, self._sum, self._sum)
+        if self._bias is None:
+            np.copyto(self.gates, self._sum_by_gate)
+        else:
+            np.add(self._sum_by_gate, self._bias, self.gates)
+        self._sigma(self._i_f, self._i_f)
+        self._phi(self._g, self._g)
+        self._sigma(self._o, self._o)
+
+    def advance(self, projected: Array) -> None:
+        """Advances h and c by a step, from its x K, (batch, 4 * units)."""
+        self.activate(projected)
+        np.multiply(self._i, self._g, self._g)
+        np.multiply(self._f, self.c, self.c)
+        np.add(self.c, self._g, self.c)
+        self._phi(self.c, self.h)
+        np.multiply(self.h, self._o, self.h)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import threadpoolctl
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
@@ -31,6 +34,9 @@ class Product(Protocol):
     def __call__(self, x: Array, w: Array, out: Array) -> None:
         """Writes the product into `out`, which must not overlap the others."""
 
+    def prepared(self, x: Array, w: Array, out: Array) -> Callable[[], object]:
+        """Returns what does so as often as it is called, with the numbers that `x` holds then."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
@@ -49,16 +55,32 @@ def product_of(numerics: Numerics) -> Product:
     added up in another order (OpenBLAS, gemv of 65536 by 16 in float32), and other bytes come out.
     """
     if numerics is Numerics.FAST:
-        return _product_at_once
+        return _AtOnce()
     threadpoolctl.threadpool_limits(limits=1, user_api="blas")
-    return _product_row_by_row
+    return _RowByRow()
 
 
-def _product_row_by_row(x: Array, w: Array, out: Array) -> None:
-    # As a stack of (1, n) by (n, m) each row is a vector-matrix product of its own (BLAS gemv), inside NumPy's loop. A
-    # plain x @ w is one gemm, whose kernel treats a row differently with its place and with the number of rows.
-    np.matmul(x[..., None, :], w, out=out[..., None, :])
+class _RowByRow:
+    """Each row is a vector-matrix product of its own (BLAS gemv).
+
+    A plain x @ w is one gemm, whose kernel treats a row differently with its place and with the number of rows.
+    """
+
+    def __call__(self, x: Array, w: Array, out: Array) -> None:
+        self.prepared(x, w, out)()
+
+    def prepared(self, x: Array, w: Array, out: Array) -> Callable[[], object]:
+        if x.size == x.shape[-1]:  # one row: the same gemv, with less of NumPy around it
+            return partial(x.reshape(-1).dot, w, out.reshape(-1))
+        # As a stack of (1, n) by (n, m) the rows are multiplied one by one inside NumPy's loop.
+        return partial(np.matmul, x[..., None, :], w, out[..., None, :])
 
 
-def _product_at_once(x: Array, w: Array, out: Array) -> None:
-    np.matmul(x, w, out=out)
+class _AtOnce:
+    """One product for all rows (BLAS gemm)."""
+
+    def __call__(self, x: Array, w: Array, out: Array) -> None:
+        np.matmul(x, w, out)
+
+    def prepared(self, x: Array, w: Array, out: Array) -> Callable[[], object]:
+        return partial(np.matmul, x, w, out)

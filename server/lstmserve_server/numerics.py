@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -46,6 +47,12 @@ class Arithmetic:
 
     dtype: np.dtype[Any]
     """Of weights, states and all that flows between layers."""
+
+
+def all_finite(x: Array) -> bool:
+    """Returns whether no number is infinite or NaN."""
+    # The sum of the squares tells of most arrays at once; where it overflows, each number is looked at.
+    return math.isfinite(np.vdot(x, x)) or bool(np.isfinite(x).all())
 
 
 def product_of(numerics: Numerics) -> Product:

@@ -83,6 +83,25 @@ class LSTM(Layer):
         further = [Values(array, sequence=False) for array in after] if self._gives_state else []
         return (made, *further), [after] if self.carried else []
 
+    def go_on(self, x: Array, before: LayerState, *, every: bool) -> tuple[Array, LSTMState]:
+        """Advances every row by a sequence in which no step is masked or waited for, as `run` does.
+
+        Args:
+            x: (batch, time, features)
+            before: h and c, each (batch, units).
+            every: as in `Given`.
+
+        Returns:
+            The outputs, (batch, time, units) or the last of them, and the next state, with which they may share memory.
+        """
+        state, product = LSTMState(*before), self._arithmetic.product
+        if x.shape[1] == 1:
+            after = lstm.step(self.spec, self.weights, product, x[:, 0], state)
+            outputs = after.h[:, None]
+        else:
+            outputs, after = lstm.forward(self.spec, self.weights, product, x, state)
+        return outputs if self.returns_sequences or every else outputs[:, -1], after
+
     def gates(self, x: Array, h: Array) -> Array:
         """Returns the gates of a step, (batch, 4, units): i f c o, from (batch, features) and (batch, units)."""
         z = lstm.gates(self.spec, self.weights, self._arithmetic.product, x, h)

@@ -68,11 +68,7 @@ def step(spec: LSTMSpec, weights: LSTMWeights, product: Product, x: Array, state
     Returns:
         The next state; its h is the output of the layer.
     """
-    cell = _Cell(spec, weights, product, state)
-    projected = np.empty((len(x), 4 * spec.units), x.dtype)
-    product(x, weights.kernel, projected)
-    cell.advance(projected)
-    return LSTMState(cell.h, cell.c)
+    return Cell(spec, weights, product, len(x)).step(x, state)
 
 
 def forward(
@@ -103,7 +99,8 @@ def forward(
         The outputs, (batch, time, units), and the state after the last step.
     """
     batch, time = x.shape[:2]
-    cell = _Cell(spec, weights, product, state)
+    cell = Cell(spec, weights, product, batch)
+    cell.begin(state)
     projected = np.empty((time, batch, 4 * spec.units), x.dtype)
     product(x.swapaxes(0, 1), weights.kernel, projected)
     outputs = np.empty((batch, time, spec.units), x.dtype)
@@ -148,10 +145,11 @@ def forward_masked(  # noqa: PLR0913 - what a masked sequence is made of
     """
     batch, time = x.shape[:2]
     outputs = np.zeros((batch, time, spec.units), x.dtype)
+    cell = Cell(spec, weights, product, batch)
     h, c = state.h.copy(), state.c.copy()
     shown = np.where(seen[:, None], h, x.dtype.type(0))
     for t in range(time):
-        after = step(spec, weights, product, np.ascontiguousarray(x[:, t]), LSTMState(h, c))
+        after = cell.step(np.ascontiguousarray(x[:, t]), LSTMState(h, c))
         here = mask[:, t, None]
         np.copyto(h, after.h, where=here)
         np.copyto(c, after.c, where=here)
@@ -172,30 +170,48 @@ def gates(spec: LSTMSpec, weights: LSTMWeights, product: Product, x: Array, h: A
         x: (batch, features)
         h: (batch, units), before the step.
     """
-    cell = _Cell(spec, weights, product, LSTMState(h, np.zeros_like(h)))
-    projected = np.empty((len(x), 4 * spec.units), x.dtype)
-    product(x, weights.kernel, projected)
-    cell.activate(projected)
-    return cell.gates.swapaxes(0, 1).reshape(projected.shape)
+    cell = Cell(spec, weights, product, len(x))
+    cell.begin(LSTMState(h, np.zeros_like(h)))
+    cell.activate(cell.project(x))
+    return cell.gates.swapaxes(0, 1).reshape(len(x), 4 * spec.units)
 
 
-class _Cell:
-    """Rows under way: their state, which goes on with every step, and the arrays of a step, each made once for a call.
+class Cell:
+    """So many rows under way, for one thread: h and c, which go on with every step, and all arrays of a step, made once.
 
     Each gate is in one piece for all rows, where activations are quickest; so the last addition goes from rows to gates.
     """
 
-    def __init__(self, spec: LSTMSpec, weights: LSTMWeights, product: Product, before: LSTMState) -> None:
-        batch, units = before.h.shape
-        self.h, self.c = before.h.copy(), before.c.copy()  # (batch, units)
-        self.gates = np.empty((4, batch, units), before.h.dtype)  # i f g o
+    def __init__(self, spec: LSTMSpec, weights: LSTMWeights, product: Product, batch: int) -> None:
+        units, dtype = spec.units, weights.recurrent_kernel.dtype
+        self.batch = batch
+        self.h, self.c = np.empty((batch, units), dtype), np.empty((batch, units), dtype)
+        self.gates = np.empty((4, batch, units), dtype)  # i f g o
         self._i, self._f, self._g, self._o = self.gates  # (batch, units)
         self._i_f = self.gates[:2]  # (2, batch, units)
-        self._sum = np.empty((batch, 4 * units), before.h.dtype)  # h R, then x K + h R
+        self._kernel, self._product = weights.kernel, product
+        self._projected = np.empty((batch, 4 * units), dtype)  # x K
+        self._sum = np.empty((batch, 4 * units), dtype)  # h R, then x K + h R
         self._sum_by_gate = self._sum.reshape(batch, 4, units).swapaxes(0, 1)  # (4, batch, units): the same numbers
         self._bias = None if weights.bias is None else weights.bias.reshape(4, 1, units)
         self._multiply = product.prepared(self.h, weights.recurrent_kernel, self._sum)
         self._phi, self._sigma = spec.activation.writer, spec.recurrent_activation.writer
+
+    def step(self, x: Array, state: LSTMState) -> LSTMState:
+        """Returns the state after `state` and x, (batch, features)."""
+        self.begin(state)
+        self.advance(self.project(x))
+        return LSTMState(self.h.copy(), self.c.copy())
+
+    def begin(self, state: LSTMState) -> None:
+        """Has the rows go on from a state."""
+        np.copyto(self.h, state.h)
+        np.copyto(self.c, state.c)
+
+    def project(self, x: Array) -> Array:
+        """Returns x K, (batch, 4 * units), of x, (batch, features)."""
+        self._product(x, self._kernel, self._projected)
+        return self._projected
 
     def activate(self, projected: Array) -> None:
         """Computes the gates from x K, (batch, 4 * units), which is left as it is, and h."""

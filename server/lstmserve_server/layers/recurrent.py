@@ -5,13 +5,14 @@ Another kind of cell would be a module of its own beside this one: a layer whose
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lstmserve_server import lstm
 from lstmserve_server.layers.base import Given, Layer, Values
-from lstmserve_server.lstm import LSTMSpec, LSTMState, LSTMWeights
+from lstmserve_server.lstm import Cell, LSTMSpec, LSTMState, LSTMWeights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
     from lstmserve_server.trace import Place
 
     Array = NDArray[Any]
+
+
+_LARGEST_KEPT = 1 << 13  # rows times units: a cell of half a megabyte
+
+
+class _Kept(threading.local):
+    """What a thread keeps from one step to the next: memory to compute in, and nothing of what was computed."""
+
+    cell: Cell | None = None
 
 
 class LSTM(Layer):
@@ -47,6 +57,7 @@ class LSTM(Layer):
         self._ignores_mask = bool(description.options.get("ignores_mask", False))
         self._zero_masked = bool(description.options.get("zero_output_for_mask", False))
         self._arithmetic = arithmetic
+        self._kept = _Kept()
         self.obstacle = self._obstacle(description)
 
     def _obstacle(self, description: LayerDescription) -> str:
@@ -94,13 +105,22 @@ class LSTM(Layer):
         Returns:
             The outputs, (batch, time, units) or the last of them, and the next state, with which they may share memory.
         """
-        state, product = LSTMState(*before), self._arithmetic.product
+        state = LSTMState(*before)
         if x.shape[1] == 1:
-            after = lstm.step(self.spec, self.weights, product, x[:, 0], state)
+            after = self._cell(len(x)).step(x[:, 0], state)
             outputs = after.h[:, None]
         else:
-            outputs, after = lstm.forward(self.spec, self.weights, product, x, state)
+            outputs, after = lstm.forward(self.spec, self.weights, self._arithmetic.product, x, state)
         return outputs if self.returns_sequences or every else outputs[:, -1], after
+
+    def _cell(self, batch: int) -> Cell:
+        """Returns the cell that this thread used last, if it is of as many rows, or a new one."""
+        cell = self._kept.cell
+        if cell is None or cell.batch != batch:
+            cell = Cell(self.spec, self.weights, self._arithmetic.product, batch)
+            if batch * self.spec.units <= _LARGEST_KEPT:
+                self._kept.cell = cell
+        return cell
 
     def gates(self, x: Array, h: Array) -> Array:
         """Returns the gates of a step, (batch, 4, units): i f c o, from (batch, features) and (batch, units)."""

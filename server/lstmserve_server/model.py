@@ -56,7 +56,7 @@ def _go_on() -> None:
 
 
 class RecurrentModel:
-    """A graph of layers, ready to compute. It keeps nothing between calls and may be used from several threads."""
+    """A graph of layers, ready to compute. Between calls it keeps scratch memory of each thread at most; several may use it."""
 
     def __init__(self, description: ModelDescription, numerics: Numerics = Numerics.EXACT) -> None:
         self.description = description
@@ -64,7 +64,9 @@ class RecurrentModel:
         self.dtype = description.dtype
         self.inputs = description.inputs
         self.outputs = description.outputs
-        self._network = Network(description, Arithmetic(product_of(numerics), description.dtype))
+        self._network = Network(
+            description, Arithmetic(product_of(numerics), description.dtype, quick=numerics is Numerics.FAST)
+        )
         self.step_obstacle = self._network.step_obstacle
         """Why the model cannot be stepped; empty where it can."""
         self.waiting_steps = self._network.waiting_steps

@@ -33,7 +33,7 @@ class Product(Protocol):
     """Multiplies rows with a matrix: `product(x, w, out)`, (..., n) by (n, m) into (..., m)."""
 
     def __call__(self, x: Array, w: Array, out: Array) -> None:
-        """Writes the product into `out`, which must not overlap the others."""
+        """Writes the product into `out`, which must be C-contiguous and not overlap the others."""
 
     def prepared(self, x: Array, w: Array, out: Array) -> Callable[[], object]:
         """Returns what does so as often as it is called, with the numbers that `x` holds then."""
@@ -47,6 +47,9 @@ class Arithmetic:
 
     dtype: np.dtype[Any]
     """Of weights, states and all that flows between layers."""
+
+    quick: bool = False
+    """Whether activations may round otherwise, where that is quicker."""
 
 
 def all_finite(x: Array) -> bool:
@@ -77,7 +80,8 @@ class _RowByRow:
         self.prepared(x, w, out)()
 
     def prepared(self, x: Array, w: Array, out: Array) -> Callable[[], object]:
-        if x.size == x.shape[-1]:  # one row: the same gemv, with less of NumPy around it
+        # One row is the same gemv with less of NumPy around it; but of two numbers `dot` keeps the sign of a zero.
+        if x.size == x.shape[-1] and w.size > 1:
             return partial(x.reshape(-1).dot, w, out.reshape(-1))
         # As a stack of (1, n) by (n, m) the rows are multiplied one by one inside NumPy's loop.
         return partial(np.matmul, x[..., None, :], w, out[..., None, :])
@@ -87,7 +91,8 @@ class _AtOnce:
     """One product for all rows (BLAS gemm)."""
 
     def __call__(self, x: Array, w: Array, out: Array) -> None:
-        np.matmul(x, w, out)
+        # With more than two axes NumPy would make a product for each of the first.
+        np.matmul(x.reshape(-1, x.shape[-1]), w, out.reshape(-1, out.shape[-1]))
 
     def prepared(self, x: Array, w: Array, out: Array) -> Callable[[], object]:
         return partial(np.matmul, x, w, out)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lstmserve_server import lstm
+from lstmserve_server.activations import quick
 from lstmserve_server.layers.base import Given, Layer, Values
 from lstmserve_server.lstm import Cell, LSTMSpec, LSTMState, LSTMWeights
 
@@ -44,10 +45,11 @@ class LSTM(Layer):
         self.backwards = bool(description.options["go_backwards"])
         self.returns_sequences = bool(description.options["return_sequences"])
         self.lasts = not self.returns_sequences
+        phi, sigma = (description.activations[name] for name in ("activation", "recurrent_activation"))
         self.spec = LSTMSpec(
             units=int(description.options["units"]),  # type: ignore[arg-type]  # the rule made it a number
-            activation=description.activations["activation"],
-            recurrent_activation=description.activations["recurrent_activation"],
+            activation=quick(phi) if arithmetic.quick else phi,
+            recurrent_activation=quick(sigma) if arithmetic.quick else sigma,
         )
         self.weights = LSTMWeights(
             description.weights["kernel"], description.weights["recurrent_kernel"], description.weights.get("bias")

@@ -149,7 +149,7 @@ def forward_masked(  # noqa: PLR0913 - what a masked sequence is made of
     h, c = state.h.copy(), state.c.copy()
     shown = np.where(seen[:, None], h, x.dtype.type(0))
     for t in range(time):
-        after = cell.step(np.ascontiguousarray(x[:, t]), LSTMState(h, c))
+        after = cell.step(x[:, t], LSTMState(h, c))
         here = mask[:, t, None]
         np.copyto(h, after.h, where=here)
         np.copyto(c, after.c, where=here)
@@ -189,12 +189,13 @@ class Cell:
         self.gates = np.empty((4, batch, units), dtype)  # i f g o
         self._i, self._f, self._g, self._o = self.gates  # (batch, units)
         self._i_f = self.gates[:2]  # (2, batch, units)
-        self._kernel, self._product = weights.kernel, product
+        self._x = np.empty((batch, len(weights.kernel)), dtype)
         self._projected = np.empty((batch, 4 * units), dtype)  # x K
         self._sum = np.empty((batch, 4 * units), dtype)  # h R, then x K + h R
         self._sum_by_gate = self._sum.reshape(batch, 4, units).swapaxes(0, 1)  # (4, batch, units): the same numbers
         self._bias = None if weights.bias is None else weights.bias.reshape(4, 1, units)
-        self._multiply = product.prepared(self.h, weights.recurrent_kernel, self._sum)
+        self._multiply_x = product.prepared(self._x, weights.kernel, self._projected)
+        self._multiply_h = product.prepared(self.h, weights.recurrent_kernel, self._sum)
         self._phi, self._sigma = spec.activation.writer, spec.recurrent_activation.writer
 
     def step(self, x: Array, state: LSTMState) -> LSTMState:
@@ -210,12 +211,13 @@ class Cell:
 
     def project(self, x: Array) -> Array:
         """Returns x K, (batch, 4 * units), of x, (batch, features)."""
-        self._product(x, self._kernel, self._projected)
+        np.copyto(self._x, x)
+        self._multiply_x()
         return self._projected
 
     def activate(self, projected: Array) -> None:
         """Computes the gates from x K, (batch, 4 * units), which is left as it is, and h."""
-        self._multiply()
+        self._multiply_h()
         np.add(projected, self._sum, self._sum)
         if self._bias is None:
             np.copyto(self.gates, self._sum_by_gate)

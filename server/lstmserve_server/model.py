@@ -248,7 +248,7 @@ class RecurrentModel:
         straight, x = self._network.straight, inputs[0]
         if straight is not None and trace is None:
             arrays, after = straight.run(x, state, every=every)
-            if all(map(all_finite, arrays)) and all(all_finite(array) for part in after for array in part):
+            if all(map(all_finite, itertools.chain(arrays, *after))):
                 return Answer(tuple(map(np.ascontiguousarray, arrays)), after, np.full(len(x), x.shape[1]))
             # What follows computes it once more, and says what is not finite.
         rows = np.arange(len(x)) if rows is None else rows

@@ -184,7 +184,7 @@ class Cell:
 
     def __init__(self, spec: LSTMSpec, weights: LSTMWeights, product: Product, batch: int) -> None:
         units, dtype = spec.units, weights.recurrent_kernel.dtype
-        self.batch = batch
+        self.spec, self.weights, self.batch = spec, weights, batch
         self.h, self.c = np.empty((batch, units), dtype), np.empty((batch, units), dtype)
         self.gates = np.empty((4, batch, units), dtype)  # i f g o
         self._i, self._f, self._g, self._o = self.gates  # (batch, units)

@@ -116,9 +116,9 @@ class LSTM(Layer):
         return outputs if self.returns_sequences or every else outputs[:, -1], after
 
     def _cell(self, batch: int) -> Cell:
-        """Returns the cell that this thread used last, if it is of as many rows, or a new one."""
+        """Returns the cell that this thread used last, if it would be made the same now, or a new one."""
         cell = self._kept.cell
-        if cell is None or cell.batch != batch:
+        if cell is None or cell.batch != batch or cell.weights is not self.weights or cell.spec is not self.spec:
             cell = Cell(self.spec, self.weights, self._arithmetic.product, batch)
             if batch * self.spec.units <= _LARGEST_KEPT:
                 self._kept.cell = cell

@@ -80,21 +80,21 @@ def other_hard_sigmoid(layer: LSTM) -> Iterator[None]:
 @contextlib.contextmanager
 def c_zeroed_at(step: int, units: int) -> Iterator[None]:
     """Zeroes c at one step of the first sequence that an LSTM of so many units computes, counted from 0."""
-    own, count = lstm._advance, 0
+    own, count = lstm.Cell.advance, 0
 
-    def advance(spec, weights, product, z, recurrent, before, after):
+    def advance(cell, projected):
         nonlocal count
-        own(spec, weights, product, z, recurrent, before, after)
-        if spec.units == units:
+        own(cell, projected)
+        if cell.c.shape[1] == units:
             if count == step:
-                after.c[:] = 0
+                cell.c[:] = 0
             count += 1
 
-    lstm._advance = advance
+    lstm.Cell.advance = advance
     try:
         yield
     finally:
-        lstm._advance = own
+        lstm.Cell.advance = own
 
 
 def h_and_c_exchanged(answer: Answer) -> Answer:

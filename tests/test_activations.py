@@ -119,3 +119,16 @@ def test_unknown_names_are_not_found():
     """A name that the Keras of an era did not know is not found, though another's did."""
     assert activations.find("relu6", Era.KERAS_2) is None
     assert activations.find("Tanh", Era.KERAS_3) is None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_quick_sigmoid_keeps_the_tail(dtype):
+    """The sigmoid of fast mode is as close as rounding, relatively too where the sigmoid is tiny, and warns of nothing."""
+    x = np.linspace(-200, 200, 4001, dtype=dtype)
+    expected, got = x.copy(), x.copy()
+    sigmoid = activations.find("sigmoid", Era.KERAS_3)
+    sigmoid.apply(expected)
+
+    activations.quick(sigmoid).writer(got, got)
+
+    np.testing.assert_allclose(expected, got, rtol=8 * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)

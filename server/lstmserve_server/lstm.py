@@ -68,12 +68,7 @@ def step(spec: LSTMSpec, weights: LSTMWeights, product: Product, x: Array, state
     Returns:
         The next state; its h is the output of the layer.
     """
-    z = np.empty((len(x), 4 * spec.units), x.dtype)
-    recurrent = np.empty_like(z)
-    after = LSTMState(np.empty_like(state.h), np.empty_like(state.c))
-    product(x, weights.kernel, z)
-    _advance(spec, weights, product, z, recurrent, state, after)
-    return after
+    return Cell(spec, weights, product, len(x)).step(x, state)
 
 
 def forward(
@@ -104,17 +99,17 @@ def forward(
         The outputs, (batch, time, units), and the state after the last step.
     """
     batch, time = x.shape[:2]
+    cell = Cell(spec, weights, product, batch)
+    cell.begin(state)
     projected = np.empty((time, batch, 4 * spec.units), x.dtype)
     product(x.swapaxes(0, 1), weights.kernel, projected)
-    recurrent = np.empty((batch, 4 * spec.units), x.dtype)
     outputs = np.empty((batch, time, spec.units), x.dtype)
-    state = LSTMState(state.h.copy(), state.c.copy())
-    for t in range(time):
-        _advance(spec, weights, product, projected[t], recurrent, state, state)
-        outputs[:, t] = state.h
+    for t, (x_k, output) in enumerate(zip(projected, outputs.swapaxes(0, 1), strict=True)):
+        cell.advance(x_k)
+        np.copyto(output, cell.h)
         if record is not None:
-            record.h[:, t], record.c[:, t] = state
-    return outputs, state
+            record.h[:, t], record.c[:, t] = cell.h, cell.c
+    return outputs, LSTMState(cell.h, cell.c)
 
 
 def forward_masked(  # noqa: PLR0913 - what a masked sequence is made of
@@ -150,10 +145,11 @@ def forward_masked(  # noqa: PLR0913 - what a masked sequence is made of
     """
     batch, time = x.shape[:2]
     outputs = np.zeros((batch, time, spec.units), x.dtype)
+    cell = Cell(spec, weights, product, batch)
     h, c = state.h.copy(), state.c.copy()
     shown = np.where(seen[:, None], h, x.dtype.type(0))
     for t in range(time):
-        after = step(spec, weights, product, np.ascontiguousarray(x[:, t]), LSTMState(h, c))
+        after = cell.step(x[:, t], LSTMState(h, c))
         here = mask[:, t, None]
         np.copyto(h, after.h, where=here)
         np.copyto(c, after.c, where=here)
@@ -174,50 +170,68 @@ def gates(spec: LSTMSpec, weights: LSTMWeights, product: Product, x: Array, h: A
         x: (batch, features)
         h: (batch, units), before the step.
     """
-    z = np.empty((len(x), 4 * spec.units), x.dtype)
-    product(x, weights.kernel, z)
-    _activate(spec, weights, product, z, np.empty_like(z), h)
-    return z
+    cell = Cell(spec, weights, product, len(x))
+    cell.begin(LSTMState(h, np.zeros_like(h)))
+    cell.activate(cell.project(x))
+    return cell.gates.swapaxes(0, 1).reshape(len(x), 4 * spec.units)
 
 
-def _advance(
-    spec: LSTMSpec,
-    weights: LSTMWeights,
-    product: Product,
-    z: Array,  # (batch, 4 * units): x K; overwritten
-    recurrent: Array,  # (batch, 4 * units): overwritten
-    before: LSTMState,
-    after: LSTMState,  # written; may be `before`
-) -> None:
-    i, f, g, o = _activate(spec, weights, product, z, recurrent, before.h)
-    np.multiply(i, g, out=g)
-    np.multiply(f, before.c, out=after.c)
-    np.add(after.c, g, out=after.c)
-    np.copyto(after.h, after.c)
-    spec.activation.apply(after.h)
-    np.multiply(after.h, o, out=after.h)
+class Cell:
+    """So many rows under way, for one thread: h and c, which go on with every step, and all arrays of a step, made once.
 
+    Each gate is in one piece for all rows, where activations are quickest; so the last addition goes from rows to gates.
+    """
 
-def _activate(
-    spec: LSTMSpec,
-    weights: LSTMWeights,
-    product: Product,
-    z: Array,  # (batch, 4 * units): x K; becomes the gates
-    recurrent: Array,  # (batch, 4 * units): overwritten
-    h: Array,  # (batch, units)
-) -> tuple[Array, Array, Array, Array]:
-    u = spec.units
-    product(h, weights.recurrent_kernel, recurrent)
-    np.add(z, recurrent, out=z)
-    if weights.bias is not None:
-        np.add(z, weights.bias, out=z)
+    def __init__(self, spec: LSTMSpec, weights: LSTMWeights, product: Product, batch: int) -> None:
+        units, dtype = spec.units, weights.recurrent_kernel.dtype
+        self.spec, self.weights, self.batch = spec, weights, batch
+        self.h, self.c = np.empty((batch, units), dtype), np.empty((batch, units), dtype)
+        self.gates = np.empty((4, batch, units), dtype)  # i f g o
+        self._i, self._f, self._g, self._o = self.gates  # (batch, units)
+        self._i_f = self.gates[:2]  # (2, batch, units)
+        self._x = np.empty((batch, len(weights.kernel)), dtype)
+        self._projected = np.empty((batch, 4 * units), dtype)  # x K
+        self._sum = np.empty((batch, 4 * units), dtype)  # h R, then x K + h R
+        self._sum_by_gate = self._sum.reshape(batch, 4, units).swapaxes(0, 1)  # (4, batch, units): the same numbers
+        self._bias = None if weights.bias is None else weights.bias.reshape(4, 1, units)
+        self._multiply_x = product.prepared(self._x, weights.kernel, self._projected)
+        self._multiply_h = product.prepared(self.h, weights.recurrent_kernel, self._sum)
+        self._phi, self._sigma = spec.activation.writer, spec.recurrent_activation.writer
 
-    i, f, g, o = z[:, :u], z[:, u : 2 * u], z[:, 2 * u : 3 * u], z[:, 3 * u :]
-    if spec.recurrent_activation.along_axis:
-        spec.recurrent_activation.apply(i)
-        spec.recurrent_activation.apply(f)
-    else:
-        spec.recurrent_activation.apply(z[:, : 2 * u])
-    spec.activation.apply(g)
-    spec.recurrent_activation.apply(o)
-    return i, f, g, o
+    def step(self, x: Array, state: LSTMState) -> LSTMState:
+        """Returns the state after `state` and x, (batch, features)."""
+        self.begin(state)
+        self.advance(self.project(x))
+        return LSTMState(self.h.copy(), self.c.copy())
+
+    def begin(self, state: LSTMState) -> None:
+        """Has the rows go on from a state."""
+        np.copyto(self.h, state.h)
+        np.copyto(self.c, state.c)
+
+    def project(self, x: Array) -> Array:
+        """Returns x K, (batch, 4 * units), of x, (batch, features)."""
+        np.copyto(self._x, x)
+        self._multiply_x()
+        return self._projected
+
+    def activate(self, projected: Array) -> None:
+        """Computes the gates from x K, (batch, 4 * units), which is left as it is, and h."""
+        self._multiply_h()
+        np.add(projected, self._sum, self._sum)
+        if self._bias is None:
+            np.copyto(self.gates, self._sum_by_gate)
+        else:
+            np.add(self._sum_by_gate, self._bias, self.gates)
+        self._sigma(self._i_f, self._i_f)
+        self._phi(self._g, self._g)
+        self._sigma(self._o, self._o)
+
+    def advance(self, projected: Array) -> None:
+        """Advances h and c by a step, from its x K, (batch, 4 * units)."""
+        self.activate(projected)
+        np.multiply(self._i, self._g, self._g)
+        np.multiply(self._f, self.c, self.c)
+        np.add(self.c, self._g, self.c)
+        self._phi(self.c, self.h)
+        np.multiply(self.h, self._o, self.h)

@@ -10,7 +10,7 @@ import numpy as np
 
 from lstmserve_server.errors import WrongForModel
 from lstmserve_server.network import Network
-from lstmserve_server.numerics import Arithmetic, Numerics, product_of
+from lstmserve_server.numerics import Arithmetic, Numerics, all_finite, product_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +56,7 @@ def _go_on() -> None:
 
 
 class RecurrentModel:
-    """A graph of layers, ready to compute. It keeps nothing between calls and may be used from several threads."""
+    """A graph of layers, ready to compute. Between calls it keeps scratch memory of each thread at most; several may use it."""
 
     def __init__(self, description: ModelDescription, numerics: Numerics = Numerics.EXACT) -> None:
         self.description = description
@@ -64,7 +64,9 @@ class RecurrentModel:
         self.dtype = description.dtype
         self.inputs = description.inputs
         self.outputs = description.outputs
-        self._network = Network(description, Arithmetic(product_of(numerics), description.dtype))
+        self._network = Network(
+            description, Arithmetic(product_of(numerics), description.dtype, quick=numerics is Numerics.FAST)
+        )
         self.step_obstacle = self._network.step_obstacle
         """Why the model cannot be stepped; empty where it can."""
         self.waiting_steps = self._network.waiting_steps
@@ -147,7 +149,6 @@ class RecurrentModel:
         """
         self.require_causal()
         with np.errstate(all="ignore"):
-            seen = _never(x) if seen is None else seen
             return self._run((x[:, None],), state, seen, trace=trace, every=False)
 
     def forward(
@@ -188,7 +189,6 @@ class RecurrentModel:
             raise WrongForModel(
                 "all_outputs", f"only the last output exists: {self.step_obstacle}. Ask without all_outputs."
             )
-        seen = _never(inputs[0]) if seen is None else seen
         with np.errstate(all="ignore"):
             if len(inputs) > 1 or not self.inputs[0].sequence:
                 return self._run(inputs, state, seen, trace=trace, every=all_outputs)
@@ -199,13 +199,14 @@ class RecurrentModel:
         x: Array,
         state: ModelState,
         lengths: Array | None,
-        seen: Array,
+        seen: Array | None,
         pause: Callable[[], None],
         trace: Trace | None,
         *,
         every: bool,
     ) -> Answer:
         lengths = np.full(len(x), x.shape[1]) if lengths is None else lengths
+        seen = _never(x) if seen is None else seen
         state = tuple(type(part)(*(array.copy() for array in part)) for part in state)
         steps = np.zeros(len(x), np.int64)
         pieces: list[_Piece] = []
@@ -236,7 +237,7 @@ class RecurrentModel:
         self,
         inputs: Sequence[Array],
         state: ModelState,
-        seen: Array,
+        seen: Array | None,
         rows: Array | None = None,
         start: int = 0,
         trace: Trace | None = None,
@@ -244,7 +245,14 @@ class RecurrentModel:
         every: bool,
     ) -> Answer:
         """Runs a rectangle, of the `rows` of a call: its sequences are whole if `every` step is wanted, else their last."""
-        rows = np.arange(len(seen)) if rows is None else rows
+        straight, x = self._network.straight, inputs[0]
+        if straight is not None and trace is None:
+            arrays, after = straight.run(x, state, every=every)
+            if all(map(all_finite, itertools.chain(arrays, *after))):
+                return Answer(tuple(map(np.ascontiguousarray, arrays)), after, np.full(len(x), x.shape[1]))
+            # What follows computes it once more, and says what is not finite.
+        rows = np.arange(len(x)) if rows is None else rows
+        seen = _never(x) if seen is None else seen
         rectangle = None if trace is None else trace.begin(rows, start)
         flow = self._network.run(inputs, state, seen, rectangle, every=every and self.causal)
         self._require_finite_state(flow.state, rows)
@@ -271,9 +279,8 @@ class RecurrentModel:
         """Refuses a state that left the range of the numbers: the next step would make NaN of it."""
         for layer, part in zip(self.carried, state, strict=True):
             for name, array in zip(part._fields, part, strict=True):
-                finite = np.isfinite(array)
-                if not finite.all():
-                    row = rows[np.argwhere(~finite)[0][0]]
+                if not all_finite(array):
+                    row = rows[np.argwhere(~np.isfinite(array))[0][0]]
                     text = f"{name} of layer {layer.name!r} is no longer finite with this input and state"
                     raise WrongForModel("x", f"row {row} leaves the range of {self.dtype.name}: {text}")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lstmserve_server import causality
+from lstmserve_server import causality, straight
 from lstmserve_server.layers import kinds
 from lstmserve_server.layers.base import Given, Values
 from lstmserve_server.layers.recurrent import LSTM, Bidirectional
@@ -66,6 +66,8 @@ class Network:
             _Node(described, layer, layer.carried_in(causal=causal) if layer is not None else (), needless[place])
             for place, (described, layer) in enumerate(zip(description.layers, layers, strict=True))
         ]
+        self.straight = straight.find(description, layers, needless) if causal else None
+        """The same in fewer words, where nothing is ever masked or waited for."""
         self.carried = [part for node in self._nodes for part in node.carried]
         """The layers whose state the caller carries, in the order of `ModelState`."""
         self.carried_places = [

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import threadpoolctl
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
@@ -29,7 +33,10 @@ class Product(Protocol):
     """Multiplies rows with a matrix: `product(x, w, out)`, (..., n) by (n, m) into (..., m)."""
 
     def __call__(self, x: Array, w: Array, out: Array) -> None:
-        """Writes the product into `out`, which must not overlap the others."""
+        """Writes the product into `out`, which must be C-contiguous and not overlap the others."""
+
+    def prepared(self, x: Array, w: Array, out: Array) -> Callable[[], object]:
+        """Returns what does so as often as it is called, with the numbers that `x` holds then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,15 @@ class Arithmetic:
     dtype: np.dtype[Any]
     """Of weights, states and all that flows between layers."""
 
+    quick: bool = False
+    """Whether activations may round otherwise, where that is quicker."""
+
+
+def all_finite(x: Array) -> bool:
+    """Returns whether no number is infinite or NaN."""
+    # The sum of the squares tells of most arrays at once; where it overflows, each number is looked at.
+    return math.isfinite(np.vdot(x, x)) or bool(np.isfinite(x).all())
+
 
 def product_of(numerics: Numerics) -> Product:
     """Returns the matrix product of a mode.
@@ -49,16 +65,34 @@ def product_of(numerics: Numerics) -> Product:
     added up in another order (OpenBLAS, gemv of 65536 by 16 in float32), and other bytes come out.
     """
     if numerics is Numerics.FAST:
-        return _product_at_once
+        return _AtOnce()
     threadpoolctl.threadpool_limits(limits=1, user_api="blas")
-    return _product_row_by_row
+    return _RowByRow()
 
 
-def _product_row_by_row(x: Array, w: Array, out: Array) -> None:
-    # As a stack of (1, n) by (n, m) each row is a vector-matrix product of its own (BLAS gemv), inside NumPy's loop. A
-    # plain x @ w is one gemm, whose kernel treats a row differently with its place and with the number of rows.
-    np.matmul(x[..., None, :], w, out=out[..., None, :])
+class _RowByRow:
+    """Each row is a vector-matrix product of its own (BLAS gemv).
+
+    A plain x @ w is one gemm, whose kernel treats a row differently with its place and with the number of rows.
+    """
+
+    def __call__(self, x: Array, w: Array, out: Array) -> None:
+        self.prepared(x, w, out)()
+
+    def prepared(self, x: Array, w: Array, out: Array) -> Callable[[], object]:
+        # One row is the same gemv with less of NumPy around it; but of two numbers `dot` keeps the sign of a zero.
+        if x.size == x.shape[-1] and w.size > 1:
+            return partial(x.reshape(-1).dot, w, out.reshape(-1))
+        # As a stack of (1, n) by (n, m) the rows are multiplied one by one inside NumPy's loop.
+        return partial(np.matmul, x[..., None, :], w, out[..., None, :])
 
 
-def _product_at_once(x: Array, w: Array, out: Array) -> None:
-    np.matmul(x, w, out=out)
+class _AtOnce:
+    """One product for all rows (BLAS gemm)."""
+
+    def __call__(self, x: Array, w: Array, out: Array) -> None:
+        # With more than two axes NumPy would make a product for each of the first.
+        np.matmul(x.reshape(-1, x.shape[-1]), w, out.reshape(-1, out.shape[-1]))
+
+    def prepared(self, x: Array, w: Array, out: Array) -> Callable[[], object]:
+        return partial(np.matmul, x, w, out)

@@ -9,7 +9,7 @@ from lstmserve_server.errors import WrongForModel
 from lstmserve_server.lstm import LSTMState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -116,6 +116,10 @@ class Layer:
             before: the state of each of `carried`; nothing where the layer can do without and a sequence is given whole.
         """
         raise NotImplementedError
+
+    def bare(self) -> Callable[..., Array] | None:
+        """Returns what makes its output of the arrays of its inputs, or None where it may have to mask or wait, or has a state."""
+        return None
 
     def carried_in(self, *, causal: bool) -> tuple[Carried, ...]:
         """Returns what the caller carries for it in a model that can be cut anywhere, or in one that is given all whole."""

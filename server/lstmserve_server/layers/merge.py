@@ -45,11 +45,15 @@ class Merge(Layer):
     def run(self, given: Given, before: Sequence[LayerState]) -> Made:  # noqa: ARG002 - there is none
         """Maps several (batch, ..., features) to one."""
         values = given.values
-        array = self._merged([value.array for value in values])
+        array = self._merged(*(value.array for value in values))
         fresh = next((value.fresh for value in values if value.fresh is not None), None)
         return (Values(array, values[0].sequence, self._mask(values), fresh, _all_ready(values)),), ()
 
-    def _merged(self, arrays: list[Array]) -> Array:
+    def bare(self) -> Callable[..., Array]:
+        """Returns the merging."""
+        return self._merged
+
+    def _merged(self, *arrays: Array) -> Array:
         if self._kind == "Concatenate":
             return np.concatenate(arrays, axis=1 if self._along_time else -1)
         merged = functools.reduce(_ELEMENTWISE[self._kind], arrays)

@@ -9,6 +9,8 @@ import numpy as np
 from lstmserve_server.layers.base import StatelessLayer, Values
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from lstmserve_server.description import LayerDescription
@@ -29,6 +31,10 @@ class Pointwise(StatelessLayer):
     def apply(self, values: Values) -> Values:
         """Applies `compute` to the numbers, and lets the mask through."""
         return values.but(self.compute(values.array))
+
+    def bare(self) -> Callable[[Array], Array]:
+        """Returns `compute`."""
+        return self.compute
 
     def compute(self, x: Array) -> Array:
         """Maps (..., features) to (..., other features); leaves `x` as it is."""
@@ -138,8 +144,16 @@ class Embedding(StatelessLayer):
 
     def apply(self, values: Values) -> Values:
         """Maps (batch, time), whole numbers below input_dim, to (batch, time, features)."""
-        ids = values.array.astype(np.intp)
-        return Values(self._vectors[ids], values.sequence, ids != 0 if self._mask_zero else None)
+        mask = values.array.astype(np.intp) != 0 if self._mask_zero else None
+        return Values(self._look_up(values.array), values.sequence, mask)
+
+    def bare(self) -> Callable[[Array], Array] | None:
+        """Returns the looking up, where no id is masked."""
+        return None if self._mask_zero else self._look_up
+
+    def _look_up(self, ids: Array) -> Array:
+        vectors: Array = self._vectors[ids.astype(np.intp)]
+        return vectors
 
 
 class Masking(StatelessLayer):

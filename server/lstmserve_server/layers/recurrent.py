@@ -5,13 +5,15 @@ Another kind of cell would be a module of its own beside this one: a layer whose
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lstmserve_server import lstm
+from lstmserve_server.activations import quick
 from lstmserve_server.layers.base import Given, Layer, Values
-from lstmserve_server.lstm import LSTMSpec, LSTMState, LSTMWeights
+from lstmserve_server.lstm import Cell, LSTMSpec, LSTMState, LSTMWeights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +28,15 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
+_LARGEST_KEPT = 1 << 13  # rows times units: a cell of half a megabyte
+
+
+class _Kept(threading.local):
+    """What a thread keeps from one step to the next: memory to compute in, and nothing of what was computed."""
+
+    cell: Cell | None = None
+
+
 class LSTM(Layer):
     """An LSTM layer: `lstm` with the options and weights of a description."""
 
@@ -34,10 +45,11 @@ class LSTM(Layer):
         self.backwards = bool(description.options["go_backwards"])
         self.returns_sequences = bool(description.options["return_sequences"])
         self.lasts = not self.returns_sequences
+        phi, sigma = (description.activations[name] for name in ("activation", "recurrent_activation"))
         self.spec = LSTMSpec(
             units=int(description.options["units"]),  # type: ignore[arg-type]  # the rule made it a number
-            activation=description.activations["activation"],
-            recurrent_activation=description.activations["recurrent_activation"],
+            activation=quick(phi) if arithmetic.quick else phi,
+            recurrent_activation=quick(sigma) if arithmetic.quick else sigma,
         )
         self.weights = LSTMWeights(
             description.weights["kernel"], description.weights["recurrent_kernel"], description.weights.get("bias")
@@ -47,6 +59,7 @@ class LSTM(Layer):
         self._ignores_mask = bool(description.options.get("ignores_mask", False))
         self._zero_masked = bool(description.options.get("zero_output_for_mask", False))
         self._arithmetic = arithmetic
+        self._kept = _Kept()
         self.obstacle = self._obstacle(description)
 
     def _obstacle(self, description: LayerDescription) -> str:
@@ -82,6 +95,34 @@ class LSTM(Layer):
         made = shown if self.returns_sequences or given.every else shown.last()
         further = [Values(array, sequence=False) for array in after] if self._gives_state else []
         return (made, *further), [after] if self.carried else []
+
+    def go_on(self, x: Array, before: LayerState, *, every: bool) -> tuple[Array, LSTMState]:
+        """Advances every row by a sequence in which no step is masked or waited for, as `run` does.
+
+        Args:
+            x: (batch, time, features)
+            before: h and c, each (batch, units).
+            every: as in `Given`.
+
+        Returns:
+            The outputs, (batch, time, units) or the last of them, and the next state, with which they may share memory.
+        """
+        state = LSTMState(*before)
+        if x.shape[1] == 1:
+            after = self._cell(len(x)).step(x[:, 0], state)
+            outputs = after.h[:, None]
+        else:
+            outputs, after = lstm.forward(self.spec, self.weights, self._arithmetic.product, x, state)
+        return outputs if self.returns_sequences or every else outputs[:, -1], after
+
+    def _cell(self, batch: int) -> Cell:
+        """Returns the cell that this thread used last, if it would be made the same now, or a new one."""
+        cell = self._kept.cell
+        if cell is None or cell.batch != batch or cell.weights is not self.weights or cell.spec is not self.spec:
+            cell = Cell(self.spec, self.weights, self._arithmetic.product, batch)
+            if batch * self.spec.units <= _LARGEST_KEPT:
+                self._kept.cell = cell
+        return cell
 
     def gates(self, x: Array, h: Array) -> Array:
         """Returns the gates of a step, (batch, 4, units): i f c o, from (batch, features) and (batch, units)."""

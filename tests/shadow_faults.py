@@ -128,8 +128,8 @@ def main() -> None:
     """Runs the command line, with a bias of one weight off in the second layer of every model that it serves."""
     prepare = ServedModel.prepare.__func__
 
-    def faulty(cls, name, description, numerics):
-        served = prepare(cls, name, description, numerics)
+    def faulty(cls, name, description, *how):
+        served = prepare(cls, name, description, *how)
         layer = served.model.lstm(*served.model.lstm_places[-1])
         layer.weights = off("bias", (3,), 1e-2)(layer.weights)
         return served

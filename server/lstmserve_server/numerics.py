@@ -25,6 +25,16 @@ class Numerics(enum.Enum):
     """One product for all rows: faster, and a row's answer moves by rounding errors with its company."""
 
 
+class Engine(enum.Enum):
+    """What computes the LSTM layers of a model."""
+
+    NUMPY = "numpy"
+    """`lstm`, the reference."""
+
+    ONNXRUNTIME = "onnxruntime"
+    """ONNX Runtime's LSTM operator where it computes what Keras does, and NumPy elsewhere."""
+
+
 class Product(Protocol):
     """Multiplies rows with a matrix: `product(x, w, out)`, (..., n) by (n, m) into (..., m)."""
 
@@ -40,6 +50,10 @@ class Arithmetic:
 
     dtype: np.dtype[Any]
     """Of weights, states and all that flows between layers."""
+
+    numerics: Numerics = Numerics.EXACT
+
+    engine: Engine = Engine.NUMPY
 
 
 def product_of(numerics: Numerics) -> Product:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lstmserve_server import lstm
+from lstmserve_server.engines import choose
 from lstmserve_server.layers.base import Given, Layer, Values
 from lstmserve_server.lstm import LSTMSpec, LSTMState, LSTMWeights
 
@@ -47,6 +48,8 @@ class LSTM(Layer):
         self._ignores_mask = bool(description.options.get("ignores_mask", False))
         self._zero_masked = bool(description.options.get("zero_output_for_mask", False))
         self._arithmetic = arithmetic
+        self._cell, computed = choose.cell(self.name, self.spec, self.weights, arithmetic)
+        self.computed = (computed,)
         self.obstacle = self._obstacle(description)
 
     def _obstacle(self, description: LayerDescription) -> str:
@@ -84,7 +87,7 @@ class LSTM(Layer):
         return (made, *further), [after] if self.carried else []
 
     def gates(self, x: Array, h: Array) -> Array:
-        """Returns the gates of a step, (batch, 4, units): i f c o, from (batch, features) and (batch, units)."""
+        """Returns the gates of a step, (batch, 4, units): i f c o, from (batch, features) and (batch, units); NumPy's always."""
         z = lstm.gates(self.spec, self.weights, self._arithmetic.product, x, h)
         return z.reshape(len(x), 4, self.spec.units)
 
@@ -96,16 +99,13 @@ class LSTM(Layer):
         if self.backwards:
             x = np.ascontiguousarray(x[:, ::-1])
             mask = None if mask is None else mask[:, ::-1]
-        product = self._arithmetic.product
         if mask is not None and mask.all():
             mask = None
         record = None if trace is None else trace.record(mask, state, x.shape[1])
         if mask is None:
-            outputs, after = lstm.forward(self.spec, self.weights, product, x, state, record)
+            outputs, after = self._cell.forward(x, state, record)
         else:
-            outputs, after = lstm.forward_masked(
-                self.spec, self.weights, product, x, state, mask, seen, record, zero_masked=self._zero_masked
-            )
+            outputs, after = self._cell.forward_masked(x, state, mask, seen, record, zero_masked=self._zero_masked)
         return values.but(outputs), after
 
 
@@ -118,6 +118,7 @@ class Bidirectional(Layer):
         self.name = description.name
         self.forward, self.backward = (LSTM(part, arithmetic) for part in description.parts)
         self.lasts = self.forward.lasts
+        self.computed = (*self.forward.computed, *self.backward.computed)
         self.carried = () if description.initial_state else (self.forward, self.backward)
         self._merge = description.texts["merge_mode"]
         self._gives_state = len(description.output_shapes) > (2 if self._merge == "none" else 1)

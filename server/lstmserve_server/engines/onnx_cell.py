@@ -10,7 +10,7 @@ import onnxruntime
 
 from lstmserve_server import lstm
 from lstmserve_server.engines import onnx_graph
-from lstmserve_server.engines.onnx_graph import INPUTS, OUTPUTS, Function
+from lstmserve_server.engines.onnx_graph import OUTPUTS, Function
 from lstmserve_server.errors import ModelRefused, WrongForModel
 from lstmserve_server.lstm import LSTMState
 
@@ -89,24 +89,22 @@ class OnnxCell:
 
     def _run(self, wanted: tuple[str, ...], x: Array, state: LSTMState) -> list[Array]:
         """Returns some of `OUTPUTS`, from x (time, batch, features)."""
-        self._require_range("its input", x)
-        self._require_range("h", state.h)
-        self._require_range("c", state.c)
-        values = (x, state.h[None], state.c[None])
-        made: list[Array] = self._session.run(wanted, dict(zip(INPUTS, values, strict=True)))
+        h, c = state
+        x_, h_, c_ = x.ravel(), h.ravel(), c.ravel()
+        if not x_.dot(x_) + h_.dot(h_) + c_.dot(c_) <= _LARGEST:  # a quick look, enough for all but strange numbers
+            self._require_range(("its input", x), ("h", h), ("c", c))
+        made: list[Array] = self._session.run(wanted, {"x": x, "h": h[None], "c": c[None]})
         if not self._bounded:
-            self._require_range("h", made[0])
+            self._require_range(("h", made[0]))
         return made
 
-    def _require_range(self, what: str, array: Array) -> None:
-        flat = array.reshape(-1)
-        if np.dot(flat, flat) <= _LARGEST:  # a quick look that is enough for all but strange numbers
-            return
-        if not (np.abs(flat) <= _LARGEST).all():
-            text = (
-                f"{what} of layer {self._name!r} is above {_LARGEST:g}, more than is computed with --engine onnxruntime"
-            )
-            raise WrongForModel("x", text)
+    def _require_range(self, *arrays: tuple[str, Array]) -> None:
+        for what, array in arrays:
+            if not (np.abs(array) <= _LARGEST).all():
+                text = (
+                    f"{what} of layer {self._name!r} is above {_LARGEST:g}, the most that --engine onnxruntime computes"
+                )
+                raise WrongForModel("x", text)
 
 
 def _session(graph: bytes) -> onnxruntime.InferenceSession:

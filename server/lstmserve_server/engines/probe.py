@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lstmserve_server.errors import ModelRefused
+from lstmserve_server.errors import ModelRefused, WrongForModel
 from lstmserve_server.lstm import LSTMState
 from lstmserve_server.numerics import Numerics
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _SIZES: Final = ((1, 16), (2, 1), (3, 7), (8, 5), (33, 3))  # rows and time-steps
 _SIZES_OF_LARGE: Final = ((1, 4), (5, 2))
 _LARGE: Final = 2_000_000  # weights
+_SCALES: Final = (1.0, 1e-2, 1e-4)  # of the numbers of a probe
 _TOLERANCES: Final = {True: 1e-5, False: 1e-3}  # times max(1, |value|), where the activation is bounded, and where not
 _ROUNDINGS: Final = 4  # units of rounding, of the sums' size, that two ways of adding up may be apart
 
@@ -43,21 +44,38 @@ def check(name: str, engine: str, cell: Cell, reference: NumpyCell, numerics: Nu
         ModelRefused: it does not, and how far it is off.
     """
     weights = sum(array.size for array in reference.weights if array is not None)
+    with np.errstate(all="ignore"):
+        for rows, time in _SIZES if weights <= _LARGE else _SIZES_OF_LARGE:
+            x, states = _computed(name, engine, cell, reference, rows, time)
+            inputs = x.swapaxes(0, 1).reshape(-1, x.shape[2])
+            margin = _margin(reference, inputs, _joined(states[:-1]), _joined(states[1:]))
+            if not margin <= 1:
+                message = (
+                    f"layer {name!r}: {engine} is {margin:.3g} times as far from NumPy as it may be, on a probe of {rows} rows "
+                    f"and {x.shape[1]} time-steps. Serve with --engine numpy"
+                )
+                raise ModelRefused(message)
+            _require_promises(name, engine, cell, x, states, numerics)
+
+
+def _computed(
+    name: str, engine: str, cell: Cell, reference: NumpyCell, rows: int, time: int
+) -> tuple[Array, list[LSTMState]]:
+    """Returns the inputs of a probe, (rows, time, features), and the states before and behind its steps.
+
+    A layer whose numbers grow without bound gets smaller numbers and fewer steps.
+    """
     random = np.random.default_rng(0)
-    for rows, time in _SIZES if weights <= _LARGE else _SIZES_OF_LARGE:
-        features, units = len(reference.weights.kernel), reference.spec.units
-        x = random.normal(size=(rows, time, features)).astype(np.float32)
-        state = LSTMState(*random.normal(size=(2, rows, units)).astype(np.float32))
-        state = LSTMState(np.tanh(state.h), state.c)
-        states = _stepped(cell, x, state)
-        margin = _margin(reference, x.swapaxes(0, 1).reshape(-1, features), _joined(states[:-1]), _joined(states[1:]))
-        if not margin <= 1:
-            message = (
-                f"layer {name!r}: {engine} is {margin:.3g} times as far from NumPy as it may be, on a probe of {rows} rows and "
-                f"{time} time-steps. Serve with --engine numpy"
-            )
-            raise ModelRefused(message)
-        _require_promises(name, engine, cell, x, states, numerics)
+    failure: WrongForModel | None = None
+    for steps, scale in itertools.product((time, 1), _SCALES):
+        x = random.normal(size=(rows, steps, len(reference.weights.kernel)), scale=scale).astype(np.float32)
+        h, c = random.normal(size=(2, rows, reference.spec.units), scale=scale).astype(np.float32)
+        try:
+            return x, _stepped(cell, x, LSTMState(np.tanh(h), c))
+        except WrongForModel as error:
+            failure = failure or error
+    message = f"layer {name!r}: {engine} computes no probe ({failure}). Serve with --engine numpy"
+    raise ModelRefused(message)
 
 
 def _stepped(cell: Cell, x: Array, state: LSTMState) -> list[LSTMState]:

@@ -24,6 +24,7 @@ BATCHES = (1, 8, 64)
 TIMES = (1, 100)
 ROUNDS = 60
 SECONDS = 0.02  # at least, of a round of one contender
+LONGEST = 20  # seconds, of all rounds of a row of the table, unless three take longer
 
 
 def weights_of(units):
@@ -108,14 +109,12 @@ def seconds_of(run, calls):
 
 def measure(runs):
     """Returns the least seconds of a call of each, in turns."""
-    calls, least = {}, {}
-    for name, run in runs.items():
-        run()
-        calls[name] = max(1, int(SECONDS / seconds_of(run, 1)))
-    rounds = ROUNDS if max(seconds_of(run, 1) for run in runs.values()) < 1 else 5
+    least = {name: seconds_of(run, 1) for name, run in runs.items()}
+    calls = {name: max(1, int(SECONDS / seconds)) for name, seconds in least.items()}
+    rounds = max(3, min(ROUNDS, int(LONGEST / sum(calls[name] * seconds for name, seconds in least.items()))))
     for _ in range(rounds):
         for name, run in runs.items():
-            least[name] = min(least.get(name, np.inf), seconds_of(run, calls[name]))
+            least[name] = min(least[name], seconds_of(run, calls[name]))
     return least
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -113,4 +116,13 @@ def _session(graph: bytes) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # the server has threads, one per call
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False  # they would keep the memory of the largest call
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    with open(os.memfd_create("lstm"), "wb") as file:  # noqa: PTH123 - a session keeps bytes for ever that are not in a file
+        file.write(graph)
+        file.flush()
+        path = f"/proc/self/fd/{file.fileno()}"
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    with contextlib.suppress(AttributeError, OSError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(
+            0
+        )  # what making it took is free, but not given back: as much again as the weights
+    return session

@@ -24,7 +24,7 @@ BATCHES = (1, 8, 64)
 TIMES = (1, 100)
 ROUNDS = 60
 SECONDS = 0.02  # at least, of a round of one contender
-LONGEST = 20  # seconds, of all rounds of a row of the table, unless three take longer
+LONGEST = 8  # seconds, of all rounds of a row of the table, unless three take longer
 
 
 def weights_of(units):

@@ -41,6 +41,10 @@ _FUNCTIONS: Final = {
 _LARGEST: Final = 1e15
 _LARGEST_WEIGHTS: Final = 1e20
 
+_PIECE_BYTES: Final = (
+    1 << 20
+)  # of the gates that are computed at once: they stay in the cache, and memory does not grow
+
 _MOST_BYTES: Final = 1_900_000_000  # of weights in one graph: protobuf ends at 2 GiB
 
 
@@ -63,6 +67,7 @@ class OnnxCell:
 
     def __init__(self, name: str, spec: LSTMSpec, weights: LSTMWeights) -> None:
         self._name = name
+        self._gate_bytes = 4 * spec.units * weights.kernel.itemsize
         self._bounded = math.isfinite(spec.activation.bound)
         recurrent, inner = _FUNCTIONS[spec.recurrent_activation.name], _FUNCTIONS[spec.activation.name]
         try:
@@ -81,8 +86,15 @@ class OnnxCell:
         if record is not None:  # the operator shows c of the last step alone
             every = np.ones(x.shape[:2], bool)
             return self.forward_masked(x, state, every, every[:, 0], record, zero_masked=False)
-        outputs, h, c = self._run(OUTPUTS, np.ascontiguousarray(x.swapaxes(0, 1)), state)
-        return outputs[:, 0].swapaxes(0, 1), LSTMState(h[0], c[0])
+        x = np.ascontiguousarray(x.swapaxes(0, 1))  # (time, batch, features)
+        pieces = []
+        piece = max(1, _PIECE_BYTES // (x.shape[1] * self._gate_bytes))
+        for start in range(0, len(x), piece):
+            outputs, h, c = self._run(OUTPUTS, x[start : start + piece], state)
+            pieces.append(outputs[:, 0])
+            state = LSTMState(h[0], c[0])
+        outputs = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return outputs.swapaxes(0, 1), state
 
     def forward_masked(
         self, x: Array, state: LSTMState, mask: Array, seen: Array, record: Steps | None = None, *, zero_masked: bool

@@ -77,9 +77,9 @@ COMPILE_AS_IN_TRAIN = $(COMPILE) --constraints requirements/train.txt
 
 lock: $(VENV)/.installed-server
 	$(PIP) install uv==$(UV_VERSION)
-	$(COMPILE) pyproject.toml --extra shadow --extra traces --extra channelz --group build --group dev --group train \
+	$(COMPILE) pyproject.toml --extra shadow --extra traces --extra channelz --extra onnx --group build --group dev --group train \
 	  --constraints requirements/constraints.txt --output-file requirements/train.txt
-	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra shadow --extra traces --extra channelz --group build --group dev --output-file requirements/dev.txt
+	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra shadow --extra traces --extra channelz --extra onnx --group build --group dev --output-file requirements/dev.txt
 	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra server --group build --group demo --output-file requirements/demo.txt
 	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra server --group build --output-file requirements/server.txt
 	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra server --extra traces --extra channelz \

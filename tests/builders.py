@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import io
 import json
 import zipfile
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+import pytest
 
 from lstmserve_server import activations
 from lstmserve_server.activations import Activation, Era
@@ -20,8 +22,9 @@ from lstmserve_server.description import (
     OutputDescription,
     Source,
 )
+from lstmserve_server.engines import choose
 from lstmserve_server.model import RecurrentModel
-from lstmserve_server.numerics import Numerics
+from lstmserve_server.numerics import Arithmetic, Engine, Numerics, product_of
 from lstmserve_server.registry import Registry, ServedModel
 
 if TYPE_CHECKING:
@@ -30,7 +33,27 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lstmserve_server.engines.base import Cell
+    from lstmserve_server.lstm import LSTMSpec, LSTMWeights
+
     Array = NDArray[Any]
+
+
+ONNX = [pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="onnxruntime is not installed")]
+ENGINES = [
+    pytest.param(Engine.NUMPY, id="numpy"),
+    pytest.param(Engine.ONNXRUNTIME, id="onnxruntime", marks=ONNX),
+]
+"""What keeps the promises, each."""
+
+
+def cell_of(engine: Engine, spec: LSTMSpec, weights: LSTMWeights, numerics: Numerics = Numerics.EXACT) -> Cell:
+    """Returns an LSTM layer as an engine computes it."""
+    made, computed = choose.cell(
+        "lstm", spec, weights, Arithmetic(product_of(numerics), weights.kernel.dtype, numerics, engine)
+    )
+    assert computed.engine.startswith(engine.value)
+    return made
 
 
 def numbers(*shape: int, seed: int = 0, scale: float = 1.0, dtype: Any = np.float32) -> Array:
@@ -106,9 +129,11 @@ def chain(*layers: LayerDescription, features: int = 1, vocabulary: int | None =
     )
 
 
-def model(*layers: LayerDescription, features: int, numerics: Numerics = Numerics.EXACT) -> RecurrentModel:
+def model(
+    *layers: LayerDescription, features: int, numerics: Numerics = Numerics.EXACT, engine: Engine = Engine.NUMPY
+) -> RecurrentModel:
     """Returns a model of layers, ready to compute."""
-    return RecurrentModel(chain(*layers, features=features), numerics)
+    return RecurrentModel(chain(*layers, features=features), numerics, engine)
 
 
 def small_model(**rest: Any) -> RecurrentModel:

@@ -24,11 +24,18 @@ if TYPE_CHECKING:
 def weights(layer: LSTM, change: Callable[[LSTMWeights], LSTMWeights]) -> Iterator[None]:
     """Gives a layer other weights."""
     own = layer.weights
-    layer.weights = change(own)
+    _compute_with(layer, weights=change(own))
     try:
         yield
     finally:
-        layer.weights = own
+        _compute_with(layer, weights=own)
+
+
+def _compute_with(layer: LSTM, **changed: object) -> None:
+    """Gives a layer, and what computes it, other weights or another specification."""
+    for name, value in changed.items():
+        setattr(layer, name, value)
+        setattr(layer._cell, name, value)
 
 
 def off(which: str, index: tuple[int, ...], by: float) -> Callable[[LSTMWeights], LSTMWeights]:
@@ -70,11 +77,11 @@ def forget_bias_twice(own: LSTMWeights) -> LSTMWeights:
 def other_hard_sigmoid(layer: LSTM) -> Iterator[None]:
     """Gives a layer the hard_sigmoid of Keras 2."""
     own = layer.spec
-    layer.spec = LSTMSpec(own.units, own.activation, activations.find("hard_sigmoid", Era.KERAS_2))
+    _compute_with(layer, spec=LSTMSpec(own.units, own.activation, activations.find("hard_sigmoid", Era.KERAS_2)))
     try:
         yield
     finally:
-        layer.spec = own
+        _compute_with(layer, spec=own)
 
 
 @contextlib.contextmanager
@@ -128,10 +135,10 @@ def main() -> None:
     """Runs the command line, with a bias of one weight off in the second layer of every model that it serves."""
     prepare = ServedModel.prepare.__func__
 
-    def faulty(cls, name, description, numerics):
-        served = prepare(cls, name, description, numerics)
+    def faulty(cls, name, description, *how):
+        served = prepare(cls, name, description, *how)
         layer = served.model.lstm(*served.model.lstm_places[-1])
-        layer.weights = off("bias", (3,), 1e-2)(layer.weights)
+        _compute_with(layer, weights=off("bias", (3,), 1e-2)(layer.weights))
         return served
 
     ServedModel.prepare = classmethod(faulty)

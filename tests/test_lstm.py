@@ -13,7 +13,7 @@ from lstmserve_server import lstm
 from lstmserve_server.lstm import LSTMSpec, LSTMState, LSTMWeights
 from lstmserve_server.numerics import Numerics, product_of
 from tests import oracle
-from tests.builders import activation, numbers
+from tests.builders import ENGINES, activation, cell_of, numbers
 
 EXACT = product_of(Numerics.EXACT)
 FAST = product_of(Numerics.FAST)
@@ -64,15 +64,16 @@ def test_step_equals_the_oracle_in_float64(size, bias, product):
     np.testing.assert_allclose(expected.c, got.c, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @given(sizes)
 @settings(deadline=None, max_examples=40)
-def test_step_equals_the_oracle_in_float32(size):
+def test_step_equals_the_oracle_in_float32(engine, size):
     """A step in float32 equals the plain oracle in float32 up to rounding."""
     units, features, batch = size
     weights, state, x = weights_of(features, units), state_of(batch, units), numbers(batch, features)
 
     expected = oracle_step(weights, x, state)
-    got = lstm.step(LSTMSpec(units, **TANH_SIGMOID), weights, EXACT, x, state)
+    got = cell_of(engine, LSTMSpec(units, **TANH_SIGMOID), weights).step(x, state)
 
     assert np.float32 == got.h.dtype == got.c.dtype
     np.testing.assert_allclose(expected.h, got.h, rtol=0, atol=2e-6)
@@ -128,23 +129,25 @@ def test_published_vector_of_tflite():
     np.testing.assert_allclose(expected, outputs[0], rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @given(sizes, st.integers(1, 12), st.data())
 @settings(deadline=None, max_examples=60)
-def test_p1_any_chunking_gives_the_same_bytes(size, time, data):
+def test_p1_any_chunking_gives_the_same_bytes(engine, size, time, data):
     """Forward over a sequence, over any chunks of it, and step by step give the same bytes (P1)."""
     units, features, batch = size
     spec, weights, state = LSTMSpec(units, **TANH_SIGMOID), weights_of(features, units), state_of(batch, units)
     x = numbers(batch, time, features)
     cuts = sorted(data.draw(st.sets(st.integers(1, time))) | {time})
+    cell = cell_of(engine, spec, weights)
 
-    expected, expected_state = lstm.forward(spec, weights, EXACT, x, state)
+    expected, expected_state = cell.forward(x, state)
     parts, chunked = [], state
     for start, stop in itertools.pairwise([0, *cuts]):
-        outputs, chunked = lstm.forward(spec, weights, EXACT, x[:, start:stop], chunked)
+        outputs, chunked = cell.forward(x[:, start:stop], chunked)
         parts.append(outputs)
     stepped, steps = state, []
     for t in range(time):
-        stepped = lstm.step(spec, weights, EXACT, np.ascontiguousarray(x[:, t]), stepped)
+        stepped = cell.step(np.ascontiguousarray(x[:, t]), stepped)
         steps.append(stepped.h)
 
     assert expected.tobytes() == np.concatenate(parts, axis=1).tobytes() == np.stack(steps, axis=1).tobytes()
@@ -152,25 +155,29 @@ def test_p1_any_chunking_gives_the_same_bytes(size, time, data):
     assert same_bytes(expected_state, stepped)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @given(sizes, st.integers(1, 6), st.data())
 @settings(deadline=None, max_examples=60)
-def test_p2_a_row_has_the_same_bytes_in_any_company(size, time, data):
+def test_p2_a_row_has_the_same_bytes_in_any_company(engine, size, time, data):
     """A row's answer has the same bytes alone, in any order, and among any others (P2)."""
     units, features, batch = size
     spec, weights, state = LSTMSpec(units, **TANH_SIGMOID), weights_of(features, units), state_of(batch, units)
     x = numbers(batch, time, features)
     rows = data.draw(st.lists(st.integers(0, batch - 1), min_size=1, max_size=12))
 
-    outputs, after = lstm.forward(spec, weights, EXACT, x, state)
-    some, some_after = lstm.forward(spec, weights, EXACT, x[rows], LSTMState(state.h[rows], state.c[rows]))
+    cell = cell_of(engine, spec, weights)
+
+    outputs, after = cell.forward(x, state)
+    some, some_after = cell.forward(x[rows], LSTMState(state.h[rows], state.c[rows]))
 
     assert outputs[rows].tobytes() == some.tobytes()
     assert same_bytes(LSTMState(after.h[rows], after.c[rows]), some_after)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @given(sizes, st.integers(1, 7), st.booleans(), st.data())
 @settings(deadline=None, max_examples=60)
-def test_masked_steps_are_passed_over(size, time, zero_masked, data):
+def test_masked_steps_are_passed_over(engine, size, time, zero_masked, data):
     """At a masked step h and c stay and the output is repeated: zeros before the first step that counts, whatever h is."""
     units, features, batch = size
     spec, weights, state = LSTMSpec(units, **TANH_SIGMOID), weights_of(features, units), state_of(batch, units)
@@ -180,27 +187,31 @@ def test_masked_steps_are_passed_over(size, time, zero_masked, data):
     )
     seen = np.array(data.draw(st.lists(st.booleans(), min_size=batch, max_size=batch)))
 
-    outputs, after = lstm.forward_masked(spec, weights, EXACT, x, state, mask, seen, zero_masked=zero_masked)
+    cell = cell_of(engine, spec, weights)
+
+    outputs, after = cell.forward_masked(x, state, mask, seen, zero_masked=zero_masked)
 
     for row in range(batch):
         now = LSTMState(state.h[row : row + 1], state.c[row : row + 1])
         shown = now.h[0] if seen[row] else np.zeros(units, np.float32)
         for t in range(time):
             if mask[row, t]:
-                now = lstm.step(spec, weights, EXACT, np.ascontiguousarray(x[row : row + 1, t]), now)
+                now = cell.step(np.ascontiguousarray(x[row : row + 1, t]), now)
                 shown = now.h[0]
             expected = np.zeros(units) if zero_masked and not mask[row, t] else shown
             np.testing.assert_array_equal(expected, outputs[row, t])
         assert same_bytes(now, LSTMState(after.h[row : row + 1], after.c[row : row + 1]))
 
 
-def test_step_leaves_its_arguments_as_they_are():
+@pytest.mark.parametrize("engine", ENGINES)
+def test_step_leaves_its_arguments_as_they_are(engine):
     """Neither x, nor the state before, nor the weights change in a step."""
     weights, state, x = weights_of(3, 5), state_of(2, 5), numbers(2, 3)
     copies = [array.copy() for array in (*weights, *state, x)]
+    cell = cell_of(engine, LSTMSpec(5, **TANH_SIGMOID), weights)
 
-    lstm.step(LSTMSpec(5, **TANH_SIGMOID), weights, EXACT, x, state)
-    lstm.forward(LSTMSpec(5, **TANH_SIGMOID), weights, EXACT, x[:, None], state)
+    cell.step(x, state)
+    cell.forward(x[:, None], state)
 
     for before, now in zip(copies, (*weights, *state, x), strict=True):
         np.testing.assert_array_equal(before, now)

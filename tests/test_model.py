@@ -17,7 +17,7 @@ from lstmserve_server.errors import ModelRefused, WrongForModel
 from lstmserve_server.model import RecurrentModel
 from lstmserve_server.numerics import Numerics
 from tests import oracle
-from tests.builders import activation, chain, lstm_layer, model, numbers, small_model
+from tests.builders import ENGINES, activation, chain, lstm_layer, model, numbers, small_model
 
 
 def bytes_of(answer):
@@ -50,11 +50,12 @@ def test_the_chain_is_its_layers_one_after_the_other():
             np.testing.assert_allclose(values @ head["kernel"] + head["bias"], answer.output[row, t], atol=2e-6)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @given(st.integers(1, 5), st.integers(1, 10), st.booleans(), st.data())
 @settings(deadline=None, max_examples=60)
-def test_p1_forward_steps_and_any_mixture_give_the_same_bytes(batch, time, ragged, data):
+def test_p1_forward_steps_and_any_mixture_give_the_same_bytes(engine, batch, time, ragged, data):
     """Any cut of a sequence into Forward and Step calls gives the bytes of one Forward (P1), ragged or not."""
-    small, x = small_model(), numbers(batch, time, 3)
+    small, x = small_model(engine=engine), numbers(batch, time, 3)
     whole = small.forward((x,), small.zero_state(batch), all_outputs=True)
     cuts = sorted(data.draw(st.sets(st.integers(1, time))) | {time})
 
@@ -73,11 +74,12 @@ def test_p1_forward_steps_and_any_mixture_give_the_same_bytes(batch, time, ragge
     assert bytes_of(whole._replace(outputs=())) == bytes_of(answer._replace(outputs=()))
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @given(st.integers(1, 6), st.integers(1, 8), st.data())
 @settings(deadline=None, max_examples=60)
-def test_p2_rows_in_any_company_order_and_length(batch, time, data):
+def test_p2_rows_in_any_company_order_and_length(engine, batch, time, data):
     """Each row of a ragged batch has the bytes that it has alone, cut to its own length (P2)."""
-    small, x = small_model(), numbers(batch, time, 3)
+    small, x = small_model(engine=engine), numbers(batch, time, 3)
     lengths = np.array(data.draw(st.lists(st.integers(1, time), min_size=batch, max_size=batch)))
     start = tuple(
         type(part)(np.tanh(numbers(*part.h.shape, seed=9)), numbers(*part.c.shape)) for part in small.zero_state(batch)
@@ -128,11 +130,12 @@ LAYERS_WITH_WINDOWS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @given(st.sampled_from(LAYERS_WITH_WINDOWS), st.integers(1, 4), st.integers(1, 14), st.integers(0, 999))
 @settings(deadline=None, max_examples=150)
-def test_p1_and_p2_hold_for_layers_with_windows_and_masks(layers, batch, time, seed):
+def test_p1_and_p2_hold_for_layers_with_windows_and_masks(engine, layers, batch, time, seed):
     """Layers with windows and masks give the same bytes however rows are cut and mixed, at whatever step each of them is."""
-    made, x, random = model(*layers, features=3), numbers(batch, time, 3), np.random.default_rng(seed)
+    made, x, random = model(*layers, features=3, engine=engine), numbers(batch, time, 3), np.random.default_rng(seed)
     x[random.random((batch, time)) < 0.3] = 0.5
     whole = made.forward((x,), made.zero_state(batch), all_outputs=True)
 
@@ -160,9 +163,10 @@ def test_p1_and_p2_hold_for_layers_with_windows_and_masks(layers, batch, time, s
     assert bytes_of(whole._replace(outputs=())) == bytes_of(answer._replace(outputs=(), state=state))
 
 
-def test_p1_holds_across_chunks_of_time():
+@pytest.mark.parametrize("engine", ENGINES)
+def test_p1_holds_across_chunks_of_time(engine):
     """A sequence longer than a chunk gives the bytes of its steps."""
-    small = small_model()
+    small = small_model(engine=engine)
     x = numbers(2, 1000, 3)
 
     whole = small.forward((x,), small.zero_state(2))
@@ -174,13 +178,16 @@ def test_p1_holds_across_chunks_of_time():
 
 
 _THREADS = """
+import sys
 import numpy as np
+from lstmserve_server.numerics import Engine, Numerics
 from lstmserve_server.model import RecurrentModel
 from tests.builders import activation, chain, dense_layer, lstm_layer, model, numbers, small_model
 import hashlib
 digest = hashlib.sha256()
 for features, units in ((3, 300), (40000, 4), (200, 128)):
-    made = RecurrentModel(chain(lstm_layer(features, units), dense_layer(units, 3), features=features))
+    described = chain(lstm_layer(features, units), dense_layer(units, 3), features=features)
+    made = RecurrentModel(described, Numerics.EXACT, Engine(sys.argv[1]))
     answer = made.forward((numbers(5, 4, features, scale=0.1),), made.zero_state(5), all_outputs=True)
     digest.update(answer.output.tobytes() + answer.state[0].h.tobytes() + answer.state[0].c.tobytes())
 print(digest.hexdigest())
@@ -188,12 +195,18 @@ print(digest.hexdigest())
 
 
 @pytest.mark.slow
-def test_p2_with_any_number_of_blas_threads():
+@pytest.mark.parametrize("engine", ENGINES)
+def test_p2_with_any_number_of_blas_threads(engine):
     """The bytes are the same with one, two and four BLAS threads (P2); (40000, 16) is where OpenBLAS would differ."""
     answers = {
         subprocess.run(
-            [sys.executable, "-c", _THREADS],
-            env={"OPENBLAS_NUM_THREADS": threads, "PYTHONPATH": ":".join(sys.path), "PATH": ""},
+            [sys.executable, "-c", _THREADS, engine.value],
+            env={
+                "OPENBLAS_NUM_THREADS": threads,
+                "OMP_NUM_THREADS": threads,
+                "PYTHONPATH": ":".join(sys.path),
+                "PATH": "",
+            },
             capture_output=True,
             text=True,
             check=True,
@@ -216,11 +229,12 @@ def test_fast_numerics_are_as_close_as_rounding():
     )
 
 
-def test_go_backwards_reads_each_row_from_its_own_end():
+@pytest.mark.parametrize("engine", ENGINES)
+def test_go_backwards_reads_each_row_from_its_own_end(engine):
     """A backward layer equals the forward one on the reversed row, whatever stands behind the row's end."""
     x, lengths = numbers(3, 6, 3), np.array([6, 2, 4])
-    backward = model(lstm_layer(3, 4, go_backwards=True), features=3)
-    forward = model(lstm_layer(3, 4), features=3)
+    backward = model(lstm_layer(3, 4, go_backwards=True), features=3, engine=engine)
+    forward = model(lstm_layer(3, 4), features=3, engine=engine)
 
     answer = backward.forward((x,), backward.zero_state(3), lengths)
 

@@ -172,7 +172,7 @@ def _facts(served: ServedModel) -> Table:
         "output": _values(message.outputs),
         "Forward": "possible",
         "Step": _step(model),
-        "fingerprint here": served.fingerprint,
+        "fingerprint here": f"{served.fingerprint} ({model.engine})",
     }
     table = Table.grid(padding=(0, 2))
     for key, value in rows.items():

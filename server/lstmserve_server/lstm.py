@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from lstmserve_server.activations import Activation
@@ -143,13 +145,27 @@ def forward_masked(  # noqa: PLR0913 - what a masked sequence is made of
     Returns:
         The outputs, (batch, time, units), and the state after the last step.
     """
+    advance = Cell(spec, weights, product, len(x)).step
+    return step_by_step(advance, x, state, mask, seen, record, zero_masked=zero_masked)
+
+
+def step_by_step(
+    advance: Callable[[Array, LSTMState], LSTMState],
+    x: Array,
+    state: LSTMState,
+    mask: Array,
+    seen: Array,
+    record: Steps | None,
+    *,
+    zero_masked: bool,
+) -> tuple[Array, LSTMState]:
+    """Is `forward_masked`, with `advance` for `step`."""
     batch, time = x.shape[:2]
-    outputs = np.zeros((batch, time, spec.units), x.dtype)
-    cell = Cell(spec, weights, product, batch)
+    outputs = np.zeros((batch, time, state.h.shape[1]), x.dtype)
     h, c = state.h.copy(), state.c.copy()
     shown = np.where(seen[:, None], h, x.dtype.type(0))
     for t in range(time):
-        after = cell.step(x[:, t], LSTMState(h, c))
+        after = advance(np.ascontiguousarray(x[:, t]), LSTMState(h, c))
         here = mask[:, t, None]
         np.copyto(h, after.h, where=here)
         np.copyto(c, after.c, where=here)

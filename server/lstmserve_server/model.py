@@ -10,7 +10,7 @@ import numpy as np
 
 from lstmserve_server.errors import WrongForModel
 from lstmserve_server.network import Network
-from lstmserve_server.numerics import Arithmetic, Numerics, all_finite, product_of
+from lstmserve_server.numerics import Arithmetic, Engine, Numerics, all_finite, product_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -58,15 +58,21 @@ def _go_on() -> None:
 class RecurrentModel:
     """A graph of layers, ready to compute. Between calls it keeps scratch memory of each thread at most; several may use it."""
 
-    def __init__(self, description: ModelDescription, numerics: Numerics = Numerics.EXACT) -> None:
+    def __init__(
+        self, description: ModelDescription, numerics: Numerics = Numerics.EXACT, engine: Engine = Engine.NUMPY
+    ) -> None:
         self.description = description
         self.numerics = numerics
         self.dtype = description.dtype
         self.inputs = description.inputs
         self.outputs = description.outputs
         self._network = Network(
-            description, Arithmetic(product_of(numerics), description.dtype, quick=numerics is Numerics.FAST)
+            description, Arithmetic(product_of(numerics), description.dtype, numerics=numerics, engine=engine)
         )
+        self.engine = ", ".join(dict.fromkeys(computed.engine for computed in self._network.computed))
+        """What computes its LSTMs, with the version; several where some are computed by another."""
+        self.engine_remarks = tuple(filter(None, (computed.remark for computed in self._network.computed)))
+        """Which LSTMs are not computed by the engine that was asked for, and why."""
         self.step_obstacle = self._network.step_obstacle
         """Why the model cannot be stepped; empty where it can."""
         self.waiting_steps = self._network.waiting_steps
@@ -82,6 +88,7 @@ class RecurrentModel:
         self._parameter_count = description.parameter_count
         self._state_size = sum(array.size for part in self.zero_state(1) for array in part)
         self._recurrent = sum(layer.kind in ("LSTM", "Bidirectional") for layer in description.layers)
+        self._goes_step_by_step = Engine.NUMPY.value in self.engine
         self.fixed_time = any(layer.kind in _FIXES_TIME for layer in description.layers)
         """Whether a sequence must have exactly as many time-steps as the file declares."""
 
@@ -121,7 +128,8 @@ class RecurrentModel:
 
     def cost(self, rows: int, steps: int) -> int:
         """Returns what a call costs, in multiplications; NumPy's own cost per step counts as some of them."""
-        return steps * (rows * self._parameter_count + _CALL_COST * self._recurrent)
+        calls = self._recurrent * (steps if self._goes_step_by_step else 1)
+        return steps * rows * self._parameter_count + _CALL_COST * calls
 
     def lstm(self, place: int, number: int) -> LSTM:
         """Returns the LSTM at a place of the model, by its number in the layer that stands there."""

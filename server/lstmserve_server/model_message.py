@@ -41,6 +41,7 @@ def model_message(served: ServedModel) -> lstm_pb2.Model:
         weight_bytes=description.weight_bytes,
         numerics=f"NUMERICS_{model.numerics.name}",
         numerics_fingerprint=served.fingerprint,
+        engine=model.engine,
         step_possible=model.causal,
         step_obstacle=model.step_obstacle,
         inputs=[
@@ -48,7 +49,7 @@ def model_message(served: ServedModel) -> lstm_pb2.Model:
             for item in model.inputs
         ],
         outputs=[lstm_pb2.ModelOutput(name=item.name, shape=_shape_message(item.shape)) for item in model.outputs],
-        remarks=description.source.remarks,
+        remarks=[*description.source.remarks, *model.engine_remarks],
         waiting_steps=model.waiting_steps,
     )
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from lstmserve_server.engines import choose
 from lstmserve_server.errors import BadSettings, ModelRefused, StartFailed
 from lstmserve_server.loading import sandbox
 from lstmserve_server.loading.limits import Limits
-from lstmserve_server.numerics import Numerics
+from lstmserve_server.numerics import Engine, Numerics
 from lstmserve_server.registry import ServedModel
 
 if TYPE_CHECKING:
@@ -109,12 +110,13 @@ async def from_forms(
 async def _prepared(
     settings: ServeSettings, files: Mapping[str, str], descriptions: AsyncIterator[ModelDescription]
 ) -> AsyncIterator[ServedModel]:
-    numerics = Numerics(settings.numerics)
+    numerics, engine = Numerics(settings.numerics), Engine(settings.engine)
+    choose.require_installed(engine)
     for name in files:
         began = perf_counter()
         try:
             description = await anext(descriptions)
-            served = await asyncio.to_thread(ServedModel.prepare, name, description, numerics)
+            served = await asyncio.to_thread(ServedModel.prepare, name, description, numerics, engine)
         except ModelRefused as error:
             raise _not_started(name, error) from error
         _log.info(
@@ -122,10 +124,13 @@ async def _prepared(
             model=name,
             digest=served.digest[:12],
             fingerprint=served.fingerprint,
+            engine=served.model.engine,
             keras=description.source.keras_version,
             parameters=description.parameter_count,
             seconds=round(perf_counter() - began, 3),
         )
+        for remark in served.model.engine_remarks:
+            _log.info("engine_not_used", model=name, reason=remark)
         yield served
 
 

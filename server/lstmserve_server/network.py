@@ -81,6 +81,8 @@ class Network:
             for number in range(max(1, len(node.description.parts)))
         ]
         """Where the LSTMs are, in the same terms; also those whose state other layers give."""
+        self.computed = [computed for layer in layers if layer is not None for computed in layer.computed]
+        """What computes each LSTM, in the order of the model."""
 
     def lstm(self, place: int, number: int) -> LSTM:
         """Returns the LSTM of a layer; of a Bidirectional the one ahead (0) or the one backwards (1)."""

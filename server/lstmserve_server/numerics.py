@@ -29,6 +29,16 @@ class Numerics(enum.Enum):
     """One product for all rows: faster, and a row's answer moves by rounding errors with its company."""
 
 
+class Engine(enum.Enum):
+    """What computes the LSTM layers of a model."""
+
+    NUMPY = "numpy"
+    """`lstm`, the reference."""
+
+    ONNXRUNTIME = "onnxruntime"
+    """ONNX Runtime's LSTM operator where it computes what Keras does, and NumPy elsewhere."""
+
+
 class Product(Protocol):
     """Multiplies rows with a matrix: `product(x, w, out)`, (..., n) by (n, m) into (..., m)."""
 
@@ -48,8 +58,14 @@ class Arithmetic:
     dtype: np.dtype[Any]
     """Of weights, states and all that flows between layers."""
 
-    quick: bool = False
-    """Whether activations may round otherwise, where that is quicker."""
+    numerics: Numerics = Numerics.EXACT
+
+    engine: Engine = Engine.NUMPY
+
+    @property
+    def quick(self) -> bool:
+        """Whether activations may round otherwise, where that is quicker."""
+        return self.numerics is Numerics.FAST
 
 
 def all_finite(x: Array) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from lstmserve_server import selftest
 from lstmserve_server.errors import InvalidRequest, ModelRefused, NoSuchModel, listed
 from lstmserve_server.model import RecurrentModel
+from lstmserve_server.numerics import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,14 +28,16 @@ class ServedModel:
     fingerprint: str
 
     @classmethod
-    def prepare(cls, name: str, description: ModelDescription, numerics: Numerics) -> Self:
+    def prepare(
+        cls, name: str, description: ModelDescription, numerics: Numerics, engine: Engine = Engine.NUMPY
+    ) -> Self:
         """Makes a model ready to be served.
 
         Raises:
             ModelRefused: it fails the self-test, or its parts do not fit one another.
         """
         try:
-            model = RecurrentModel(description, numerics)
+            model = RecurrentModel(description, numerics, engine)
             with ThreadPoolExecutor(1) as beside:  # to hash many weights takes as long as to compute with them
                 digest = beside.submit(description.digest)
                 return cls(name, model, fingerprint=selftest.run(model), digest=digest.result())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from lstmserve_server.errors import ModelRefused, WrongForModel
-from lstmserve_server.numerics import Numerics
+from lstmserve_server.numerics import Engine, Numerics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ _TIMES_OF_LARGE: Final = (2, 1)
 
 
 def run(model: RecurrentModel) -> str:
-    """Runs the probe and returns the numerics fingerprint: a hash of the mode and of every byte of the answer.
+    """Runs the probe and returns the numerics fingerprint: a hash of mode, engine and every byte of the answer.
 
     Two servers on which it is the same computed the same bytes with the same weights.
 
@@ -64,7 +64,13 @@ def _fingerprint(model: RecurrentModel, probe: tuple[Array, ...]) -> str:
         _require_equal("the rows alone", whole, _row_by_row(model, probe))
         if model.causal:
             _require_equal("the steps", whole, _step_by_step(model, probe[0]))
-    return hashlib.sha256(model.numerics.value.encode() + _bytes(whole)).hexdigest()[:32]
+    return hashlib.sha256(_mode(model).encode() + _bytes(whole)).hexdigest()[:32]
+
+
+def _mode(model: RecurrentModel) -> str:
+    """Returns what, beside the bytes of the answer, makes two servers different: the mode, and any engine but the reference."""
+    others = [engine for engine in model.engine.split(", ") if not engine.startswith(Engine.NUMPY.value)]
+    return " ".join([model.numerics.value, *others])
 
 
 def _probes(model: RecurrentModel) -> Iterator[tuple[Array, ...]]:

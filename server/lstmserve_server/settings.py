@@ -50,6 +50,12 @@ class ServeSettings:
         "How to compute. exact: a row's answer has the same bytes whatever rows it is computed with. fast: quicker for "
         "many rows, and the answer moves by rounding errors with them.",
     )
+    engine: str = _setting(
+        "numpy",
+        click.Choice(["numpy", "onnxruntime"]),
+        "What computes the LSTM layers. onnxruntime: quicker for long sequences and many rows; its layers are compared with "
+        "NumPy's when a model is loaded. Needs the extra 'onnx'.",
+    )
     tls_certificate: str | None = _setting(
         None,
         str,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from lstmserve_server.engines.choose import Computed
     from lstmserve_server.trace import Place
 
     Array = NDArray[Any]
@@ -107,6 +108,9 @@ class Layer:
 
     lasts: bool = False
     """Whether it answers the last time-step of a sequence alone."""
+
+    computed: tuple[Computed, ...] = ()
+    """What computes the LSTMs that it is made of."""
 
     def run(self, given: Given, before: Sequence[LayerState]) -> Made:
         """Returns what the layer makes of its inputs, which are left as they are.

@@ -5,15 +5,15 @@ Another kind of cell would be a module of its own beside this one: a layer whose
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lstmserve_server import lstm
 from lstmserve_server.activations import quick
+from lstmserve_server.engines import choose
 from lstmserve_server.layers.base import Given, Layer, Values
-from lstmserve_server.lstm import Cell, LSTMSpec, LSTMState, LSTMWeights
+from lstmserve_server.lstm import LSTMSpec, LSTMState, LSTMWeights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,15 +26,6 @@ if TYPE_CHECKING:
     from lstmserve_server.trace import Place
 
     Array = NDArray[Any]
-
-
-_LARGEST_KEPT = 1 << 13  # rows times units: a cell of half a megabyte
-
-
-class _Kept(threading.local):
-    """What a thread keeps from one step to the next: memory to compute in, and nothing of what was computed."""
-
-    cell: Cell | None = None
 
 
 class LSTM(Layer):
@@ -59,7 +50,8 @@ class LSTM(Layer):
         self._ignores_mask = bool(description.options.get("ignores_mask", False))
         self._zero_masked = bool(description.options.get("zero_output_for_mask", False))
         self._arithmetic = arithmetic
-        self._kept = _Kept()
+        self._cell, computed = choose.cell(self.name, self.spec, self.weights, arithmetic)
+        self.computed = (computed,)
         self.obstacle = self._obstacle(description)
 
     def _obstacle(self, description: LayerDescription) -> str:
@@ -109,23 +101,14 @@ class LSTM(Layer):
         """
         state = LSTMState(*before)
         if x.shape[1] == 1:
-            after = self._cell(len(x)).step(x[:, 0], state)
+            after = self._cell.step(x[:, 0], state)
             outputs = after.h[:, None]
         else:
-            outputs, after = lstm.forward(self.spec, self.weights, self._arithmetic.product, x, state)
+            outputs, after = self._cell.forward(x, state)
         return outputs if self.returns_sequences or every else outputs[:, -1], after
 
-    def _cell(self, batch: int) -> Cell:
-        """Returns the cell that this thread used last, if it would be made the same now, or a new one."""
-        cell = self._kept.cell
-        if cell is None or cell.batch != batch or cell.weights is not self.weights or cell.spec is not self.spec:
-            cell = Cell(self.spec, self.weights, self._arithmetic.product, batch)
-            if batch * self.spec.units <= _LARGEST_KEPT:
-                self._kept.cell = cell
-        return cell
-
     def gates(self, x: Array, h: Array) -> Array:
-        """Returns the gates of a step, (batch, 4, units): i f c o, from (batch, features) and (batch, units)."""
+        """Returns the gates of a step, (batch, 4, units): i f c o, from (batch, features) and (batch, units); NumPy's always."""
         z = lstm.gates(self.spec, self.weights, self._arithmetic.product, x, h)
         return z.reshape(len(x), 4, self.spec.units)
 
@@ -137,16 +120,13 @@ class LSTM(Layer):
         if self.backwards:
             x = np.ascontiguousarray(x[:, ::-1])
             mask = None if mask is None else mask[:, ::-1]
-        product = self._arithmetic.product
         if mask is not None and mask.all():
             mask = None
         record = None if trace is None else trace.record(mask, state, x.shape[1])
         if mask is None:
-            outputs, after = lstm.forward(self.spec, self.weights, product, x, state, record)
+            outputs, after = self._cell.forward(x, state, record)
         else:
-            outputs, after = lstm.forward_masked(
-                self.spec, self.weights, product, x, state, mask, seen, record, zero_masked=self._zero_masked
-            )
+            outputs, after = self._cell.forward_masked(x, state, mask, seen, record, zero_masked=self._zero_masked)
         return values.but(outputs), after
 
 
@@ -159,6 +139,7 @@ class Bidirectional(Layer):
         self.name = description.name
         self.forward, self.backward = (LSTM(part, arithmetic) for part in description.parts)
         self.lasts = self.forward.lasts
+        self.computed = (*self.forward.computed, *self.backward.computed)
         self.carried = () if description.initial_state else (self.forward, self.backward)
         self._merge = description.texts["merge_mode"]
         self._gives_state = len(description.output_shapes) > (2 if self._merge == "none" else 1)

@@ -19,6 +19,7 @@ class TimeDistributed(Layer):
 
     def __init__(self, inner: Layer, *, of_sequences: bool) -> None:
         self._inner = inner
+        self.computed = inner.computed
         self._of_sequences = of_sequences
 
     def run(self, given: Given, before: Sequence[LayerState]) -> Made:  # noqa: ARG002 - every step begins anew

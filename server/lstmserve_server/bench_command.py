@@ -77,8 +77,9 @@ class Found:
             Group(
                 bench_tables.heading(Path(self.plan.file).name, self.model, self.machine),
                 *(bench_tables.of_server(one, console.width) for one in self.servers),
+                *([bench_tables.of_comparison(self.servers)] if len(self.servers) > 1 else []),
                 bench_tables.of_advice(self.advice),
-                bench_tables.small_print(self.command, self.servers),
+                bench_tables.small_print(self.command, self.machine, self.servers),
             )
         )
 
@@ -132,6 +133,7 @@ def _measure(plan: Plan, deadline: float) -> Found:
     Raises:
         StartFailed: it cannot be done.
     """
+    machine = Machine.here()
     console = Console(stderr=True)
     columns = (
         SpinnerColumn(),
@@ -145,9 +147,8 @@ def _measure(plan: Plan, deadline: float) -> Found:
         with Benchmark(plan) as benchmark:
             progress.update(task, total=len(plan.numerics) * len(benchmark.cases))
             for done, case in enumerate(benchmark.run()):
-                progress.update(task, description=bench_tables.title(case), completed=done)
+                progress.update(task, description=benchmark_advice.title(case), completed=done)
             servers, model = benchmark.found(), benchmark.model
-    machine = Machine.here()
     every = [one for server in servers for one in server.measurements]
     advice = benchmark_advice.advise(every, machine.usable_cpus, deadline)
     return Found(plan, deadline, machine, model, servers, advice)

@@ -141,6 +141,9 @@ class Machine:
     usable_cpus: float
     """Those that this process may use, by its affinity and the quota of its control group."""
 
+    load_average: float
+    """How many processes wanted to run in the minute before; the benchmark's own are not among them."""
+
     system: str
     processor: str
     versions: Mapping[str, str]
@@ -152,6 +155,7 @@ class Machine:
         return cls(
             os.cpu_count() or 1,
             min(len(os.sched_getaffinity(0)), _quota()),
+            os.getloadavg()[0],
             f"{platform.system()} {platform.release()}",
             _processor(),
             {"lstmserve": versions["lstmserve"], "python": platform.python_version(), **versions},

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lstmserve_server.benchmark import Measurement
+    from lstmserve_server.load import Case
 
 WORTH: Final = 0.9
 """At most so much of the CPU time another way may take to be worth more than the plain one."""
@@ -74,10 +75,8 @@ def numerics(measured: Sequence[Measurement]) -> Advice:
     ratios = [of_fast[one.case].cpu_per_1000_steps / one.cpu_per_1000_steps for one in both]
     cheapest = min(range(len(both)), key=lambda place: both[place].cpu_per_1000_steps)
     least, most = ratios.index(min(ratios)), ratios.index(max(ratios))
-    text = (
-        f"fast took {ratios[least]:.2f} ({name(both[least])}) to {ratios[most]:.2f} ({name(both[most])}) of exact's CPU time, and "
-        f"{ratios[cheapest]:.2f} where a step is cheapest ({name(both[cheapest])})"
-    )
+    low, high, at_cheapest = (f"{ratios[place]:.2f} ({title(both[place].case)})" for place in (least, most, cheapest))
+    text = f"fast took {low} to {high} of exact's CPU time, and {at_cheapest} where a step is cheapest"
     details = {"fast_to_exact": {"least": ratios[least], "most": ratios[most], "at_cheapest": ratios[cheapest]}}
     if ratios[cheapest] <= WORTH_OTHER_BYTES:
         warning = "its answers move by rounding errors with the rows that are computed together"
@@ -96,7 +95,9 @@ def way_of_calling(measured: Sequence[Measurement]) -> Advice:
         return Advice(None, "streams and Step were not both measured")
     callers = max(common)
     ratio = streams[callers].cpu_per_1000_steps / steps[callers].cpu_per_1000_steps
-    text = f"at {_callers(callers)} a step in a stream took {ratio:.2f} of the server's CPU time of a call of Step"
+    text = (
+        f"at {count(callers, 'caller')} a step in a stream took {ratio:.2f} of the server's CPU time of a call of Step"
+    )
     long = next((one for one in measured if one.case.kind == "stream" and one.case.steps > 1), None)
     if long is not None:
         alone = streams.get(long.case.callers, streams[callers])
@@ -134,12 +135,12 @@ def workers(measured: Sequence[Measurement], cpus: float) -> Advice:
     alone = max(1, int(cpus / each + _NEARLY_ONE))
     shared = max(1, int(cpus / (each + load) + _NEARLY_ONE))
     text = (
-        f"one process kept {busy:.2f} CPUs busy with {name(full)}, and {cpus:g} can be used. That holds if clients run on other "
-        f"machines; here the load generator shared the CPUs, and took {load:.2f} more: with clients beside it, {shared}. "
+        f"one process kept {busy:.2f} CPUs busy with {title(full.case)}, and {cpus:g} can be used. That holds if clients run on "
+        f"other machines; here the load generator shared the CPUs, and took {load:.2f} more: with clients beside it, {shared}. "
         "What several workers reach was not measured"
     )
     if busy < _FULL:
-        text += ". The server was not full: it could have answered more than it was asked"
+        text += ". The server was not full: others had the CPUs, or the callers were too few"
     return Advice(alone, text, {"with_clients_on_this_machine": shared, "busy_cpus": busy, "load_cpus": load})
 
 
@@ -157,27 +158,36 @@ def max_pending_calls(measured: Sequence[Measurement], deadline: float) -> Advic
     if number < 1:
         text = f"a call alone has a p99 of {in_words(own)}: none can wait within the deadline of {in_words(deadline)}; {default}"
         return Advice(None, text, waits)
+    if full.counted.queue:
+        limit = 2 * number
+        text = f"these calls take long and wait for a thread, where --max-concurrent-calls bounds the wait: at most {limit:,} of them"
+        return Advice(
+            None, f"{text} keep within the deadline of {in_words(deadline)}", {**waits, "max_concurrent_calls": limit}
+        )
     text = (
-        f"one process answered {rate:,.0f} calls a second ({name(full)}), and up to twice as many as the setting wait: "
+        f"one process answered {rate:,.0f} calls a second ({title(full.case)}), and up to twice as many as the setting wait: "
         f"more than this may wait longer than the deadline of {in_words(deadline)}; {default}"
     )
     return Advice(number, text, waits)
 
 
-def name(measured: Measurement) -> str:
-    """Returns what was measured, in a few words."""
-    case = measured.case
+def title(case: Case) -> str:
+    """Returns what a case is, in a few words."""
+    rows = f", {case.rows} rows" if case.rows > 1 else ""
     match case.kind:
         case "step":
-            what = "Step"
+            return f"Step{rows}, {count(case.callers, 'caller')}"
         case "stream":
-            what = "a stream" if case.callers == 1 else "streams"
+            steps = f", {case.steps} steps" if case.steps > 1 else ""
+            return f"{count(case.callers, 'stream')}{rows}{steps or ('' if rows else ', 1 row')}"
         case "forward":
-            what = f"Forward of {case.steps} steps"
-    with_rows = f" of {case.rows} rows" if case.rows > 1 else ""
-    steps = f", {case.steps} steps a message" if case.kind == "stream" and case.steps > 1 else ""
-    callers = f", {_callers(case.callers)}" if case.callers > 1 or case.kind == "step" else ""
-    return f"{what}{with_rows}{steps}{callers}"
+            callers = f", {count(case.callers, 'caller')}" if case.callers > 1 else ""
+            return f"Forward T={case.steps}{rows}{callers}"
+
+
+def count(number: int, what: str) -> str:
+    """Returns so many of something, in words."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _full(measured: Sequence[Measurement]) -> Measurement:
@@ -192,10 +202,6 @@ def _full(measured: Sequence[Measurement]) -> Measurement:
 def _plain_streams(measured: Sequence[Measurement]) -> list[Measurement]:
     """Returns the streams of one step in a message."""
     return [one for one in measured if one.case.kind == "stream" and one.case.steps == 1]
-
-
-def _callers(number: int) -> str:
-    return "1 caller" if number == 1 else f"{number} callers"
 
 
 def in_words(seconds: float) -> str:

@@ -160,7 +160,7 @@ def max_pending_calls(measured: Sequence[Measurement], deadline: float) -> Advic
         return Advice(None, text, waits)
     if full.counted.queue:
         limit = 2 * number
-        text = f"these calls take long and wait for a thread, where --max-concurrent-calls bounds the wait: at most {limit:,} of them"
+        text = f"these calls take long and wait for a thread, where --max-concurrent-calls bounds the wait: at most {limit:,}"
         return Advice(
             None, f"{text} keep within the deadline of {in_words(deadline)}", {**waits, "max_concurrent_calls": limit}
         )

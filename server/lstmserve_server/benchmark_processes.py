@@ -68,6 +68,9 @@ class _Child:
         finally:  # a second Ctrl-C too comes by here
             self.process.kill()
             self.process.wait()
+            for pipe in (self.process.stdin, self.process.stdout):
+                if pipe is not None:
+                    pipe.close()
 
 
 class Server(_Child):

@@ -108,9 +108,14 @@ class Generator:
         self._pid = 0
 
     async def connect(self, address: str, pid: int) -> Mapping[str, Any]:
-        """Makes the acquaintance of a server, and returns what is to be known of its model."""
-        async with grpc.aio.insecure_channel(address) as channel:
-            data = await _method(channel, "GetModel")(b"", timeout=_PATIENCE, wait_for_ready=True)
+        """Makes the acquaintance of a server, and returns what is to be known of its model.
+
+        Raises:
+            Failed: the server does not answer.
+        """
+        with _failing():
+            async with grpc.aio.insecure_channel(address) as channel:
+                data = await _method(channel, "GetModel")(b"", timeout=_PATIENCE, wait_for_ready=True)
         model = self._models[address] = lstm_pb2.GetModelResponse.FromString(data).model
         self._pids[address] = pid
         return {
@@ -291,30 +296,37 @@ def _sequence_steps(model: lstm_pb2.Model) -> int:
 
 async def _obey() -> None:
     """Does what is asked, line by line, until standard input ends."""
-    generator, guarded = Generator(), []
-    say({})
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        what = json.loads(line)
-        try:
-            match what.pop("do"):
-                case "guard":
-                    guarded.append(what["pid"])
-                    say({})
-                case "connect":
-                    say(await generator.connect(**what))
-                case "open":
-                    await generator.open(what["address"], Case(**what["case"]), what["warm_up"])
-                    say({})
-                case "fill":
-                    say(asdict(await generator.fill(what["seconds"])))
-        except (Failed, grpc.aio.AioRpcError) as error:
-            say({"failed": str(error)})
+    generator, guarded = Generator(), list[int]()
+    try:
+        _say({})
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            what = json.loads(line)
+            if what["do"] == "guard":
+                guarded.append(what["pid"])
+            try:
+                _say(await _done(generator, what) or {})
+            except Failed as error:
+                _say({"failed": str(error)})
+    except BrokenPipeError:  # nobody is there to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     for pid in guarded:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
 
 
-def say(answer: Mapping[str, Any]) -> None:
+async def _done(generator: Generator, what: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Does what a command asks, and returns its answer."""
+    match what["do"]:
+        case "connect":
+            return await generator.connect(what["address"], what["pid"])
+        case "open":
+            await generator.open(what["address"], Case(**what["case"]), what["warm_up"])
+        case "fill":
+            return asdict(await generator.fill(what["seconds"]))
+    return None
+
+
+def _say(answer: Mapping[str, Any]) -> None:
     """Writes an answer."""
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,10 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from lstmserve_server import benchmark_advice as advice
-from lstmserve_server.bench_tables import _bar
-from lstmserve_server.benchmark import Counted, Measurement, Plan, cases
+from lstmserve_server.bench_tables import _bar, of_server
+from lstmserve_server.benchmark import Counted, Measured, Measurement, Plan, cases
+from lstmserve_server.benchmark_processes import Memory
 from lstmserve_server.load import Case, Taken, quantile
 from tests.builders import input_config, keras_layer, lstm_config, sequential, write_zip
 from tests.conftest import SUNSPOTS
@@ -117,7 +121,7 @@ def test_a_model_that_cannot_be_stepped(tmp_path):
         f"lstmserve bench {late} --duration 0.1 --concurrency 2 --rows 3 --numerics exact --deadline 1",
     ):  # fmt: skip
         assert part in text
-    assert max(map(len, shown.stdout.splitlines())) <= 120
+    assert max(len(line) for line in shown.stdout.splitlines() if not line.startswith("lstmserve bench")) <= 120
 
 
 @pytest.mark.slow
@@ -244,6 +248,41 @@ def test_where_the_time_goes():
 def test_a_bar_is_as_long_as_it_should_be(shares):
     """A bar has its length, whatever is rounded."""
     assert 17 == len(_bar(dict(zip(("decode", "compute", "encode", "rest"), shares, strict=True)), 17))
+
+
+def test_what_could_not_be_measured_is_shown():
+    """A case that the server refused is shown with its reason, beside the others; with none at all there are no tables."""
+    memory = Memory(80_000_000, 90_000_000)
+    failures = [(Case("stream", 1, 64), "x: too large")]
+    console = Console(width=80, record=True, file=io.StringIO())
+    for measurements in ([measured()], []):
+        console.print(of_server(Measured("exact", 1.0, 0.5, memory, memory, measurements, failures), 80))
+    text = console.export_text()
+
+    assert 2 == text.count("1 stream, 64 rows: not measured: x: too large")
+    assert 1 == text.count("Where the server's CPU time")
+    assert "80 MB when ready, 80 MB at the end, 90 MB at most" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["cli\0serve", "lstmserve_server.load"])
+def test_a_process_that_is_lost_is_one_sentence(who):
+    """When the server, or the load generator, is killed from outside, the command says so and ends the other: exit code 1."""
+    process = subprocess.Popen(
+        [*PROGRAM, "bench", SUNSPOTS, "--duration", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            started = until(lambda: children_that_serve(process.pid))
+            os.kill(next(number for number in started if who in command_of(number)), signal.SIGKILL)
+            out, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
+
+    assert (1, "") == (process.returncode, out)
+    assert "has ended by itself" in error
+    assert 1 == len(error.splitlines())
+    assert until(lambda: not any(map(runs, started)))
 
 
 @pytest.mark.parametrize(("fast_cpu", "expected"), [(0.7, "fast"), (0.9, "exact"), (1.3, "exact")])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from lstmserve_server import bench_tables, benchmark_advice
 from lstmserve_server.benchmark import Benchmark, Machine, Plan
@@ -79,9 +80,10 @@ class Found:
                 *(bench_tables.of_server(one, console.width) for one in self.servers),
                 *([bench_tables.of_comparison(self.servers)] if len(self.servers) > 1 else []),
                 bench_tables.of_advice(self.advice),
-                bench_tables.small_print(self.command, self.machine, self.servers),
+                bench_tables.small_print(self.machine, self.servers),
             )
         )
+        console.print(Text(f"{self.command}\n", style="cyan"), soft_wrap=True)  # so that it can be copied
 
 
 def run(file: str, options: Mapping[str, Any], *, as_json: bool) -> int:

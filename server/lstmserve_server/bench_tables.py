@@ -83,11 +83,11 @@ def of_advice(advice: Mapping[str, Advice]) -> RenderableType:
     table.add_column()
     for about, one in advice.items():
         value = "-" if one.value is None else _CALLS.get(str(one.value), _number(one.value))
-        table.add_row(_ABOUT[about], Text(value, style="bold green"), Text(f"{one.why}.", style="dim"))
+        table.add_row(_ABOUT[about], Text(value, style="bold green"), Text(f"{one.why}."))
     return Group(_title("What suits, by these figures"), table)
 
 
-def small_print(command: str, machine: Machine, servers: Sequence[Measured]) -> RenderableType:
+def small_print(machine: Machine, servers: Sequence[Measured]) -> RenderableType:
     """Returns what the figures are of, and what they are not."""
     every = [one for server in servers for one in server.measurements]
     text = (
@@ -99,7 +99,7 @@ def small_print(command: str, machine: Machine, servers: Sequence[Measured]) -> 
         text += " Where a * stands, the load generator was as busy as one process can be: the server could answer more."
     if machine.load_average > _BUSY * machine.usable_cpus:
         text += f" Before this run the machine was busy already: its load average was {machine.load_average:.1f}."
-    return Group(Text(f"\n{text}", style="dim"), Text(f"\n{command}\n", style="dim cyan", no_wrap=False))
+    return Text(f"\n{text}\n", style="dim")
 
 
 def of_comparison(servers: Sequence[Measured]) -> RenderableType:

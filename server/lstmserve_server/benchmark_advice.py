@@ -124,7 +124,10 @@ def rows(measured: Sequence[Measurement], deadline: float) -> Advice:
     cheapest = min(one.cpu_per_1000_steps for one in quick)
     chosen = next(one for one in quick if one.cpu_per_1000_steps <= _NEARLY_BEST * cheapest)
     costs = ", ".join(f"{in_words(one.cpu_per_1000_steps / 1000)} with {one.case.rows}" for one in candidates)
-    return Advice(chosen.case.rows, f"server CPU for a step of a row, by rows in a message: {costs}")
+    text = f"server CPU for a step of a row, by rows in a message: {costs}"
+    if chosen is candidates[-1]:
+        text += ". It is the most that was measured: more may be cheaper still (--rows)"
+    return Advice(chosen.case.rows, text)
 
 
 def workers(measured: Sequence[Measurement], cpus: float) -> Advice:

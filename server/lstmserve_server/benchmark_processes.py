@@ -144,7 +144,8 @@ class Server(_Child):
         said = next((line for line in reversed(self._last) if line.startswith("lstmserve: ")), "")
         text = said.strip().removeprefix("lstmserve: ").removeprefix(f"model '{_NAME}' is refused. ")
         kind = _ENDED.get(code, StartFailed) if said else Broken
-        return kind(text or f"the server has ended by itself, with {code}: {''.join(self._last).strip()[-500:]}")
+        noise = [line.strip() for line in self._last if _event(line) is None]
+        return kind(text or f"the server has ended by itself, with {code}{''.join(f': {line}' for line in noise[-1:])}")
 
 
 class Load(_Child):

@@ -217,7 +217,10 @@ class Benchmark:
                 server.wait_until_ready()
                 self._servers[numerics] = server
                 self._ready[numerics] = server.memory()
-                self.model = self._load.ask("connect", address=server.address, pid=server.process.pid)
+                try:
+                    self.model = self._load.ask("connect", address=server.address, pid=server.process.pid)
+                except CaseFailed as error:
+                    raise server.ended() from error
             self._running = starting.pop_all()
         return self
 

@@ -115,7 +115,7 @@ class Generator:
         """
         with _failing():
             async with grpc.aio.insecure_channel(address) as channel:
-                data = await _method(channel, "GetModel")(b"", timeout=_PATIENCE, wait_for_ready=True)
+                data = await _method(channel, "GetModel")(b"", timeout=_PATIENCE)
         model = self._models[address] = lstm_pb2.GetModelResponse.FromString(data).model
         self._pids[address] = pid
         return {
@@ -225,7 +225,7 @@ async def _step_request(channel: grpc.aio.Channel, model: lstm_pb2.Model, rows: 
     """Returns a request in the midst of sequences, with a state of theirs."""
     x = tensors.encode(_numbers(model, model.inputs[0], (rows,)))
     first = lstm_pb2.StepRequest(x=x).SerializeToString()
-    data = await _method(channel, "Step")(first, timeout=_PATIENCE, wait_for_ready=True)
+    data = await _method(channel, "Step")(first, timeout=_PATIENCE)
     return lstm_pb2.StepRequest(x=x, state=lstm_pb2.StepResponse.FromString(data).state).SerializeToString()
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import threadpoolctl
 
-from lstmserve_server import lstm, numerics
+from lstmserve_server import numerics
+from lstmserve_server.activations import quick
+from lstmserve_server.engines.numpy_cell import NumpyCell
 from lstmserve_server.lstm import LSTMSpec, LSTMState, LSTMWeights
 from lstmserve_server.numerics import Numerics
 from tests import builders
@@ -28,16 +30,17 @@ def make(variant: str, weights: Weights, batch: int, time: int) -> Run:  # noqa:
     mode = Numerics(variant.removeprefix("model-"))
     if variant.startswith("model-"):
         return _whole(weights, mode, time)
-    spec = LSTMSpec(weights.units, builders.activation("tanh"), builders.activation("sigmoid"))
+    sigmoid = builders.activation("sigmoid")
+    spec = LSTMSpec(weights.units, builders.activation("tanh"), quick(sigmoid) if mode is Numerics.FAST else sigmoid)
     layer = LSTMWeights(weights.kernel, weights.recurrent_kernel, weights.bias)
-    product = numerics.product_of(mode)
+    cell = NumpyCell(spec, layer, numerics.product_of(mode))
 
     def step(x: Array, h: Array, c: Array) -> tuple[Array, Array, Array]:
-        h, c = lstm.step(spec, layer, product, x[:, 0], LSTMState(h, c))
+        h, c = cell.step(x[:, 0], LSTMState(h, c))
         return h[:, None], h, c
 
     def forward(x: Array, h: Array, c: Array) -> tuple[Array, Array, Array]:
-        outputs, (h, c) = lstm.forward(spec, layer, product, x, LSTMState(h, c))
+        outputs, (h, c) = cell.forward(x, LSTMState(h, c))
         return outputs, h, c
 
     return step if time == 1 else forward

@@ -12,7 +12,7 @@ import click
 
 from lstmserve_server.config import options
 from lstmserve_server.errors import StartFailed
-from lstmserve_server.setting_kinds import Seconds
+from lstmserve_server.setting_kinds import Positive, Seconds
 from lstmserve_server.settings import ServeSettings
 
 _WIDE = {"max_content_width": 100}
@@ -134,6 +134,56 @@ def inspect(file: str, layer: str | None, until: str | None, architecture: str |
     else:
         report.show()
     sys.exit(0 if report.servable else 1)
+
+
+@lstmserve.command()
+@click.argument("file", type=click.Path())
+@click.option(
+    "--duration",
+    type=Positive(3600),
+    default=3.0,
+    show_default=True,
+    help="How long each measurement takes, in seconds; before it a quarter of that to warm up.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 4096),
+    multiple=True,
+    default=(1, 8, 32),
+    show_default=True,
+    help="Callers at the same time. May be given several times.",
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(1, 65_536),
+    multiple=True,
+    default=(8, 64),
+    show_default=True,
+    help="Rows in a message, beside one. May be given several times.",
+)
+@click.option("--numerics", type=click.Choice(["exact", "fast"]), help="How to compute. Default: exact.")
+@click.option("--compare-numerics", is_flag=True, help="Measure both, each case with one after the other.")
+@click.option(
+    "--deadline",
+    type=Positive(3600),
+    default=1.0,
+    show_default=True,
+    help="How soon callers want their answer, in seconds; for the advice.",
+)
+@click.option("--layer", help="Measure this one LSTM layer of the model instead of the whole.")
+@click.option("--until", help="Measure the model as far as this layer instead of the whole.")
+@click.option("--architecture", help="File with the configuration, for a file that holds weights alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def bench(file: str, as_json: bool, **options: Any) -> None:  # noqa: FBT001 - click's way
+    """Measure a model on this machine: how many steps, how soon, where the time goes, and which settings suit.
+
+    Starts a server for it on the loopback interface, and a load generator beside it, and ends both.
+
+    Exit codes: 0 measured, 1 a process was lost, 2 bad arguments, 3 it cannot be done, 130 interrupted.
+    """
+    from lstmserve_server import bench_command  # noqa: PLC0415
+
+    sys.exit(bench_command.run(file, options, as_json=as_json))
 
 
 @lstmserve.command()

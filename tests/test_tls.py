@@ -274,7 +274,7 @@ def test_health_over_http(place):
         listen = next(entry["listen"] for entry in server.log if entry["event"] == "metrics")
 
         assert (200, b"SERVING\n") == _get(f"http://{listen}/healthz")
-        assert 404 == _get(f"http://{listen}/")[0]
+        assert 404 == _get(f"http://{listen}/none")[0]
         assert 200 == _get(f"http://{listen}/metrics")[0]
         server.process.terminate()
         server.wait_for("draining")

@@ -177,6 +177,7 @@ class InFloat64:
     """A matrix product that is rounded once."""
 
     def __call__(self, x, w, out):
+        """Writes the product into `out`."""
         np.copyto(out, (x.astype(float) @ w).astype(out.dtype))
 
     def prepared(self, x, w, out):

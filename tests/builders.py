@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import io
 import json
 import zipfile
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import pytest
 
 from lstmserve_server import activations
 from lstmserve_server.activations import Activation, Era
@@ -37,14 +35,6 @@ if TYPE_CHECKING:
     from lstmserve_server.lstm import LSTMSpec, LSTMWeights
 
     Array = NDArray[Any]
-
-
-ONNX = [pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="onnxruntime is not installed")]
-ENGINES = [
-    pytest.param(Engine.NUMPY, id="numpy"),
-    pytest.param(Engine.ONNXRUNTIME, id="onnxruntime", marks=ONNX),
-]
-"""What keeps the promises, each."""
 
 
 def cell_of(engine: Engine, spec: LSTMSpec, weights: LSTMWeights, numerics: Numerics = Numerics.EXACT) -> Cell:

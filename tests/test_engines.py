@@ -23,7 +23,8 @@ from lstmserve_server.model_message import model_message
 from lstmserve_server.numerics import Engine, Numerics, product_of
 from lstmserve_server.registry import ServedModel
 from lstmserve_server.trace import Trace
-from tests.builders import ONNX, Era, activation, cell_of, chain, dense_layer, lstm_layer, model, numbers, small_model
+from tests.builders import Era, activation, cell_of, chain, dense_layer, lstm_layer, model, numbers, small_model
+from tests.each_engine import ONNX
 from tests.live import QUICK, run, serving
 
 SUNSPOTS = "examples/sunspots/sunspots.keras"

@@ -13,7 +13,8 @@ from lstmserve_server import lstm
 from lstmserve_server.lstm import LSTMSpec, LSTMState, LSTMWeights
 from lstmserve_server.numerics import Numerics, product_of
 from tests import oracle
-from tests.builders import ENGINES, activation, cell_of, numbers
+from tests.builders import activation, cell_of, numbers
+from tests.each_engine import ENGINES
 
 EXACT = product_of(Numerics.EXACT)
 FAST = product_of(Numerics.FAST)

@@ -17,7 +17,8 @@ from lstmserve_server.errors import ModelRefused, WrongForModel
 from lstmserve_server.model import RecurrentModel
 from lstmserve_server.numerics import Numerics
 from tests import oracle
-from tests.builders import ENGINES, activation, chain, lstm_layer, model, numbers, small_model
+from tests.builders import activation, chain, lstm_layer, model, numbers, small_model
+from tests.each_engine import ENGINES
 
 
 def bytes_of(answer):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from importlib import metadata
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily
+
+from lstmserve_server import versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,8 +36,8 @@ class ServerMetrics:
             ["version", "python", "grpc", "numpy"],
             registry=None,
         )
-        versions = [metadata.version(name) for name in ("lstmserve", "grpcio", "numpy")]
-        self._build.labels(versions[0], platform.python_version(), *versions[1:]).set(1)
+        numbers = [versions.of(name) for name in ("lstmserve", "grpcio", "numpy")]
+        self._build.labels(numbers[0], platform.python_version(), *numbers[1:]).set(1)
         self._models = Gauge(
             "lstmserve_model_info",
             "The models that are served, by name, digest and numerics; always 1.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib import metadata as packages
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +12,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from lstmserve_server import request_id
+from lstmserve_server import request_id, versions
 from lstmserve_server.call_metrics import CallMetrics, Noted, Part, code_of
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class TracedCalls(CallMetrics):
         """
         super().__init__()
         name = os.environ.get("OTEL_SERVICE_NAME", "lstmserve")
-        own = Resource.create({SERVICE_NAME: name, SERVICE_VERSION: packages.version("lstmserve")})
+        own = Resource.create({SERVICE_NAME: name, SERVICE_VERSION: versions.of("lstmserve")})
         self._provider = TracerProvider(resource=own)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
         self._tracer = self._provider.get_tracer("lstmserve")

@@ -90,6 +90,7 @@ def gathered(calls, **options):
             how["executor"] = threads
 
         async def scenario():
+            """Has all calls arrive at once."""
             batcher = Batcher(how["most_rows"], how["executor"], how["at_a_time"], together.append)
             return await asyncio.gather(*(batcher.compute(one) for one in calls), return_exceptions=True)
 
@@ -123,10 +124,12 @@ def test_what_comes_while_a_thread_computes_is_the_next_batch():
         """A thread that waits until it is told to begin."""
 
         def submit(self, work, *arguments):
+            """Has the work wait for the word."""
             started.set()
             return super().submit(lambda: go_on[0].result() and work(*arguments))
 
     async def scenario():
+        """Has one call begin, and others come meanwhile."""
         from concurrent.futures import Future  # noqa: PLC0415 - used here alone
 
         go_on.append(Future())
@@ -150,6 +153,7 @@ def test_a_caller_who_has_gone_is_left_out():
     """A call that is cancelled while it waits is not computed, and the batch goes on without it."""
 
     async def scenario():
+        """Has one of two callers go."""
         together = []
         batcher = Batcher(256, None, 1, together.append)
         gone, stays = (asyncio.create_task(batcher.compute(call(3, i))) for i in range(2))
@@ -167,6 +171,7 @@ def test_whoever_is_alone_does_not_wait():
     """After some batches of one call the next is computed where it stands, without a round of the loop."""
 
     async def scenario():
+        """Has somebody call alone, again and again."""
         batcher = Batcher(256, None, 1, lambda rows: None)
         for _ in range(5):
             await batcher.compute(call(1, 1))
@@ -182,6 +187,7 @@ def test_after_a_while_alone_it_looks_for_others_again():
     """Calls that begin to come together are found, however long there was one alone."""
 
     async def scenario():
+        """Has one caller be alone, and then four."""
         together = []
         batcher = Batcher(256, None, 1, together.append)
         for _ in range(40):
@@ -210,6 +216,7 @@ def test_the_runner_batches_and_counts():
     runner = Runner(Places(8, "calls are running", "--max-concurrent-calls"), 1, metrics, batch_rows=256)
 
     async def scenario():
+        """Has four calls arrive at once."""
         return await asyncio.gather(*(runner.run(call(2, i)) for i in range(4)))
 
     asyncio.run(scenario())
@@ -224,10 +231,12 @@ def test_many_callers_get_the_bytes_of_one(most):
     """Over the wire, 32 callers at a time get the bytes that each would get alone, with batches and without."""
 
     async def scenario(address):
+        """Has one caller go through its series, and then all."""
         async with AsyncClient(address) as client:
             inputs = builders.numbers(32, 10, 1)
 
             async def series(xs):
+                """Returns the outputs of a series, each step with the state before."""
                 state, outputs = None, []
                 for x in xs:
                     output, state = await client.step(x, state)

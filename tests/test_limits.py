@@ -119,6 +119,7 @@ def test_what_would_come_too_late_is_not_computed():
     call = long_call()
 
     async def scenario():
+        """Has a call come with more and with less time."""
         deadline.seconds_left.set(lambda: 1.0)
         for _ in range(8):  # until then nobody knows how long it takes
             await runner.run(call)
@@ -141,6 +142,7 @@ def test_a_call_without_a_deadline_is_always_computed():
     call = long_call()
 
     async def scenario():
+        """Has a call come several times."""
         return [(await runner.run(call)).outputs[0].tobytes() for _ in range(3)]
 
     first, *others = asyncio.run(scenario())
@@ -170,6 +172,7 @@ def test_connections_that_age_or_idle_cost_no_call():
     """A connection that is told to go, for its age or for its idleness, is replaced without a failed call."""
 
     async def scenario(address):
+        """Calls for some seconds, and returns how often."""
         async with AsyncClient(address) as client:
             loop = asyncio.get_running_loop()
             end = loop.time() + 4
@@ -222,6 +225,7 @@ def test_calls_on_one_connection_are_bounded():
     """A client that opens more streams than --max-streams-per-connection has the rest wait, and is told nothing wrong."""
 
     async def scenario(address):
+        """Has a call wait for the end of a stream."""
         async with AsyncClient(address) as client:
             first = client.stream()
             await first.step([0.5])

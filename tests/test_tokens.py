@@ -257,6 +257,7 @@ def test_the_asyncio_client_takes_a_token(server, known):
     """Calls and streams of `AsyncClient` carry it, also one that a function gives."""
 
     async def scenario():
+        """Has a call and a stream made."""
         async with AsyncClient(server.address, model="left", token=lambda: known[0]["all"]) as client:
             output, _ = await client.step([0.5])
             async with client.stream() as stream:
@@ -285,10 +286,12 @@ def test_tokens_change_under_load_and_no_call_fails(tmp_path):
     failed, done = [], 0
 
     async def scenario(address, live):
+        """Has callers go from one token to the next."""
         nonlocal done
         over = asyncio.Event()
 
         async def load():
+            """Calls until it is over."""
             nonlocal done
             async with AsyncClient(address, token=lambda: current[0]) as client:
                 while not over.is_set():

@@ -54,9 +54,11 @@ class Health:
         """Returns the methods of the service as gRPC calls them, bytes in, bytes out, for those who may call."""
 
         async def check(data: bytes, context: Context) -> bytes:
+            """Answers `Check`."""
             return await self._check(await _service_asked_for(data, context, access), context)
 
         async def watch(data: bytes, context: Context) -> AsyncIterator[bytes]:
+            """Answers `Watch`."""
             service = await _service_asked_for(data, context, access)
             async with contextlib.aclosing(self._watch(service, context)) as statuses:
                 async for value in statuses:

@@ -32,6 +32,7 @@ def handlers(services: Iterable[str], access: Access) -> dict[str, grpc.RpcMetho
     servicer: Any = ReflectionServicer([*services, *SERVICES])
 
     async def answer(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        """Answers a stream of questions."""
         try:
             access.token_of(context.invocation_metadata())
         except RequestError as error:

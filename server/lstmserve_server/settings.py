@@ -181,7 +181,7 @@ class ServeSettings:
         None,
         str,
         "Address for operators, HOST:PORT: /metrics for Prometheus, and /healthz, which answers 200 while the server says SERVING, "
-        "else 503. In plain text. With several workers the first has this port, the next the one above it, and so on.",
+        "else 503; and a page for people. In plain text. With several workers it shows them all, told apart by a label.",
     )
 
     traces: str | None = _setting(

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
-from lstmserve_server import file_stamp, tokens
+from lstmserve_server import tokens
 from lstmserve_server.callers import ANYBODY, Caller, Rules
 from lstmserve_server.errors import StartFailed, Unauthenticated
+from lstmserve_server.file_stamp import FileStamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,7 +91,7 @@ class Tokens:
         """
         self._path = path
         self._noted = noted
-        self._stamp = file_stamp.of([path])
+        self._stamp = FileStamp([path])
         self._looked = monotonic()
         self._callers: dict[str, Caller] = {}
         self._tokens: dict[bytes, Token] = {}
@@ -120,10 +121,8 @@ class Tokens:
         if now - self._looked < _LOOK_AGAIN:
             return
         self._looked = now
-        stamp = file_stamp.of([self._path])
-        if stamp == self._stamp:
+        if not self._stamp.changed():
             return
-        self._stamp = stamp
         try:
             self._take(tokens.read(self._path))
         except tokens.TokensRefused as error:

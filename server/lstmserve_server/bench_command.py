@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from lstmserve_server import bench_tables, benchmark_advice
 from lstmserve_server.benchmark import Benchmark, Machine, Plan
 from lstmserve_server.errors import BadSettings, StartFailed
+from lstmserve_server.progress import bar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,15 +136,7 @@ def _measure(plan: Plan, deadline: float) -> Found:
         StartFailed: it cannot be done.
     """
     machine = Machine.here()
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with bar() as progress:
         task = progress.add_task("starting the server", total=None)
         with Benchmark(plan) as benchmark:
             progress.update(task, total=len(plan.numerics) * len(benchmark.cases))

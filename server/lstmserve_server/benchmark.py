@@ -6,10 +6,10 @@ import contextlib
 import os
 import platform
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from lstmserve_server import versions
 from lstmserve_server.benchmark_processes import CaseFailed, Load, Memory, Server
 from lstmserve_server.load import Case, Taken
 
@@ -151,14 +151,14 @@ class Machine:
     @classmethod
     def here(cls) -> Self:
         """Returns this one."""
-        versions = {name: metadata.version(name) for name in ("lstmserve", "numpy", "grpcio")}
+        found = {name: versions.of(name) for name in ("lstmserve", "numpy", "grpcio")}
         return cls(
             os.cpu_count() or 1,
             min(len(os.sched_getaffinity(0)), _quota()),
             os.getloadavg()[0],
             f"{platform.system()} {platform.release()}",
             _processor(),
-            {"lstmserve": versions["lstmserve"], "python": platform.python_version(), **versions},
+            {"lstmserve": found["lstmserve"], "python": platform.python_version(), **found},
         )
 
 

@@ -115,6 +115,7 @@ class CallMetrics:
             method: that is called.
             metadata: of the call.
         """
+        self._in_flight += 1
         return _Call(self, method)
 
     def ended(self, method: MethodDescriptor, code: str, seconds: float) -> None:
@@ -169,9 +170,6 @@ class CallMetrics:
     def close(self) -> None:
         """Ends, having told all."""
 
-    def _begin(self) -> None:
-        self._in_flight += 1
-
 
 class _Call:
     """A call that is under way."""
@@ -179,7 +177,6 @@ class _Call:
     __slots__ = ("_began", "_method", "_metrics")
 
     def __init__(self, metrics: CallMetrics, method: MethodDescriptor) -> None:
-        metrics._begin()  # noqa: SLF001 - the other half of it
         self._metrics = metrics
         self._method = method
         self._began = perf_counter()

@@ -13,8 +13,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from lstmserve_server import file_stamp
 from lstmserve_server.errors import BadSettings, StartFailed
+from lstmserve_server.file_stamp import FileStamp
 
 if TYPE_CHECKING:
     from lstmserve_server.server_metrics import ServerMetrics
@@ -72,7 +72,7 @@ class Certificates:
             StartFailed: they cannot be served.
         """
         self._files = files
-        self._stamp = file_stamp.of(files.every())
+        self._stamp = FileStamp(files.every())
         try:
             self._current, expires = _read(files)
         except CertificateRefused as error:
@@ -94,10 +94,8 @@ class Certificates:
 
         Files that are half written, or wrong, change nothing: they are said once, and looked at again when they change.
         """
-        stamp = file_stamp.of(self._files.every())
-        if stamp == self._stamp:
+        if not self._stamp.changed():
             return None
-        self._stamp = stamp
         try:
             self._current, expires = _read(self._files)
         except CertificateRefused as error:

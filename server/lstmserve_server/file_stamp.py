@@ -5,15 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from pathlib import Path
 
-Stamp = tuple[tuple[int, int, int] | None, ...]
 
+class FileStamp:
+    """What some files looked like when they were last looked at."""
 
-def of(files: Iterable[Path]) -> Stamp:
-    """Returns what differs when one of some files was written or exchanged, or has come or gone."""
-    return tuple(map(_of_one, files))
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = files
+        self._seen = self._look()
+
+    def changed(self) -> bool:
+        """Looks at the files; returns whether one was written or exchanged, or has come or gone, since the last look."""
+        before, self._seen = self._seen, self._look()
+        return self._seen != before
+
+    def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
+        return tuple(map(_of_one, self._files))
 
 
 def _of_one(path: Path) -> tuple[int, int, int] | None:

@@ -13,12 +13,18 @@ from typing import Final
 _EVERY: Final = 30.0  # seconds
 
 
-async def give_back() -> None:
-    """Gives memory back every now and then, for ever; returns at once where the C library cannot."""
+def trim() -> bool:
+    """Gives back what is free now, and returns whether the C library can."""
     try:
-        trim = ctypes.CDLL(None).malloc_trim
+        ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError):  # another C library than glibc
-        return
+        return False
+    return True
+
+
+async def give_back() -> None:
+    """Gives memory back every now and then, for ever; returns where the C library cannot."""
     while True:
         await asyncio.sleep(_EVERY)
-        await asyncio.to_thread(trim, 0)
+        if not await asyncio.to_thread(trim):
+            return

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import shlex
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 
 from lstmserve import reports
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server import verification_figures
+from lstmserve_server import verification_figures, versions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +64,7 @@ def _facts(found: Verification) -> dict[str, Any]:
             "unbounded": verification_figures.tolerance(found, "h", bounded=False),
         },
         "drawings": verification_figures.drawings(found),
-        "version": metadata.version("lstmserve"),
+        "version": versions.of("lstmserve"),
         "now": datetime.now(UTC),
     }
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from google.protobuf import json_format
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from lstmserve import reports
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.errors import ModelRefused, StartFailed
+from lstmserve_server.progress import bar
 from lstmserve_server.shadow.comparing import Tolerances
 from lstmserve_server.verification import Plan, Verifier
 
@@ -62,15 +62,7 @@ def run(file: str, html: str | None, options: Mapping[str, Any], *, as_json: boo
 
 def _compare(verifier: Verifier) -> Verification:
     """Compares all calls, with a progress bar where somebody looks."""
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with bar() as progress:
         task = progress.add_task("starting Keras", total=verifier.calls)
         for done in verifier.run():
             progress.update(task, description="comparing calls", completed=done)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import math
 import os
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnxruntime
 
-from lstmserve_server import lstm
+from lstmserve_server import lstm, memory
 from lstmserve_server.engines import onnx_graph
 from lstmserve_server.engines.onnx_graph import OUTPUTS, Function
 from lstmserve_server.errors import ModelRefused, WrongForModel
@@ -133,8 +131,5 @@ def _session(graph: bytes) -> onnxruntime.InferenceSession:
         file.flush()
         path = f"/proc/self/fd/{file.fileno()}"
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    with contextlib.suppress(AttributeError, OSError):  # another C library than glibc
-        ctypes.CDLL(None).malloc_trim(
-            0
-        )  # what making it took is free, but not given back: as much again as the weights
+    memory.trim()  # what making it took is free, but not given back: as much again as the weights
     return session

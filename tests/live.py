@@ -8,10 +8,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 PROGRAM = (sys.executable, "-m", "lstmserve_server.cli")
@@ -99,3 +101,12 @@ def serving(
 def run(*arguments: str | Path, program: tuple[str, ...] = PROGRAM, **options: Any) -> subprocess.CompletedProcess[str]:
     """Runs a command of ours to its end."""
     return subprocess.run([*program, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
+
+
+def until(found: Callable[[], Any], patience: float = 30) -> Any:
+    """Asks until the answer is true, and returns it: for what tells nobody that it happens."""
+    deadline, never = time.monotonic() + patience, threading.Event()
+    while not (answer := found()):
+        assert time.monotonic() < deadline, f"{found} never became so"
+        never.wait(0.01)
+    return answer

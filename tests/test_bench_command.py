@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from lstmserve_server.benchmark_processes import Memory
 from lstmserve_server.load import Case, Taken, quantile
 from tests.builders import input_config, keras_layer, lstm_config, sequential, write_zip
 from tests.conftest import SUNSPOTS
-from tests.live import PROGRAM, run
+from tests.live import PROGRAM, run, until
 
 QUICK = ("--duration", "0.1")
 PLAN = Plan("a.keras", ("exact",), 1.0, (8, 64), (1, 32), {})
@@ -175,16 +174,6 @@ def test_what_is_interrupted_leaves_nothing_behind(number):
         assert (130, "") == (process.returncode, out)
         assert "lstmserve: interrupted; the server and the load generator are ended\n" == error
     assert until(lambda: not any(map(runs, started)))
-
-
-def until(happened):
-    """Returns what is true at last."""
-    for _ in range(600):
-        found = happened()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(happened)
 
 
 def children_that_serve(pid):

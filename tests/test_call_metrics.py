@@ -18,7 +18,7 @@ from lstmserve_server.call_metrics import CallMetrics
 from lstmserve_server.server_metrics import ServerMetrics
 from lstmserve_server.workers import gathering
 from tests.conftest import SUNSPOTS
-from tests.live import QUICK, serving
+from tests.live import QUICK, serving, until
 
 PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
 ROWS = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in PAGE.read_text().splitlines()]
@@ -39,6 +39,16 @@ class Scraped(dict):
         return self.get(("lstmserve_calls_total", ("code", code), ("method", method)), 0)
 
 
+def settled(listen):
+    """Returns the samples when no call is under way: a refused caller hears of it just before it is counted."""
+
+    def none_under_way():
+        seen = Scraped(listen)
+        return seen if seen[("lstmserve_calls_in_flight",)] == 0 else None
+
+    return until(none_under_way)
+
+
 @pytest.fixture
 def server():
     """Returns a server with metrics."""
@@ -57,7 +67,7 @@ def test_calls_are_counted_by_how_they_ended(server):
             client.step([0.5, 0.25])
         with Client(server.address, model="other") as other, pytest.raises(NoSuchModel):
             other.step([0.5])
-    seen = Scraped(server.metrics)
+    seen = settled(server.metrics)
 
     assert 3 == seen.calls("Step", "OK")
     assert 1 == seen.calls("Forward", "OK")
@@ -78,7 +88,7 @@ def test_what_was_computed_is_counted(server):
             stream.step([0.5])
         with pytest.raises(InvalidRequest):
             client.step([0.5], state)
-    seen = Scraped(server.metrics)
+    seen = settled(server.metrics)
 
     assert 2 + 2 + 1 == seen["lstmserve_rows_total", ("model", "sunspots")]
     assert 6 + 2 + 1 == seen["lstmserve_steps_total", ("model", "sunspots")]
@@ -132,7 +142,7 @@ def test_calls_in_flight_are_those_under_way(server):
     with grpc.insecure_channel(server.address) as channel:
         call = channel.stream_stream("/lstmserve.v1.LstmService/StreamSteps")(iter(()))
         assert [] == list(call)
-    after = Scraped(server.metrics)
+    after = settled(server.metrics)
 
     assert 1 == during[("lstmserve_calls_in_flight",)]
     assert 0 == during.calls("StreamSteps", "OK")

@@ -229,14 +229,6 @@ def bytes_of(state):
     return b"".join(parts) + np.asarray(state.steps).tobytes()
 
 
-def wait_until(condition):
-    """Waits until something is so."""
-    deadline, never = time.monotonic() + PATIENCE, threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "it never became so"
-        never.wait(0.01)
-
-
 def stable(value, seconds=0.3):
     """Waits until a number has not changed for a while, and returns it."""
     deadline, never = time.monotonic() + PATIENCE, threading.Event()
@@ -611,7 +603,7 @@ def test_a_caller_that_does_not_read_is_not_read_from(usual, channel, client, lo
 def narrow_channel(narrow):
     """Returns a channel to the server with low limits, when no stream is open there."""
     with grpc.insecure_channel(narrow.address) as channel:
-        wait_until(lambda: opens(channel, MOST_STREAMS))
+        live.until(lambda: opens(channel, MOST_STREAMS))
         yield channel
 
 
@@ -666,7 +658,7 @@ def test_a_stream_that_ends_makes_room(narrow_channel, way):
         each = fill(narrow_channel, stack)
         assert not opens(narrow_channel)
         WAYS_TO_END[way](each[1])
-        wait_until(lambda: opens(narrow_channel))
+        live.until(lambda: opens(narrow_channel))
 
 
 def test_a_deadline_makes_room(narrow_channel):
@@ -678,7 +670,7 @@ def test_a_deadline_makes_room(narrow_channel):
         for stream in others:
             stream.read()
         assert grpc.StatusCode.DEADLINE_EXCEEDED == short.rest()[1]
-        wait_until(lambda: opens(narrow_channel))
+        live.until(lambda: opens(narrow_channel))
 
 
 def test_a_caller_that_dies_makes_room(narrow_channel, narrow):
@@ -689,7 +681,7 @@ def test_a_caller_that_dies_makes_room(narrow_channel, narrow):
         assert not opens(narrow_channel)
         proxy.refuse()
         proxy.cut()
-        wait_until(lambda: opens(narrow_channel, MOST_STREAMS))
+        live.until(lambda: opens(narrow_channel, MOST_STREAMS))
 
 
 LIMITED = [
@@ -985,7 +977,7 @@ def test_a_stream_that_waits_is_woken_by_the_close_of_its_client(usual):
         with client.stream(timeout=PATIENCE) as stream:
             proxy.stall()
             step = pool.submit(stream.step, X[0, 0])
-            wait_until(lambda: stream._journal.outstanding)
+            live.until(lambda: stream._journal.outstanding)
             client.close()
             with pytest.raises(lstmserve.CallCancelled, match="the client was closed"):
                 step.result(PATIENCE)
@@ -998,8 +990,8 @@ def test_leaving_a_stream_early_makes_room_and_ends_its_thread(narrow_channel, n
             with contextlib.suppress(ZeroDivisionError), client.stream(patience=5) as stream:
                 next(stream.steps(itertools.cycle(X[0])))
                 raise ZeroDivisionError
-        wait_until(lambda: opens(narrow_channel, MOST_STREAMS))
-        wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "lstmserve-stream"])
+        live.until(lambda: opens(narrow_channel, MOST_STREAMS))
+        live.until(lambda: not [thread for thread in threading.enumerate() if thread.name == "lstmserve-stream"])
 
 
 async def test_leaving_a_stream_of_asyncio_early_makes_room_and_ends_its_task(narrow_channel, narrow):
@@ -1010,7 +1002,7 @@ async def test_leaving_a_stream_of_asyncio_early_makes_room_and_ends_its_task(na
                 async with client.stream(patience=5) as stream:
                     async for _ in stream.steps(itertools.cycle(X[0])):
                         raise ZeroDivisionError
-        await asyncio.to_thread(wait_until, lambda: opens(narrow_channel, MOST_STREAMS))
+        await asyncio.to_thread(live.until, lambda: opens(narrow_channel, MOST_STREAMS))
 
     assert [] == [task for task in asyncio.all_tasks() if "_write" in repr(task.get_coro())]
 
@@ -1021,7 +1013,7 @@ def test_a_stream_waits_for_a_place(narrow_channel, narrow):
         first, *_ = fill(narrow_channel, stack)
         with futures.ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(client.stream, patience=PATIENCE)
-            wait_until(lambda: first.ask(steps(X[:1, 0])) and waiting.running())
+            live.until(lambda: first.ask(steps(X[:1, 0])) and waiting.running())
             first.done()
             with waiting.result(PATIENCE) as stream:
                 assert (1, 2) == stream.step(X[0, 0]).shape

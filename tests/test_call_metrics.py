@@ -9,10 +9,12 @@ import urllib.request
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lstmserve import Client, InvalidRequest, NoSuchModel, WrongForModel
+from lstmserve import Client, InvalidRequest, NoSuchModel, WrongForModel, tensors
+from lstmserve.v1 import lstm_pb2, lstm_pb2_grpc
 from lstmserve_server import errors, status
 from lstmserve_server.call_metrics import CallMetrics
 from lstmserve_server.server_metrics import ServerMetrics
@@ -77,6 +79,21 @@ def test_calls_are_counted_by_how_they_ended(server):
     assert 1 == refused["NO_SUCH_MODEL"]
     assert 5 == seen["lstmserve_call_seconds_count", ("method", "Step")]
     assert 0 < seen["lstmserve_call_seconds_sum", ("method", "Step")]
+
+
+def test_a_call_that_its_caller_cancels_is_counted_so(server):
+    """A call that its caller does not wait for any more ends as CANCELLED, and nothing is refused."""
+    x = tensors.encode(np.full((64, 5000, 1), 0.5, np.float32))
+    with grpc.insecure_channel(server.address) as channel:
+        call = lstm_pb2_grpc.LstmServiceStub(channel).Forward.future(lstm_pb2.ForwardRequest(x=x))
+        until(lambda: Scraped(server.metrics)[("lstmserve_calls_in_flight",)])
+        call.cancel()
+        seen = settled(server.metrics)
+
+    assert {"CANCELLED": 1} == {
+        labels[1][1]: count for labels, count in seen.items() if labels[0] == "lstmserve_calls_total"
+    }
+    assert not [labels for labels in seen if labels[0] == "lstmserve_refused_total"]
 
 
 def test_what_was_computed_is_counted(server):

@@ -155,11 +155,6 @@ class Handlers:
             self._metrics.refused(error)
             _log.debug("refused", method=method.name, reason=error.reason, text=str(error))
             await status.abort(context, status.of(error), own_id)
-        except asyncio.CancelledError:
-            if context.cancelled():  # by the caller, or by its deadline
-                raise
-            stopping = NotServing("", "the server is stopping; ask another one")
-            await status.abort(context, status.of(stopping), own_id)
         except (grpc.aio.AbortError, _CallerGoneError):
             raise
         except Exception:  # noqa: BLE001 - the last guard: whatever it is, its text is not the caller's business

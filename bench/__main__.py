@@ -1,6 +1,6 @@
 """Measures the service beside all contenders, and writes tables, figures and plots.
 
-python -m bench [rpc] [units] [streams] [startup] [kernels] [--quick] [--only TEXT]
+python -m bench [rpc] [units] [streams] [batching] [startup] [memory] [kernels] [growth] [--quick] [--only TEXT]
 """
 
 from __future__ import annotations
@@ -16,13 +16,27 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.console import Console
 
-from bench import environments, kernels, machine, places, plots, report, rpc, startup, streams, subject
+from bench import (
+    batching,
+    environments,
+    growth,
+    kernels,
+    machine,
+    memory,
+    places,
+    plots,
+    report,
+    rpc,
+    startup,
+    streams,
+    subject,
+)
 from bench.contenders import CONTENDERS, Contender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-PARTS: Final = ("rpc", "units", "streams", "startup", "kernels")
+PARTS: Final = ("rpc", "units", "streams", "batching", "startup", "memory", "kernels", "growth")
 
 _console = Console(stderr=True)
 
@@ -45,8 +59,21 @@ def _streams(_: Sequence[Contender], *, quick: bool) -> list[Any]:
     return streams.measure(*((3, 0.5) if quick else (7, 2.0)), _say)
 
 
+def _batching(_: Sequence[Contender], *, quick: bool) -> list[Any]:
+    sizes, rounds, seconds = ((128, 1024), 3, 0.5) if quick else (subject.UNITS, 7, 1.0)
+    return batching.measure(sizes, rounds, seconds, _say)
+
+
 def _startup(chosen: Sequence[Contender], *, quick: bool) -> list[Any]:
     return startup.measure(chosen, 128, 1 if quick else 3, _say)
+
+
+def _memory(_: Sequence[Contender], *, quick: bool) -> list[Any]:
+    return memory.measure(100_000 if quick else 1_000_000, _say)
+
+
+def _growth(_: Sequence[Contender], *, quick: bool) -> list[Any]:
+    return growth.measure(*((3, 0.05) if quick else (7, 0.3)), _say)
 
 
 def _kernels(only: Sequence[str], *, quick: bool) -> list[Any]:
@@ -56,7 +83,8 @@ def _kernels(only: Sequence[str], *, quick: bool) -> list[Any]:
 
 
 _MEASURE: Final[dict[str, Callable[..., list[Any]]]] = {
-    "rpc": _rpc, "units": _units, "streams": _streams, "startup": _startup, "kernels": _kernels,
+    "rpc": _rpc, "units": _units, "streams": _streams, "batching": _batching,
+    "startup": _startup, "memory": _memory, "kernels": _kernels, "growth": _growth,
 }  # fmt: skip
 
 

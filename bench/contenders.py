@@ -103,9 +103,15 @@ RAW = Form(wire.METHOD, _raw, _raw_answer)
 V2 = Form(wire.V2_METHOD, _v2, _v2_answer)
 
 
-def _ours(*flags: str) -> tuple[str, ...]:
+def serve(*arguments: str) -> tuple[str, ...]:
+    """Returns what starts the service with models and flags."""
     listen = ("--listen", "127.0.0.1:{port}", "--log-format", "json", "--lame-duck-seconds", "0")
-    return ("-m", "lstmserve_server.cli", "serve", "{model}", *listen, *flags)
+    return ("-m", "lstmserve_server.cli", "serve", *arguments, *listen)
+
+
+def ours(name: str, *flags: str) -> Contender:
+    """Returns the service with one model and some flags."""
+    return Contender(name, "ours", serve("{model}", *flags), OWN)
 
 
 def _echo(flavour: str) -> Contender:
@@ -123,13 +129,13 @@ def _framework(name: str, environment: str) -> Contender:
     return Contender(name, environment, arguments, RAW if environment == "ray" else V2)
 
 
-OURS = Contender("ours", "ours", _ours(), OWN)
+OURS = ours("ours")
 ECHOES = tuple(map(_echo, ("sync", "asyncio", "uvloop")))
 
 CONTENDERS = (
     *ECHOES,
     OURS,
-    Contender("ours, 2 workers", "ours", _ours("--workers", "2"), OWN),
+    ours("ours, 2 workers", "--workers", "2"),
     _textbook("textbook (threads, repeated float)", "grpcio", "textbook", "floats"),
     _textbook("ONNX Runtime behind grpcio", "onnx", "onnx", "raw"),
     _textbook("Keras behind grpcio, called", "keras", "keras:call", "raw"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.batching import EACH, TOGETHER
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -135,6 +137,57 @@ def _streams(outcomes: list[Record]) -> str:
     return f"## Streams, 128 units\n\n{table(headings, rows)}\n"
 
 
+def _batching(outcomes: list[Record]) -> str:
+    found = {(one["units"], *one["contender"].split(", ")): one["samples"] for one in outcomes}
+    rows = []
+    for (units, numerics, how), samples in found.items():
+        if how != TOGETHER:
+            continue
+        for flight, together in samples.items():
+            each = found[units, numerics, EACH][flight]
+            row = [f"{units} units, {numerics}, {flight} in flight"]
+            for what, form in (("calls_per_second", ",.0f"), ("median_us", ",.0f"), ("cpu_seconds_per_1000", ".3f")):
+                row += [_spread(figures(together, what), form)]
+                row += [f"{_ratio(figures(together, what), figures(each, what)):.2f}"]
+            rows.append(row)
+    headings = ["", "calls/s", "ratio", "median us", "ratio", "CPU s per 1,000 calls", "ratio"]
+    text = "The ratios are to the same server with `--max-batch-rows 1`, which computes each call by itself.\n"
+    return f"## Steps that arrive together\n\n{text}\n{table(headings, rows)}\n"
+
+
+def _memory(cases: list[Record]) -> str:
+    rows = []
+    for one in cases:
+        sizes = [size / 1e6 for size in one["resident_bytes"]]
+        rows.append(
+            [
+                one["case"],
+                f"{one['file_bytes'] / 1e6:,.1f}" if one["file_bytes"] else "",
+                ", ".join(f"{size:,.1f}" for size in sizes),
+            ]
+        )
+    return f"## Memory\n\n{table(['', 'MB of files', 'MB in RAM'], rows)}\n"
+
+
+def _growth(found: list[Record]) -> str:
+    parts = ["## How the time of a call grows, microseconds\n"]
+    for what in dict.fromkeys(one["what"] for one in found):
+        own = [one for one in found if one["what"] == what]
+        rows = [
+            [
+                one["contender"],
+                *(f"{time:,.1f}{_times(one['median_us'], i)}" for i, time in enumerate(one["median_us"])),
+            ]
+            for one in own
+        ]
+        parts.append(table([what, *map(str, own[0]["sizes"])], rows) + "\n")
+    return "\n".join(parts) + "\nBehind a time stands how many times that of half the size it is.\n"
+
+
+def _times(values: Sequence[float], number: int) -> str:
+    return f" ({values[number] / values[number - 1]:.2f})" if number else ""
+
+
 def _kernels(timings: list[Record]) -> str:
     shapes = list(dict.fromkeys((one["units"], one["batch"], one["steps"]) for one in timings))
     names = list(dict.fromkeys(one["contender"] for one in timings))
@@ -163,5 +216,6 @@ def _versions(versions: dict[str, dict[str, str]]) -> str:
 
 
 _PARTS: dict[str, Callable[[list[Record]], str]] = {
-    "rpc": _rpc, "units": _units, "streams": _streams, "startup": _startup, "kernels": _kernels,
+    "rpc": _rpc, "units": _units, "streams": _streams, "batching": _batching,
+    "startup": _startup, "memory": _memory, "kernels": _kernels, "growth": _growth,
 }  # fmt: skip

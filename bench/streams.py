@@ -91,7 +91,8 @@ async def _unary(channel: grpc.aio.Channel, _: Case) -> Ask:
     return ask
 
 
-async def _streaming(channel: grpc.aio.Channel, case: Case) -> Ask:
+async def opened(channel: grpc.aio.Channel, case: Case) -> Ask:
+    """Opens a stream, with the messages that are to be under way; what is returned waits for an answer and sends the next."""
     call: Any = channel.stream_stream(_STREAM)()
     opening = lstm_pb2.StreamOpen(rows=case.rows, checkpoint_every=CHECKPOINT_EVERY)
     await call.write(lstm_pb2.StreamStepsRequest(open=opening).SerializeToString())
@@ -126,7 +127,7 @@ async def _fill(case: Case, server: ServerProcess, seconds: float) -> Sample:
             asked += 1
 
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        open_one = _streaming if case.in_flight else _unary
+        open_one = opened if case.in_flight else _unary
         asks = [await open_one(channel, case) for _ in range(case.callers)]
         before, began = server.cpu_seconds(), time.perf_counter()
         end = began + seconds

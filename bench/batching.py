@@ -1,0 +1,27 @@
+"""What it brings to compute together steps that arrive together: the service beside itself, told to compute each by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from bench import rpc
+from bench.contenders import ours
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Say = Callable[[str], None]
+
+TOGETHER: Final = "together"
+EACH: Final = "each by itself"
+
+_CONTENDERS: Final = tuple(
+    ours(f"{numerics}, {how}", "--numerics", numerics, *flags)
+    for numerics in ("exact", "fast")
+    for how, flags in ((TOGETHER, ()), (EACH, ("--max-batch-rows", "1")))
+)
+
+
+def measure(sizes: Sequence[int], rounds: int, seconds: float, say: Say) -> list[rpc.Outcome]:
+    """Measures models of several sizes, with one caller and with 64."""
+    return [outcome for units in sizes for outcome in rpc.measure(_CONTENDERS, units, (1, 64), rounds, seconds, say)]

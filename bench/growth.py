@@ -1,0 +1,44 @@
+"""How the time of a step grows with rows, time-steps and units: each doubled again and again, the others as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from bench import kernels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.kernels import Shape
+
+    Say = Callable[[str], None]
+
+_DOUBLED: Final[dict[str, tuple[Shape, ...]]] = {
+    "rows": tuple((128, 1 << power, 1) for power in range(10)),
+    "steps": tuple((128, 1, 25 << power) for power in range(8)),
+    "units": tuple((32 << power, 1, 1) for power in range(7)),
+}
+"""(units, rows, steps)."""
+
+
+@dataclass
+class Growth:
+    """What came of one kernel and one thing that was doubled."""
+
+    contender: str
+    what: str
+    sizes: list[int]
+    median_us: list[float]
+
+
+def measure(rounds: int, seconds: float, say: Say) -> list[Growth]:
+    """Measures the stepper in exact and in fast mode."""
+    found = []
+    for what, shapes in _DOUBLED.items():
+        timings = kernels.measure(shapes, rounds, seconds, say, ("ours:exact", "ours:fast"))
+        for name in dict.fromkeys(timing.contender for timing in timings):
+            own = [timing for timing in timings if timing.contender == name and timing.median_us]
+            sizes = [{"rows": timing.batch, "steps": timing.steps, "units": timing.units}[what] for timing in own]
+            found.append(Growth(name, what, sizes, [timing.median_us or 0 for timing in own]))
+    return found

@@ -336,8 +336,8 @@ def test_long_sequences_cost_less_than_their_steps():
     """A call is not sent to a thread for what NumPy's calls would cost."""
     plain, other = small_model(), small_model(engine=Engine.ONNXRUNTIME)
 
-    assert plain.cost(1, 1) == other.cost(1, 1)
-    assert plain.cost(1, 100) > 50 * other.cost(1, 100)
+    assert plain.work.cost(1, 1) == other.work.cost(1, 1)
+    assert plain.work.cost(1, 100) > 50 * other.work.cost(1, 100)
 
 
 _IMPORTED = """

@@ -107,7 +107,7 @@ def long_call():
     """Returns a call that is computed in a thread, and its model."""
     served = builders.served()
     model = served.model
-    steps = IN_PLACE_COST // model.cost(1, 1) + 1
+    steps = IN_PLACE_COST // model.work.cost(1, 1) + 1
     x = builders.numbers(1, steps, model.inputs[0].features[0])
     return ForwardCall(served, (x,), model.zero_state(1), np.zeros(1, np.int64), False, None, False)
 

@@ -11,6 +11,7 @@ import numpy as np
 from lstmserve_server.errors import WrongForModel
 from lstmserve_server.network import Network
 from lstmserve_server.numerics import Arithmetic, Engine, Numerics, all_finite, product_of
+from lstmserve_server.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 # A chunk of a sequence: its largest buffer stays in the second-level cache, and between two a call can be stopped.
 _CHUNK_BYTES = 1 << 20
 _CHUNK_STEPS = 256
-
-_CALL_COST = 50_000  # multiplications in the time that NumPy's calls of one step take apart from the arithmetic
 
 _FIXES_TIME = ("Flatten", "Reshape", "Permute")  # layers whose weights behind them know the number of time-steps
 
@@ -84,11 +83,8 @@ class RecurrentModel:
         self.lstm_places = self._network.lstm_places
         """The same of every LSTM."""
         self._width = max(_width(layer) for layer in description.layers)
-        # What every call asks for; to add it up takes as long as a small model's step.
-        self._parameter_count = description.parameter_count
         self._state_size = sum(array.size for part in self.zero_state(1) for array in part)
-        self._recurrent = sum(layer.kind in ("LSTM", "Bidirectional") for layer in description.layers)
-        self._goes_step_by_step = Engine.NUMPY.value in self.engine
+        self.work = Work(description, step_by_step=Engine.NUMPY.value in self.engine)
         self.fixed_time = any(layer.kind in _FIXES_TIME for layer in description.layers)
         """Whether a sequence must have exactly as many time-steps as the file declares."""
 
@@ -125,11 +121,6 @@ class RecurrentModel:
             features = output.shape[1:] if len(output.shape) > 1 else output.shape
             size += (known or steps) * math.prod(length or 1 for length in features)
         return size
-
-    def cost(self, rows: int, steps: int) -> int:
-        """Returns what a call costs, in multiplications; NumPy's own cost per step counts as some of them."""
-        calls = self._recurrent * (steps if self._goes_step_by_step else 1)
-        return steps * rows * self._parameter_count + _CALL_COST * calls
 
     def lstm(self, place: int, number: int) -> LSTM:
         """Returns the LSTM at a place of the model, by its number in the layer that stands there."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lstmserve_server.places import Places
 
 IN_PLACE_COST: Final = 1_000_000
-"""Up to this cost (`RecurrentModel.cost`) a call is computed in the event loop: some hundred microseconds, no more than
+"""Up to this cost (`Work.cost`) a call is computed in the event loop: some hundred microseconds, no more than
 the way to a thread and back."""
 
 _LONGEST_IN_PLACE: Final = 4 * IN_PLACE_COST
@@ -117,7 +117,7 @@ class Runner:
         if found is None:
             rows = self._batch_rows
             if short:
-                rows = min(rows, max(1, _LONGEST_IN_PLACE // call.served.model.cost(1, 1)))
+                rows = min(rows, max(1, _LONGEST_IN_PLACE // call.served.model.work.cost(1, 1)))
             found = Batcher(rows, None if short else self._threads, self._width, self._metrics.together)
             self._batchers[key] = found
         return found
@@ -184,7 +184,7 @@ def _require_time(needed: float, ahead: float, left: float | None) -> None:
 
 
 def _cost(call: StepCall) -> int:
-    return call.served.model.cost(len(call.x), call.time)
+    return call.served.model.work.cost(len(call.x), call.time)
 
 
 def _compute(call: StepCall, pause: Callable[[], None] = lambda: None) -> Answer:

@@ -35,6 +35,8 @@ _LARGE: Final = (
     2_000_000  # weights; from here on such a probe would take longer than to load the model, and this is enough:
 )
 _ROWS_OF_LARGE: Final = 2
+_MOST_COST: Final = 300_000_000
+"""Of a probe (`Work.cost`): a tenth of a second. Time-steps that each hold a long sequence cost more than others."""
 _TIMES_OF_LARGE: Final = (2, 1)
 
 
@@ -80,6 +82,7 @@ def _probes(model: RecurrentModel) -> Iterator[tuple[Array, ...]]:
     times: tuple[int, ...] = _TIMES_WHOLE
     if model.causal:
         times = _TIMES_OF_LARGE if large else _TIMES
+    times = tuple(time for time in times if model.work.cost(rows, time) <= _MOST_COST) or times[-1:]
     for scale, time in itertools.product(_SCALES, times):
         yield tuple(_probe(model, item, (rows, time), scale) for item in model.inputs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -9,10 +10,14 @@ import signal
 import subprocess
 import tarfile
 import uuid
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tests import live
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent.parent
 MODELS = ROOT / "examples" / "sunspots"
@@ -106,13 +111,30 @@ class Image:
         ended = podman("save", "--quiet", "--format", "docker-archive", "--output", archive, image_of(target))
         assert 0 == ended.returncode, ended.stderr
 
-    @functools.cached_property
-    def files(self) -> list[tarfile.TarInfo]:
-        """What our layers add to the base image, each path without the slash in front."""
+    @contextlib.contextmanager
+    def _layers(self) -> Iterator[list[IO[bytes]]]:
+        """Opens what we add to the base image, as archives."""
         below = json.loads(podman("image", "inspect", os.environ["PYTHON_IMAGE"]).stdout)[0]["RootFS"]["Layers"]
         with tarfile.open(self.archive) as layers:
             names = json.load(layers.extractfile("manifest.json"))[0]["Layers"]
-            return [member for name in names[len(below) :] for member in tarfile.open(fileobj=layers.extractfile(name))]
+            yield [layers.extractfile(name) for name in names[len(below) :]]
+
+    @functools.cached_property
+    def files(self) -> list[tarfile.TarInfo]:
+        """What our layers add to the base image, each path without the slash in front."""
+        with self._layers() as layers:
+            return [member for layer in layers for member in tarfile.open(fileobj=layer)]
+
+    def compressed_bytes(self) -> int:
+        """Returns how large our layers are on their way from a registry."""
+        total = 0
+        with self._layers() as layers:
+            for layer in layers:
+                gzip = zlib.compressobj(wbits=31)
+                while part := layer.read(1 << 22):
+                    total += len(gzip.compress(part))
+                total += len(gzip.flush())
+        return total
 
     @property
     def paths(self) -> set[str]:

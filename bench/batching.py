@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 TOGETHER: Final = "together"
 EACH: Final = "each by itself"
 
+_ROOM: Final = ("--max-concurrent-calls", "1024", "--max-pending-calls", "1024")
+"""All callers are one host here, which would not be left all places."""
+
 _CONTENDERS: Final = tuple(
-    ours(f"{numerics}, {how}", "--numerics", numerics, *flags)
+    ours(f"{numerics}, {how}", "--numerics", numerics, *_ROOM, *flags)
     for numerics in ("exact", "fast")
     for how, flags in ((TOGETHER, ()), (EACH, ("--max-batch-rows", "1")))
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -115,37 +115,67 @@ def test_a_batch_has_no_more_rows_than_it_may():
     assert all(isinstance(result, Computed) for result in results)
 
 
+class Held(ThreadPoolExecutor):
+    """Threads that begin when they are told to."""
+
+    def __init__(self, count):
+        super().__init__(count)
+        self.begun = asyncio.Event()
+        self.go_on = Future()
+
+    def submit(self, work, *arguments):
+        """Has the work wait for the word."""
+        self.begun.set()
+        return super().submit(lambda: self.go_on.result() and work(*arguments))
+
+
 def test_what_comes_while_a_thread_computes_is_the_next_batch():
     """With one batch at a time the first call is computed alone, and all that come meanwhile together."""
     calls = [call(1, i) for i in range(6)]
-    started, go_on = asyncio.Event(), []
-
-    class Threads(ThreadPoolExecutor):
-        """A thread that waits until it is told to begin."""
-
-        def submit(self, work, *arguments):
-            """Has the work wait for the word."""
-            started.set()
-            return super().submit(lambda: go_on[0].result() and work(*arguments))
 
     async def scenario():
         """Has one call begin, and others come meanwhile."""
-        from concurrent.futures import Future  # noqa: PLC0415 - used here alone
-
-        go_on.append(Future())
         together = []
-        with Threads(1) as threads:
+        with Held(1) as threads:
             batcher = Batcher(256, threads, 1, together.append)
             first = asyncio.create_task(batcher.compute(calls[0]))
-            await started.wait()
+            await threads.begun.wait()
             others = [asyncio.create_task(batcher.compute(one)) for one in calls[1:]]
             await asyncio.sleep(0)  # a round in which they come
-            go_on[0].set_result(True)
+            threads.go_on.set_result(True)
             return await asyncio.gather(first, *others), together
 
     results, together = asyncio.run(scenario())
 
     assert [1, 5] == together
+    assert [alone(one) for one in calls] == [bytes_of(result.answer) for result in results]
+
+
+def test_a_batch_is_begun_beside_another_when_it_is_worth_it():
+    """While a thread computes, rows wait for more of them, and are begun in another thread when there are enough."""
+    calls = [call(1, i) for i in range(5)]
+
+    async def scenario():
+        """Has one call begin, and others come one by one."""
+        together = []
+        with Held(2) as threads:
+            batcher = Batcher(256, threads, 2, together.append, rows_beside=4)
+            computing = [asyncio.create_task(batcher.compute(calls[0]))]
+            await threads.begun.wait()
+            for one in calls[1:]:
+                before = list(together)
+                threads.begun.clear()
+                computing.append(asyncio.create_task(batcher.compute(one)))
+                await asyncio.sleep(0)  # a round in which it comes, and one in which it is looked at
+                await asyncio.sleep(0)
+            await threads.begun.wait()
+            threads.go_on.set_result(True)
+            return await asyncio.gather(*computing), before, together
+
+    results, before, together = asyncio.run(scenario())
+
+    assert [1] == before
+    assert [1, 4] == together
     assert [alone(one) for one in calls] == [bytes_of(result.answer) for result in results]
 
 

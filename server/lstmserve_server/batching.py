@@ -63,7 +63,15 @@ class _Waiting:
 class Batcher:
     """The steps of one model that wait to be computed together."""
 
-    def __init__(self, most_rows: int, executor: Executor | None, at_a_time: int, noted: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        most_rows: int,
+        executor: Executor | None,
+        at_a_time: int,
+        noted: Callable[[int], None],
+        *,
+        rows_beside: int = 1,
+    ) -> None:
         """Makes a batcher in which nobody waits.
 
         Args:
@@ -71,10 +79,12 @@ class Batcher:
             executor: threads that compute; None to compute in the event loop.
             at_a_time: how many batches the threads compute.
             noted: is told how many rows were computed together.
+            rows_beside: how many have to wait until a batch is begun beside another.
         """
         self._most_rows = most_rows
         self._executor = executor
         self._at_a_time = at_a_time
+        self._rows_beside = rows_beside
         self._noted = noted
         self._waiting: deque[_Waiting] = deque()
         self._due = False
@@ -127,7 +137,7 @@ class Batcher:
 
     def _begin(self) -> None:
         """Computes what waits, as far as there are threads for it."""
-        while self._waiting and len(self._computing) < self._at_a_time:
+        while self._waiting and self._room():
             batch = self._take()
             if not batch:
                 return
@@ -142,6 +152,13 @@ class Batcher:
             )
             self._computing.add(work)
             work.add_done_callback(functools.partial(self._end, batch))
+
+    def _room(self) -> bool:
+        """Returns whether a batch may be begun now."""
+        if not self._computing:
+            return True
+        enough = self._rows_beside == 1 or sum(len(one.call.x) for one in self._waiting) >= self._rows_beside
+        return enough and len(self._computing) < self._at_a_time
 
     def _end(self, batch: list[_Waiting], work: asyncio.Future[list[Any]]) -> None:
         self._computing.discard(work)

@@ -75,15 +75,13 @@ def all_finite(x: Array) -> bool:
 
 
 def product_of(numerics: Numerics) -> Product:
-    """Returns the matrix product of a mode.
+    """Returns the matrix product of a mode, and binds the BLAS of this process to one thread.
 
-    The exact one binds the BLAS of this process to one thread: shared among threads, a product of few long columns is
-    added up in another order (OpenBLAS, gemv of 65536 by 16 in float32), and other bytes come out.
+    Shared among threads, a product of few long columns is added up in another order (OpenBLAS, gemv of 65536 by 16 in
+    float32), and other bytes come out. And threads that wait for their next share keep the CPUs busy that others need.
     """
-    if numerics is Numerics.FAST:
-        return _AtOnce()
     threadpoolctl.threadpool_limits(limits=1, user_api="blas")
-    return _RowByRow()
+    return _AtOnce() if numerics is Numerics.FAST else _RowByRow()
 
 
 class _RowByRow:

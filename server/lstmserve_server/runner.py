@@ -14,6 +14,7 @@ from lstmserve_server.callers import called_by
 from lstmserve_server.codec import ForwardCall
 from lstmserve_server.deadline import seconds_left
 from lstmserve_server.errors import NotServing, TooLate
+from lstmserve_server.numerics import Numerics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,10 @@ the way to a thread and back."""
 
 _LONGEST_IN_PLACE: Final = 4 * IN_PLACE_COST
 """Up to this cost several of them are computed together, before the event loop looks at anything else."""
+
+
+_ROWS_BESIDE: Final = 64
+"""In fast mode, rows that are worth a thread of their own beside another: with fewer, a row costs less with those that come yet."""
 
 
 class Runner:
@@ -118,7 +123,10 @@ class Runner:
             rows = self._batch_rows
             if short:
                 rows = min(rows, max(1, _LONGEST_IN_PLACE // call.served.model.work.cost(1, 1)))
-            found = Batcher(rows, None if short else self._threads, self._width, self._metrics.together)
+            beside = _ROWS_BESIDE if call.served.model.numerics is Numerics.FAST else 1
+            found = Batcher(
+                rows, None if short else self._threads, self._width, self._metrics.together, rows_beside=beside
+            )
             self._batchers[key] = found
         return found
 

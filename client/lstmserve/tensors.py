@@ -83,43 +83,45 @@ def decode(tensor: lstm_pb2.Tensor, *, default: DTypeLike | None = None) -> NDAr
     Raises:
         TensorError: the message is not well formed.
     """
-    shape = _checked_shape(tensor.shape)
-    count = math.prod(shape)
-    if tensor.data and tensor.values:
+    shape, count = _checked_shape(tensor.shape)
+    data = tensor.data  # protobuf copies it each time that it is asked for
+    if data and tensor.values:
         raise TensorError("", "both data and values are set; expected one of them")
-    if tensor.data:
-        return _from_data(tensor, shape, count)
+    if data:
+        return _from_data(tensor.dtype, data, shape, count)
     if not tensor.values and count:
         raise TensorError("", f"neither data nor values is set; expected {count} elements for the shape {_show(shape)}")
     return _from_values(tensor, shape, count, default)
 
 
-def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+def _checked_shape(shape: Sequence[int]) -> tuple[tuple[int, ...], int]:
+    """Returns a shape, and the number of elements."""
     if len(shape) > MAX_RANK:
         raise TensorError("shape", f"{len(shape)} dimensions came; expected at most {MAX_RANK}")
     lengths = tuple(shape)
     if lengths and min(lengths) < 0:
         raise TensorError("shape", f"{_show(lengths)} has a negative dimension")
-    # Zeros apart: NumPy cannot hold the shape (2**62, 0, 2) either. Python's integers do not overflow.
-    if math.prod(filter(None, lengths)) > _MAX_ELEMENTS:
+    count = math.prod(lengths)  # Python's integers do not overflow
+    # Zeros apart: NumPy cannot hold the shape (2**62, 0, 2) either.
+    if (count or math.prod(filter(None, lengths))) > _MAX_ELEMENTS:
         raise TensorError("shape", f"{_show(lengths)} is larger than any message")
-    return lengths
+    return lengths, count
 
 
-def _from_data(tensor: lstm_pb2.Tensor, shape: tuple[int, ...], count: int) -> NDArray[Any]:
-    wire = _WIRE.get(tensor.dtype)
+def _from_data(dtype: lstm_pb2.DType, data: bytes, shape: tuple[int, ...], count: int) -> NDArray[Any]:
+    wire = _WIRE.get(dtype)
     if wire is None:
         names = ", ".join(lstm_pb2.DType.Name(dtype) for dtype in _WIRE)
-        raise TensorError("dtype", f"{_dtype_name(tensor.dtype)} came with data; expected one of {names}")
+        raise TensorError("dtype", f"{_dtype_name(dtype)} came with data; expected one of {names}")
     expected = count * wire.itemsize
-    if len(tensor.data) != expected:
+    if len(data) != expected:
         raise TensorError(
             "data",
-            f"{len(tensor.data)} bytes came; expected {expected}: "
+            f"{len(data)} bytes came; expected {expected}: "
             f"{count} elements for the shape {_show(shape)}, {wire.itemsize} bytes each",
         )
-    array = np.frombuffer(tensor.data, wire).reshape(shape)
-    return _widen_bfloat16(array) if tensor.dtype == lstm_pb2.D_TYPE_BFLOAT16 else array
+    array = np.frombuffer(data, wire).reshape(shape)
+    return _widen_bfloat16(array) if dtype == lstm_pb2.D_TYPE_BFLOAT16 else array
 
 
 def _from_values(

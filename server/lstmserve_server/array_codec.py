@@ -9,6 +9,7 @@ import numpy as np
 from lstmserve import tensors
 from lstmserve.tensors import TensorError
 from lstmserve_server.errors import InvalidRequest, WrongForModel
+from lstmserve_server.numerics import all_finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,9 +58,8 @@ def finite(array: Array, field: str) -> Array:
     Raises:
         InvalidRequest: a number in it is not finite.
     """
-    good = np.isfinite(array)
-    if not np.logical_and.reduce(good, axis=None):  # what `all` comes to, without a detour through Python
-        index = first(~good)
+    if not all_finite(array):
+        index = first(~np.isfinite(array))
         raise InvalidRequest(field, f"{array[index]} at {show(index)} came; expected finite numbers")
     return array
 

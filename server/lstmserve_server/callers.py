@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from aiolimiter import AsyncLimiter
 
 from lstmserve_server.errors import Busy, Forbidden, InvalidRequest, LimitExceeded, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +90,24 @@ class Caller:
         if most is not None and rows > most:
             raise LimitExceeded(field, f"{rows} rows came; expected at most {most} of {self.name!r} (its token's rows)")
 
-    @contextlib.contextmanager
-    def call(self) -> Iterator[None]:
-        """Counts a call while it is under way.
+    def call(self) -> Self:
+        """Counts a call while it is under way: `with caller.call()`.
 
         Raises:
-            Busy: there are as many as there may be, or they come too quickly.
+            Busy: there are as many as there may be.
         """
         most = self._rules.concurrent_calls
         if most is not None and self._running >= most:
             raise Busy("", f"{self._running} calls of {self.name!r} are running; expected fewer than {most + 1}")
+        return self
+
+    def __enter__(self) -> None:
+        """Counts a call from now on."""
         self._running += 1
-        try:
-            yield
-        finally:
-            self._running -= 1
+
+    def __exit__(self, *_: object) -> None:
+        """Counts it no longer."""
+        self._running -= 1
 
     async def take_turn(self) -> None:
         """Waits until the rate of calls allows one more; for the messages of a stream, whose sender then has to wait too."""

@@ -17,7 +17,7 @@ from lstmserve_server.deadline import seconds_left
 from lstmserve_server.errors import InvalidRequest, NotServing, RequestError, TooLate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
     from google.protobuf.message import Message
@@ -46,9 +46,7 @@ class Handlers:
         self._places = places
         self._metrics = metrics
         self._servicers: Mapping[ServiceDescriptor, Any] = {}
-        self._calls = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._under_way = _UnderWay()
 
     def answer_with(self, servicers: Mapping[ServiceDescriptor, Any]) -> None:
         """Begins to answer, each service by its own."""
@@ -56,7 +54,7 @@ class Handlers:
 
     async def wait_until_idle(self) -> None:
         """Returns when no call is under way, apart from those that only watch."""
-        await self._idle.wait()
+        await self._under_way.none.wait()
 
     def by_method(self, service: ServiceDescriptor) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
         """Returns a handler for each method of a service."""
@@ -79,7 +77,7 @@ class Handlers:
                     await _write(context, response)
 
         async def answer_one(data: bytes, context: Context) -> bytes:
-            with self._counted():
+            with self._under_way:
                 answer: bytes = await self._guarded(method, context, lambda servicer, token: one(servicer, token, data))
                 return answer
 
@@ -88,7 +86,7 @@ class Handlers:
                 answer: Awaitable[None] = getattr(servicer, method.name)(Stream(request_type, context, token))
                 return answer
 
-            with self._counted():
+            with self._under_way:
                 await self._guarded(method, context, converse)
 
         async def answer_many(data: bytes, context: Context) -> None:
@@ -104,18 +102,6 @@ class Handlers:
         if len(data) > _LONG_TO_READ:
             self._places.require_free()
         return _parse(request_type, data)
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Counts a call while it is under way."""
-        self._calls += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._calls -= 1
-            if not self._calls:
-                self._idle.set()
 
     async def _guarded(
         self, method: MethodDescriptor, context: Context, work: Callable[[Any, Token], Awaitable[Any]]
@@ -174,6 +160,24 @@ class Handlers:
             calling.set(token.caller)
             self._metrics.called(token.caller.name)
         return servicer, token
+
+
+class _UnderWay:
+    """Counts calls while they are under way."""
+
+    def __init__(self) -> None:
+        self.none = asyncio.Event()
+        self.none.set()
+        self._calls = 0
+
+    def __enter__(self) -> None:
+        self._calls += 1
+        self.none.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._calls -= 1
+        if not self._calls:
+            self.none.set()
 
 
 class _CallerGoneError(Exception):

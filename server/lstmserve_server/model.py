@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.description import LayerDescription, ModelDescription
+    from lstmserve_server.description import LayerDescription, ModelDescription, OutputDescription
     from lstmserve_server.layers.base import Values
     from lstmserve_server.layers.recurrent import LSTM
     from lstmserve_server.network import ModelState
@@ -83,6 +83,7 @@ class RecurrentModel:
         self.lstm_places = self._network.lstm_places
         """The same of every LSTM."""
         self._width = max(_width(layer) for layer in description.layers)
+        self._output_sizes = [_time_and_width(output, causal=self.causal) for output in description.outputs]
         self._state_size = sum(array.size for part in self.zero_state(1) for array in part)
         self.work = Work(description, step_by_step=Engine.NUMPY.value in self.engine)
         self.fixed_time = any(layer.kind in _FIXES_TIME for layer in description.layers)
@@ -116,10 +117,8 @@ class RecurrentModel:
     def answer_size(self, steps: int) -> int:
         """Returns how many numbers answer a row, its next state among them, if so many time-steps are answered."""
         size = self._state_size
-        for output in self.outputs:
-            known = output.shape[0] if len(output.shape) > 1 and steps > 1 and not self.causal else None
-            features = output.shape[1:] if len(output.shape) > 1 else output.shape
-            size += (known or steps) * math.prod(length or 1 for length in features)
+        for time, width in self._output_sizes:
+            size += (time if time and steps > 1 else steps) * width
         return size
 
     def lstm(self, place: int, number: int) -> LSTM:
@@ -308,6 +307,13 @@ class _Piece(NamedTuple):
 
 def _rows(state: ModelState, rows: Array) -> ModelState:
     return tuple(type(part)(*(array[rows] for array in part)) for part in state)
+
+
+def _time_and_width(output: OutputDescription, *, causal: bool) -> tuple[int, int]:
+    """Returns how many time-steps an output has, 0 where that is up to the caller, and how many numbers each of them."""
+    sequence = len(output.shape) > 1
+    time = output.shape[0] if sequence and not causal else None
+    return time or 0, math.prod(length or 1 for length in (output.shape[1:] if sequence else output.shape))
 
 
 def _width(layer: LayerDescription) -> int:

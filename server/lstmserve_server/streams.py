@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -84,16 +85,31 @@ class Streams:
         if self._draining.is_set():
             raise NotServing("", "the server is draining; ask another one")
         with self._places.one(called_by()), self._metrics.stream():
+            session, hand = Session(self._codec, self._metrics.refused), _Hand()
+            conversation = asyncio.create_task(self._converse(stream, session, hand))
             draining = asyncio.create_task(self._draining.wait())
             try:
-                await self._converse(stream, Session(self._codec, self._metrics.refused), draining)
+                why = await self._over(conversation, draining, hand)
+                if why is None:
+                    return
+                note = session.going_away()
+                if note is not None:
+                    await stream.write(note)
+                raise why
             finally:
                 draining.cancel()
+                if not hand.reading:  # gRPC does not bear that a read is cancelled: it ends with the stream
+                    conversation.cancel()
+                conversation.add_done_callback(_forget)
 
-    async def _converse(self, stream: MessageStream, session: Session, draining: asyncio.Task[bool]) -> None:
-        end = monotonic() + self._age_seconds
-        while True:
-            request = await self._next(stream, session, draining, end)
+    async def _converse(self, stream: MessageStream, session: Session, hand: _Hand) -> None:
+        """Answers one message after the other, until there are no more, or the stream is to be left."""
+        while not hand.leaving:
+            hand.reading, hand.since = True, monotonic()
+            request = await stream.read()
+            hand.reading = False
+            if hand.leaving:
+                return
             if request is None:
                 last = session.last()
                 if last is not None:
@@ -110,31 +126,56 @@ class Streams:
                     decision = session.failed(error)
             await stream.write(decision)
 
-    async def _next(self, stream: MessageStream, session: Session, draining: asyncio.Task[bool], end: float) -> Any:
-        """Returns the next message, unless the server drains, the stream is too old, or nothing comes for too long."""
-        reading = asyncio.create_task(stream.read())
-        patience = min(self._idle_seconds, end - monotonic())
-        try:
+    async def _over(
+        self, conversation: asyncio.Task[None], draining: asyncio.Task[bool], hand: _Hand
+    ) -> RequestError | None:
+        """Waits until a stream is over. Returns why its caller has to go; None when it has sent all.
+
+        The one task that reads, computes and writes goes on meanwhile; to wait for each message here took a fifth of a step.
+        """
+        end = monotonic() + self._age_seconds
+        while True:
+            now = monotonic()
+            patience = min(end, (hand.since if hand.reading else now) + self._idle_seconds) - now
             await asyncio.wait(
-                {reading, draining},
+                {conversation, draining},
                 timeout=patience if math.isfinite(patience) else None,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-        finally:  # never cancelled, as gRPC does not bear it: the read ends with the stream
-            reading.add_done_callback(_forget)
-        if reading.done() and monotonic() < end:
-            return reading.result()
-        note = session.going_away()
-        if note is not None:
-            await stream.write(note)
+            if conversation.done():
+                return conversation.result()
+            why = self._why_to_leave(draining, end, hand)
+            if why is not None:
+                hand.leaving = True
+                if not hand.reading:  # the message in hand is answered first
+                    await conversation
+                return why
+
+    def _why_to_leave(self, draining: asyncio.Task[bool], end: float, hand: _Hand) -> RequestError | None:
         if draining.done():
-            raise NotServing("", "the server is draining; go on with another one")
+            return NotServing("", "the server is draining; go on with another one")
         if monotonic() >= end:
-            raise NotServing("", f"the stream is {self._age_seconds:g} seconds old; go on with a new one")
-        raise TooLate("", f"nothing came for {self._idle_seconds} seconds (--stream-idle-seconds)")
+            return NotServing("", f"the stream is {self._age_seconds:g} seconds old; go on with a new one")
+        if hand.reading and monotonic() >= hand.since + self._idle_seconds:
+            return TooLate("", f"nothing came for {self._idle_seconds} seconds (--stream-idle-seconds)")
+        return None
 
 
-def _forget(reading: asyncio.Task[Any]) -> None:
-    """Takes note of how a read ended that nobody waits for any more."""
-    if not reading.cancelled():
-        reading.exception()
+@dataclass(slots=True)
+class _Hand:
+    """What a stream has in hand."""
+
+    reading: bool = False
+    """Whether it waits for a message, rather than answering one,"""
+
+    since: float = 0.0
+    """and since when, by `monotonic`."""
+
+    leaving: bool = False
+    """Whether it is to be left when there is nothing in hand any more."""
+
+
+def _forget(conversation: asyncio.Task[None]) -> None:
+    """Takes note of how a conversation ended that nobody waits for any more."""
+    if not conversation.cancelled():
+        conversation.exception()

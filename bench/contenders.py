@@ -114,9 +114,9 @@ def ours(name: str, *flags: str) -> Contender:
     return Contender(name, "ours", serve("{model}", *flags), OWN)
 
 
-def _echo(flavour: str) -> Contender:
+def _echo(flavour: str, name: str = "bare echo, {}") -> Contender:
     arguments = ("-m", "bench.servers.echo", "{port}", flavour, "{answer}")
-    return Contender(f"bare echo, {flavour}", "grpcio", arguments, OWN, computes=False)
+    return Contender(name.format(flavour), "grpcio", arguments, OWN, computes=False)
 
 
 def _textbook(name: str, environment: str, engine: str, form: str) -> Contender:
@@ -134,6 +134,7 @@ ECHOES = tuple(map(_echo, ("sync", "asyncio", "uvloop")))
 
 CONTENDERS = (
     *ECHOES,
+    _echo("busy", "echo that is busy for 150 us, asyncio"),
     OURS,
     ours("ours, 2 workers", "--workers", "2"),
     _textbook("textbook (threads, repeated float)", "grpcio", "textbook", "floats"),

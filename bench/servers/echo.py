@@ -2,13 +2,15 @@
 
 python -m bench.servers.echo PORT FLAVOUR ANSWER_FILE
 
-FLAVOUR: "sync" (a thread pool), "asyncio" or "uvloop".
+FLAVOUR: "sync" (a thread pool), "asyncio", "uvloop", or "busy", which is asyncio and for a while does nothing but hold the event
+loop: what gRPC costs beside a handler that takes as long as one that computes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ import grpc
 import grpc.aio
 
 THREADS = 10
+BUSY = 150e-6
+"""Seconds: what a call of one step takes the service when it is called in a loop, without gRPC."""
 OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", 256)]
 
 
@@ -34,10 +38,14 @@ def serve_sync(port: int, answer: bytes) -> None:
     server.wait_for_termination()
 
 
-async def serve_asyncio(port: int, answer: bytes) -> None:
-    """Answers in one event loop."""
+async def serve_asyncio(port: int, answer: bytes, busy: float = 0) -> None:
+    """Answers in one event loop, which is held for so many seconds before."""
 
     async def echo(_: bytes, __: Any) -> bytes:
+        if busy:
+            end = time.perf_counter() + busy
+            while time.perf_counter() < end:
+                pass
         return answer
 
     async def echo_stream(_: Any, context: Any) -> None:
@@ -73,7 +81,7 @@ def main() -> None:
 
         uvloop.run(serve_asyncio(port, answer))
     else:
-        asyncio.run(serve_asyncio(port, answer))
+        asyncio.run(serve_asyncio(port, answer, BUSY if flavour == "busy" else 0))
 
 
 if __name__ == "__main__":

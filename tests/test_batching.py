@@ -217,19 +217,37 @@ def test_after_a_while_alone_it_looks_for_others_again():
     """Calls that begin to come together are found, however long there was one alone."""
 
     async def scenario():
-        """Has one caller be alone, and then four."""
+        """Has one caller be alone, and then six."""
         together = []
         batcher = Batcher(256, None, 1, together.append)
         for _ in range(40):
             await batcher.compute(call(1, 1))
         for _ in range(40):
-            await asyncio.gather(*(batcher.compute(call(1, i)) for i in range(4)))
+            await asyncio.gather(*(batcher.compute(call(1, i)) for i in range(6)))
         return together
 
     together = asyncio.run(scenario())
 
     assert [1] * 40 == together[:40]
-    assert 4 == together[-1]
+    assert 6 == together[-1]
+
+
+def test_a_few_callers_do_not_wait_for_one_another():
+    """Where no more than three come together again and again, each is computed where it stands, but for a look now and then."""
+
+    async def scenario():
+        """Has three callers come together, again and again."""
+        together = []
+        batcher = Batcher(256, None, 1, together.append)
+        for _ in range(64):
+            await asyncio.gather(*(batcher.compute(call(1, i)) for i in range(3)))
+        return together
+
+    together = asyncio.run(scenario())
+
+    assert 3 * 64 == sum(together)
+    assert 0.1 > sum(rows == 3 for rows in together[4:]) / len(together)
+    assert 3 in together[4:]
 
 
 def test_a_fault_is_told_to_all_who_wait(monkeypatch):

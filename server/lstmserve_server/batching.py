@@ -3,9 +3,9 @@
 A step of one row costs NumPy's calls far more than arithmetic, and so a step of many rows hardly more than one. In exact mode a
 row's bytes do not depend on the rows beside it, so nobody can tell.
 
-There is no timer: a step waits for what is on its way already, as long as the rounds of the event loop bring more, and where it
-was alone again and again it does not wait. Where a batch takes so long that a thread computes it, those that come meanwhile are
-the next.
+There is no timer: a step waits for what is on its way already, as long as the rounds of the event loop bring more, and where
+hardly any came again and again it does not wait. Where a batch takes so long that a thread computes it, those that come
+meanwhile are the next.
 """
 
 from __future__ import annotations
@@ -34,11 +34,14 @@ _QUIET_ROUNDS: Final = 8
 """Rounds of the event loop that bring no other step until a batch is begun. gRPC hands over one call in a few rounds, each of some
 microseconds: with fewer rounds, of 32 calls in flight hardly two met."""
 
-_LONELY: Final = 4
-"""After so many batches of one call, the next begin at once,"""
+_WORTH_WAITING: Final = 5
+"""Calls: with 6 together 1.2 to 1.4 times as many were answered as with each by itself, with 3 together no more."""
 
-_LOOK_AGAIN: Final = 16
-"""but for one in so many, which waits to see whether there are others."""
+_SMALL: Final = 4
+"""After so many batches with fewer, each call is computed at once,"""
+
+_LOOK_AGAIN: Final = 32
+"""but for two in so many, which wait to see whether there are others; the first may find itself in the midst of them."""
 
 
 class Computed(NamedTuple):
@@ -92,8 +95,8 @@ class Batcher:
         """How many waited in the round before."""
         self._quiet = 0
         """Rounds since one came."""
-        self._alone = 0
-        """Batches of one call since there was a larger one."""
+        self._small = 0
+        """Batches that were not worth waiting for, since there was one that was."""
         self._computing: set[asyncio.Future[list[Any]]] = set()
 
     async def compute(self, call: StepCall) -> Computed:
@@ -114,15 +117,14 @@ class Batcher:
 
     def _patient(self) -> bool:
         """Returns whether it may be worth waiting for others."""
-        return self._alone < _LONELY or self._alone % _LOOK_AGAIN == 0
+        return self._small < _SMALL or self._small % _LOOK_AGAIN < 2  # noqa: PLR2004 - see there
 
     def _at_once(self, call: StepCall) -> Computed:
-        self._alone += 1
+        self._small += 1
         self._noted(len(call.x))
-        (result,) = compute_together([call], perf_counter())
-        if isinstance(result, BaseException):
-            raise result
-        return result
+        began = perf_counter()
+        answer = call.served.model.step(call.x, call.state, call.seen)
+        return Computed(answer, 0.0, perf_counter() - began)
 
     def _look(self) -> None:
         """Begins when no more come, or when there is a full batch; else looks again in the next round."""
@@ -142,7 +144,7 @@ class Batcher:
             if not batch:
                 return
             self._noted(sum(len(one.call.x) for one in batch))
-            self._alone = self._alone + 1 if len(batch) == 1 else 0
+            self._small = 0 if len(batch) >= _WORTH_WAITING else self._small + 1
             if self._executor is None:
                 _tell(batch, compute_together([one.call for one in batch], batch[0].came))
                 continue

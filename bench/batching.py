@@ -26,5 +26,5 @@ _CONTENDERS: Final = tuple(
 
 
 def measure(sizes: Sequence[int], rounds: int, seconds: float, say: Say) -> list[rpc.Outcome]:
-    """Measures models of several sizes, with one caller and with 64."""
-    return [outcome for units in sizes for outcome in rpc.measure(_CONTENDERS, units, (1, 64), rounds, seconds, say)]
+    """Measures models of several sizes, with one caller, with four and with 64."""
+    return [outcome for units in sizes for outcome in rpc.measure(_CONTENDERS, units, (1, 4, 64), rounds, seconds, say)]

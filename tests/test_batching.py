@@ -250,6 +250,28 @@ def test_a_few_callers_do_not_wait_for_one_another():
     assert 3 in together[4:]
 
 
+def test_a_few_long_calls_are_computed_side_by_side():
+    """Where few come together, each goes to a thread by itself, and one more waits there, so that no thread is idle."""
+
+    async def scenario():
+        """Has one caller be alone for a while, and then five come while nothing is computed."""
+        together = []
+        with Held(2) as threads:
+            batcher = Batcher(256, threads, 2, together.append, rows_beside=64)
+            batcher._small = 8
+            computing = [asyncio.create_task(batcher.compute(call(1, i))) for i in range(5)]
+            await threads.begun.wait()
+            before = list(together)
+            threads.go_on.set_result(True)
+            return await asyncio.gather(*computing), before, together
+
+    results, before, together = asyncio.run(scenario())
+
+    assert [1, 1, 1] == before
+    assert [1] * 5 == together
+    assert [alone(call(1, i)) for i in range(5)] == [bytes_of(result.answer) for result in results]
+
+
 def test_a_fault_is_told_to_all_who_wait(monkeypatch):
     """An error of ours ends every call of the batch, rather than leaving one to wait for ever."""
     monkeypatch.setattr(type(MODEL), "step", lambda *_: 1 / 0)

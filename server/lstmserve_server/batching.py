@@ -82,7 +82,7 @@ class Batcher:
             executor: threads that compute; None to compute in the event loop.
             at_a_time: how many batches the threads compute.
             noted: is told how many rows were computed together.
-            rows_beside: how many have to wait until a batch is begun beside another.
+            rows_beside: how many have to wait until a batch is begun beside another, where enough come to gather.
         """
         self._most_rows = most_rows
         self._executor = executor
@@ -110,13 +110,17 @@ class Batcher:
         loop = asyncio.get_running_loop()
         own = _Waiting(call, perf_counter(), loop.create_future())
         self._waiting.append(own)
-        if not self._due:
+        if self._executor is not None and not self._patient():
+            self._begin()
+        elif not self._due:
             self._due = True
             loop.call_soon(self._look)
         return await own.done
 
     def _patient(self) -> bool:
         """Returns whether it may be worth waiting for others."""
+        if self._executor is not None and self._rows_beside == 1:
+            return True  # nobody waits but for a thread
         return self._small < _SMALL or self._small % _LOOK_AGAIN < 2  # noqa: PLR2004 - see there
 
     def _at_once(self, call: StepCall) -> Computed:
@@ -159,7 +163,9 @@ class Batcher:
         """Returns whether a batch may be begun now."""
         if not self._computing:
             return True
-        enough = self._rows_beside == 1 or sum(len(one.call.x) for one in self._waiting) >= self._rows_beside
+        if not self._patient():
+            return len(self._computing) <= self._at_a_time  # one more, so that no thread waits for the event loop
+        enough = sum(len(one.call.x) for one in self._waiting) >= self._rows_beside
         return enough and len(self._computing) < self._at_a_time
 
     def _end(self, batch: list[_Waiting], work: asyncio.Future[list[Any]]) -> None:
@@ -169,14 +175,14 @@ class Batcher:
         self._begin()
 
     def _take(self) -> list[_Waiting]:
-        """Takes a batch off the queue, without those for whom nobody waits any more."""
+        """Takes a batch off the queue, without those for whom nobody waits any more; one call where it is not worth waiting."""
         batch: list[_Waiting] = []
         rows = 0
         while self._waiting:
             first = self._waiting[0]
             if not first.done.done():
                 rows += len(first.call.x)
-                if batch and rows > self._most_rows:
+                if batch and (rows > self._most_rows or not self._patient()):
                     break
                 batch.append(first)
             self._waiting.popleft()

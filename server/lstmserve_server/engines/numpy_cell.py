@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_LARGEST_KEPT = 1 << 13  # rows times units: a cell of half a megabyte
+_LARGEST_KEPT = 1 << 15  # rows times units: a cell of two megabytes
 
 
 class _Kept(threading.local):

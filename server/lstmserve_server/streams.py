@@ -90,14 +90,15 @@ class Streams:
             draining = asyncio.create_task(self._draining.wait())
             try:
                 why = await self._over(conversation, draining, hand)
-                if why is None:
-                    return
-                note = session.going_away()
+                # Not by the conversation, as to who cancels the call it looks for a moment as if all had been sent.
+                note = session.last() if why is None else session.going_away()
                 if note is not None:
                     await stream.write(note)
-                raise why
+                if why is not None:
+                    raise why
             finally:
                 draining.cancel()
+                hand.leaving = True  # whatever a read may still bring
                 if not hand.reading:  # gRPC does not bear that a read is cancelled: it ends with the stream
                     conversation.cancel()
                 conversation.add_done_callback(_forget)
@@ -108,12 +109,7 @@ class Streams:
             hand.reading, hand.since = True, monotonic()
             request = await stream.read()
             hand.reading = False
-            if hand.leaving:
-                return
-            if request is None:
-                last = session.last()
-                if last is not None:
-                    await stream.write(last)
+            if request is None or hand.leaving:
                 return
             self._metrics.message()
             decision = session.receive(request)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc.aio
 
-from bench import rpc, streams, subject
-from bench.contenders import OURS, OWN, serve
+from bench import rpc, streams
+from bench.contenders import OURS, serve
 from bench.places import CACHE
 from bench.ports import free_port
 from bench.processes import ServerProcess
@@ -67,7 +67,7 @@ async def _stream(steps: int) -> Memory:
     """Sends so many time-steps over one stream, and looks now and then."""
     messages = steps // _CASE.steps
     with rpc.Running(OURS, 128, "").server as server:
-        server.first_answer(OWN.method, OWN.encode(subject.inputs(128, 1, 1)), bool)
+        streams.wait_for(server)
         found = Memory(f"a stream of {messages * _CASE.steps:,} time-steps", [])
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             ask: Any = await streams.opened(channel, _CASE)

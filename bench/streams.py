@@ -152,10 +152,10 @@ def measure(rounds: int, seconds: float, say: Say) -> list[StreamOutcome]:
     rpc.write_models([128])
     echo = ECHOES[1]
     with NamedTemporaryFile() as file, rpc.Running(OURS, 128, "").server as ours:
-        _wait(ours)
+        wait_for(ours)
         Path(file.name).write_bytes(asyncio.run(_first_answer(ours)))
         with rpc.Running(echo, 128, file.name).server as bare:
-            _wait(bare)
+            wait_for(bare)
             pairs = [(ours, StreamOutcome(OURS.name, case.name, case.callers), case) for case in CASES]
             pairs += [
                 (bare, StreamOutcome(echo.name, case.name, case.callers), case) for case in CASES if case.row_steps == 1
@@ -168,7 +168,8 @@ def measure(rounds: int, seconds: float, say: Say) -> list[StreamOutcome]:
     return outcomes
 
 
-def _wait(server: ServerProcess) -> None:
+def wait_for(server: ServerProcess) -> None:
+    """Returns when a server has answered, whatever it is."""
     server.first_answer(OWN.method, OWN.encode(subject.inputs(128, 1, 1)), lambda _: True)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from lstmserve_server.errors import RequestError
 from lstmserve_server.model import Answer
+from lstmserve_server.network import joined, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -225,8 +226,7 @@ def _answers(calls: Sequence[StepCall]) -> list[Answer]:
         (call,) = calls
         return [model.step(call.x, call.state, call.seen)]
     x = np.concatenate([call.x for call in calls])
-    states = [call.state for call in calls]
-    state = tuple(type(parts[0])(*map(np.concatenate, zip(*parts, strict=True))) for parts in zip(*states, strict=True))
+    state = joined([call.state for call in calls])
     seen = np.concatenate([np.zeros(len(call.x), bool) if call.seen is None else call.seen for call in calls])
     whole = model.step(x, state, seen)
     ends = np.cumsum([0, *(len(call.x) for call in calls)]).tolist()
@@ -236,6 +236,6 @@ def _answers(calls: Sequence[StepCall]) -> list[Answer]:
 def _rows(answer: Answer, rows: slice) -> Answer:
     return Answer(
         tuple(output[rows] for output in answer.outputs),
-        tuple(type(part)(*(array[rows] for array in part)) for part in answer.state),
+        rows_of(answer.state, rows),
         answer.steps[rows],
     )

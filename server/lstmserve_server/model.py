@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lstmserve_server.errors import WrongForModel
-from lstmserve_server.network import Network
+from lstmserve_server.network import Network, copied, rows_of
 from lstmserve_server.numerics import Arithmetic, Engine, Numerics, all_finite, product_of
 from lstmserve_server.work import Work
 
@@ -205,14 +205,14 @@ class RecurrentModel:
     ) -> Answer:
         lengths = np.full(len(x), x.shape[1]) if lengths is None else lengths
         seen = _never(x) if seen is None else seen
-        state = tuple(type(part)(*(array.copy() for array in part)) for part in state)
+        state = copied(state)
         steps = np.zeros(len(x), np.int64)
         pieces: list[_Piece] = []
         for number, (rows, start, stop) in enumerate(self._rectangles(lengths)):
             if number:
                 pause()
             here = seen[rows] | (steps[rows] > 0)
-            answer = self._run((x[rows, start:stop],), _rows(state, rows), here, rows, start, trace, every=every)
+            answer = self._run((x[rows, start:stop],), rows_of(state, rows), here, rows, start, trace, every=every)
             for part, new in zip(state, answer.state, strict=True):
                 for array, piece in zip(part, new, strict=True):
                     array[rows] = piece
@@ -303,10 +303,6 @@ class _Piece(NamedTuple):
     rows: Array
     start: int
     outputs: tuple[Array, ...]
-
-
-def _rows(state: ModelState, rows: Array) -> ModelState:
-    return tuple(type(part)(*(array[rows] for array in part)) for part in state)
 
 
 def _time_and_width(output: OutputDescription, *, causal: bool) -> tuple[int, int]:

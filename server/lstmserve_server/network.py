@@ -29,6 +29,21 @@ ModelState = tuple["LayerState", ...]
 """The state of each layer that has one, in the order of the model."""
 
 
+def copied(state: ModelState) -> ModelState:
+    """Returns a state that shares no memory with another."""
+    return tuple(type(part)(*(array.copy() for array in part)) for part in state)
+
+
+def rows_of(state: ModelState, rows: Array | slice) -> ModelState:
+    """Returns some rows of a state."""
+    return tuple(type(part)(*(array[rows] for array in part)) for part in state)
+
+
+def joined(states: Sequence[ModelState]) -> ModelState:
+    """Returns the rows of several states of one model, one behind the other."""
+    return tuple(type(parts[0])(*map(np.concatenate, zip(*parts, strict=True))) for parts in zip(*states, strict=True))
+
+
 @dataclass(frozen=True, slots=True)
 class _Node:
     """A layer in its place."""

@@ -31,7 +31,6 @@ the way to a thread and back."""
 _LONGEST_IN_PLACE: Final = 4 * IN_PLACE_COST
 """Up to this cost several of them are computed together, before the event loop looks at anything else."""
 
-
 _ROWS_BESIDE: Final = 64
 """In fast mode, rows that are worth a thread of their own beside another: with fewer, a row costs less with those that come yet."""
 

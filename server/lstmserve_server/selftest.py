@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from lstmserve_server.errors import ModelRefused, WrongForModel
+from lstmserve_server.network import joined
 from lstmserve_server.numerics import Engine, Numerics
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ _LARGE: Final = (
     2_000_000  # weights; from here on such a probe would take longer than to load the model, and this is enough:
 )
 _ROWS_OF_LARGE: Final = 2
+_TIMES_OF_LARGE: Final = (2, 1)
 _MOST_COST: Final = 300_000_000
 """Of a probe (`Work.cost`): a tenth of a second. Time-steps that each hold a long sequence cost more than others."""
-_TIMES_OF_LARGE: Final = (2, 1)
 
 
 def run(model: RecurrentModel) -> str:
@@ -104,12 +105,8 @@ def _row_by_row(model: RecurrentModel, probe: tuple[Array, ...]) -> Answer:
         model.forward(tuple(array[row : row + 1] for array in probe), model.zero_state(1))
         for row in range(len(probe[0]))
     ]
-    states = tuple(
-        type(part)(*(np.concatenate(arrays) for arrays in zip(*(row.state[i] for row in rows), strict=True)))
-        for i, part in enumerate(rows[0].state)
-    )
     outputs = tuple(np.concatenate(arrays) for arrays in zip(*(row.outputs for row in rows), strict=True))
-    return type(rows[0])(outputs, states, np.concatenate([row.steps for row in rows]))
+    return type(rows[0])(outputs, joined([row.state for row in rows]), np.concatenate([row.steps for row in rows]))
 
 
 def _step_by_step(model: RecurrentModel, x: Array) -> Answer:

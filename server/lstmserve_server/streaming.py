@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lstmserve.v1 import lstm_pb2
 from lstmserve_server import state_codec, status
 from lstmserve_server.errors import InvalidRequest, RequestError
+from lstmserve_server.network import copied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +132,7 @@ class Session:
 
     def _reset(self, request: lstm_pb2.StreamReset, opening: Opening) -> Response:
         rows, state, seen = self._codec.parse_reset(request, opening)
-        merged = tuple(type(part)(*(array.copy() for array in part)) for part in self._state)
+        merged = copied(self._state)
         for part, new in zip(merged, state, strict=True):
             for array, own in zip(part, new, strict=True):
                 array[rows] = own

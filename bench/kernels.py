@@ -6,7 +6,7 @@ import contextlib
 import json
 import statistics
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -176,8 +176,3 @@ def _write_litert(shapes: Sequence[Shape]) -> None:
             [environments.python("keras"), "-m", "bench.write_tflite", *numbers],
             cwd=ROOT, env=environments.variables(), check=False, capture_output=True,
         )  # fmt: skip
-
-
-def as_json(timings: Sequence[Timing]) -> list[dict[str, Any]]:
-    """Returns the figures for a file."""
-    return [asdict(timing) for timing in timings]

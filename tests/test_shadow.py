@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import select
 import signal
 import sys
+import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import grpc
 import numpy as np
@@ -21,6 +25,7 @@ from lstmserve_server import replay_command, shadow_mode
 from lstmserve_server.errors import StartFailed
 from lstmserve_server.shadow import process
 from lstmserve_server.shadow.bundles import Bundles
+from lstmserve_server.shadow.pump import Pump
 from tests.live import CLIENT, QUICK, run, serving
 
 pytestmark = pytest.mark.slow
@@ -337,6 +342,24 @@ def test_a_reference_that_does_not_behave(how):
         assert 60 == coverage.offered == coverage.sampled
         assert 60 >= sum(coverage.dropped.values()) + sum(coverage.errors.values()) > 0
         assert 0 == live.stop()
+
+
+def test_work_is_taken_once_the_reference_is_said_to_be_up():
+    """Who hears that the reference is up can have a call compared: it is not said a moment too early."""
+    pump_made, answers = threading.Event(), queue.Queue()
+
+    def offer(*_):
+        """Offers work when it is said that the reference is up."""
+        pump_made.wait()
+        answers.put(pump.offer(SimpleNamespace(bytes=1, since=0.0)))
+
+    reference = MagicMock()
+    reference.__enter__.return_value = reference
+    pump = Pump(lambda: reference, MagicMock(reference_up=offer), most=1, most_bytes=1)
+    pump_made.set()
+
+    assert "" == answers.get(timeout=30)
+    pump.stop()
 
 
 def test_a_reference_killed_in_a_loop():

@@ -173,11 +173,11 @@ class Pump:
         Raises:
             ReferenceLost: the reference is gone.
         """
-        self._events.reference_up(reference.versions, reference.models)
-        _log.info("reference_up", process=reference.pid, versions=reference.versions)
         with self._changed:
             self._up = self._ever_up = True
         try:
+            self._events.reference_up(reference.versions, reference.models)
+            _log.info("reference_up", process=reference.pid, versions=reference.versions)
             while (work := self._next()) is not None:
                 self._compare(reference, work)
         finally:

@@ -303,7 +303,7 @@ def test_a_case_is_never_a_pickle(served):
         pickled = io.BytesIO()
         np.save(pickled, np.array([print], dtype=object), allow_pickle=True)
         archive.writestr("evil.npy", pickled.getvalue())
-    with pytest.raises(ValueError, match="allow_pickle=False"):
+    with pytest.raises(ValueError, match=r"'evil.npy' holds object; expected numbers or texts"):
         cases.read(file.getvalue())
 
 

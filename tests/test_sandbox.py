@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -27,10 +26,7 @@ from tests.conftest import SUNSPOTS
 
 async def load(*paths, layer=None, limits=None):
     """Returns the descriptions of files, loaded through the sandbox."""
-    async with contextlib.aclosing(
-        sandbox.load([str(path) for path in paths], limits or Limits(), layer=layer)
-    ) as loaded:
-        return [description async for description in loaded]
+    return [await sandbox.load(str(path), limits or Limits(), layer=layer) for path in paths]
 
 
 async def refusal(*paths, **options):

@@ -14,7 +14,7 @@ from lstmserve.v1 import shadow_pb2
 from lstmserve_server.codec import ForwardCall
 from lstmserve_server.keras_reference.service import Service
 from lstmserve_server.loading import reader
-from lstmserve_server.loading.sandbox import room_for_weights
+from lstmserve_server.loading.memory_files import copy_of, room_for_weights
 from lstmserve_server.numerics import Numerics
 from lstmserve_server.registry import ServedModel
 from lstmserve_server.shadow import case as cases
@@ -54,6 +54,11 @@ def _save_sensitive(path, _):
     model.save(path)
 
 
+def prepared(name, path):
+    """Returns a model with the copy of its file that Keras is given."""
+    return ServedModel.prepare(name, reader.load(path), Numerics.EXACT, copy=copy_of(path, 1 << 30))
+
+
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     """What answers in the reference process, here in this one, and the models that it knows."""
@@ -62,9 +67,9 @@ def reference(tmp_path_factory):
     for name, save in (("sigmoid", _save), ("hard_sigmoid", _save), ("sensitive", _save_sensitive)):
         path = folder / f"{name}.keras"
         save(path, name)
-        subjects[name] = Subject(ServedModel.prepare(name, reader.load(path), Numerics.EXACT), str(path))
+        subjects[name] = Subject(prepared(name, path), str(path))
     with room_for_weights() as weights:
-        service = Service(process.setup(list(subjects.values()), Tolerances(), Limits(), weights))
+        service = Service(process.setup(list(subjects.values()), Tolerances(), Limits(), weights, str(folder)))
     return service, {name: subject.served for name, subject in subjects.items()}
 
 
@@ -231,12 +236,12 @@ def test_drift_raises_no_alarm(reference):
         ("keras3.15/shared_siamese.keras", shadow_pb2.WITNESS_KIND_KERAS_FILE),
     ],
 )
-def test_each_kind_of_witness(file, kind):
+def test_each_kind_of_witness(tmp_path, file, kind):
     """Models of each era and format agree with the witness that there is for them, which is named."""
     path = FIXTURES / file
-    served = ServedModel.prepare("model", reader.load(path), Numerics.EXACT)
+    served = prepared("model", path)
     with room_for_weights() as weights:
-        service = Service(process.setup([Subject(served, str(path))], Tolerances(), Limits(), weights))
+        service = Service(process.setup([Subject(served, str(path))], Tolerances(), Limits(), weights, str(tmp_path)))
     random, model, trace = np.random.default_rng(2), served.model, Trace()
     inputs = tuple(
         random.integers(0, item.vocabulary or 5, (3, item.shape[0] or 9, *item.features)).astype(np.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from lstmserve_server.errors import ModelRefused
 from lstmserve_server.layers.base import WindowState
-from lstmserve_server.loading import sandbox
+from lstmserve_server.loading import memory_files, sandbox
 from lstmserve_server.loading.limits import Limits
 from lstmserve_server.model_message import model_message
 from lstmserve_server.numerics import Numerics
@@ -116,13 +115,35 @@ def load(path: str, layer: str | None, until: str | None, architecture: str | No
     Raises:
         ModelRefused: it cannot be served.
     """
-    return asyncio.run(_load(path, layer, until, architecture))
+    return asyncio.run(sandbox.load(path, Limits(), layer=layer, until=until, architecture=architecture))
 
 
-async def _load(path: str, layer: str | None, until: str | None, architecture: str | None) -> ModelDescription:
-    loading = sandbox.load([path], Limits(), layer=layer, until=until, architecture=architecture)
-    async with contextlib.aclosing(loading) as loaded:
-        return await anext(loaded)
+def load_for_keras(
+    name: str | None, path: str, layer: str | None, until: str | None, architecture: str | None
+) -> ServedModel:
+    """Returns the model in a file, or a part of it, with the copy of the file that was read, for Keras to read too.
+
+    Args:
+        name: of the model; None for that of its file.
+        path: the file.
+        layer: as in `sandbox.load`, and so are `until` and `architecture`.
+        until: see `layer`.
+        architecture: see `layer`.
+
+    Raises:
+        ModelRefused: it cannot be served.
+    """
+    copy = memory_files.copy_of(path, Limits().file_bytes)
+    loading = sandbox.load(
+        path,
+        Limits(),
+        layer=layer,
+        until=until,
+        architecture=architecture,
+        copy=None if copy is None else copy.descriptor,
+    )
+    description = asyncio.run(loading)
+    return ServedModel.prepare(name or description.source.file[:64], description, Numerics.EXACT, copy=copy)
 
 
 @dataclass(frozen=True, slots=True)

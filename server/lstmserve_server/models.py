@@ -13,15 +13,15 @@ import structlog
 
 from lstmserve_server.engines import choose
 from lstmserve_server.errors import BadSettings, ModelRefused, StartFailed
-from lstmserve_server.loading import sandbox
+from lstmserve_server.loading import memory_files, sandbox
 from lstmserve_server.loading.limits import Limits
 from lstmserve_server.numerics import Engine, Numerics
 from lstmserve_server.registry import ServedModel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
 
-    from lstmserve_server.description import ModelDescription
+    from lstmserve_server.loading.memory_files import SealedCopy
     from lstmserve_server.settings import ServeSettings
 
 _log = structlog.get_logger(__name__)
@@ -62,76 +62,91 @@ async def from_files(settings: ServeSettings, files: Mapping[str, str]) -> list[
     Raises:
         StartFailed: one of them is refused.
     """
-    descriptions = sandbox.load(list(files.values()), _limits(settings), **_part(settings))
-    async with contextlib.aclosing(descriptions):
-        return [model async for model in _prepared(settings, files, descriptions)]
+    with memory_files.room_for_weights() as weights:
+        copies = await copies_of(settings, files)
+        found = await forms(settings, files, weights, copies)
+        return await from_forms(settings, found, files, weights, copies)
 
 
-async def forms(settings: ServeSettings, files: Mapping[str, str], weights: int) -> dict[str, dict[str, Any]]:
-    """Returns the models in files in the form in which another process takes them, with `from_forms`.
+async def copies_of(settings: ServeSettings, files: Mapping[str, str]) -> dict[str, SealedCopy]:
+    """Returns copies of the files, by the name of the model, for Keras to read what we have read; none where it reads nothing."""
+    if settings.shadow == "off":
+        return {}
+    made = {
+        name: await asyncio.to_thread(memory_files.copy_of, files[name], settings.max_model_bytes) for name in files
+    }
+    return {name: copy for name, copy in made.items() if copy is not None}
+
+
+async def forms(
+    settings: ServeSettings, files: Mapping[str, str], weights: int, copies: Mapping[str, SealedCopy]
+) -> dict[str, dict[str, Any]]:
+    """Returns the models in files in the form in which this process or another takes them, with `from_forms`.
 
     Args:
         settings: those of the server.
         files: the file of each model.
-        weights: file in memory where the weights are put.
+        weights: file in memory where the weights are put; it is sealed afterwards.
+        copies: of files, which are read in their place.
 
     Raises:
         StartFailed: one of them is refused.
     """
     found: dict[str, dict[str, Any]] = {}
-    async with contextlib.aclosing(
-        sandbox.parse(list(files.values()), weights, _limits(settings), **_part(settings))
-    ) as parsed:
-        for name in files:
-            try:
+    read_instead = {files[name]: copy.descriptor for name, copy in copies.items()}
+    parsed = sandbox.parse(list(files.values()), weights, _limits(settings), **_part(settings), copies=read_instead)
+    name = ""
+    try:
+        async with contextlib.aclosing(parsed):
+            for name in files:
                 found[name] = await anext(parsed)
-            except ModelRefused as error:
-                raise _not_started(name, error) from error
+        sandbox.seal(weights, files[name])
+    except ModelRefused as error:
+        raise _not_started(name, error) from error
     return found
 
 
 async def from_forms(
-    settings: ServeSettings, found: Mapping[str, dict[str, Any]], files: Mapping[str, str], weights: int
+    settings: ServeSettings,
+    found: Mapping[str, dict[str, Any]],
+    files: Mapping[str, str],
+    weights: int,
+    copies: Mapping[str, SealedCopy],
 ) -> list[ServedModel]:
-    """Returns the models that another process has read with `forms`; their weights are shared with it.
+    """Returns the models that were read with `forms`, here or in another process; their weights are shared with it.
 
     Raises:
         StartFailed: one of them is refused.
     """
-
-    async def descriptions() -> AsyncIterator[ModelDescription]:
-        """Yields them as `sandbox.load` does."""
-        for name, form in found.items():
-            yield sandbox.described(form, files[name], weights)
-
-    return [model async for model in _prepared(settings, files, descriptions())]
-
-
-async def _prepared(
-    settings: ServeSettings, files: Mapping[str, str], descriptions: AsyncIterator[ModelDescription]
-) -> AsyncIterator[ServedModel]:
     numerics, engine = Numerics(settings.numerics), Engine(settings.engine)
     choose.require_installed(engine)
-    for name in files:
+    models = []
+    for name, form in found.items():
         began = perf_counter()
         try:
-            description = await anext(descriptions)
-            served = await asyncio.to_thread(ServedModel.prepare, name, description, numerics, engine)
+            description = sandbox.described(form, files[name], weights)
+            served = await asyncio.to_thread(ServedModel.prepare, name, description, numerics, engine, copies.get(name))
         except ModelRefused as error:
             raise _not_started(name, error) from error
-        _log.info(
-            "model_loaded",
-            model=name,
-            digest=served.digest[:12],
-            fingerprint=served.fingerprint,
-            engine=served.model.engine,
-            keras=description.source.keras_version,
-            parameters=description.parameter_count,
-            seconds=round(perf_counter() - began, 3),
-        )
-        for remark in served.model.engine_remarks:
-            _log.info("engine_not_used", model=name, reason=remark)
-        yield served
+        _log_loaded(served, perf_counter() - began)
+        models.append(served)
+    return models
+
+
+def _log_loaded(served: ServedModel, seconds: float) -> None:
+    description = served.model.description
+    _log.info(
+        "model_loaded",
+        model=served.name,
+        digest=served.digest[:12],
+        fingerprint=served.fingerprint,
+        engine=served.model.engine,
+        keras=description.source.keras_version,
+        parameters=description.parameter_count,
+        seconds=round(seconds, 3),
+    )
+    for remark in served.model.engine_remarks:
+        _log.info("engine_not_used", model=served.name, reason=remark)
 
 
 def _limits(settings: ServeSettings) -> Limits:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from lstmserve_server.description import ModelDescription
+    from lstmserve_server.loading.memory_files import SealedCopy
     from lstmserve_server.numerics import Numerics
 
 
@@ -26,10 +27,17 @@ class ServedModel:
     model: RecurrentModel
     digest: str
     fingerprint: str
+    copy: SealedCopy | None = None
+    """The file that it is from, for who compares it with Keras; None where nobody does."""
 
     @classmethod
     def prepare(
-        cls, name: str, description: ModelDescription, numerics: Numerics, engine: Engine = Engine.NUMPY
+        cls,
+        name: str,
+        description: ModelDescription,
+        numerics: Numerics,
+        engine: Engine = Engine.NUMPY,
+        copy: SealedCopy | None = None,
     ) -> Self:
         """Makes a model ready to be served.
 
@@ -40,7 +48,7 @@ class ServedModel:
             model = RecurrentModel(description, numerics, engine)
             with ThreadPoolExecutor(1) as beside:  # to hash many weights takes as long as to compute with them
                 digest = beside.submit(description.digest)
-                return cls(name, model, fingerprint=selftest.run(model), digest=digest.result())
+                return cls(name, model, fingerprint=selftest.run(model), digest=digest.result(), copy=copy)
         except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
             message = (
                 f"the model cannot be computed ({type(error).__name__}: {error}). The file is damaged, or this is a bug: "

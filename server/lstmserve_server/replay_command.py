@@ -17,9 +17,7 @@ from lstmserve.v1 import shadow_pb2
 from lstmserve_server import shadow_mode
 from lstmserve_server.codec import ForwardCall, StepCall
 from lstmserve_server.errors import BadSettings, ModelRefused, RequestError, StartFailed
-from lstmserve_server.inspection import load
-from lstmserve_server.numerics import Numerics
-from lstmserve_server.registry import ServedModel
+from lstmserve_server.inspection import load_for_keras
 from lstmserve_server.shadow import bundles, places, stepwise
 from lstmserve_server.shadow import case as cases
 from lstmserve_server.shadow.comparing import Tolerances
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.model import Answer
+    from lstmserve_server.registry import ServedModel
     from lstmserve_server.shadow.bundles import Bundle
     from lstmserve_server.shadow.case import Case
     from lstmserve_server.shadow.process import Reply
@@ -113,9 +112,7 @@ def _replay(file: Path, model: str | None, architecture: str | None, tolerances:
     except ValueError as error:
         raise BadSettings(str(error)) from error
     path = model or bundle.file
-    served = ServedModel.prepare(
-        bundle.case.model, load(path, bundle.layer, bundle.until, architecture), Numerics.EXACT
-    )
+    served = load_for_keras(bundle.case.model, path, bundle.layer, bundle.until, architecture)
     if served.digest != bundle.case.digest:
         message = f"{file} is of a model with the digest {bundle.case.digest[:16]}; {path} has {served.digest[:16]}"
         raise BadSettings(f"{message}. Name the right file with --model")

@@ -11,10 +11,8 @@ from lstmserve.v1 import shadow_pb2
 from lstmserve_server import shadow_mode
 from lstmserve_server.codec import ForwardCall
 from lstmserve_server.errors import BadSettings, RequestError, StartFailed
-from lstmserve_server.inspection import load
+from lstmserve_server.inspection import load_for_keras
 from lstmserve_server.layers.recurrent import LSTM
-from lstmserve_server.numerics import Numerics
-from lstmserve_server.registry import ServedModel
 from lstmserve_server.shadow import case as cases
 from lstmserve_server.shadow import comparing, places
 from lstmserve_server.shadow.comparing import Tolerances
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
 
     from lstmserve_server.description import InputDescription
     from lstmserve_server.model import RecurrentModel
+    from lstmserve_server.registry import ServedModel
     from lstmserve_server.shadow.case import Case
 
     Array = NDArray[Any]
@@ -114,11 +113,10 @@ class Verifier:
             StartFailed: there is no Keras to compare with, or the given inputs do not fit.
         """
         shadow_mode.require_installed()
-        description = load(path, **part)
+        self._served = load_for_keras(None, path, **part)
         self.calls = plan.calls
         self._path, self._plan, self._tolerances, self._part = path, plan, tolerances, part
         self._failures: dict[str, None] = {}
-        self._served = ServedModel.prepare(description.source.file[:64], description, Numerics.EXACT)
         self._inputs = _Inputs(self._served.model, plan)
         self._report = Report("all", [self._served], tolerances)
         self._subject = Subject(self._served, path, **part)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from google.protobuf import message_factory
 
-from lstmserve_server import handlers
+from lstmserve_server import access, callers, handlers
 from lstmserve_server.errors import RequestError
 from lstmserve_server.loading import reader
 from lstmserve_server.numerics import Numerics
@@ -89,6 +89,7 @@ class _Stream:
 
     def __init__(self, messages: Sequence[bytes]) -> None:
         self.responses: list[Any] = []
+        self.admission = access.Admission(access.Token(callers.ANYBODY), STREAM)
         self._messages = iter(messages)
 
     async def read(self) -> Any:

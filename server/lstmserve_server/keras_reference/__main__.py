@@ -1,7 +1,8 @@
 """The program of the reference process: `python -m lstmserve_server.keras_reference DESCRIPTOR`.
 
 DESCRIPTOR is one end of a connection, on which it is first told what to do (`Setup`), then says what it is (`Ready`), and from
-then on answers cases until the connection ends. Its parent starts and ends it: `shadow.process`.
+then on answers cases until the connection ends. Its parent starts and ends it: `shadow.process`. It is confined before it reads
+anything of a stranger's and before it has threads.
 """
 
 from __future__ import annotations
@@ -14,26 +15,30 @@ import select
 import sys
 import threading
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from lstmserve_server import confinement
+
 if TYPE_CHECKING:
     from lstmserve_server.keras_reference.service import Service
+
+_MOST_OPEN: Final = 1024  # descriptors
 
 
 def main() -> None:
     """Answers until nobody asks any more."""
     connection = Connection(int(sys.argv[1]))
-    threading.Thread(target=_end_with_parent, args=(connection.fileno(),), daemon=True).start()
     setup = json.loads(connection.recv_bytes())
-    _limit_this_process(setup)
+    held = _confine(setup)
+    threading.Thread(target=_end_with_parent, args=(connection.fileno(),), daemon=True).start()
     try:
         service = _started(setup)
     except ImportError as error:
         connection.send_bytes(json.dumps({"failed": f"{type(error).__name__}: {error}"}).encode())
         return
-    connection.send_bytes(json.dumps({"versions": _versions(), "models": service.told()}).encode())
+    connection.send_bytes(json.dumps({"versions": _versions(), "models": service.told(), "held": held}).encode())
     with np.errstate(all="ignore"):
         while True:
             try:
@@ -52,13 +57,18 @@ def _end_with_parent(descriptor: int) -> None:
     os._exit(0)
 
 
-def _limit_this_process(setup: dict[str, Any]) -> None:
-    """Makes this process step back behind the one that serves."""
+def _confine(setup: dict[str, Any]) -> list[str]:
+    """Steps back behind the process that serves, and gives up what is not needed; returns what the kernel holds."""
     os.nice(setup["niceness"])
+    bounds = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: setup["file_bytes"], resource.RLIMIT_NOFILE: _MOST_OPEN}
     if setup["memory_bytes"]:
-        resource.setrlimit(resource.RLIMIT_DATA, (setup["memory_bytes"],) * 2)
+        bounds[resource.RLIMIT_DATA] = setup["memory_bytes"]
+    confinement.limit(bounds)
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(setup["threads"])))
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
+    # What the user has set up for Keras is not what the models were written with, and a home is full of secrets.
+    os.environ |= {"HOME": setup["scratch"], "KERAS_HOME": setup["scratch"], "TMPDIR": setup["scratch"]}
+    return confinement.confine([], [setup["scratch"]])
 
 
 def _started(setup: dict[str, Any]) -> Service:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class _Known:
     """One model."""
 
-    def __init__(self, given: Mapping[str, Any], weights: int, tolerances: Tolerances) -> None:
-        description = transfer.read(given["form"], weights)
+    def __init__(self, given: Mapping[str, Any], setup: Mapping[str, Any], tolerances: Tolerances) -> None:
+        description = transfer.read(given["form"], setup["weights"])
         self.model = RecurrentModel(description, Numerics.EXACT)
         self.tolerances = tolerances
         self.noise_floor = 0.0
@@ -35,13 +35,13 @@ class _Known:
         self.examiner: Examiner | None = None
         self.message = shadow_pb2.Witness(whole_model_difference=-1, whole_model_sensitivity=-1)
         try:
-            self._find_witness(given)
+            self._find_witness(sources.ModelFile(given["copy"], given["whole"], setup["scratch"]))
         except Exception as error:  # noqa: BLE001 - without a witness a model is served all the same, and is said to have none
             self.message.text = f"none: {type(error).__name__}: {error}"[:300]
             self.not_comparable = "no_witness"
 
-    def _find_witness(self, given: Mapping[str, Any]) -> None:
-        witness = sources.witness_of(self.model.description, given["path"], whole=given["whole"])
+    def _find_witness(self, file: sources.ModelFile) -> None:
+        witness = sources.witness_of(self.model.description, file)
         self.message.kind, self.message.text = witness.kind, witness.text
         self.message.differing_weights.extend(witness.differing_weights)
         types = {lstm.dtype for lstms in witness.lstms.values() for lstm in lstms}
@@ -59,7 +59,7 @@ class Service:
 
     def __init__(self, setup: Mapping[str, Any]) -> None:
         self._tolerances = Tolerances(**setup["tolerances"])
-        self._models = {given["name"]: _Known(given, setup["weights"], self._tolerances) for given in setup["models"]}
+        self._models = {given["name"]: _Known(given, setup, self._tolerances) for given in setup["models"]}
 
     def told(self) -> dict[str, dict[str, Any]]:
         """Returns what is told of each model, fit for JSON."""

@@ -1,20 +1,22 @@
 """Where the layers of a witness come from: the model's own file, or, where no library loads that, what our loader found in it.
 
-A witness should share as little with us as can be: a file that Keras itself loads shares nothing. It is only loaded after our
-loader has found nothing in it but layers that it knows, and in Keras' safe mode.
+A witness should share as little with us as can be: a file that Keras itself loads shares nothing but the words of its
+configuration. It is only loaded after our loader has found nothing in it but layers that it knows, and in Keras' safe mode.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import keras
 import tensorflow as tf
 import tf_keras
+from keras.src.legacy.saving import legacy_h5_format
+from keras.src.saving import serialization_lib
+from tf_keras.src.saving import serialization_lib as old_serialization
 
 from lstmserve.v1 import shadow_pb2
+from lstmserve_server.keras_reference import rebuilt
 from lstmserve_server.keras_reference.free_running import does_nothing
 from lstmserve_server.keras_reference.witness import Witness
 
@@ -41,19 +43,29 @@ keras.saving.register_keras_serializable(package="lstmserve")(
 )  # Bidirectional makes its layers anew by name
 
 
-def witness_of(description: ModelDescription, path: str, *, whole: bool) -> Witness:
+class ModelFile(NamedTuple):
+    """The file that a model is from."""
+
+    copy: int | None
+    """Descriptor of the copy that our loader has read; None where there is none."""
+    whole: bool
+    """Whether the model is all that is in it."""
+    scratch: str
+    """A folder in which this process may write."""
+
+
+def witness_of(description: ModelDescription, file: ModelFile) -> Witness:
     """Returns a witness for a model.
 
     Args:
         description: the model.
-        path: the file that it is from.
-        whole: whether it is all that is in the file.
+        file: the file that it is from.
 
     Raises:
         ValueError: no witness can be had.
     """
     try:
-        return _from_file(description, path, whole=whole)
+        return _from_file(description, file)
     except Exception as error:  # noqa: BLE001 - a library may fail on a file in any way; then there is the other witness
         reason = f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0][:200]
     layers = [_built(layer) for layer in description.layers]
@@ -61,32 +73,37 @@ def witness_of(description: ModelDescription, path: str, *, whole: bool) -> Witn
     return Witness.of(shadow_pb2.WITNESS_KIND_KERAS_LAYERS, text, description, layers)
 
 
-def _from_file(description: ModelDescription, path: str, *, whole: bool) -> Witness:
+def _from_file(description: ModelDescription, file: ModelFile) -> Witness:
     source = description.source
-    if not whole:
+    if not file.whole:
         raise ValueError("only a part of the model in it is served")
     if source.format not in _LOADABLE:
         message = f"no Keras loads a whole model from {source.format}"
         raise ValueError(message)
+    if file.copy is None:
+        raise ValueError("there is no copy of it that was checked")
     if source.keras_version.startswith("3"):
         library, kind, name = keras, shadow_pb2.WITNESS_KIND_KERAS_FILE, f"Keras {keras.__version__}"
     else:
         library, kind, name = tf_keras, shadow_pb2.WITNESS_KIND_TF_KERAS_FILE, f"tf_keras {tf_keras.__version__}"
-    # By name alone the libraries tell how a file is to be read; content is what we go by.
-    suffix = ".keras" if source.format == "keras-zip" else ".h5"
-    model = _load(library, Path(path), suffix)
+    model = _load(library, file.copy, source.format, source.keras_version, file.scratch)
+    if not model.built:
+        model.build([None, *description.inputs[0].shape])
     layers = [_found(model, layer) for layer in description.layers]
     text = f"the file itself, written by Keras {source.keras_version} and loaded by {name}"
     return Witness.of(kind, text, description, layers, model)
 
 
-def _load(library: Any, path: Path, suffix: str) -> Any:
-    if path.suffix == suffix:
-        return library.models.load_model(path, compile=False, safe_mode=True)
-    with TemporaryDirectory() as folder:
-        link = Path(folder) / f"model{suffix}"
-        link.symlink_to(path.resolve())
-        return library.models.load_model(link, compile=False, safe_mode=True)
+def _load(library: Any, copy: int, form: str, version: str, scratch: str) -> Any:
+    # tf_keras heeds its argument safe_mode for .keras files only; its scope holds for all that it deserializes.
+    with old_serialization.SafeModeScope(True), serialization_lib.SafeModeScope(True):  # noqa: FBT003 - as they take it
+        if form == "keras-zip":
+            with rebuilt.archive(copy, version, scratch) as path:
+                return library.models.load_model(path, compile=False, safe_mode=True)
+        with rebuilt.hdf5(copy) as file:
+            if library is keras:  # whose load_model takes no open file
+                return legacy_h5_format.load_model_from_hdf5(file, compile=False, safe_mode=True)
+            return library.models.load_model(file, compile=False)
 
 
 def _found(model: Any, described: LayerDescription) -> Any:

@@ -24,7 +24,7 @@ _RENAMED: Final = {
     "Dense": {"output_dim": "units", "bias": "use_bias"},
     "Dropout": {"p": "rate"},
 }
-_DROPPED: Final = frozenset(
+DROPPED: Final = frozenset(
     "input_dtype init inner_init forget_bias_init W_regularizer U_regularizer b_regularizer W_constraint b_constraint "
     "dropout_W dropout_U consume_less".split()
 )  # how weights began and were trained, and how Keras scheduled the arithmetic
@@ -55,7 +55,7 @@ def to_keras_2(config: Any) -> Any:
     kind, options = renamed.get("class_name"), renamed.get("config")
     if isinstance(kind, str) and isinstance(options, dict):
         names = _RENAMED.get(kind, {})
-        renamed["config"] = {names.get(key, key): value for key, value in options.items() if key not in _DROPPED}
+        renamed["config"] = {names.get(key, key): value for key, value in options.items() if key not in DROPPED}
     return renamed
 
 

@@ -36,7 +36,7 @@ def read(members: Members, place: Place, form: str) -> Iterator[KerasFile]:
         raise ModelRefused(message)
     metadata = config_text.parse(members.read(_METADATA, limits.config_bytes), _METADATA, limits)
     version = architecture.checked_version(metadata.get("keras_version"))
-    text = members.read(CONFIG, limits.config_bytes)
-    config = keras_config.parse(config_text.parse(text, CONFIG, limits), limits)
+    whole = config_text.parse(members.read(CONFIG, limits.config_bytes), CONFIG, limits)
+    config = keras_config.parse(whole, limits)
     with members.open(_WEIGHTS) as weights, Group.open(weights, limits, place.store) as root:
-        yield KerasFile(config, NumberedGroups(root, config), Source(place.name, form, version))
+        yield KerasFile(config, NumberedGroups(root, config), Source(place.name, form, version), whole)

@@ -20,7 +20,7 @@ _FUNCTIONAL: Final = ("Functional", "Model")
 _OPERATIONS_IN_HDF5: Final = (
     "Add Any Concatenate Divide ExpandDims LogicalOr Multiply Negative NotEqual OnesLike Subtract ZerosLike".split()
 )
-_TENSORFLOW_OPERATIONS: Final = {
+TENSORFLOW_OPERATIONS: Final = {
     "__operators__.add": "Add",
     "math.add": "Add",
     "math.multiply": "Multiply",
@@ -159,9 +159,9 @@ def _layers(entries: Any, model_kind: str, limits: Limits) -> tuple[LayerConfig,
         kind = _text(entry, "class_name", "a layer")
         options = _mapping(entry.get("config"), kind)
         inside = parse(entry, limits) if kind in ("Sequential", *_FUNCTIONAL) else None
-        name, operation = _name(entry, options, kind), _is_operation(entry, options)
-        if kind == "TFOpLambda" and str(options.get("function")) in _TENSORFLOW_OPERATIONS:
-            kind, operation = _TENSORFLOW_OPERATIONS[options["function"]], True
+        name, operation = _name(entry, options, kind), is_operation(entry, options)
+        if kind == "TFOpLambda" and str(options.get("function")) in TENSORFLOW_OPERATIONS:
+            kind, operation = TENSORFLOW_OPERATIONS[options["function"]], True
         layer = LayerConfig(kind, name, options, _nodes(entry, name), operation, inside)
         if not operation:
             _require_of_keras(entry, str(layer))
@@ -194,12 +194,12 @@ def _nodes(entry: Mapping[str, Any], name: str) -> tuple[Any, ...]:
     return tuple(nodes)
 
 
-def _is_operation(entry: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
+def is_operation(entry: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
     """Returns whether an entry is an operation on tensors; in `.h5` files these have lost their module."""
     module = entry.get("module")
     if module is not None:
         return str(module).startswith("keras.src.ops.")
-    return "trainable" not in options and "dtype" not in options and entry.get("class_name") in _OPERATIONS_IN_HDF5
+    return "trainable" not in options and "dtype" not in options and str(entry.get("class_name")) in _OPERATIONS_IN_HDF5
 
 
 def _require_of_keras(entry: Mapping[str, Any], what: str) -> None:

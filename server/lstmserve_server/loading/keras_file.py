@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from lstmserve_server.errors import ModelRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -41,6 +41,9 @@ class KerasFile:
     config: ModelConfig
     weights: Weights
     source: Source
+
+    whole: Mapping[str, Any] | None = None
+    """The configuration as the file has it, of a format that Keras itself loads; else None."""
 
 
 def read_listed(

@@ -35,9 +35,10 @@ def read(file: BinaryIO, place: Place) -> Iterator[KerasFile]:
             yield weights_alone(root, place, "keras-weights")
             return
         version = architecture.checked_version(root.text("keras_version"))
-        config = architecture.parse(config_text.parse(text, "the attribute model_config", place.limits), version, place)
+        whole = config_text.parse(text, "the attribute model_config", place.limits)
+        config = architecture.parse(whole, version, place)
         groups = NamedGroups.of_whole_model(root.group("model_weights"), config)
-        yield KerasFile(config, _of_version(groups, version), Source(place.name, "keras-hdf5", version))
+        yield KerasFile(config, _of_version(groups, version), Source(place.name, "keras-hdf5", version), whole)
 
 
 def weights_alone(root: Tree, place: Place, form: str) -> KerasFile:

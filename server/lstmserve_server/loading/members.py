@@ -122,7 +122,7 @@ class ZipMembers:
     def _checked(self, name: str, limit: int) -> zipfile.ZipInfo:
         info = self._infos.get(name)
         if info is None:
-            found = ", ".join(sorted(self._infos)[:8])
+            found = ", ".join(name[:64] for name in sorted(self._infos)[:8])
             message = f"the archive has no {name}; it holds {found or 'nothing'}. Is it a .keras file of Keras 3?"
             raise ModelRefused(message)
         packed = min(info.compress_size, self._size)  # what the archive declares may be a lie

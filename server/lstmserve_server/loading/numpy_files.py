@@ -67,7 +67,7 @@ def _in_order(names: Sequence[str]) -> list[str]:
     found = [int(number[1]) for number in numbers if number is not None]
     if sorted(found) != list(range(len(names))):
         message = (
-            f"the archive holds {', '.join(names[:8])}; expected arr_0.npy, arr_1.npy and so on, as "
+            f"the archive holds {', '.join(name[:64] for name in names[:8])}; expected arr_0.npy, arr_1.npy and so on, as "
             "np.savez('weights.npz', *model.get_weights()) writes them"
         )
         raise ModelRefused(message)

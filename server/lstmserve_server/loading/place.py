@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from lstmserve_server.errors import ModelRefused
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lstmserve_server.loading.arrays import Store
     from lstmserve_server.loading.limits import Limits
 
@@ -34,6 +33,8 @@ class Place:
     store: Store
     named_architecture: Path | None = None
     """The file with the configuration that somebody named, for weights alone."""
+    copy: int | None = None
+    """Descriptor of a copy of the file, which is read in its place; None where it is read itself."""
 
     @property
     def name(self) -> str:
@@ -46,7 +47,8 @@ class Place:
         Raises:
             ModelRefused: it is missing, no regular file, or too large.
         """
-        return _open(self.path, self.limits)
+        # By its name, so that who opens it twice has two places to read from.
+        return _open(self.path if self.copy is None else Path(f"/proc/self/fd/{self.copy}"), self.limits)
 
     def beside(self, name: str) -> BinaryIO:
         """Opens another file of the same folder, or of this one if it is a folder itself; `name` may lead into folders below.

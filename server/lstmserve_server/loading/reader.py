@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from lstmserve_server.errors import ModelRefused
-from lstmserve_server.loading import build, hdf5, keras_3, keras_hdf5, keras_shards, members, numpy_files
+from lstmserve_server.loading import build, cleaning, hdf5, keras_3, keras_hdf5, keras_shards, members, numpy_files
 from lstmserve_server.loading.arrays import Heap
 from lstmserve_server.loading.build import Part
 from lstmserve_server.loading.limits import Limits
@@ -43,6 +43,7 @@ def load(
     limits: Limits | None = None,
     architecture: _Path | None = None,
     store: Store | None = None,
+    copy: int | None = None,
 ) -> ModelDescription:
     """Returns the description of the model in a file or folder; its content decides how it is read, never its name.
 
@@ -52,36 +53,42 @@ def load(
         limits: how much of the file is believed.
         architecture: file with the configuration, for one that holds weights alone; None to look for it beside.
         store: where the weights are put; None for the memory of this process.
+        copy: descriptor of a copy of the file, which is read in its place; None to read the file itself.
 
     Raises:
         ModelRefused: the file is missing, damaged, or cannot be served as Keras would compute it. The text begins with
             the path.
     """
-    place = _place(path, limits, architecture, store)
+    place = _place(path, limits, architecture, store, copy)
     try:
         with _opened(place) as keras_file:
-            return build.describe(keras_file, place.limits, part or Part())
+            description = build.describe(keras_file, place.limits, part or Part())
+            if keras_file.whole is not None and part in (None, Part()):
+                cleaning.cleaned(keras_file.whole)  # so that what is served can be handed to Keras too
+            return description
     except ModelRefused as refusal:
         message = f"{os.fspath(path)}: {refusal}"
         raise ModelRefused(message) from refusal.__cause__
 
 
 def survey(
-    path: _Path, *, limits: Limits | None = None, architecture: _Path | None = None
+    path: _Path, *, limits: Limits | None = None, architecture: _Path | None = None, copy: int | None = None
 ) -> list[tuple[LayerConfig, bool]]:
     """Returns the layers that a file configures, and of each whether its kind is served; for files that are refused.
 
     Raises:
         ModelRefused: not even so much can be read.
     """
-    with _opened(_place(path, limits, architecture, None)) as keras_file:
+    with _opened(_place(path, limits, architecture, None, copy)) as keras_file:
         layers = keras_file.config.layers
         return [(layer, layer.kind in PLANS or layer.inside is not None or layer.operation) for layer in layers]
 
 
-def _place(path: _Path, limits: Limits | None, architecture: _Path | None, store: Store | None) -> Place:
+def _place(
+    path: _Path, limits: Limits | None, architecture: _Path | None, store: Store | None, copy: int | None
+) -> Place:
     named = None if architecture is None else Path(architecture)
-    return Place(Path(path), limits or Limits(), store or Heap(), named)
+    return Place(Path(path), limits or Limits(), store or Heap(), named, copy)
 
 
 @contextlib.contextmanager
@@ -106,7 +113,7 @@ def _folder(place: Place) -> AbstractContextManager[KerasFile]:
     indices = [entry.name for entry in place.path.iterdir() if entry.suffix == ".index"]
     if len(indices) == 1:
         return tensorflow.read_checkpoint(place, indices[0])
-    found = ", ".join(sorted(entry.name for entry in place.path.iterdir())[:8]) or "nothing"
+    found = ", ".join(name[:64] for name in sorted(entry.name for entry in place.path.iterdir())[:8]) or "nothing"
     message = (
         f"this is a folder that holds {found}; expected {keras_3.CONFIG} of an unpacked .keras file, {tensorflow.SAVED_MODEL}, "
         "or one checkpoint of TensorFlow"

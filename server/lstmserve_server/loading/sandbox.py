@@ -1,7 +1,8 @@
 """Model files are parsed in a process of their own, so that a crash, a hang or a flood of memory there is a refusal here.
 
-HDF5 is a large parser in C, and one changed byte of a file can kill it or keep it busy for ever. The weights come back in a
-file in memory, which this process maps: they are never copied, and read-only.
+HDF5 is a large parser in C, and one changed byte of a file can kill it, keep it busy for ever, or take it over: see
+`confinement`. The weights come back in a file in memory, which is sealed when the process is gone, and then mapped: they are never
+copied, and nobody can change them.
 """
 
 from __future__ import annotations
@@ -9,22 +10,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from lstmserve_server import confinement
 from lstmserve_server.errors import ModelRefused
-from lstmserve_server.loading import transfer
+from lstmserve_server.loading import answers, memory_files, transfer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from lstmserve_server.description import ModelDescription
     from lstmserve_server.loading.limits import Limits
 
-_LONGEST_LINE: Final = 64 << 20  # a description without its weights
+_SECONDS_TO_DIE: Final = 5.0  # after SIGKILL
 
 
 class Refused(ModelRefused):
@@ -36,40 +37,34 @@ class Refused(ModelRefused):
 
 
 async def load(
-    paths: Sequence[str],
+    path: str,
     limits: Limits,
     *,
     layer: str | None = None,
     until: str | None = None,
     architecture: str | None = None,
-) -> AsyncGenerator[ModelDescription]:
-    """Yields the description of the model in each file, in order.
+    copy: int | None = None,
+) -> ModelDescription:
+    """Returns the description of the model in a file.
 
     Args:
-        paths: the files.
+        path: the file.
         limits: how much of a file is believed, and how long it may take.
-        layer: name of the one LSTM layer that is wanted; None for the whole models.
-        until: name of the layer with whose output the models shall end; None for the whole models.
-        architecture: file with the configuration, for those that hold weights alone; None to look for it beside them.
+        layer: name of the one LSTM layer that is wanted; None for the whole model.
+        until: name of the layer with whose output the model shall end; None for the whole model.
+        architecture: file with the configuration, for one that holds weights alone; None to look for it beside it.
+        copy: descriptor of a sealed copy of the file (`memory_files.copy_of`), which is then read in its place.
 
     Raises:
-        Refused: a file cannot be served as Keras would compute it, or cannot be read.
+        Refused: the file cannot be served as Keras would compute it, or cannot be read.
     """
-    with room_for_weights() as weights:
-        forms = parse(paths, weights, limits, layer=layer, until=until, architecture=architecture)
+    with memory_files.room_for_weights() as weights:
+        copies = {} if copy is None else {path: copy}
+        forms = parse([path], weights, limits, layer=layer, until=until, architecture=architecture, copies=copies)
         async with contextlib.aclosing(forms):
-            for path in paths:
-                yield described(await anext(forms), path, weights)
-
-
-@contextlib.contextmanager
-def room_for_weights() -> Iterator[int]:
-    """Opens a file in memory, which the processes that get it share."""
-    weights = os.memfd_create("weights", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        yield weights
-    finally:
-        os.close(weights)
+            form = await anext(forms)
+        seal(weights, path)
+        return described(form, path, weights)
 
 
 async def parse(
@@ -80,15 +75,17 @@ async def parse(
     layer: str | None = None,
     until: str | None = None,
     architecture: str | None = None,
+    copies: Mapping[str, int] | None = None,
 ) -> AsyncGenerator[dict[str, Any]]:
     """Yields the model in each file as the process that parsed it has written it: see `described`.
 
-    The arguments are those of `load`, and `weights` the file in memory where the weights are put.
+    The arguments are those of `load`; `weights` is the file in memory where the weights are put, to be sealed behind the last.
 
     Raises:
         Refused: a file cannot be served as Keras would compute it, or cannot be read.
     """
-    child = await _start(weights)
+    copies = copies or {}
+    child = await _start((weights, *copies.values()))
     try:
         request = {
             "paths": list(paths),
@@ -96,19 +93,37 @@ async def parse(
             "architecture": architecture,
             "limits": asdict(limits),
             "weights": weights,
+            "copies": dict(copies),
         }
         if child.stdin is not None:
             child.stdin.write(json.dumps(request).encode())
             child.stdin.close()
         for path in paths:
             answer = await _answer(child, path, limits)
-            if "refused" in answer:
-                raise Refused(str(answer["refused"]), [tuple(layer) for layer in answer.get("layers", [])])
+            if answer.get("refused") is not None:
+                raise Refused(str(answer["refused"]), [tuple(layer) for layer in answer["layers"]])
             yield answer
     finally:
         with contextlib.suppress(ProcessLookupError):
             child.kill()
-        await child.wait()
+        with contextlib.suppress(TimeoutError):  # one that the kernel keeps is left to it
+            await asyncio.wait_for(child.wait(), _SECONDS_TO_DIE)
+
+
+def seal(weights: int, what: str) -> None:
+    """Makes the weights what no process can change any more; before they are mapped, and their digest is taken.
+
+    Raises:
+        Refused: somebody still has them open for writing.
+    """
+    try:
+        memory_files.seal(weights)
+    except OSError as error:
+        message = (
+            f"{what}: the weights cannot be sealed ({error.strerror}): a process that parsed the file is still there, and "
+            "could change them. The file is made to harm"
+        )
+        raise Refused(message) from error
 
 
 def described(form: dict[str, Any], path: str, weights: int) -> ModelDescription:
@@ -124,13 +139,7 @@ def described(form: dict[str, Any], path: str, weights: int) -> ModelDescription
         raise Refused(message) from error
 
 
-async def _start(weights: int) -> asyncio.subprocess.Process:
-    environment = {
-        **os.environ,
-        "OPENBLAS_NUM_THREADS": "1",
-        "HDF5_PLUGIN_PRELOAD": "::",  # no filters from outside
-        "HDF5_USE_FILE_LOCKING": "FALSE",
-    }
+async def _start(descriptors: tuple[int, ...]) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",  # nothing from the folder it happens to run in
@@ -139,20 +148,24 @@ async def _start(weights: int) -> asyncio.subprocess.Process:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        pass_fds=(weights,),
-        env=environment,
-        limit=_LONGEST_LINE,
+        pass_fds=descriptors,
+        env=confinement.environment(
+            OPENBLAS_NUM_THREADS="1",
+            HDF5_PLUGIN_PRELOAD="::",  # no filters from outside
+            HDF5_USE_FILE_LOCKING="FALSE",
+        ),
+        limit=answers.LONGEST,
     )
 
 
 async def _answer(child: asyncio.subprocess.Process, path: str, limits: Limits) -> dict[str, Any]:
-    """Returns the child's next line, or says how it ended without one."""
+    """Returns the child's next answer, or says how it ended without one."""
     try:
-        line = await asyncio.wait_for(child.stdout.readline(), limits.seconds) if child.stdout is not None else b""
-        if line:
-            answer: dict[str, Any] = json.loads(line)
-            return answer
-        reason = _name_of_end(await child.wait())
+        async with asyncio.timeout(limits.seconds):
+            line = await child.stdout.readline() if child.stdout is not None else b""
+            if line:
+                return answers.checked(line)
+            reason = _name_of_end(await child.wait())
     except TimeoutError:
         reason = f"it took more than {limits.seconds} seconds (--load-seconds)"
     except ValueError:
@@ -164,4 +177,8 @@ async def _answer(child: asyncio.subprocess.Process, path: str, limits: Limits) 
 def _name_of_end(code: int) -> str:
     if code in {-signal.SIGXCPU, -signal.SIGKILL}:
         return "it took too long (--load-seconds) or too much memory"
-    return f"it ended with {signal.Signals(-code).name}" if code < 0 else f"it ended with the exit code {code}"
+    return f"it ended with {_signal(-code)}" if code < 0 else f"it ended with the exit code {code}"
+
+
+def _signal(number: int) -> str:
+    return signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"

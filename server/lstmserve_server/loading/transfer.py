@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from lstmserve_server.loading.arrays import Shared
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
-_ALIGNMENT: Final = 64  # of every array in the file, a cache line
+ALIGNMENT: Final = 64
+"""Bytes to a multiple of which every array in the file begins: a cache line."""
 
 
 def write(description: ModelDescription, store: Shared, file: int) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def _offset(array: NDArray[Any], store: Shared, file: int) -> int:
     found = store.offset(array)
     if found is not None:
         return found
-    offset = -(-os.lseek(file, 0, os.SEEK_END) // _ALIGNMENT) * _ALIGNMENT
+    offset = -(-os.lseek(file, 0, os.SEEK_END) // ALIGNMENT) * ALIGNMENT
     os.lseek(file, offset, os.SEEK_SET)
     rest = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     while rest:

@@ -185,13 +185,22 @@ class NamedGroups:
     @classmethod
     def of_whole_model(cls, weights: Tree, config: ModelConfig) -> Self:
         """Returns the groups of a file that holds a whole model, in which the names agree."""
-        return cls(weights, {layer.name: layer.name for layer in config.layers})
+        listed = _layer_names(weights)
+        known = [layer.name for layer in config.layers]
+        full = [name for name in listed if name in weights and weights.group(name).texts("weight_names")]
+        if [name for name in known if name in full] != full:
+            message = (
+                f"the file holds weights for {', '.join(full)}, and the model has the layers {', '.join(known)}: Keras would "
+                "give them to others than we do. Do they belong together?"
+            )
+            raise ModelRefused(message)
+        return cls(weights, {name: name for name in known})
 
     @classmethod
     def of_weights_only(cls, weights: Tree, config: ModelConfig, *, in_order: bool) -> Self:
         """Returns the groups of a file that holds weights alone: by name if all agree, else `in_order` (Keras' own rule)."""
         layers = [layer.name for layer in config.layers if layer.kind in WITH_WEIGHTS]
-        groups = [name for name in weights.texts("layer_names") or [] if weights.group(name).texts("weight_names")]
+        groups = [name for name in _layer_names(weights) if weights.group(name).texts("weight_names")]
         if set(layers) == set(groups):
             return cls(weights, {name: name for name in layers})
         if len(layers) != len(groups) or not in_order:
@@ -205,7 +214,7 @@ class NamedGroups:
     @staticmethod
     def only_lstm(root: Tree) -> tuple[Tree, list[str]] | None:
         """Returns the group and the names of the weights of the one LSTM that a file holds, if that is all it holds."""
-        full = [name for name in root.texts("layer_names") or [] if root.group(name).texts("weight_names")]
+        full = [name for name in _layer_names(root) if root.group(name).texts("weight_names")]
         if len(full) != 1:
             return None
         group = root.group(full[0])
@@ -284,6 +293,19 @@ def are_of_an_lstm(shapes: Sequence[tuple[int, ...]]) -> bool:
         return False
     units = shapes[1][0]
     return shapes[0][1] == 4 * units == shapes[1][1] and (len(shapes) == 2 or shapes[2] == (4 * units,))  # noqa: PLR2004
+
+
+def _layer_names(weights: Tree) -> list[str]:
+    """Returns the names of the groups in the order in which Keras reads them.
+
+    Raises:
+        ModelRefused: one stands twice.
+    """
+    names = weights.texts("layer_names") or []
+    if len(set(names)) < len(names):
+        message = f"two groups of weights have the same name; the names are {', '.join(map(repr, names))}"
+        raise ModelRefused(message)
+    return names
 
 
 def _own_name(path: str) -> str:

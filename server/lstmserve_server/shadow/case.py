@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from lstmserve import archives
 from lstmserve_server.layers.recurrent import LSTM
 from lstmserve_server.lstm import LSTMState
 
@@ -156,10 +157,9 @@ def read(data: bytes) -> tuple[Case, dict[str, Any], dict[str, Array]]:
     """Returns the case in an archive, and what stands beside it: all that its text says, and all arrays.
 
     Raises:
-        ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile: it is none.
+        ValueError, KeyError, TypeError: it is none.
     """
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        arrays: dict[str, Array] = {name: archive[name] for name in archive.files}
+    arrays = archives.read(data, max_bytes=len(data))
     about = json.loads(arrays[_ABOUT].tobytes())
 
     def got(name: str | None) -> Array | None:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import subprocess
 import sys
 import threading
-import zipfile
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Pipe
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
+from lstmserve import archives
+from lstmserve.text import printable
 from lstmserve.v1 import shadow_pb2
+from lstmserve_server import confinement
 from lstmserve_server.loading import transfer
 from lstmserve_server.loading.arrays import Shared
-from lstmserve_server.loading.sandbox import room_for_weights
+from lstmserve_server.loading.memory_files import room_for_weights, seal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +36,14 @@ if TYPE_CHECKING:
 PROGRAM: tuple[str, ...] = (sys.executable, "-P", "-m", "lstmserve_server.keras_reference")
 """What is started, with the descriptor of its end of the connection behind it."""
 
-_LONGEST_ANSWER: Final = 1 << 30  # bytes; the details of a long sequence
+# Bytes of what it says: a word to a case, what was found, and the arrays behind it, as many as some times what it was given.
+_LONGEST_WORD: Final = 1 << 16
+_LONGEST_START: Final = 8 << 20
+_LONGEST_COMPARISON: Final = 1 << 20
+_LONGEST_ARRAYS: Final = 16 << 20
+_ARRAYS_PER_BYTE: Final = 16  # of the case: h, c and four gates, in float32 and float64
+_MOST_ARRAYS: Final = 100_000
+_MOST_VERSIONS: Final = 64
 
 
 class ReferenceLost(Exception):
@@ -107,19 +115,23 @@ class ReferenceProcess:
         """Starts it. It can be asked when `wait_until_ready` has returned."""
         self._limits = limits
         self._connection, theirs = Pipe()
+        self._scratch = TemporaryDirectory(prefix="lstmserve-", ignore_cleanup_errors=True)
         with room_for_weights() as weights, theirs:
-            self._told = setup(subjects, tolerances, limits, weights)
+            self._told = setup(subjects, tolerances, limits, weights, self._scratch.name)
+            copies = [subject.served.copy.descriptor for subject in subjects if subject.served.copy is not None]
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 [*PROGRAM, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=(weights, theirs.fileno()),
+                pass_fds=(weights, theirs.fileno(), *copies),
                 process_group=0,  # Ctrl-C on a terminal is for the server, which ends it
-                env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+                env=confinement.environment(TF_CPP_MIN_LOG_LEVEL="3"),
             )
         self.versions: dict[str, str] = {}
         self.models: dict[str, Told] = {}
+        self.held: list[str] = []
+        """Which of the kernel's means confine it: see `confinement`."""
 
     def wait_until_ready(self) -> None:
         """Waits until it has imported TensorFlow and found a witness for every model, which takes some seconds.
@@ -129,12 +141,14 @@ class ReferenceProcess:
         """
         with self._behaving(self._limits.start_seconds):
             self._connection.send_bytes(json.dumps(self._told).encode())
-            said = json.loads(self._connection.recv_bytes(_LONGEST_ANSWER))
+            said = json.loads(self._connection.recv_bytes(_LONGEST_START))
             if "failed" not in said:
-                self.versions = {str(name): str(version) for name, version in said["versions"].items()}
+                versions = list(said["versions"].items())[:_MOST_VERSIONS]
+                self.versions = {printable(str(name), 64): printable(str(version), 200) for name, version in versions}
                 self.models = {model["name"]: _told(said["models"][model["name"]]) for model in self._told["models"]}
+                self.held = [printable(str(means), 64) for means in said["held"]][:_MOST_VERSIONS]
                 return
-        raise ReferenceLost("reference_down", f"it could not start: {said['failed']}")
+        raise ReferenceLost("reference_down", printable(f"it could not start: {said['failed']}"))
 
     @property
     def pid(self) -> int:
@@ -156,11 +170,12 @@ class ReferenceProcess:
         with self._behaving(self._limits.seconds):
             self._connection.send_bytes(json.dumps({"detailed": detailed, "again": again}).encode())
             self._connection.send_bytes(case)
-            said, comparison, arrays = (self._connection.recv_bytes(_LONGEST_ANSWER) for _ in range(3))
+            most = (_LONGEST_WORD, _LONGEST_COMPARISON, _LONGEST_ARRAYS + _ARRAYS_PER_BYTE * len(case))
+            said, comparison, arrays = (self._connection.recv_bytes(length) for length in most)
             error = json.loads(said).get("error")
             if error is None:
                 return reply(comparison, arrays)
-        raise CaseFailed(str(error))
+        raise CaseFailed(printable(str(error)))
 
     def kill(self) -> None:
         """Kills the process; whoever waits for its answer gets `ReferenceLost`. From any thread."""
@@ -171,6 +186,7 @@ class ReferenceProcess:
         self._process.kill()
         self._process.wait()
         self._connection.close()
+        self._scratch.cleanup()
 
     def __enter__(self) -> Self:
         return self
@@ -198,17 +214,34 @@ class ReferenceProcess:
                 self._process.kill()
                 raise ReferenceLost("garbage", f"what it said cannot be read: {error}") from error
             raise ReferenceLost("reference_down", f"it ended with {self._process.wait()}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, DecodeError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DecodeError) as error:
             self._process.kill()
             raise ReferenceLost("garbage", f"what it said cannot be read: {error}") from error
         finally:
             timer.cancel()
 
 
-def setup(subjects: Sequence[Subject], tolerances: Tolerances, limits: Limits, weights: int) -> dict[str, Any]:
-    """Returns what the reference is told first; the weights of the models are put into a file in memory."""
+def setup(
+    subjects: Sequence[Subject], tolerances: Tolerances, limits: Limits, weights: int, scratch: str
+) -> dict[str, Any]:
+    """Returns what the reference is told first; the weights of the models are put into a file in memory, which is sealed.
+
+    Args:
+        subjects: the models.
+        tolerances: how far an answer may be off.
+        limits: what the reference may use.
+        weights: the file in memory.
+        scratch: a folder in which it may write.
+    """
     store = Shared(weights)
+    forms = [transfer.write(subject.served.model.description, store, weights) for subject in subjects]
+    seal(weights)
+    sizes = [
+        0 if subject.served.copy is None else os.fstat(subject.served.copy.descriptor).st_size for subject in subjects
+    ]
     return {
+        "scratch": scratch,
+        "file_bytes": 2 * max(sizes, default=0) + (1 << 20),
         "weights": weights,
         "tolerances": asdict(tolerances),
         "threads": limits.threads,
@@ -217,17 +250,21 @@ def setup(subjects: Sequence[Subject], tolerances: Tolerances, limits: Limits, w
         "models": [
             {
                 "name": subject.served.name,
-                "form": transfer.write(subject.served.model.description, store, weights),
-                "path": os.path.abspath(subject.path),  # noqa: PTH100 - as it is named, links and all
+                "form": form,
+                "copy": None if subject.served.copy is None else subject.served.copy.descriptor,
                 "whole": subject.whole,
             }
-            for subject in subjects
+            for subject, form in zip(subjects, forms, strict=True)
         ],
     }
 
 
 def _told(told: Mapping[str, Any]) -> Told:
     witness = shadow_pb2.Witness.FromString(bytes.fromhex(told["witness"]))
+    witness.text = printable(witness.text)
+    weights = [printable(text, 300) for text in witness.differing_weights[:_MOST_VERSIONS]]
+    witness.ClearField("differing_weights")
+    witness.differing_weights.extend(weights)
     return Told(witness, float(told["noise_floor"]))
 
 
@@ -235,7 +272,7 @@ def reply(comparison: bytes, arrays: bytes) -> Reply:
     """Returns what the reference has found, from its two parts.
 
     Raises:
-        ValueError, DecodeError, zipfile.BadZipFile, KeyError, OSError: they make no sense.
+        ValueError, DecodeError: they make no sense.
     """
     return Reply(_comparison(comparison), _arrays(arrays))
 
@@ -249,7 +286,4 @@ def _comparison(data: bytes) -> shadow_pb2.Comparison:
 
 
 def _arrays(data: bytes) -> dict[str, Array]:
-    if not data:
-        return {}
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    return archives.read(data, max_bytes=len(data), max_arrays=_MOST_ARRAYS) if data else {}

@@ -177,7 +177,7 @@ class Pump:
             self._up = self._ever_up = True
         try:
             self._events.reference_up(reference.versions, reference.models)
-            _log.info("reference_up", process=reference.pid, versions=reference.versions)
+            _log.info("reference_up", process=reference.pid, versions=reference.versions, confined_by=reference.held)
             while (work := self._next()) is not None:
                 self._compare(reference, work)
         finally:

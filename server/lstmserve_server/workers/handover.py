@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from lstmserve_server.settings import ServeSettings
 
@@ -28,6 +28,9 @@ class Handover:
     weights: int
     """Descriptor of the file with the weights, inherited."""
 
+    copies: dict[str, int]
+    """Descriptors of copies of the models' files, by the name of the model, inherited; empty where nothing is compared."""
+
     metrics: int = -1
     """Descriptor of the pipe by which the supervisor asks for the metrics, inherited; -1 where nobody asks."""
 
@@ -47,13 +50,16 @@ class Handover:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a worker says once: that it listens, or why it does not."""
+    """What a worker says: once that it listens, or why it does not; and from then on, again and again, that it is well."""
 
     failure: str = ""
     """Why it could not start; empty where it listens."""
 
     exit_code: int = 0
     """That of the failure."""
+
+    serving: bool = False
+    """Whether its health is SERVING."""
 
     def to_line(self) -> bytes:
         """Returns it as a line."""
@@ -63,3 +69,7 @@ class Report:
     def from_line(cls, line: bytes) -> Self:
         """Returns what `to_line` wrote."""
         return cls(**json.loads(line))
+
+
+REPORT_EVERY: Final = 1.0
+"""Seconds from one report to the next."""

@@ -198,6 +198,14 @@ class Reading:
             raise self.refuse(f"has {option}={str(value)[:_LONGEST]}; expected a number")
         return number
 
+    def not_negative(self, option: str, default: float, most: float = math.inf) -> float:
+        """Returns an option that is a number from 0 to `most`: Keras refuses others."""
+        number = self.real(option, default)
+        if not 0 <= number <= most:
+            expected = "0 or more" if math.isinf(most) else f"0 to {most:g}"
+            raise self.refuse(f"has {option}={number:g}; expected {expected}")
+        return number
+
     def flag(self, option: str, *, default: bool) -> bool:
         """Returns an option that is true or false."""
         value = self.get(option, default)

@@ -54,11 +54,11 @@ def of_layer(r: Reading) -> Activation:
         case "LeakyReLU":  # Keras 2 calls the slope alpha
             return activations.relu(r.real("alpha" if "alpha" in r.layer.options else "negative_slope", 0.3))
         case "ThresholdedReLU":
-            return activations.relu(threshold=r.real("theta", 1.0))
+            return activations.relu(threshold=r.not_negative("theta", 1.0))
         case "ReLU":
             most = r.get("max_value")
-            most = None if most is None else r.real("max_value", 0)
-            return activations.relu(r.real("negative_slope", 0.0), r.real("threshold", 0.0), most)
+            most = None if most is None else r.not_negative("max_value", 0)
+            return activations.relu(r.not_negative("negative_slope", 0.0), r.not_negative("threshold", 0.0), most)
         case _:
             axis = r.get("axis", -1)
             if axis not in (-1, [-1], len(r.incoming.shape)):

@@ -133,3 +133,15 @@ def prelu(r: Reading) -> Plan:
 def nothing(r: Reading) -> Plan:
     """A layer that does nothing at inference."""
     return r.plan(r.layer.kind)
+
+
+def dropout(r: Reading) -> Plan:
+    """`Dropout` and its kin, which do nothing at inference either."""
+    r.not_negative("rate", 0.0, most=1.0)
+    return nothing(r)
+
+
+def noise(r: Reading) -> Plan:
+    """`GaussianNoise`: the same."""
+    r.not_negative("stddev", 0.0)
+    return nothing(r)

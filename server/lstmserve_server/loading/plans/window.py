@@ -25,6 +25,8 @@ def conv(r: Reading) -> Plan:
         "filters": filters,
         "activation": functions.activation(r, "activation", "linear"),
     }
+    if options["strides"] != 1 and options["dilation_rate"] != 1:
+        raise r.refuse("has strides and a dilation_rate above 1, which Keras refuses together")
     return r.plan("Conv1D", options, output_shapes=((_places(r, options), filters),), block=Block(shapes), mask=None)
 
 

@@ -1,0 +1,87 @@
+"""Archives of arrays (`.npz`, as `numpy.savez` writes them) that come from a stranger: read within bounds, and with one error.
+
+`numpy.load` believes what an archive declares: members that unpack to a thousand times their size, headers that are evaluated as
+Python, and a dozen kinds of exceptions. Here nothing is larger than the archive itself.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_ARRAYS: Final = 100_000
+"""Arrays in an archive."""
+
+_LONGEST_HEADER: Final = 4096  # bytes; that of an array of eight axes is 128
+_KINDS: Final = "fiubUS"  # numbers, truth values and texts
+
+
+def read(source: bytes | BinaryIO, *, max_bytes: int, max_arrays: int = MAX_ARRAYS) -> dict[str, NDArray[Any]]:
+    """Returns the arrays of an archive by name.
+
+    Args:
+        source: the archive, or a file that holds it.
+        max_bytes: how many bytes it may have.
+        max_arrays: how many arrays.
+
+    Raises:
+        ValueError: it is none, is compressed or damaged, or is larger than that.
+    """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    size = file.seek(0, io.SEEK_END)
+    if size > max_bytes:
+        message = f"it is {size} bytes long; expected at most {max_bytes}"
+        raise ValueError(message)
+    file.seek(0)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            _require_within(members, size, max_arrays)
+            return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
+    except ValueError:
+        raise
+    except (
+        Exception
+    ) as error:  # of zipfile, zlib, NumPy's parser of headers and all that these call: each damage has its own
+        message = f"it cannot be read: {type(error).__name__}: {error}"
+        raise ValueError(message) from error
+
+
+def _require_within(members: list[zipfile.ZipInfo], size: int, max_arrays: int) -> None:
+    if len(members) > max_arrays or sum(member.file_size for member in members) > size:
+        message = (
+            f"{len(members)} arrays of more bytes than the file has; expected at most {max_arrays}, not compressed"
+        )
+        raise ValueError(message)
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    if member.compress_type != zipfile.ZIP_STORED:
+        message = f"{member.filename!r} is compressed; expected it as numpy.savez writes it"
+        raise ValueError(message)
+    content = io.BytesIO(archive.read(member))
+    version = np.lib.format.read_magic(content)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read_header is None:
+        message = f"{member.filename!r} is of the version {version}; expected (1, 0) or (2, 0)"
+        raise ValueError(message)
+    shape, in_columns, dtype = read_header(content, max_header_size=_LONGEST_HEADER)
+    if dtype.kind not in _KINDS:
+        message = f"{member.filename!r} holds {dtype}; expected numbers or texts"
+        raise ValueError(message)
+    data = content.getbuffer()[content.tell() :]
+    if any(length < 0 for length in shape) or math.prod(shape) * dtype.itemsize != len(data):
+        message = f"{member.filename!r} declares {shape} of {dtype} and holds {len(data)} bytes"
+        raise ValueError(message)
+    array: NDArray[Any] = np.frombuffer(data, dtype) if len(data) else np.empty(math.prod(shape), dtype)
+    return array.reshape(shape, order="F" if in_columns else "C").copy()

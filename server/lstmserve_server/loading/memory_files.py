@@ -1,0 +1,88 @@
+"""Files in memory: for the weights that a process parses, and for copies of files that nobody can change any more."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import weakref
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_BLOCK: Final = 1 << 24
+_SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+
+
+@contextlib.contextmanager
+def room_for_weights() -> Iterator[int]:
+    """Opens a file in memory, which the processes that get it share."""
+    weights = _made("weights")
+    try:
+        yield weights
+    finally:
+        os.close(weights)
+
+
+def seal(descriptor: int) -> None:
+    """Makes a file in memory what no process can write any more, whatever descriptors it has.
+
+    Raises:
+        OSError: a process has it mapped for writing.
+    """
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
+
+
+class SealedCopy:
+    """The content of a file as it was at one moment: who reads it twice reads the same."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._closing = weakref.finalize(self, os.close, descriptor)
+
+
+def copy_of(path: str | os.PathLike[str], most: int) -> SealedCopy | None:
+    """Returns a copy of a regular file; None where it cannot be opened, is another thing, or has more than `most` bytes.
+
+    Why that is so is said by who tries to load it.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+            return None
+        copy = SealedCopy(_made("model"))
+        size = 0
+        while block := os.read(descriptor, _BLOCK):
+            size += len(block)
+            if size > most:  # it grows meanwhile
+                return None
+            _write(copy.descriptor, block)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    seal(copy.descriptor)
+    return copy
+
+
+def private_copy(content: bytes) -> int:
+    """Returns the descriptor of a file in memory with some content, to be written on."""
+    descriptor = _made("private")
+    _write(descriptor, content)
+    return descriptor
+
+
+def _made(name: str) -> int:
+    return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from lstmserve import tensors
-from lstmserve.state import State
+from lstmserve import answers, errors, tensors
 from lstmserve.v1 import lstm_pb2, shadow_pb2
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from lstmserve.state import State
     from lstmserve.transport import Tls
 
 _Answer = TypeVar("_Answer")
@@ -102,6 +102,23 @@ class Call(Generic[_Answer]):
     method: str
     request: Any
     read: Callable[[bytes], _Answer]
+    """Reads the answer; raises `answers.Unfit` where it is none to the request."""
+
+    def answer(self, data: bytes, address: str) -> _Answer:
+        """Returns what the server at an address has answered.
+
+        Raises:
+            BadAnswer: it does not fit the request.
+        """
+        try:
+            return self.read(data)
+        except answers.Unfit as error:
+            raise errors.bad_answer(address, str(error)) from error
+
+
+def shown(addresses: str | Sequence[str]) -> str:
+    """Returns addresses as they are shown in errors."""
+    return addresses if isinstance(addresses, str) else ",".join(addresses)
 
 
 def target(addresses: str | Sequence[str], tls: Tls | None = None) -> str:
@@ -182,7 +199,7 @@ def step(x: ArrayLike, state: State | None, model: str, *, compare: bool = False
     request = lstm_pb2.StepRequest(model=model, x=tensors.encode(rows), state=_state_message(state), compare=compare)
 
     def read(data: bytes) -> Result:
-        return _result(lstm_pb2.StepResponse.FromString(data), single=single)
+        return _result(answers.parsed(lstm_pb2.StepResponse, data), answers.Asked(len(rows), state), single=single)
 
     return Call(method("Step"), request, read)
 
@@ -203,6 +220,7 @@ def forward(
     """
     inputs = {name: sendable(array) for name, array in x.items()} if isinstance(x, Mapping) else {}
     rows, single = (None, False) if isinstance(x, Mapping) else _as_batch(x, 3)
+    count = len(rows) if rows is not None else next((len(array) for array in inputs.values() if array.ndim), 0)
     request = lstm_pb2.ForwardRequest(
         model=model,
         x=None if rows is None else tensors.encode(rows),
@@ -214,7 +232,7 @@ def forward(
     )
 
     def read(data: bytes) -> Result:
-        return _result(lstm_pb2.ForwardResponse.FromString(data), single=single)
+        return _result(answers.parsed(lstm_pb2.ForwardResponse, data), answers.Asked(count, state), single=single)
 
     return Call(method("Forward"), request, read)
 
@@ -242,20 +260,30 @@ def windows(series: ArrayLike, length: int, stride: int, rows: int, model: str) 
 def get_model(name: str) -> Call[lstm_pb2.Model]:
     """Returns the call that asks for the description of one model."""
     request = lstm_pb2.GetModelRequest(model=name)
-    return Call(method("GetModel"), request, lambda data: lstm_pb2.GetModelResponse.FromString(data).model)
+
+    def read(data: bytes) -> lstm_pb2.Model:
+        model = answers.parsed(lstm_pb2.GetModelResponse, data).model
+        if not model.name or name not in ("", model.name):
+            message = f"the model {model.name!r} came; expected {name or 'a name'!r}"
+            raise answers.Unfit(message)
+        return model
+
+    return Call(method("GetModel"), request, read)
 
 
 def list_models() -> Call[list[lstm_pb2.Model]]:
     """Returns the call that asks for the descriptions of all models."""
     request = lstm_pb2.ListModelsRequest()
-    return Call(method("ListModels"), request, lambda data: list(lstm_pb2.ListModelsResponse.FromString(data).models))
+    return Call(
+        method("ListModels"), request, lambda data: list(answers.parsed(lstm_pb2.ListModelsResponse, data).models)
+    )
 
 
 def shadow_report(model: str) -> Call[shadow_pb2.ShadowReport]:
     """Returns the call that asks what was compared with Keras."""
     request = shadow_pb2.GetReportRequest(model=model)
     path = f"/{_SHADOW_SERVICE.full_name}/{_SHADOW_SERVICE.methods_by_name['GetReport'].name}"
-    return Call(path, request, lambda data: shadow_pb2.GetReportResponse.FromString(data).report)
+    return Call(path, request, lambda data: answers.parsed(shadow_pb2.GetReportResponse, data).report)
 
 
 def _whole_numbers(lengths: Sequence[int] | NDArray[Any]) -> list[int]:
@@ -301,11 +329,15 @@ def _state_message(state: State | None) -> lstm_pb2.State | None:
     return None if state is None else state.to_message()
 
 
-def _result(response: lstm_pb2.StepResponse | lstm_pb2.ForwardResponse, *, single: bool) -> Result:
-    def rows(tensor: lstm_pb2.Tensor) -> NDArray[Any]:
-        array = tensors.decode(tensor)
+def _result(
+    response: lstm_pb2.StepResponse | lstm_pb2.ForwardResponse, asked: answers.Asked, *, single: bool
+) -> Result:
+    after = answers.state(response.state, asked)
+
+    def rows(tensor: lstm_pb2.Tensor, name: str) -> NDArray[Any]:
+        array = answers.output(tensor, asked, after, name)
         return array[0] if single else array
 
-    outputs = {name: rows(tensor) for name, tensor in response.outputs.items()}
+    outputs = {name: rows(tensor, f"outputs[{name!r}]") for name, tensor in response.outputs.items()}
     discrepancy = response.discrepancy if response.HasField("discrepancy") else None
-    return Result(rows(response.output), State.from_message(response.state), outputs, discrepancy)
+    return Result(rows(response.output, "output"), after, outputs, discrepancy)

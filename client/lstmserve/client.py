@@ -10,7 +10,7 @@ import grpc.aio
 import numpy as np
 
 from lstmserve import calls, errors, streams
-from lstmserve.connections import cancelled_by_owner
+from lstmserve.connections import Endpoint, cancelled_by_owner
 from lstmserve.transport import Token
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Client:
         token: str | Callable[[], str | None] | None = None,
     ) -> None:
         target, options = calls.target(address, tls), calls.channel_options(max_message_bytes, tls)
+        self._address = calls.shown(address)
         self._channel = (
             grpc.insecure_channel(target, options)
             if tls is None
@@ -167,11 +168,12 @@ class Client:
                 sent again when it is lost; 0 for only when asked, or when too much is to be remembered.
             output: name of the output that is wanted, of a model with several; the first, where it is left out.
             strict: whether to stop rather than to go on with a server of other numerics, whose bytes may differ.
-            timeout: seconds without an answer after which another server is tried.
+            timeout: seconds without an answer that was asked for, after which another server is tried.
             patience: seconds without any answer after which to give up.
         """
         opening = streams.opening(self._model, rows, state, checkpoint_every, output)
-        return streams.Stream(self._channel, opening, self._token, strict=strict, timeout=timeout, patience=patience)
+        endpoint = Endpoint(self._channel, self._token, self._address)
+        return streams.Stream(endpoint, opening, strict=strict, timeout=timeout, patience=patience)
 
     def model(self, *, timeout: float | None = None) -> lstm_pb2.Model:
         """Returns the description of the model."""
@@ -196,9 +198,10 @@ class Client:
             raise errors.closed()
         send: grpc.UnaryUnaryMultiCallable[Any, bytes] = self._channel.unary_unary(call.method, calls.serialize)
         try:
-            return call.read(send(call.request, timeout=seconds, metadata=self._token.metadata()))
+            data = send(call.request, timeout=seconds, metadata=self._token.metadata())
         except grpc.RpcError as error:
             raise errors.from_status(error.code(), error.details(), error.trailing_metadata()) from None
+        return call.answer(data, self._address)
 
     def __enter__(self) -> Self:
         return self
@@ -223,6 +226,7 @@ class AsyncClient:
         token: str | Callable[[], str | None] | None = None,
     ) -> None:
         target, options = calls.target(address, tls), calls.channel_options(max_message_bytes, tls)
+        self._address = calls.shown(address)
         self._channel = (
             grpc.aio.insecure_channel(target, options)
             if tls is None
@@ -280,9 +284,8 @@ class AsyncClient:
     ) -> streams.AsyncStream:
         """Makes a stream, which `async with` opens: see `Client.stream`."""
         opening = streams.opening(self._model, rows, state, checkpoint_every, output)
-        return streams.AsyncStream(
-            self._channel, opening, self._token, strict=strict, timeout=timeout, patience=patience
-        )
+        endpoint = Endpoint(self._channel, self._token, self._address)
+        return streams.AsyncStream(endpoint, opening, strict=strict, timeout=timeout, patience=patience)
 
     async def model(self, *, timeout: float | None = None) -> lstm_pb2.Model:
         """Returns the description of the model."""
@@ -307,13 +310,14 @@ class AsyncClient:
             raise errors.closed()
         send: grpc.aio.UnaryUnaryMultiCallable[Any, bytes] = self._channel.unary_unary(call.method, calls.serialize)
         try:
-            return call.read(await send(call.request, timeout=seconds, metadata=self._token.metadata()))
+            data = await send(call.request, timeout=seconds, metadata=self._token.metadata())
         except grpc.aio.AioRpcError as error:
             raise errors.from_status(error.code(), error.details(), error.trailing_metadata()) from None
         except asyncio.CancelledError:
             if self._closed and not cancelled_by_owner():  # but by `close`
                 raise errors.closed() from None
             raise
+        return call.answer(data, self._address)
 
     async def __aenter__(self) -> Self:
         return self

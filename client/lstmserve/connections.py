@@ -10,18 +10,22 @@ import contextlib
 import queue
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import grpc
 import grpc.aio
 
 from lstmserve import calls, errors
-from lstmserve.journal import Request, Response
 
 if TYPE_CHECKING:
+    from lstmserve.journal import Request
     from lstmserve.transport import Token
 
 _METHOD: Final = calls.method("StreamSteps")
+_MAX_WAITING_BYTES: Final = 4 << 20  # of what came and was not taken; a message that is larger comes alone
+_BYTES_PER_ITEM: Final = 1 << 10  # so that empty messages are bounded too
+
+_Channel = TypeVar("_Channel")
 
 
 class LostError(Exception):
@@ -32,17 +36,69 @@ class LostError(Exception):
         self.error = error
 
 
+class Endpoint(Generic[_Channel]):
+    """Where calls go to."""
+
+    def __init__(self, channel: _Channel, token: Token, address: str) -> None:
+        self.channel = channel
+        self.token = token
+        self.address = address
+        """As it is shown in errors."""
+
+
+class _Inbox:
+    """What came and was not taken yet: of a bounded size, so that who sends more than is taken feels gRPC's flow control."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._items: deque[bytes | errors.LstmServeError] = deque()
+        self._bytes = 0
+        self._closed = False
+
+    def put(self, item: bytes | errors.LstmServeError) -> bool:
+        """Adds an item when there is room for it; returns whether more may come."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._bytes < _MAX_WAITING_BYTES or self._closed)
+            if not self._closed:
+                self._items.append(item)
+                self._bytes += _size(item)
+                self._changed.notify_all()
+            return not self._closed
+
+    def get(self, timeout: float) -> bytes | errors.LstmServeError | None:
+        """Returns the next item; None where none comes within `timeout` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._items, timeout):
+                return None
+            item = self._items.popleft()
+            self._bytes -= _size(item)
+            self._changed.notify_all()
+            return item
+
+    def close(self) -> None:
+        """Lets go whoever waits for room."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+def _size(item: bytes | errors.LstmServeError) -> int:
+    return _BYTES_PER_ITEM + (len(item) if isinstance(item, bytes) else 0)
+
+
 class Connection:
     """One call of the method: a queue of what is to be sent, and one of what came."""
 
-    def __init__(self, channel: grpc.Channel, messages: list[Request], token: Token) -> None:
+    def __init__(self, endpoint: Endpoint[grpc.Channel], messages: list[Request]) -> None:
         self._outgoing: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._incoming: queue.SimpleQueue[Response | errors.LstmServeError] = queue.SimpleQueue()
+        self._inbox = _Inbox()
         for message in messages:
             self._outgoing.put(message)
-        call = channel.stream_stream(_METHOD, calls.serialize, Response.FromString)
+        call: Any = endpoint.channel.stream_stream(_METHOD, calls.serialize)
         try:
-            self._call: Any = call(iter(self._outgoing.get, None), metadata=token.metadata(), wait_for_ready=True)
+            self._call: Any = call(
+                iter(self._outgoing.get, None), metadata=endpoint.token.metadata(), wait_for_ready=True
+            )
         except ValueError:  # how gRPC says so
             raise errors.closed() from None
         threading.Thread(target=self._read, name="lstmserve-stream", daemon=True).start()
@@ -51,17 +107,16 @@ class Connection:
         """Sends a message, soon."""
         self._outgoing.put(message)
 
-    def receive(self, timeout: float) -> Response:
+    def receive(self, timeout: float) -> bytes:
         """Returns the next message.
 
         Raises:
             LostError: the connection is lost, or nothing came in time.
         """
-        try:
-            received = self._incoming.get(timeout=timeout)
-        except queue.Empty:
-            raise LostError(errors.silent(timeout)) from None
-        if isinstance(received, Response):
+        received = self._inbox.get(timeout)
+        if received is None:
+            raise LostError(errors.silent(timeout))
+        if isinstance(received, bytes):
             return received
         raise LostError(received)
 
@@ -69,26 +124,28 @@ class Connection:
         """Ends the call."""
         self._outgoing.put(None)
         self._call.cancel()
+        self._inbox.close()
 
     def _read(self) -> None:
         try:
-            for response in self._call:
-                self._incoming.put(response)
-            self._incoming.put(errors.ended())
+            for data in self._call:
+                if not self._inbox.put(data):
+                    return
+            self._inbox.put(errors.ended())
         except grpc.RpcError as error:
-            self._incoming.put(errors.from_status(error.code(), error.details(), error.trailing_metadata()))
+            self._inbox.put(errors.from_status(error.code(), error.details(), error.trailing_metadata()))
 
 
 class AsyncConnection:
     """One call of the method, and a task that sends, lest both ends wait for the other to read."""
 
-    def __init__(self, channel: grpc.aio.Channel, messages: list[Request], token: Token) -> None:
+    def __init__(self, endpoint: Endpoint[grpc.aio.Channel], messages: list[Request]) -> None:
         self._outgoing = deque(messages)
         self._more = asyncio.Event()
         self._more.set()
-        call = channel.stream_stream(_METHOD, calls.serialize, Response.FromString)
+        call: Any = endpoint.channel.stream_stream(_METHOD, calls.serialize)
         try:
-            self._call: Any = call(metadata=token.metadata(), wait_for_ready=True)
+            self._call: Any = call(metadata=endpoint.token.metadata(), wait_for_ready=True)
         except grpc.aio.UsageError:  # how gRPC says so
             raise errors.closed() from None
         self._writing = asyncio.create_task(self._write())
@@ -98,7 +155,7 @@ class AsyncConnection:
         self._outgoing.append(message)
         self._more.set()
 
-    async def receive(self, timeout: float) -> Response:
+    async def receive(self, timeout: float) -> bytes:
         """Returns the next message.
 
         Raises:
@@ -116,7 +173,7 @@ class AsyncConnection:
             raise
         if received is grpc.aio.EOF:
             raise LostError(errors.from_status(await self._call.code(), await self._call.details()))
-        return received  # type: ignore[no-any-return]  # what FromString gives
+        return received  # type: ignore[no-any-return]  # bytes, as nothing makes anything else of them
 
     async def close(self) -> None:
         """Ends the call."""

@@ -11,22 +11,27 @@
     - `CallCancelled`: the call was cancelled.
     - `AccessDenied`: the server wants other credentials.
     - `ServerFault`: anything else; a fault of the server or of something between.
+        - `BadAnswer`: the server answered, and not what it was asked.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
+
+from lstmserve.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
 class LstmServeError(Exception):
-    """Base of all errors of a call; its text is the server's."""
+    """Base of all errors of a call; its text is the server's, made printable."""
 
     def __init__(self, code: grpc.StatusCode, text: str, retry_after: float | None = None) -> None:
+        text = printable(text)
         super().__init__(code, text, retry_after)  # all of them, so that the error can be pickled
         self.code = code
         self.text = text
@@ -78,6 +83,12 @@ class ServerFault(LstmServeError):
     """A fault of the server or of something between (any other status)."""
 
 
+class BadAnswer(ServerFault):
+    """The server answered, and not what it was asked: other rows, numbers that are not finite, or no message at all."""
+
+
+_PUSHBACK: Final = re.compile(r"[0-9]{1,9}")  # milliseconds
+
 _BY_CODE = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.FAILED_PRECONDITION: WrongForModel,
@@ -94,7 +105,7 @@ _BY_CODE = {
 def from_status(code: grpc.StatusCode, text: str | None, trailing: Iterable[Any] | None = None) -> LstmServeError:
     """Returns the error that stands for a gRPC status with its trailing metadata."""
     pushback = next((value for key, value in trailing or () if key == "grpc-retry-pushback-ms"), "")
-    seconds = int(pushback) / 1000 if pushback.isdecimal() else None
+    seconds = int(pushback) / 1000 if _PUSHBACK.fullmatch(str(pushback)) else None
     return _BY_CODE.get(code, ServerFault)(code, text or code.name, seconds)
 
 
@@ -104,6 +115,13 @@ def numerics_changed(before: str, now: str) -> NumericsChanged:
         grpc.StatusCode.FAILED_PRECONDITION,
         f"the server that would go on has the numerics {now!r}, and the one before had {before!r}: the outputs would differ by "
         "rounding. Ask without strict to go on all the same",
+    )
+
+
+def bad_answer(address: str, text: str) -> BadAnswer:
+    """Returns the error of an answer that does not fit what was asked of the server at an address."""
+    return BadAnswer(
+        grpc.StatusCode.INTERNAL, f"the server at {address} gave an answer that does not fit what it was asked: {text}"
     )
 
 

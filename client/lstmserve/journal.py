@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
-from lstmserve import errors, tensors
-from lstmserve.state import State
+from lstmserve import answers, errors
+from lstmserve.answers import Asked
 from lstmserve.v1 import lstm_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
+
+    from lstmserve.state import State
 
 _MOST_BYTES: Final = 8 << 20  # of messages to remember before a checkpoint is asked for
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
@@ -54,6 +56,8 @@ class Journal:
         """Numbers of the checkpoints that nobody but this journal asked for, until they are answered."""
         self._awaited: deque[int] = deque()
         """Numbers of the messages whose answers the server that serves now is to send, in order."""
+        self.opened = False
+        """Whether a server has opened the stream."""
         self.fingerprint = ""
         """Numerics of the server that answers."""
         self.numerics_changes = 0
@@ -97,15 +101,18 @@ class Journal:
 
         Raises:
             NumericsChanged: another server has other numerics, and that was not to be.
+            Unfit: it is no answer to what was asked.
         """
         kind = response.WhichOneof("message")
         if kind == "opened":
             self._opened(response.opened)
             return None
         if kind == "going_away":
+            answers.state(response.going_away.state, Asked(self._opening.rows, digest=self._opening.model_digest))
             self._checkpointed(response.going_away.number, response.going_away.state)
             return None
-        answer = _answer(response)
+        asked = Asked(self._opening.rows, digest=self._opening.model_digest)
+        answer = _answer(response, asked)
         if kind == "rejected":
             self._forget(answer.number)
         elif answer.state is not None:
@@ -127,6 +134,14 @@ class Journal:
         return message
 
     def _opened(self, opened: lstm_pb2.StreamOpened) -> None:
+        if opened.rows != (self._opening.rows or opened.rows) or opened.rows < 1:
+            message = f"the stream was opened with {opened.rows} rows; expected {self._opening.rows or 1}"
+            raise answers.Unfit(message)
+        if not opened.model_digest or opened.model_digest != (self._opening.model_digest or opened.model_digest):
+            expected = self._opening.model_digest[:16] or "a digest"
+            message = f"the stream was opened for the model {opened.model_digest[:16]!r}; expected {expected!r}"
+            raise answers.Unfit(message)
+        self.opened = True
         self._opening.rows, self._opening.model_digest = opened.rows, opened.model_digest
         if self.fingerprint not in ("", opened.numerics_fingerprint):
             if self._strict:
@@ -144,14 +159,14 @@ class Journal:
         self._bytes -= 0 if message is None else message.ByteSize()
 
 
-def _answer(response: Response) -> Answer:
+def _answer(response: Response, asked: Asked) -> Answer:
     kind = response.WhichOneof("message")
     if kind == "outputs":
         outputs = response.outputs
-        state = State.from_message(outputs.state) if outputs.HasField("state") else None
-        return Answer(outputs.number, tensors.decode(outputs.output), state)
+        state = answers.state(outputs.state, asked) if outputs.HasField("state") else None
+        return Answer(outputs.number, answers.output(outputs.output, asked, state), state)
     if kind == "checkpoint":
-        return Answer(response.checkpoint.number, state=State.from_message(response.checkpoint.state))
+        return Answer(response.checkpoint.number, state=answers.state(response.checkpoint.state, asked))
     rejected = response.rejected
     code = _CODES.get(rejected.code, grpc.StatusCode.UNKNOWN)
     return Answer(rejected.number, error=errors.from_status(code, rejected.text))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import grpc
 
-from lstmserve import calls, errors, tensors
+from lstmserve import answers, calls, errors, tensors
 from lstmserve.connections import AsyncConnection, Connection, LostError
 from lstmserve.journal import Journal, Request, Response
 
@@ -69,9 +69,16 @@ class Attempts:
 class ResumingStream(Generic[_Connection]):
     """What both kinds of streams have in common: a journal, and how it is seen."""
 
-    def __init__(self, opening: lstm_pb2.StreamOpen, *, strict: bool, timeout: float, patience: float) -> None:
+    def __init__(
+        self, opening: lstm_pb2.StreamOpen, address: str, *, strict: bool, timeout: float, patience: float
+    ) -> None:
         self._journal = Journal(opening, strict=strict)
+        self._address = address
         self._timeout = timeout
+        self._due = 0.0
+        """When the server that is waited for has been silent for too long, by the monotonic clock."""
+        self._greeted = False
+        """Whether this connection's server has opened the stream."""
         self._attempts = Attempts(patience)
         self._single = opening.rows <= 1
         self._connection: _Connection | None = None
@@ -124,15 +131,59 @@ class ResumingStream(Generic[_Connection]):
             )
             raise RuntimeError(message)
 
-    def _checked(self, response: Response) -> Response:
+    def _wait(self) -> None:
+        """Begins to wait for an answer."""
+        self._attempts.wait()
+        self._due = time.monotonic() + self._timeout
+
+    def _seconds_left(self) -> float:
+        """Returns how long a server may go on without an answer. What nobody asked for does not count as one."""
+        return max(0.0, self._due - time.monotonic())
+
+    def _resumed(self) -> list[Request]:
+        """Returns what another connection begins with, which gets time of its own."""
+        self._greeted, self._due = False, time.monotonic() + self._timeout
+        return self._journal.resumed()
+
+    def _checked(self, data: bytes) -> Response:
         """Returns a message of the server, if no other was lost before it.
 
         Raises:
             LostError: one was, so that the state of the server is not what it should be.
+            BadAnswer: it is none of those that may come.
         """
+        try:
+            response = answers.parsed(Response, data)
+            self._require_turn(response)
+        except answers.Unfit as error:
+            raise self._unfit(error) from error
         if not self._journal.is_in_order(response):
             raise LostError(errors.out_of_order())
+        self._greeted = True
+        if response.WhichOneof("message") != "going_away":
+            self._due = time.monotonic() + self._timeout
         return response
+
+    def _require_turn(self, response: Response) -> None:
+        """Refuses a message that is none, that opens a stream twice, or that comes before it is opened."""
+        kind = response.WhichOneof("message")
+        if kind is None:
+            raise answers.Unfit("an empty message came; expected one of the contract")
+        if kind == "opened" and self._greeted:
+            raise answers.Unfit("the stream was opened twice; expected the answer to a message")
+        if kind not in ("opened", "going_away") and not self._greeted:
+            message = f"{kind} came before the stream was opened"
+            raise answers.Unfit(message)
+
+    def _is_opened(self, response: Response) -> bool | None:
+        """Takes a message; returns True if the stream is open, else None."""
+        self._received(response)
+        return self._journal.opened or None
+
+    def _unfit(self, error: answers.Unfit) -> errors.LstmServeError:
+        """Returns the error of an answer that fits nothing that was asked; the stream has ended with it."""
+        self._ended = errors.bad_answer(self._address, str(error))
+        return self._ended
 
     def _send(self, messages: list[Request]) -> None:
         if self._connection is not None:
@@ -146,7 +197,10 @@ class ResumingStream(Generic[_Connection]):
         return self._journal.steps(tensors.encode(array))
 
     def _received(self, response: Response) -> Answer | None:
-        answer = self._journal.receive(response)
+        try:
+            answer = self._journal.receive(response)
+        except answers.Unfit as error:
+            raise self._unfit(error) from error
         # What another server has answered before proves nothing: the next input may kill them all.
         if answer is not None:
             self._attempts.progressed()

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from lstmserve import tensors
+from lstmserve import archives, tensors
+from lstmserve.text import printable
 from lstmserve.v1 import lstm_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+MAX_FILE_BYTES: Final = 1 << 30
+"""Bytes of a file that `State.load` reads."""
 
 _FILE_FORMAT = 1
 
@@ -136,6 +139,35 @@ class State:
             steps=None if self.steps is None else self.steps[rows],
         )
 
+    def fits(self, other: State) -> bool:
+        """Returns whether both are states of the same layers: of the same kinds and widths, and names where both have some."""
+        return len(self.layers) == len(other.layers) and all(
+            (not mine.layer or not theirs.layer or mine.layer == theirs.layer) and _widths(mine) == _widths(theirs)
+            for mine, theirs in zip(self.layers, other.layers, strict=True)
+        )
+
+    def require_consistent(self) -> None:
+        """Returns if the arrays fit one another.
+
+        Raises:
+            ValueError: a layer has arrays of other rows or another type than there may be; the text says which.
+        """
+        rows = self.batch if self.layers or self.steps is None else len(self.steps)
+        for number, part in enumerate(self.layers):
+            for name, array in part.arrays.items():
+                kind, least = ("iu", 1) if name == "steps" else ("f", 2)
+                if array.dtype.kind not in kind or array.ndim < least or len(array) != rows:
+                    message = f"layers[{number}].{name} is {array.dtype} of shape {array.shape}; expected {rows} rows of numbers"
+                    raise ValueError(message)
+            if part.h is not None and part.c is not None and part.h.shape != part.c.shape:
+                message = (
+                    f"layers[{number}] has h of shape {part.h.shape} and c of shape {part.c.shape}; expected the same"
+                )
+                raise ValueError(message)
+        if self.steps is not None and (self.steps.dtype.kind not in "iu" or self.steps.shape != (rows,)):
+            message = f"steps are {self.steps.dtype} of shape {self.steps.shape}; expected ({rows},) whole numbers"
+            raise ValueError(message)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the state to a file, in NumPy's .npz format, under exactly the name given."""
         arrays: dict[str, NDArray[Any]] = {
@@ -159,18 +191,17 @@ class State:
         """Reads a state from a file that `save` wrote.
 
         Raises:
-            ValueError: the file holds no state.
+            ValueError: the file holds no state, or one of more than `MAX_FILE_BYTES`.
+            OSError: the file cannot be opened.
         """
-        try:
-            with Path(path).open("rb") as file:
-                if not zipfile.is_zipfile(file):  # lest NumPy advise to load it as a pickle
-                    raise zipfile.BadZipFile("it is no .npz file")  # noqa: TRY301 - as what is found further on
-                file.seek(0)
-                with np.load(file, allow_pickle=False) as arrays:
-                    return cls._from_arrays(arrays)
-        except (ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            message = f"{os.fspath(path)} is not a state that State.save wrote: {error}"
-            raise ValueError(message) from error
+        with Path(path).open("rb") as file:
+            try:
+                loaded = cls._from_arrays(archives.read(file, max_bytes=MAX_FILE_BYTES))
+                loaded.require_consistent()
+            except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError, OverflowError) as error:
+                message = f"{os.fspath(path)} is not a state that State.save wrote: {printable(str(error))}"
+                raise ValueError(message) from error
+        return loaded
 
     @classmethod
     def _from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
@@ -181,7 +212,7 @@ class State:
             layers=tuple(_loaded(arrays, i, str(name)) for i, name in enumerate(arrays["layers"])),
             model_digest=str(arrays["model_digest"]),
             numerics_fingerprint=str(arrays["numerics_fingerprint"]),
-            steps=arrays["steps"] if "steps" in arrays else None,  # noqa: SIM401 - an .npz reads what it is asked for
+            steps=arrays.get("steps"),
         )
 
     def to_message(self) -> lstm_pb2.State:
@@ -214,7 +245,11 @@ class State:
 
 
 def _layout(state: State) -> list[tuple[str, dict[str, tuple[int, ...]]]]:
-    return [(part.layer, {name: array.shape[1:] for name, array in part.arrays.items()}) for part in state.layers]
+    return [(part.layer, _widths(part)) for part in state.layers]
+
+
+def _widths(part: LayerState) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape[1:] for name, array in part.arrays.items()}
 
 
 def _zeros(part: lstm_pb2.LayerStateLayout, batch: int, dtype: np.dtype[Any]) -> LayerState:

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from lstmserve import errors
 from lstmserve.connections import AsyncConnection, Connection, LostError
 from lstmserve.resuming import ResumingStream
 from lstmserve.v1 import lstm_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     import grpc
     import grpc.aio
     from numpy.typing import ArrayLike, NDArray
 
+    from lstmserve.connections import Endpoint
     from lstmserve.journal import Answer, Request, Response
     from lstmserve.state import State
-    from lstmserve.transport import Token
 
     Array = NDArray[Any]
+
+_Found = TypeVar("_Found")
 
 IN_FLIGHT: Final = 16
 """Messages that `steps` sends ahead of the answers."""
@@ -44,18 +47,16 @@ class Stream(ResumingStream[Connection]):
 
     def __init__(
         self,
-        channel: grpc.Channel,
+        endpoint: Endpoint[grpc.Channel],
         opening: lstm_pb2.StreamOpen,
-        token: Token,
         *,
         strict: bool,
         timeout: float,
         patience: float,
     ) -> None:
-        super().__init__(opening, strict=strict, timeout=timeout, patience=patience)
-        self._channel = channel
-        self._token = token
-        self._until_opened()
+        super().__init__(opening, endpoint.address, strict=strict, timeout=timeout, patience=patience)
+        self._endpoint = endpoint
+        self._until(self._is_opened)
 
     def step(self, x: ArrayLike) -> Array:
         """Advances all rows by one time-step.
@@ -122,24 +123,27 @@ class Stream(ResumingStream[Connection]):
 
     def _next(self) -> Answer:
         """Returns the next answer that was not delivered yet."""
-        while True:
-            response = self._receive()
-            answer = self._received(response)
-            if answer is not None:
-                return answer
+        return self._until(self._received)
 
-    def _until_opened(self) -> None:
-        while not self._journal.fingerprint:
-            self._received(self._receive())
+    def _until(self, found: Callable[[Response], _Found | None]) -> _Found:
+        """Takes messages until one is what is waited for: what `found` makes of it."""
+        self._wait()
+        try:
+            while True:
+                made = found(self._receive())
+                if made is not None:
+                    return made
+        except errors.BadAnswer:
+            self._disconnect()
+            raise
 
     def _receive(self) -> Response:
         """Returns the next message of a server, of another one where theirs is lost."""
-        self._attempts.wait()
         while True:
             if self._connection is None:
-                self._connection = Connection(self._channel, self._journal.resumed(), self._token)
+                self._connection = Connection(self._endpoint, self._resumed())
             try:
-                return self._checked(self._connection.receive(self._timeout))
+                return self._checked(self._connection.receive(self._seconds_left()))
             except LostError as lost:
                 self._disconnect()
                 time.sleep(self._pause_after(lost.error))
@@ -150,17 +154,15 @@ class AsyncStream(ResumingStream[AsyncConnection]):
 
     def __init__(
         self,
-        channel: grpc.aio.Channel,
+        endpoint: Endpoint[grpc.aio.Channel],
         opening: lstm_pb2.StreamOpen,
-        token: Token,
         *,
         strict: bool,
         timeout: float,
         patience: float,
     ) -> None:
-        super().__init__(opening, strict=strict, timeout=timeout, patience=patience)
-        self._channel = channel
-        self._token = token
+        super().__init__(opening, endpoint.address, strict=strict, timeout=timeout, patience=patience)
+        self._endpoint = endpoint
 
     async def step(self, x: ArrayLike) -> Array:
         """Advances all rows by one time-step: see `Stream.step`."""
@@ -204,8 +206,7 @@ class AsyncStream(ResumingStream[AsyncConnection]):
             self._connection = None
 
     async def __aenter__(self) -> Self:
-        while not self._journal.fingerprint:
-            self._received(await self._receive())
+        await self._until(self._is_opened)
         return self
 
     async def __aexit__(
@@ -219,19 +220,27 @@ class AsyncStream(ResumingStream[AsyncConnection]):
 
     async def _next(self) -> Answer:
         """Returns the next answer that was not delivered yet."""
-        while True:
-            answer = self._received(await self._receive())
-            if answer is not None:
-                return answer
+        return await self._until(self._received)
+
+    async def _until(self, found: Callable[[Response], _Found | None]) -> _Found:
+        """Takes messages until one is what is waited for: what `found` makes of it."""
+        self._wait()
+        try:
+            while True:
+                made = found(await self._receive())
+                if made is not None:
+                    return made
+        except errors.BadAnswer:
+            await self._disconnect()
+            raise
 
     async def _receive(self) -> Response:
         """Returns the next message of a server, of another one where theirs is lost."""
-        self._attempts.wait()
         while True:
             if self._connection is None:
-                self._connection = AsyncConnection(self._channel, self._journal.resumed(), self._token)
+                self._connection = AsyncConnection(self._endpoint, self._resumed())
             try:
-                return self._checked(await self._connection.receive(self._timeout))
+                return self._checked(await self._connection.receive(self._seconds_left()))
             except LostError as lost:
                 await self._disconnect()
                 await asyncio.sleep(self._pause_after(lost.error))

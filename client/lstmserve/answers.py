@@ -1,0 +1,128 @@
+"""What a server answers, checked against what it was asked: a server is believed no more than a caller is.
+
+Whatever does not fit is `Unfit`, which clients turn into one error that names the server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+
+from lstmserve import tensors
+from lstmserve.state import State
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lstmserve.v1 import lstm_pb2
+
+_Message = TypeVar("_Message", bound=Message)
+
+
+class Unfit(ValueError):
+    """An answer is not one to what was asked; the text says what came and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an answer has to fit."""
+
+    rows: int
+    """Rows of the request."""
+
+    state: State | None = None
+    """The state that was sent; None where the sequences begin."""
+
+    digest: str = ""
+    """Digest of the weights that have to answer; "" where any may."""
+
+
+def parsed(kind: type[_Message], data: bytes) -> _Message:
+    """Returns the message in an answer.
+
+    Raises:
+        Unfit: there is none.
+    """
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        message = f"{len(data)} bytes came that are no {kind.DESCRIPTOR.full_name}"
+        raise Unfit(message) from None
+
+
+def output(tensor: lstm_pb2.Tensor, asked: Asked, after: State | None, name: str = "output") -> NDArray[Any]:
+    """Returns an output: a row for each that was asked for, of finite numbers.
+
+    Args:
+        tensor: as it came.
+        asked: what it has to fit.
+        after: the state that came with it. Of a model that looks at a window the first outputs are NaN, and its state shows it;
+            None where that is not known.
+        name: what it is called in an error.
+
+    Raises:
+        Unfit: it does not fit.
+    """
+    array = _array(tensor, name)
+    if array.ndim < 1 or len(array) != asked.rows:
+        message = f"{name} has the shape {array.shape}; expected {asked.rows} rows"
+        raise Unfit(message)
+    may_wait = after is None or any(layer.window is not None for layer in after.layers)
+    _require_finite(array, name, may_be_nan=may_wait)
+    return array
+
+
+def state(message: lstm_pb2.State, asked: Asked) -> State:
+    """Returns the state after a request: of as many rows, of the same layers and weights as the one before it, and finite.
+
+    Raises:
+        Unfit: it does not fit.
+    """
+    for number, layer in enumerate(message.layers):
+        kinds = {name for name in ("h", "c", "window") if layer.HasField(name)}
+        if kinds not in ({"h", "c"}, {"window"}):
+            text = (
+                f"state.layers[{number}] has {' and '.join(sorted(kinds)) or 'nothing'}; expected h and c, or a window"
+            )
+            raise Unfit(text)
+    try:
+        found = State.from_message(message)
+        found.require_consistent()
+    except ValueError as error:
+        text = f"state: {error}"
+        raise Unfit(text) from error
+    if found.layers and found.batch != asked.rows:
+        text = f"state has {found.batch} rows; expected {asked.rows}"
+        raise Unfit(text)
+    digest = asked.digest or (asked.state.model_digest if asked.state is not None else "")
+    if digest and found.model_digest != digest:
+        text = f"state is of the model {found.model_digest[:16]!r}; expected {digest[:16]!r}"
+        raise Unfit(text)
+    if asked.state is not None and not found.fits(asked.state):
+        raise Unfit("state has other layers than the one that was sent")
+    for number, layer_state in enumerate(found.layers):
+        for name, array in layer_state.arrays.items():
+            _require_finite(array, f"state.layers[{number}].{name}", may_be_nan=False)
+    return found
+
+
+def _array(tensor: lstm_pb2.Tensor, name: str) -> NDArray[Any]:
+    try:
+        array = tensors.decode(tensor)
+    except tensors.TensorError as error:
+        message = f"{name}: {error}"
+        raise Unfit(message) from error
+    if array.dtype.kind != "f":
+        message = f"{name} holds {array.dtype}; expected floating-point numbers"
+        raise Unfit(message)
+    return array
+
+
+def _require_finite(array: NDArray[Any], name: str, *, may_be_nan: bool) -> None:
+    finite = np.isfinite(array)
+    if not (finite | np.isnan(array) if may_be_nan else finite).all():
+        message = f"{name} holds numbers that are not finite; expected finite ones"
+        raise Unfit(message)

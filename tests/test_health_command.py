@@ -63,7 +63,7 @@ def test_a_service_that_is_not_there(sunspots):
 
     assert (1, "") == (ended.returncode, ended.stdout)
     assert ended.stderr.startswith(
-        f"lstmserve: no health from {sunspots.address}: NOT_FOUND: no service 'moon'; expected one of '', "
+        f"lstmserve: no health from {sunspots.address}: NOT_FOUND: service: no 'moon' is here, or not for you; expected '' for the server, "
     )
     assert 1 == len(ended.stderr.splitlines())
 

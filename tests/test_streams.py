@@ -1186,7 +1186,7 @@ def made_journal(**options):
 
 def outputs_of(number, state=None):
     """Returns the answer to time-steps."""
-    output = tensors.encode(np.float32([[number]]))
+    output = tensors.encode(np.float32([[number], [-number]]))
     return lstm_pb2.StreamStepsResponse(outputs=lstm_pb2.StreamOutputs(number=number, output=output, state=state))
 
 

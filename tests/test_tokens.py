@@ -364,14 +364,16 @@ def calling_on(client):
         thread.join()
 
 
-def test_a_file_that_makes_no_sense_any_more_changes_nothing(tmp_path):
+async def test_a_file_that_makes_no_sense_any_more_changes_nothing(tmp_path):
     """The tokens from before go on being good, and the log says what is wrong."""
     file = File(tmp_path / "tokens.toml")
     token = file.add("reader")
-    noted = []
-    made = access.Tokens(file.write(), lambda what, taken: noted.append((what, taken)))
+    noted, told = [], asyncio.Event()
+    made = access.Tokens(file.write(), lambda what, taken: (noted.append((what, taken)), told.set()))
+    watching = asyncio.create_task(made.watch())
     file.path.write_text("[[caller")
-    made._looked = -1e9
+    await told.wait()
+    watching.cancel()
     still = made.token_of((("authorization", f"Bearer {token}"),))
 
     assert "reader" == still.caller.name

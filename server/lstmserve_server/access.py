@@ -2,44 +2,86 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
 import hmac
-from dataclasses import dataclass
-from time import monotonic
+import stat
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
 from lstmserve_server import tokens
 from lstmserve_server.callers import ANYBODY, Caller, Rules
-from lstmserve_server.errors import StartFailed, Unauthenticated
-from lstmserve_server.file_stamp import FileStamp
+from lstmserve_server.errors import Forbidden, RequestError, StartFailed, Unauthenticated
+from lstmserve_server.reloading import Reloading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 _log = structlog.get_logger(__name__)
 
 _HEADER: Final = "authorization"
 _SCHEME: Final = "bearer "
-_LOOK_AGAIN: Final = 1.0  # seconds
+_LOOK_EVERY: Final = 0.25  # seconds; a change is taken at the second look that sees it
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Token:
     """What a call was let in by."""
 
     caller: Caller
     revoked: bool = False
+    holders: set[Admission] = field(default_factory=set)
+    """The long calls that it has let in."""
 
     def require_valid(self) -> None:
-        """Returns if it still lets in; for calls that go on for long.
+        """Returns if it still lets in.
 
         Raises:
             Unauthenticated: it was taken out of the file.
         """
         if self.revoked:
             raise Unauthenticated("", f"the token of {self.caller.name!r} is not valid any more; expected a newer one")
+
+    @contextlib.contextmanager
+    def admission(self, method: str) -> Iterator[Admission]:
+        """Yields what a call that goes on for long was let in by, while it does."""
+        admission = Admission(self, method)
+        self.holders.add(admission)
+        try:
+            yield admission
+        finally:
+            self.holders.discard(admission)
+
+
+class Admission:
+    """That a call goes on for long, and may."""
+
+    def __init__(self, token: Token, method: str) -> None:
+        self.token = token
+        self._method = method
+        self._model: str | None = None
+        self.withdrawn: asyncio.Future[RequestError] = asyncio.get_running_loop().create_future()
+        """Done, with the reason, when the call may go on no longer."""
+
+    def uses(self, model: str) -> None:
+        """Takes note of the model that the call is for; "" for none yet."""
+        self._model = model or None
+
+    def look(self) -> None:
+        """Withdraws it if the token, or the rules of its caller, do not let the call in any more."""
+        caller = self.token.caller
+        try:
+            self.token.require_valid()
+            caller.require_method(self._method)
+            if self._model is not None and not caller.may_use(self._model):
+                raise Forbidden("", f"{caller.name!r} may not use {self._model!r} any more")
+        except RequestError as error:
+            if not self.withdrawn.done():
+                self.withdrawn.set_result(error)
 
 
 class Noted(Protocol):
@@ -64,6 +106,10 @@ class Access(Protocol):
         """
         ...
 
+    async def watch(self) -> None:
+        """Keeps up with what changes, while the server runs."""
+        ...
+
 
 class Open:
     """Lets everybody in."""
@@ -74,6 +120,9 @@ class Open:
     def token_of(self, metadata: Iterable[Any] | None) -> Token:  # noqa: ARG002 - of the protocol
         """Returns the token that all have."""
         return self._token
+
+    async def watch(self) -> None:
+        """Returns at once: nothing can change."""
 
 
 class Tokens:
@@ -91,19 +140,17 @@ class Tokens:
         """
         self._path = path
         self._noted = noted
-        self._stamp = FileStamp([path])
-        self._looked = monotonic()
         self._callers: dict[str, Caller] = {}
         self._tokens: dict[bytes, Token] = {}
         try:
-            self._take(tokens.read(path))
+            self._file = Reloading([path], functools.partial(tokens.read, path), settles=True)
         except tokens.TokensRefused as error:
             message = f"cannot tell who may call: {error}"
             raise StartFailed(message) from error
+        self._take(self._file.first)
 
     def token_of(self, metadata: Iterable[Any] | None) -> Token:
         """Returns the token of a call. It takes as long for all that are wrong, and tells nothing of those that are right."""
-        self._look()
         shown = next((value for key, value in metadata or () if key == _HEADER), None)
         if shown is None:
             raise Unauthenticated("", "no token came; expected the metadata authorization: Bearer TOKEN")
@@ -115,25 +162,28 @@ class Tokens:
             raise Unauthenticated("", "the token that came is not known; expected one that is in the server's file")
         return found[0]
 
-    def _look(self) -> None:
-        """Reads the file again if it has changed, and looks no oftener than once in a while."""
-        now = monotonic()
-        if now - self._looked < _LOOK_AGAIN:
+    async def watch(self) -> None:
+        """Looks at the file again and again, for ever: what it says reaches calls that are under way too."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            try:
+                self.look(await asyncio.to_thread(self._file.newer))
+            except tokens.TokensRefused as error:
+                _log.error("tokens_not_reloaded", why=str(error), still="those from before")
+                self._noted("tokens", taken=False)
+            except Exception:  # noqa: BLE001 - whatever it is, the next look may find better
+                _log.exception("tokens_not_reloaded", still="those from before")
+
+    def look(self, found: dict[str, tuple[Rules, list[bytes]]] | None) -> None:
+        """Takes what the file says now; None where it has not changed."""
+        if found is None:
             return
-        self._looked = now
-        if not self._stamp.changed():
-            return
-        try:
-            self._take(tokens.read(self._path))
-        except tokens.TokensRefused as error:
-            _log.error("tokens_not_reloaded", why=str(error), still="those from before")
-            self._noted("tokens", taken=False)
-            return
+        self._take(found)
         _log.info("tokens_reloaded", callers=sorted(self._callers))
         self._noted("tokens", taken=True)
 
     def _take(self, found: dict[str, tuple[Rules, list[bytes]]]) -> None:
-        """Takes what the file says. Callers go on under their name, with what they have under way."""
+        """Takes what the file says. Callers go on under their name, with what they have under way and still may."""
         before, self._tokens = self._tokens, {}
         callers, self._callers = self._callers, {}
         for name, (rules, digests) in found.items():
@@ -146,3 +196,14 @@ class Tokens:
                 self._tokens[digest] = token
         for token in before.values():
             token.revoked = True
+        for token in (*before.values(), *self._tokens.values()):
+            for admission in tuple(token.holders):
+                admission.look()
+        self._warn_of_readers()
+
+    def _warn_of_readers(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._path.stat().st_mode & stat.S_IROTH:
+                _log.warning(
+                    "tokens_readable_by_all", file=str(self._path), advice="it is for the server alone: chmod o-r"
+                )

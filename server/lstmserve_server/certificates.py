@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from lstmserve_server.errors import BadSettings, StartFailed
-from lstmserve_server.file_stamp import FileStamp
+from lstmserve_server.reloading import Reloading
 
 if TYPE_CHECKING:
     from lstmserve_server.server_metrics import ServerMetrics
@@ -72,19 +73,19 @@ class Certificates:
             StartFailed: they cannot be served.
         """
         self._files = files
-        self._stamp = FileStamp(files.every())
         try:
-            self._current, expires = _read(files)
+            self._content = Reloading(files.every(), functools.partial(_read, files), settles=False)
         except CertificateRefused as error:
             message = f"cannot speak TLS: {error}"
             raise StartFailed(message) from error
+        self._first, expires = self._content.first
         metrics.expires(expires)
         self._metrics = metrics
 
     def credentials(self) -> grpc.ServerCredentials:
         """Returns what gRPC listens with."""
         return grpc.dynamic_ssl_server_credentials(
-            self._current,
+            self._first,
             self._newer,  # type: ignore[arg-type]  # None keeps what there is, says its documentation
             require_client_authentication=self._files.client_ca is not None,
         )
@@ -94,18 +95,19 @@ class Certificates:
 
         Files that are half written, or wrong, change nothing: they are said once, and looked at again when they change.
         """
-        if not self._stamp.changed():
-            return None
         try:
-            self._current, expires = _read(self._files)
+            found = self._content.newer()
         except CertificateRefused as error:
             _log.error("certificate_not_reloaded", why=str(error), still="the one from before")
             self._metrics.reloaded("certificate", taken=False)
             return None
+        if found is None:
+            return None
+        current, expires = found
         self._metrics.reloaded("certificate", taken=True)
         self._metrics.expires(expires)
         _log.info("certificate_reloaded", certificate=str(self._files.certificate))
-        return self._current
+        return current
 
 
 def _read(files: Files) -> tuple[grpc.ServerCertificateConfiguration, datetime]:

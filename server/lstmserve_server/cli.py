@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 from typing import Final
 
@@ -24,6 +25,8 @@ _NEEDED: Final = (
 
 def main() -> None:
     """Runs the command line of the service."""
+    if sys.argv[1:2] == ["serve"]:
+        _take_signals()
     # gRPC's core writes what strangers send to standard error, as it came, and so into the log.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     missing = [name for name in _NEEDED if _is_missing(name)]
@@ -36,6 +39,17 @@ def main() -> None:
     from lstmserve_server.commands import lstmserve  # noqa: PLC0415 - only now is it sure that it can be imported
 
     lstmserve()
+
+
+def _take_signals() -> None:
+    """Takes signals from the first moment on, until the server does: as process 1 of a container it would else never see them.
+
+    What asks it to end while it has not begun ends it; what means nothing to it does nothing, in its workers neither.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _is_missing(name: str) -> bool:

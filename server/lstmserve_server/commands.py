@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from dataclasses import fields
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -43,11 +44,23 @@ def serve(**settings: Any) -> None:
     try:
         asyncio.run(run(chosen))
     except StartFailed as error:
-        click.echo(f"lstmserve: {error}", err=True)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
+    except (MemoryError, OSError, RuntimeError) as error:  # as of a limit on memory or threads (ulimit)
+        why = f"{type(error).__name__}: {error}".removesuffix(": ")
+        _fail(f"the system refused what the server needs ({why})", StartFailed.exit_code)
+    telemetry.finish()
     # Not sys.exit: Python would wait for threads that may still compute what nobody waits for any more.
-    sys.stderr.flush()
     os._exit(0)
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    """Ends a server that could not start, behind the lines of its log."""
+    from lstmserve_server import telemetry  # noqa: PLC0415
+
+    telemetry.finish()
+    with contextlib.suppress(OSError):
+        click.echo(f"lstmserve: {text}", err=True)
+    sys.exit(code)
 
 
 def _tolerances(command: Any) -> Any:

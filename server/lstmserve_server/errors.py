@@ -26,15 +26,28 @@ if TYPE_CHECKING:
 _MOST_NAMES: Final = 10
 
 
+def _printable(text: str) -> str:
+    """Returns a text as it may be shown, whatever a stranger has written into it."""
+    from lstmserve import text as shown  # noqa: PLC0415 - it brings the whole client along, which --help can do without
+
+    return shown.printable(text)
+
+
 class ModelRefused(Exception):
     """A model file cannot be served as Keras would compute it.
 
-    The text says what was found and where, and what can be done about it.
+    The text says what was found and where, and what can be done about it; what a file has written into it is made printable here.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(_printable(text))
 
 
 class StartFailed(Exception):
-    """The server could not start; the text is one sentence for the operator."""
+    """The server could not start; the text is one sentence for the operator, and printable."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(_printable(text))
 
     exit_code: ClassVar[int] = 3
 
@@ -63,9 +76,9 @@ class RequestError(Exception):
     reason: ClassVar[str]
 
     def __init__(self, field: str, text: str) -> None:
-        super().__init__(f"{field}: {text}" if field else text)
-        self.field = field
-        self.text = text
+        self.field = _printable(field)
+        self.text = _printable(text)
+        super().__init__(f"{self.field}: {self.text}" if field else self.text)
 
 
 class InvalidRequest(RequestError):

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
+import socket
+import sys
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
+import structlog
 from prometheus_client import make_wsgi_app, start_http_server
 
 from lstmserve_server.addresses import host_and_port
@@ -17,7 +23,15 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 
+_INTERNAL: Final = (".localhost", ".local", ".internal", ".svc", ".cluster.local", ".lan", ".home.arpa")
+"""Ends of names that are not of the public DNS."""
+
+_MISDIRECTED: Final = "This page is shown under a number or a name of this network: ask for it as http://ADDRESS:PORT/."
+
 _PATIENCE: Final = 10  # seconds without a request
+
+
+_log = structlog.get_logger(__name__)
 
 
 class Port:
@@ -37,6 +51,7 @@ class Port:
         host, port = host_and_port(address)
         try:
             self._server, self._thread = start_http_server(port, host, registry)
+            self._server.handle_error = _quietly  # type: ignore[method-assign]  # it would print a traceback into the log
         except OSError as error:
             message = (
                 f"cannot listen on {address} for metrics: {error.strerror or error}. Choose another with --metrics"
@@ -53,6 +68,8 @@ class Port:
 
     def _answer(self, request: WSGIEnvironment, begin: StartResponse) -> Iterable[bytes]:
         match request["PATH_INFO"]:
+            case "/" | "/status.json" if not _is_own_name(request.get("HTTP_HOST", "")):
+                return _text(begin, "421 Misdirected Request", _MISDIRECTED)
             case "/" | "/status.json":
                 return self._page(request, begin)
             case "/metrics":
@@ -74,6 +91,23 @@ class Port:
 def _text(begin: StartResponse, status: str, text: str) -> Iterable[bytes]:
     begin(status, [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")])
     return [text.encode() + b"\n"]
+
+
+def _quietly(request: Any, client_address: Any) -> None:  # noqa: ARG001 - of socketserver
+    """Takes note of a connection that failed: it was slow, or its other end has gone."""
+    _log.debug("metrics_connection_failed", why=repr(sys.exception()))
+
+
+def _is_own_name(host: str) -> bool:
+    """Returns whether a page may be asked for under a name: by its number, or by one that no stranger can have a browser resolve.
+
+    Else a page of a stranger's whose name leads here could read what stands on this one (DNS rebinding).
+    """
+    name = urlsplit(f"//{host}").hostname or ""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name)
+        return True
+    return "." not in name or name == socket.getfqdn().lower() or name.endswith(_INTERNAL)
 
 
 def _patient(handler: Any) -> Any:

@@ -17,12 +17,12 @@ from lstmserve_server.deadline import seconds_left
 from lstmserve_server.errors import InvalidRequest, NotServing, RequestError, TooLate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
     from google.protobuf.message import Message
 
-    from lstmserve_server.access import Access, Token
+    from lstmserve_server.access import Access, Admission, Token
     from lstmserve_server.call_metrics import CallMetrics
     from lstmserve_server.places import Places
 
@@ -71,10 +71,11 @@ class Handlers:
 
         async def many(servicer: Any, token: Token, data: bytes, context: Context) -> None:
             await token.caller.require_turn()
-            async with contextlib.aclosing(getattr(servicer, method.name)(_parse(request_type, data))) as responses:
-                async for response in responses:
-                    token.require_valid()
-                    await _write(context, response)
+            with token.admission(method.name) as admission:
+                answers = getattr(servicer, method.name)(_parse(request_type, data))
+                async with contextlib.aclosing(_while_admitted(answers, admission)) as responses:
+                    async for response in responses:
+                        await _write(context, response)
 
         async def answer_one(data: bytes, context: Context) -> bytes:
             with self._under_way:
@@ -82,9 +83,9 @@ class Handlers:
                 return answer
 
         async def answer_stream(_: AsyncIterator[bytes], context: Context) -> None:
-            def converse(servicer: Any, token: Token) -> Awaitable[None]:
-                answer: Awaitable[None] = getattr(servicer, method.name)(Stream(request_type, context, token))
-                return answer
+            async def converse(servicer: Any, token: Token) -> None:
+                with token.admission(method.name) as admission:
+                    await getattr(servicer, method.name)(Stream(request_type, context, admission))
 
             with self._under_way:
                 await self._guarded(method, context, converse)
@@ -187,27 +188,50 @@ class _CallerGoneError(Exception):
 class Stream:
     """One stream as messages, to be read by one task and written by one."""
 
-    def __init__(self, request_type: Any, context: Context, token: Token) -> None:
+    def __init__(self, request_type: Any, context: Context, admission: Admission) -> None:
         self._request_type = request_type
         self._context = context
-        self._token = token
+        self._caller = admission.token.caller
+        self.admission = admission
 
     async def read(self) -> Any:
         """Returns the next message of the caller, when its rate of calls allows it; None when the caller has sent all.
 
         Raises:
-            RequestError: the message is none, or the caller's token is not valid any more.
+            RequestError: the message is none, or its caller may not send it yet.
         """
         data: Any = await self._context.read()
         if data is grpc.aio.EOF:
             return None
-        self._token.require_valid()
-        await self._token.caller.take_turn()
+        await self._caller.take_turn()
         return _parse(self._request_type, data)
 
     async def write(self, response: Message) -> None:
         """Sends a message; waits as long as the caller does not read."""
         await _write(self._context, response)
+
+
+async def _while_admitted(answers: AsyncGenerator[Any], admission: Admission) -> AsyncGenerator[Any]:
+    """Yields answers as long as their caller may have them, and sees at once when that ends.
+
+    Raises:
+        RequestError: the caller may not any more.
+    """
+    async with contextlib.aclosing(answers):
+        while True:
+            following = asyncio.ensure_future(anext(answers))
+            try:
+                await asyncio.wait({following, admission.withdrawn}, return_when=asyncio.FIRST_COMPLETED)
+                if admission.withdrawn.done():
+                    raise admission.withdrawn.result()
+                answer = following.result()
+            except StopAsyncIteration:
+                return
+            finally:
+                if not following.done():
+                    following.cancel()
+                    await asyncio.wait({following})
+            yield answer
 
 
 async def _write(context: Context, response: Message) -> None:

@@ -15,78 +15,106 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from lstmserve_server import status
-from lstmserve_server.errors import RequestError, listed
+from lstmserve_server.errors import InvalidRequest, RequestError, Unauthenticated
+from lstmserve_server.places import Places
 from lstmserve_server.servicer import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
     from lstmserve_server.access import Access
+    from lstmserve_server.callers import Caller
 
     Context = grpc.aio.ServicerContext[bytes, bytes]
 
 HEALTH_SERVICE: Final = health_pb2.DESCRIPTOR.services_by_name["Health"]
+
+EXPECTED: Final = (
+    f"'' for the server, {SERVICE.full_name!r}, or with a token {SERVICE.full_name + '/NAME'!r} for the model NAME"
+)
+"""What may be asked for."""
 
 MAX_WATCHERS: Final = 1000
 """A watcher costs a few kilobytes for as long as it likes; beyond this number new ones are turned away."""
 
 
 class Health:
-    """Knows the status of the server ("") and of its services, and tells those who ask or watch."""
+    """Knows the status of the server ("") and of its services, and tells those who ask or watch.
 
-    def __init__(self, services: list[str]) -> None:
-        """Makes it say NOT_SERVING of all these services."""
-        self._statuses = dict.fromkeys(services, health_pb2.HealthCheckResponse.NOT_SERVING)
+    Whoever asks without a token, where that is allowed, is told of the server and of its services, and of no model.
+    """
+
+    def __init__(self, services: list[str], models: list[str]) -> None:
+        """Makes it say NOT_SERVING.
+
+        Args:
+            services: the names of the services, "" among them.
+            models: the names of the models.
+        """
+        self._services = frozenset(services)
+        self._models = {service_of_model(name): name for name in models}
+        self._status = health_pb2.HealthCheckResponse.NOT_SERVING
         self._watchers: set[asyncio.Event] = set()
+        self._places = Places(MAX_WATCHERS, "watchers of the health are here", "its own bound")
 
     def serving(self) -> bool:
-        """Returns whether the server as a whole is SERVING; from any thread."""
-        return bool(self._statuses[""] == health_pb2.HealthCheckResponse.SERVING)
+        """Returns whether the server is SERVING; from any thread."""
+        return bool(self._status == health_pb2.HealthCheckResponse.SERVING)
 
     def set_all(self, *, serving: bool) -> None:
-        """Sets the status of the server and of all services."""
-        value = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        self._statuses = dict.fromkeys(self._statuses, value)
+        """Sets the status of the server, of all services and of all models."""
+        self._status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for changed in self._watchers:
             changed.set()
 
-    def handlers(self, access: Access) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
-        """Returns the methods of the service as gRPC calls them, bytes in, bytes out, for those who may call."""
+    def handlers(self, access: Access, *, is_open: bool) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+        """Returns the methods of the service as gRPC calls them, bytes in, bytes out.
+
+        Args:
+            access: tells who calls.
+            is_open: whether those may ask too who have no token.
+        """
 
         async def check(data: bytes, context: Context) -> bytes:
             """Answers `Check`."""
-            return await self._check(await _service_asked_for(data, context, access), context)
+            async with _refusals(context):
+                service = _asked_for(data)
+                if self._knows(service, _caller(context, access, is_open=is_open)):
+                    return _response(self._status)
+                await context.abort(
+                    grpc.StatusCode.NOT_FOUND,
+                    f"service: no {service[:128]!r} is here, or not for you; expected {EXPECTED}",
+                )
+            raise AssertionError  # the refusal has ended the call
 
         async def watch(data: bytes, context: Context) -> AsyncIterator[bytes]:
             """Answers `Watch`."""
-            service = await _service_asked_for(data, context, access)
-            async with contextlib.aclosing(self._watch(service, context)) as statuses:
-                async for value in statuses:
-                    yield value
+            async with _refusals(context):
+                service, caller = _asked_for(data), _caller(context, access, is_open=is_open)
+                host = context.peer().rpartition(":")[0]
+                with self._places.one(host if caller is None or not caller.name else caller.name):
+                    async with contextlib.aclosing(self._watch(known=self._knows(service, caller))) as statuses:
+                        async for value in statuses:
+                            yield value
 
         return {
             "Check": grpc.unary_unary_rpc_method_handler(check),
             "Watch": grpc.unary_stream_rpc_method_handler(watch),
         }
 
-    async def _check(self, service: str, context: Context) -> bytes:
-        value = self._statuses.get(service)
-        if value is None:
-            known = listed(self._statuses)
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {service[:128]!r}; expected one of {known}")
-            raise AssertionError  # abort always raises
-        return _response(value)
+    def _knows(self, service: str, caller: Caller | None) -> bool:
+        """Returns whether there is a service that a caller may ask for; None is somebody without a token."""
+        model = self._models.get(service)
+        return service in self._services or (model is not None and caller is not None and caller.may_use(model))
 
-    async def _watch(self, service: str, context: Context) -> AsyncGenerator[bytes]:
-        if len(self._watchers) >= MAX_WATCHERS:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_WATCHERS} watchers are here; expected fewer")
+    async def _watch(self, *, known: bool) -> AsyncGenerator[bytes]:
         changed = asyncio.Event()
         self._watchers.add(changed)
         try:
             told = None
             while True:
                 changed.clear()
-                value = self._statuses.get(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+                value = self._status if known else health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
                 if value != told:
                     told = value
                     yield _response(value)
@@ -95,15 +123,34 @@ class Health:
             self._watchers.discard(changed)
 
 
-async def _service_asked_for(data: bytes, context: Context, access: Access) -> str:
+def _caller(context: Context, access: Access, *, is_open: bool) -> Caller | None:
+    """Returns who asks; None for somebody without a token, where that is allowed.
+
+    Raises:
+        Unauthenticated: it is not.
+    """
     try:
-        access.token_of(context.invocation_metadata())
+        return access.token_of(context.invocation_metadata()).caller
+    except Unauthenticated:
+        if is_open:
+            return None
+        raise
+
+
+def _asked_for(data: bytes) -> str:
+    try:
         return str(health_pb2.HealthCheckRequest.FromString(data).service)
+    except DecodeError:
+        raise InvalidRequest("", f"{len(data)} bytes came that are no HealthCheckRequest") from None
+
+
+@contextlib.asynccontextmanager
+async def _refusals(context: Context) -> AsyncIterator[None]:
+    """Ends the call with the status of what is refused in it."""
+    try:
+        yield
     except RequestError as error:
         await status.abort(context, status.of(error))
-    except DecodeError:
-        text = f"{len(data)} bytes came that are no HealthCheckRequest"
-        await status.abort(context, (grpc.StatusCode.INVALID_ARGUMENT, text, ()))
 
 
 def _response(value: int) -> bytes:

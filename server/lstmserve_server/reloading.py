@@ -1,33 +1,77 @@
-"""Whether files have changed since they were read: written in place, exchanged, or put behind another symbolic link."""
+"""Values that are read from files, and read again when these change: written in place, exchanged, or put behind another link."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+_Value = TypeVar("_Value")
+_Stamp = tuple[tuple[int, int, int, int] | None, ...]
 
-class FileStamp:
-    """What some files looked like when they were last looked at."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+class Reloading(Generic[_Value]):
+    """What some files hold. A change counts as taken when it was read, not when it was seen; from any thread."""
+
+    def __init__(self, files: Sequence[Path], read: Callable[[], _Value], *, settles: bool) -> None:
+        """Reads the files.
+
+        Args:
+            files: that are looked at.
+            read: makes the value of them.
+            settles: whether a change is taken only when two looks have seen the same, so that a file that is written in pieces is
+                not read in the midst; looks then have to come regularly.
+
+        Raises:
+            Exception: what `read` raises.
+        """
         self._files = files
-        self._seen = self._look()
+        self._read = read
+        self._settles = settles
+        self._lock = threading.Lock()
+        self._taken = self._seen = self._look()
+        self._refused: _Stamp | None = None
+        self._told = ""
+        self.first = read()
+        """What they held at first."""
+        if self._look() != self._taken:
+            self._taken = None  # it changed meanwhile, and is read again
 
-    def changed(self) -> bool:
-        """Looks at the files; returns whether one was written or exchanged, or has come or gone, since the last look."""
-        before, self._seen = self._seen, self._look()
-        return self._seen != before
+    def newer(self) -> _Value | None:
+        """Looks at the files; returns what they hold if they have changed, else None.
 
-    def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
+        Raises:
+            Exception: what `read` raises, once for what they hold; where the system refused to open them, it is tried again.
+        """
+        with self._lock:
+            before, self._seen = self._seen, self._look()
+            stamp = self._seen
+            if stamp in (self._taken, self._refused) or (self._settles and stamp != before):
+                return None
+            try:
+                value = self._read()
+            except Exception as error:
+                if not isinstance(error.__cause__, OSError):
+                    self._refused = stamp
+                if str(error) == self._told:
+                    return None
+                self._told = str(error)
+                raise
+            if self._look() != stamp:  # it changes while it is read
+                return None
+            self._taken, self._refused, self._told = stamp, None, ""
+            return value
+
+    def _look(self) -> _Stamp | None:
         return tuple(map(_of_one, self._files))
 
 
-def _of_one(path: Path) -> tuple[int, int, int] | None:
+def _of_one(path: Path) -> tuple[int, int, int, int] | None:
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    return found.st_mtime_ns, found.st_ino, found.st_size, found.st_ctime_ns

@@ -42,6 +42,9 @@ _PLAIN_TEXT: Final = (
     "whoever is on the way can read and change the calls; "
     "give --tls-certificate and --tls-key, or have a proxy speak TLS"
 )
+_OPEN_TO_ALL: Final = (
+    "whoever reaches this address may call; give --tokens or --tls-client-ca, or let a proxy see to it"
+)
 _LAST_WORDS: Final = 0.2  # seconds for answers that are on their way when the last call has ended
 
 
@@ -113,8 +116,9 @@ class Server:
         self._files = files
         self._shadow: Shadow = NoShadow()
         self._streams: Streams | None = None
+        self._watching: asyncio.Task[None] | None = None
         services = (SERVICE.full_name, SHADOW_SERVICE.full_name)
-        self._health = health.Health(["", *services, *map(health.service_of_model, files)])
+        self._health = health.Health(["", *services], list(files))
         self._operators = Operators(settings, self._health.serving, show)
         self._access = _access(settings, self._operators)
         places = Places(settings.max_concurrent_calls, "calls are running", "--max-concurrent-calls")
@@ -130,6 +134,10 @@ class Server:
         self.addresses: list[str] = []
         """Where the server listens; a port 0 has become the one that the system chose."""
 
+    def serving(self) -> bool:
+        """Returns whether the health is SERVING."""
+        return self._health.serving()
+
     async def start(self) -> None:
         """Opens the port. Health says NOT_SERVING, and calls are answered with UNAVAILABLE.
 
@@ -139,11 +147,11 @@ class Server:
         if self._settings.shadow != "off":
             shadow_mode.require_installed()
         await self._operators.start()
-        of_health = access.Open() if self._settings.open_health else self._access
+        self._watching = asyncio.create_task(self._access.watch())
         services = {
             SERVICE.full_name: self._handlers.by_method(SERVICE),
             SHADOW_SERVICE.full_name: self._handlers.by_method(SHADOW_SERVICE),
-            health.HEALTH_SERVICE.full_name: self._health.handlers(of_health),
+            health.HEALTH_SERVICE.full_name: self._health.handlers(self._access, is_open=self._settings.open_health),
         }
         if self._settings.reflection:
             services |= dict.fromkeys(reflection.SERVICES, reflection.handlers(services, self._access))
@@ -218,6 +226,8 @@ class Server:
     async def stop(self, grace: float = 0) -> None:
         """Stops; calls that still run after the grace, in seconds, end with UNAVAILABLE."""
         self._runner.close()
+        if self._watching is not None:
+            self._watching.cancel()
         await self._grpc.stop(grace)
         self._shadow.stop()
         await self._operators.stop()
@@ -232,6 +242,12 @@ class Server:
                 port = self._grpc.add_insecure_port(address)
                 if not addresses.is_local(address):
                     _log.warning("plain_text", listen=address, advice=_PLAIN_TEXT)
+            if (
+                self._settings.tokens is None
+                and self._settings.tls_client_ca is None
+                and not addresses.is_local(address)
+            ):
+                _log.warning("open_to_all", listen=address, advice=_OPEN_TO_ALL)
         except RuntimeError as error:
             message = f"cannot listen on {address}: {error}. Choose another address with --listen"
             raise StartFailed(message) from error

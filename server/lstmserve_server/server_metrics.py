@@ -8,9 +8,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Counter, Gauge
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from lstmserve_server import versions
+from lstmserve_server import telemetry, versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -59,10 +59,11 @@ class ServerMetrics:
             for outcome in ("ok", "failed"):
                 self._reloads.labels(what, outcome)  # Prometheus tells a first one only from a zero before it
         self._expiry = _Expiry()
+        self._log = _LogLinesLost()
 
     def collectors(self) -> Sequence[Collector]:
         """Returns what Prometheus may ask."""
-        return self._serving, self._build, self._models, self._lag, self._reloads, self._expiry
+        return self._serving, self._build, self._models, self._lag, self._reloads, self._expiry, self._log
 
     def serves(self, models: Iterable[ServedModel]) -> None:
         """Takes note of the models."""
@@ -99,3 +100,15 @@ class _Expiry:
                 "When the certificate of the server expires.",
                 value=self.when.timestamp(),
             )
+
+
+class _LogLinesLost:
+    """How many lines of the log nobody read."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields the metric."""
+        yield CounterMetricFamily(
+            "lstmserve_log_lines_lost",
+            "Lines of the log that were lost, as nobody read them.",
+            value=telemetry.lines_lost(),
+        )

@@ -62,6 +62,11 @@ class Session:
         self._since_checkpoint = 0
         self._as_values = False
 
+    @property
+    def model(self) -> str:
+        """Name of the model that it is for; "" before it is opened."""
+        return self._opening.served.name if self._opening is not None else ""
+
     def receive(self, request: Request) -> Compute | Response:
         """Returns what a message asks to be computed, or its answer.
 

@@ -22,8 +22,24 @@ if TYPE_CHECKING:
     from lstmserve_server.stream_codec import StreamCodec
 
 
+class Admission(Protocol):
+    """That a caller may have a stream open."""
+
+    withdrawn: asyncio.Future[RequestError]
+    """Done, with the reason, when it may not any more."""
+
+    def uses(self, model: str) -> None:
+        """Takes note of the model that the stream is for; "" for none yet."""
+        ...
+
+
 class MessageStream(Protocol):
     """The other end of a stream."""
+
+    @property
+    def admission(self) -> Admission:
+        """That its caller may have it open."""
+        ...
 
     async def read(self) -> Any:
         """Returns the next message; None when there are no more."""
@@ -89,7 +105,7 @@ class Streams:
             conversation = asyncio.create_task(self._converse(stream, session, hand))
             draining = asyncio.create_task(self._draining.wait())
             try:
-                why = await self._over(conversation, draining, hand)
+                why = await self._over(conversation, draining, stream.admission, hand)
                 # Not by the conversation, as to who cancels the call it looks for a moment as if all had been sent.
                 note = session.last() if why is None else session.going_away()
                 if note is not None:
@@ -113,6 +129,7 @@ class Streams:
                 return
             self._metrics.message()
             decision = session.receive(request)
+            stream.admission.uses(session.model)
             if isinstance(decision, Compute):
                 try:
                     call = self._shadow.traced(decision.call)
@@ -123,7 +140,7 @@ class Streams:
             await stream.write(decision)
 
     async def _over(
-        self, conversation: asyncio.Task[None], draining: asyncio.Task[bool], hand: _Hand
+        self, conversation: asyncio.Task[None], draining: asyncio.Task[bool], admission: Admission, hand: _Hand
     ) -> RequestError | None:
         """Waits until a stream is over. Returns why its caller has to go; None when it has sent all.
 
@@ -133,21 +150,26 @@ class Streams:
         while True:
             now = monotonic()
             patience = min(end, (hand.since if hand.reading else now) + self._idle_seconds) - now
+            awaited: set[asyncio.Future[Any]] = {conversation, draining, admission.withdrawn}
             await asyncio.wait(
-                {conversation, draining},
+                awaited,
                 timeout=patience if math.isfinite(patience) else None,
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if conversation.done():
                 return conversation.result()
-            why = self._why_to_leave(draining, end, hand)
+            why = self._why_to_leave(draining, admission, end, hand)
             if why is not None:
                 hand.leaving = True
                 if not hand.reading:  # the message in hand is answered first
                     await conversation
                 return why
 
-    def _why_to_leave(self, draining: asyncio.Task[bool], end: float, hand: _Hand) -> RequestError | None:
+    def _why_to_leave(
+        self, draining: asyncio.Task[bool], admission: Admission, end: float, hand: _Hand
+    ) -> RequestError | None:
+        if admission.withdrawn.done():
+            return admission.withdrawn.result()
         if draining.done():
             return NotServing("", "the server is draining; go on with another one")
         if monotonic() >= end:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import threading
 from multiprocessing.connection import Connection, Pipe
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -14,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 
-_PATIENCE: Final = 2.0  # seconds; a worker that does not answer is left out
+_PATIENCE: Final = 0.4  # seconds for all workers; one that does not answer is left out
+_MOST_BYTES: Final = 16 << 20  # of an answer
 
 LABEL: Final = "worker"
 """The label that tells the workers apart, by their numbers; the supervisor itself is "supervisor"."""
@@ -43,8 +47,8 @@ class Answering:
     def _answer(self) -> None:
         try:
             while True:
-                number = self._connection.recv_bytes()
-                self._connection.send_bytes(number + b"\n" + generate_latest(self._registry))
+                self._connection.recv_bytes()
+                self._connection.send_bytes(generate_latest(self._registry))
         except (EOFError, OSError):  # the supervisor has gone, and so will this process
             return
 
@@ -54,8 +58,8 @@ class Asking:
 
     def __init__(self) -> None:
         self._connection, self._others = Pipe()
-        self._asked = 0
-        self._lock = threading.Lock()
+        self._waits = False
+        """Whether a question is not answered yet: then none is asked, lest the pipe fill with them."""
 
     @property
     def descriptor(self) -> int:
@@ -66,19 +70,23 @@ class Asking:
         """Lets go of the worker's end, so that it is closed when the worker has ended."""
         self._others.close()
 
-    def families(self) -> list[Metric]:
-        """Returns the metrics of the worker; none where it does not answer."""
-        with self._lock:
-            try:
-                self._asked += 1
-                self._connection.send_bytes(str(self._asked).encode())
-                while self._connection.poll(_PATIENCE):
-                    number, _, text = self._connection.recv_bytes().partition(b"\n")
-                    if int(number) == self._asked:  # rather than one that came too late for the scrape before
-                        return list(text_string_to_metric_families(text.decode()))
-            except (EOFError, OSError):
-                return []
+    def ask(self) -> None:
+        """Asks for the metrics."""
+        with contextlib.suppress(OSError):
+            if not self._waits:
+                self._waits = True
+                self._connection.send_bytes(b"")
+
+    def families(self, until: float) -> list[Metric]:
+        """Returns the metrics of the worker; none where it has not answered when the monotonic clock shows `until`."""
+        try:
+            if self._connection.poll(max(0.0, until - monotonic())):
+                text = self._connection.recv_bytes(_MOST_BYTES)
+                self._waits = False
+                return list(text_string_to_metric_families(text.decode()))
+        except (EOFError, OSError, ValueError):
             return []
+        return []
 
     def close(self) -> None:
         """Closes both ends."""
@@ -100,31 +108,36 @@ class Gathered:
         self._restarts = restarts
         self._own = CollectorRegistry()
         ProcessCollector(registry=self._own)
+        self._lock = threading.Lock()
+        self._found: dict[str, list[Metric]] = {}
+        self._since = -math.inf
+        """When the workers were asked for these, by the monotonic clock."""
 
     def collect(self) -> Iterator[Metric]:
         """Yields each metric once, with the samples of all workers."""
         found: dict[str, Metric] = {}
-        asked = dict(self._workers)
-        everybody = [("supervisor", list(self._own.collect()))]
-        everybody += [(str(number), asking.families()) for number, asking in asked.items()]
-        for name, families in everybody:
+        of_workers = self._of_workers()
+        for name, families in [("supervisor", list(self._own.collect())), *of_workers.items()]:
             for family in families:
                 merged = found.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                 for sample in family.samples:
                     merged.samples.append(sample._replace(labels={**sample.labels, LABEL: name}))
         yield from found.values()
-        answered = sum(bool(families) for _, families in everybody[1:])
+        answered = sum(bool(families) for families in of_workers.values())
         yield GaugeMetricFamily("lstmserve_workers_ready", "Workers that answer.", value=answered)
         yield CounterMetricFamily(
             "lstmserve_worker_restarts", "How often a worker was started anew.", value=self._restarts()
         )
 
-    def serving(self) -> bool:
-        """Returns whether one of the workers says SERVING."""
-        return any(
-            sample.value == 1
-            for asking in dict(self._workers).values()
-            for family in asking.families()
-            if family.name == "lstmserve_serving"
-            for sample in family.samples
-        )
+    def _of_workers(self) -> dict[str, list[Metric]]:
+        """Returns the metrics of each worker; who comes while they are gathered for another gets the same."""
+        came = monotonic()
+        with self._lock:
+            if self._since < came:
+                self._since = monotonic()
+                workers = dict(self._workers)
+                for asking in workers.values():
+                    asking.ask()
+                until = self._since + _PATIENCE
+                self._found = {str(number): asking.families(until) for number, asking in workers.items()}
+            return self._found

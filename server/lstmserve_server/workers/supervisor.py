@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 import sys
@@ -17,10 +16,10 @@ from prometheus_client import CollectorRegistry
 
 from lstmserve_server import exposition, models
 from lstmserve_server.errors import BadSettings, StartFailed
-from lstmserve_server.loading import sandbox
+from lstmserve_server.loading import memory_files
 from lstmserve_server.server import Signals
 from lstmserve_server.workers import gathering
-from lstmserve_server.workers.handover import Handover, Report
+from lstmserve_server.workers.handover import REPORT_EVERY, Handover, Report
 from lstmserve_server.workers.ports import HeldPorts
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ _log = structlog.get_logger(__name__)
 _FIRST_PAUSE: Final = 0.1  # seconds before a worker is started anew, doubled each time
 _LONGEST_PAUSE: Final = 10.0
 _STEADY: Final = 60.0  # seconds after which a worker has proved itself, and the pauses begin anew
+_MOST_MISSING: Final = 6  # reports of a worker, then it is killed
 _GRACE: Final = 5.0  # seconds beyond its own time to drain, then a worker is killed
 _THREADS: Final = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -43,15 +43,16 @@ async def run(settings: ServeSettings) -> None:
     """
     files = models.by_name(settings.models)
     signals = Signals()
-    with HeldPorts.of(settings.listen) as ports, sandbox.room_for_weights() as weights:
+    with HeldPorts.of(settings.listen) as ports, memory_files.room_for_weights() as weights:
         _log.info("starting", listen=ports.addresses, models=files, workers=settings.workers)
-        loading = asyncio.create_task(models.forms(settings, files, weights))
+        copies = await models.copies_of(settings, files)
+        loading = asyncio.create_task(models.forms(settings, files, weights, copies))
         if await signals.let_finish(loading):
             forms = loading.result()
-            _seal(weights)
+            shared = {name: copy.descriptor for name, copy in copies.items()}
             own = replace(settings, listen=tuple(ports.addresses), compute_threads=_threads_of_each(settings))
             supervisor = Supervisor(
-                [Handover(i + 1, own, files, forms, weights) for i in range(settings.workers)], signals
+                [Handover(i + 1, own, files, forms, weights, shared) for i in range(settings.workers)], signals
             )
             with contextlib.ExitStack() as stack:
                 if settings.metrics is not None:
@@ -59,11 +60,6 @@ async def run(settings: ServeSettings) -> None:
                     _log.info("metrics", listen=port.address)
                 await supervisor.run()
     _log.info("all_stopped")
-
-
-def _seal(weights: int) -> None:
-    """Makes the weights what no process can write any more, this one and the workers among them."""
-    fcntl.fcntl(weights, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
 
 
 def _threads_of_each(settings: ServeSettings) -> int:
@@ -79,6 +75,8 @@ class Supervisor:
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._asking: dict[int, gathering.Asking] = {}
         self._ready: set[int] = set()
+        self._serving: dict[int, bool] = {}
+        """What each worker has said last of its health."""
         self._restarts = 0
 
     def show_metrics(self, address: str) -> exposition.Port:
@@ -90,7 +88,7 @@ class Supervisor:
         gathered = gathering.Gathered(self._asking, lambda: self._restarts)
         registry = CollectorRegistry()
         registry.register(gathered)
-        return exposition.Port(address, registry, gathered.serving)
+        return exposition.Port(address, registry, lambda: any(tuple(self._serving.values())))
 
     async def run(self) -> None:
         """Keeps the workers running until a signal comes, and returns when all have ended.
@@ -116,7 +114,10 @@ class Supervisor:
         pause = _FIRST_PAUSE
         while not self._signals.first.is_set():
             began = monotonic()
-            end, report = await self._run_once(handover, ready)
+            try:
+                end, report = await self._run_once(handover, ready)
+            except (OSError, MemoryError) as error:  # no descriptor, process or memory for it: there may be one soon
+                end, report = f"it could not be started: {error}", None
             if self._signals.first.is_set():
                 return
             if handover.number == 1 and not ready.is_set():
@@ -135,24 +136,43 @@ class Supervisor:
     async def _run_once(self, handover: Handover, ready: asyncio.Event) -> tuple[str, Report | None]:
         """Runs a worker to its end, and returns how it ended and what it had said."""
         asking = gathering.Asking()
-        process = await _start(replace(handover, metrics=asking.descriptor))
-        asking.inherited()
-        self._processes[handover.number], self._asking[handover.number] = process, asking
-        report = None
         try:
+            process = await _start(replace(handover, metrics=asking.descriptor))
+            asking.inherited()
+            self._processes[handover.number], self._asking[handover.number] = process, asking
             if self._signals.first.is_set():  # it came while the process was started
                 process.terminate()
             line = await process.stdout.readline() if process.stdout else b""
-            if line:
-                report = Report.from_line(line)
+            report = Report.from_line(line) if line else None
             if report and not report.failure:
                 ready.set()
                 self._note_ready(handover.number, process.pid)
+                await self._listen(handover.number, process)
             return _name_of_end(await process.wait()), report
         finally:
             self._ready.discard(handover.number)
-            del self._processes[handover.number], self._asking[handover.number]
+            for known in (self._processes, self._asking, self._serving):
+                known.pop(handover.number, None)
             asking.close()
+
+    async def _listen(self, number: int, process: asyncio.subprocess.Process) -> None:
+        """Takes the reports of a worker until it ends; kills one that says nothing any more, as its event loop stands still."""
+        assert process.stdout is not None  # noqa: S101 - it was started with one
+        missing = 0  # rather than a time, which goes on while a whole machine is halted
+        self._serving[number] = True
+        while missing < _MOST_MISSING:
+            try:
+                line = await asyncio.wait_for(process.stdout.readline(), REPORT_EVERY)
+            except TimeoutError:
+                missing += 1
+                continue
+            if not line:
+                return
+            missing = 0
+            with contextlib.suppress(ValueError, TypeError):  # something else was printed there
+                self._serving[number] = Report.from_line(line).serving
+        _log.error("worker_silent", worker=number, pid=process.pid, seconds=missing * REPORT_EVERY)
+        process.kill()
 
     def _note_ready(self, number: int, pid: int) -> None:
         self._ready.add(number)
@@ -189,7 +209,7 @@ async def _start(handover: Handover) -> asyncio.subprocess.Process:
         "lstmserve_server.workers.worker",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        pass_fds=(handover.weights, handover.metrics),
+        pass_fds=(handover.weights, handover.metrics, *handover.copies.values()),
         process_group=0,
         env={**dict.fromkeys(_THREADS, "1"), **os.environ},
     )

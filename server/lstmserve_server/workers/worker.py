@@ -6,6 +6,7 @@ Started as a program of its own, never forked: gRPC does not survive a fork.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import sys
@@ -14,8 +15,9 @@ import structlog
 
 from lstmserve_server import models, server, telemetry
 from lstmserve_server.errors import StartFailed
+from lstmserve_server.loading.memory_files import SealedCopy
 from lstmserve_server.workers import gathering
-from lstmserve_server.workers.handover import Handover, Report
+from lstmserve_server.workers.handover import REPORT_EVERY, Handover, Report
 
 
 async def serve(handover: Handover) -> None:
@@ -28,7 +30,8 @@ async def serve(handover: Handover) -> None:
     loop = asyncio.get_running_loop()
     loop.add_reader(sys.stdin.fileno(), _supervisor_gone, signals)
     settings, files = handover.settings, handover.files
-    load = functools.partial(models.from_forms, settings, handover.models, files, handover.weights)
+    copies = {name: SealedCopy(descriptor) for name, descriptor in handover.copies.items()}
+    load = functools.partial(models.from_forms, settings, handover.models, files, handover.weights, copies)
     operators = None if handover.metrics < 0 else functools.partial(gathering.Answering, handover.metrics)
     own = server.Server(settings, files, load, operators, shares_port=True)
 
@@ -37,9 +40,22 @@ async def serve(handover: Handover) -> None:
         # The port last: until then the others get all connections.
         await own.make_ready()
         await own.start()
-        _say(Report())
+        _say(Report(serving=own.serving()))
 
-    await server.live(own, begin(), signals)
+    reporting = asyncio.create_task(_report(own))
+    try:
+        await server.live(own, begin(), signals)
+    finally:
+        reporting.cancel()
+
+
+async def _report(own: server.Server) -> None:
+    """Says again and again that the event loop goes round, from when the server serves."""
+    os.set_blocking(sys.stdout.fileno(), False)  # a supervisor that does not read holds nobody up
+    while True:
+        await asyncio.sleep(REPORT_EVERY)
+        if own.addresses:
+            _say(Report(serving=own.serving()))
 
 
 def _supervisor_gone(signals: server.Signals) -> None:
@@ -48,7 +64,8 @@ def _supervisor_gone(signals: server.Signals) -> None:
 
 
 def _say(report: Report) -> None:
-    os.write(sys.stdout.fileno(), report.to_line())
+    with contextlib.suppress(BlockingIOError):
+        os.write(sys.stdout.fileno(), report.to_line())
 
 
 def main() -> None:
@@ -62,7 +79,7 @@ def main() -> None:
     except StartFailed as error:
         _say(Report(str(error), error.exit_code))
         code = error.exit_code
-    sys.stderr.flush()
+    telemetry.finish()
     os._exit(code)  # as `lstmserve serve` itself ends
 
 

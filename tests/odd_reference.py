@@ -1,9 +1,9 @@
 """A reference process that does not behave, or does nothing but behave: what shadow mode must bear.
 
     python tests/odd_reference.py serve ...      runs the server with this as its reference
-    python tests/odd_reference.py DESCRIPTOR     is the reference
+    python tests/odd_reference.py HOW DESCRIPTOR     is the reference
 
-How it is odd stands in the variable ODD_REFERENCE: "good" (agrees at once), "slow" (takes five seconds), "dies" (at the first
+How it is odd stands in the variable ODD_REFERENCE of the server's: "good" (agrees at once), "slow" (takes five seconds), "dies" (at the first
 case), "garbage", "half" (stops in the midst of an answer), "deaf" (never reads), "error" (cannot compare).
 """
 
@@ -22,7 +22,7 @@ from lstmserve_server.shadow import process
 
 def serve() -> None:
     """Runs the server with an odd reference."""
-    process.PROGRAM = (sys.executable, __file__)
+    process.PROGRAM = (sys.executable, __file__, os.environ["ODD_REFERENCE"])
     cli.main()
 
 
@@ -52,12 +52,12 @@ def answer(connection: Connection, how: str) -> None:
 
 def main() -> None:
     """Is the reference."""
-    how = os.environ["ODD_REFERENCE"]
-    connection = Connection(int(sys.argv[1]))
+    how, descriptor = sys.argv[1:]
+    connection = Connection(int(descriptor))
     setup = json.loads(connection.recv_bytes())
     witness = shadow_pb2.Witness(text="odd").SerializeToString().hex()
     told = {model["name"]: {"witness": witness, "noise_floor": 0.0} for model in setup["models"]}
-    connection.send_bytes(json.dumps({"versions": {"keras": "none"}, "models": told}).encode())
+    connection.send_bytes(json.dumps({"versions": {"keras": "none"}, "models": told, "held": []}).encode())
     if how == "deaf":
         threading.Event().wait(600)
     while True:

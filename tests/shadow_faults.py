@@ -135,8 +135,8 @@ def main() -> None:
     """Runs the command line, with a bias of one weight off in the second layer of every model that it serves."""
     prepare = ServedModel.prepare.__func__
 
-    def faulty(cls, name, description, *how):
-        served = prepare(cls, name, description, *how)
+    def faulty(cls, *given, **named):
+        served = prepare(cls, *given, **named)
         layer = served.model.lstm(*served.model.lstm_places[-1])
         _compute_with(layer, weights=off("bias", (3,), 1e-2)(layer.weights))
         return served

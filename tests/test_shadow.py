@@ -280,8 +280,7 @@ def _about(bundle):
 
 def test_a_changed_bundle_is_refused(faulty, tmp_path, monkeypatch, capsys):
     """A bundle whose parts do not fit one another is refused in a sentence: exit code 2."""
-    monkeypatch.setattr(process, "PROGRAM", ODD)
-    monkeypatch.setenv("ODD_REFERENCE", "good")
+    monkeypatch.setattr(process, "PROGRAM", (*ODD, "good"))
     arrays, about = _about(min(faulty.folder.iterdir()))
     for change in ({"asked": about["asked"] | {"inputs": []}}, {"outputs": []}, {"pieces": []}):
         changed = np.frombuffer(json.dumps(about | change).encode(), np.uint8)

@@ -112,10 +112,7 @@ def _replay(file: Path, model: str | None, architecture: str | None, tolerances:
     except ValueError as error:
         raise BadSettings(str(error)) from error
     path = model or bundle.file
-    served = load_for_keras(bundle.case.model, path, bundle.layer, bundle.until, architecture)
-    if served.digest != bundle.case.digest:
-        message = f"{file} is of a model with the digest {bundle.case.digest[:16]}; {path} has {served.digest[:16]}"
-        raise BadSettings(f"{message}. Name the right file with --model")
+    served = _served(file, bundle, model, architecture)
     trace = Trace()
     call = _call(served, bundle.case, trace)
     subject = Subject(served, path, bundle.layer, bundle.until, architecture)
@@ -130,6 +127,29 @@ def _replay(file: Path, model: str | None, architecture: str | None, tolerances:
         raise StartFailed(message) from error
     places.name_gates(served.model, reply, tolerances)
     return Replayed(bundle, served, _same(bundle.case, case), case, reply)
+
+
+def _served(file: Path, bundle: Bundle, model: str | None, architecture: str | None) -> ServedModel:
+    """Returns the model of a bundle: from the file that was named, or from where the server had it, if that is the same.
+
+    Raises:
+        StartFailed: it is another one. Of a file that nobody named nothing is told: a bundle may come from a stranger.
+        ModelRefused: the file that was named is refused.
+    """
+    wanted = bundle.case.digest[:16]
+    try:
+        served = load_for_keras(bundle.case.model, model or bundle.file, bundle.layer, bundle.until, architecture)
+    except ModelRefused:
+        if model is not None:
+            raise
+    else:
+        if served.digest == bundle.case.digest:
+            return served
+        if model is not None:
+            message = f"{file} is of a model with the digest {wanted}; {model} has {served.digest[:16]}"
+            raise BadSettings(f"{message}. Name the right file with --model")
+    message = f"{file} is of a model with the digest {wanted}, which is not where the server had it, {bundle.file!r}"
+    raise BadSettings(f"{message}. Name its file with --model")
 
 
 def _call(served: ServedModel, case: Case, trace: Trace) -> StepCall:

@@ -203,7 +203,9 @@ class Refusing:
         code = next(self.codes, None)
         if code is not None:
             context.abort(code, "not now")
-        return lstm_pb2.GetModelResponse(model=lstm_pb2.Model(name="late answer")).SerializeToString()
+        return lstm_pb2.GetModelResponse(
+            model=lstm_pb2.Model(name="late answer", dtype=lstm_pb2.D_TYPE_FLOAT32)
+        ).SerializeToString()
 
 
 @pytest.fixture
@@ -356,7 +358,7 @@ def test_x_of_a_wrong_rank_is_refused(client):
 def test_what_the_package_offers():
     """The public names are these."""
     assert {
-        "AccessDenied", "AsyncClient", "AsyncStream", "CallCancelled", "Client", "DeadlineExceeded", "InvalidRequest", "LayerState",
+        "AccessDenied", "AsyncClient", "AsyncStream", "BadAnswer", "CallCancelled", "Client", "DeadlineExceeded", "InvalidRequest", "LayerState",
         "LimitReached", "LstmServeError", "NoSuchModel", "NumericsChanged", "Result", "ServerFault", "ServerUnavailable",
         "State", "Stream", "Tls", "WrongForModel",
     } == set(lstmserve.__all__)  # fmt: skip

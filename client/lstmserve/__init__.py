@@ -8,6 +8,7 @@ from lstmserve.calls import Result
 from lstmserve.client import AsyncClient, Client
 from lstmserve.errors import (
     AccessDenied,
+    BadAnswer,
     CallCancelled,
     DeadlineExceeded,
     InvalidRequest,
@@ -27,6 +28,7 @@ __all__ = [
     "AccessDenied",
     "AsyncClient",
     "AsyncStream",
+    "BadAnswer",
     "CallCancelled",
     "Client",
     "DeadlineExceeded",

@@ -6,7 +6,7 @@ Whatever does not fit is `Unfit`, which clients turn into one error that names t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve.v1 import lstm_pb2
+
+MAX_NAME: Final = 4096
+"""Characters of the name of a layer, behind those of the models that it is nested in."""
+
+_LEAST_RANK: Final = 2  # rows and features
 
 _Message = TypeVar("_Message", bound=Message)
 
@@ -40,12 +45,14 @@ class Asked:
     """Digest of the weights that have to answer; "" where any may."""
 
 
-def parsed(kind: type[_Message], data: bytes) -> _Message:
+def parsed(kind: type[_Message], data: bytes | None) -> _Message:
     """Returns the message in an answer.
 
     Raises:
         Unfit: there is none.
     """
+    if data is None:  # how gRPC says that a call ended well without an answer
+        raise Unfit("no message came; expected one")
     try:
         return kind.FromString(data)
     except DecodeError:
@@ -67,8 +74,8 @@ def output(tensor: lstm_pb2.Tensor, asked: Asked, after: State | None, name: str
         Unfit: it does not fit.
     """
     array = _array(tensor, name)
-    if array.ndim < 1 or len(array) != asked.rows:
-        message = f"{name} has the shape {array.shape}; expected {asked.rows} rows"
+    if array.ndim < _LEAST_RANK or len(array) != asked.rows or 0 in array.shape[-1:]:
+        message = f"{name} has the shape {array.shape}; expected {asked.rows} rows of one feature or more"
         raise Unfit(message)
     may_wait = after is None or any(layer.window is not None for layer in after.layers)
     _require_finite(array, name, may_be_nan=may_wait)
@@ -81,13 +88,7 @@ def state(message: lstm_pb2.State, asked: Asked) -> State:
     Raises:
         Unfit: it does not fit.
     """
-    for number, layer in enumerate(message.layers):
-        kinds = {name for name in ("h", "c", "window") if layer.HasField(name)}
-        if kinds not in ({"h", "c"}, {"window"}):
-            text = (
-                f"state.layers[{number}] has {' and '.join(sorted(kinds)) or 'nothing'}; expected h and c, or a window"
-            )
-            raise Unfit(text)
+    _require_parts(message)
     try:
         found = State.from_message(message)
         found.require_consistent()
@@ -101,12 +102,36 @@ def state(message: lstm_pb2.State, asked: Asked) -> State:
     if digest and found.model_digest != digest:
         text = f"state is of the model {found.model_digest[:16]!r}; expected {digest[:16]!r}"
         raise Unfit(text)
-    if asked.state is not None and not found.fits(asked.state):
-        raise Unfit("state has other layers than the one that was sent")
+    if asked.state is not None:
+        _require_after(found, asked.state)
     for number, layer_state in enumerate(found.layers):
         for name, array in layer_state.arrays.items():
             _require_finite(array, f"state.layers[{number}].{name}", may_be_nan=False)
     return found
+
+
+def _require_parts(message: lstm_pb2.State) -> None:
+    """Refuses a state with a layer that has other arrays than a layer of its kind has, or without the digest of its model."""
+    for number, layer in enumerate(message.layers):
+        kinds = {name for name in ("h", "c", "window") if layer.HasField(name)}
+        if kinds not in ({"h", "c"}, {"window"}):
+            text = (
+                f"state.layers[{number}] has {' and '.join(sorted(kinds)) or 'nothing'}; expected h and c, or a window"
+            )
+            raise Unfit(text)
+        if len(layer.layer) > MAX_NAME:
+            text = f"state.layers[{number}].layer has {len(layer.layer)} characters; expected at most {MAX_NAME}"
+            raise Unfit(text)
+    if not message.model_digest:
+        raise Unfit("state has no model_digest; expected that of the weights that answered")
+
+
+def _require_after(found: State, before: State) -> None:
+    """Refuses a state that cannot be the one after another."""
+    if before.layers and not found.fits(before):
+        raise Unfit("state has other layers than the one before it")
+    if before.steps is not None and found.steps is not None and (found.steps < before.steps).any():
+        raise Unfit("state has seen fewer time-steps than the one before it")
 
 
 def _array(tensor: lstm_pb2.Tensor, name: str) -> NDArray[Any]:

@@ -20,6 +20,9 @@ MAX_ARRAYS: Final = 100_000
 """Arrays in an archive."""
 
 _LONGEST_HEADER: Final = 4096  # bytes; that of an array of eight axes is 128
+_LONGEST_DIRECTORY: Final = 16 << 20  # bytes
+_END_RECORD: Final = (1 << 16) + 22  # of a zip archive, with the longest comment
+_MOST_EMPTY: Final = 1 << 16  # elements that take no room, such as empty texts
 _KINDS: Final = "fiubUS"  # numbers, truth values and texts
 
 
@@ -39,8 +42,8 @@ def read(source: bytes | BinaryIO, *, max_bytes: int, max_arrays: int = MAX_ARRA
     if size > max_bytes:
         message = f"it is {size} bytes long; expected at most {max_bytes}"
         raise ValueError(message)
-    file.seek(0)
     try:
+        _require_short_directory(file)
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             _require_within(members, size, max_arrays)
@@ -52,6 +55,18 @@ def read(source: bytes | BinaryIO, *, max_bytes: int, max_arrays: int = MAX_ARRA
     ) as error:  # of zipfile, zlib, NumPy's parser of headers and all that these call: each damage has its own
         message = f"it cannot be read: {type(error).__name__}: {error}"
         raise ValueError(message) from error
+
+
+def _require_short_directory(file: BinaryIO) -> None:
+    """Refuses an archive whose list of members would take long to read; in front of it stands how long it is."""
+    file.seek(max(0, file.seek(0, io.SEEK_END) - _END_RECORD))
+    ending = file.read()
+    place = ending.rfind(b"PK\x05\x06")
+    record = ending[place + 12 : place + 16] if place >= 0 else b""
+    if len(record) == 4 and int.from_bytes(record, "little") > _LONGEST_DIRECTORY:  # noqa: PLR2004 - its bytes
+        message = f"its list of arrays is longer than {_LONGEST_DIRECTORY} bytes"
+        raise ValueError(message)
+    file.seek(0)
 
 
 def _require_within(members: list[zipfile.ZipInfo], size: int, max_arrays: int) -> None:
@@ -66,22 +81,42 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
     if member.compress_type != zipfile.ZIP_STORED:
         message = f"{member.filename!r} is compressed; expected it as numpy.savez writes it"
         raise ValueError(message)
-    content = io.BytesIO(archive.read(member))
+    return array_of(archive.read(member), member.filename)
+
+
+def array_of(data: bytes, name: str) -> NDArray[Any]:
+    """Returns the array in an `.npy` file; `name` names it in errors.
+
+    Raises:
+        ValueError: it is none, is cut off, or holds neither numbers nor texts.
+    """
+    try:
+        return _of_npy(io.BytesIO(data), name)
+    except ValueError:
+        raise
+    except Exception as error:  # NumPy's parser of headers has many
+        message = f"{name!r} cannot be read: {type(error).__name__}"
+        raise ValueError(message) from error
+
+
+def _of_npy(content: io.BytesIO, name: str) -> NDArray[Any]:
     version = np.lib.format.read_magic(content)
     read_header = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }.get(version)
     if read_header is None:
-        message = f"{member.filename!r} is of the version {version}; expected (1, 0) or (2, 0)"
+        message = f"{name!r} is of the version {version}; expected (1, 0) or (2, 0)"
         raise ValueError(message)
     shape, in_columns, dtype = read_header(content, max_header_size=_LONGEST_HEADER)
     if dtype.kind not in _KINDS:
-        message = f"{member.filename!r} holds {dtype}; expected numbers or texts"
+        message = f"{name!r} holds {dtype}; expected numbers or texts"
         raise ValueError(message)
-    data = content.getbuffer()[content.tell() :]
-    if any(length < 0 for length in shape) or math.prod(shape) * dtype.itemsize != len(data):
-        message = f"{member.filename!r} declares {shape} of {dtype} and holds {len(data)} bytes"
+    data = content.getvalue()[content.tell() :]
+    count = math.prod(shape)
+    empty = dtype.itemsize == 0 and count > _MOST_EMPTY
+    if any(length < 0 for length in shape) or count * dtype.itemsize != len(data) or empty:
+        message = f"{name!r} declares {shape} of {dtype} and holds {len(data)} bytes"
         raise ValueError(message)
-    array: NDArray[Any] = np.frombuffer(data, dtype) if len(data) else np.empty(math.prod(shape), dtype)
+    array: NDArray[Any] = np.frombuffer(data, dtype) if len(data) else np.empty(count, dtype)
     return array.reshape(shape, order="F" if in_columns else "C").copy()

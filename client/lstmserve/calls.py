@@ -29,6 +29,8 @@ _Answer = TypeVar("_Answer")
 DEFAULT_TIMEOUT: Final = 10.0
 """Seconds that a call may take, retries included, unless the caller says otherwise."""
 
+_TYPES: Final = (lstm_pb2.D_TYPE_FLOAT32, lstm_pb2.D_TYPE_FLOAT64)
+_MOST_UNITS: Final = 1 << 20
 _LONGEST_TIMEOUT: Final = 1e8  # seconds, three years; far longer ones overflow in gRPC
 
 _SERVICE: Final = lstm_pb2.DESCRIPTOR.services_by_name["LstmService"]
@@ -174,6 +176,8 @@ def channel_options(max_message_bytes: int | None, tls: Tls | None = None) -> li
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.max_receive_message_length", limit),
         ("grpc.max_send_message_length", limit),
+        # No server of ours compresses, and a few hundred kilobytes could become gigabytes.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
         *([] if tls is None else tls.options()),
     ]
 
@@ -188,6 +192,30 @@ def checked_timeout(seconds: float) -> float | None:
         message = f"a timeout of {seconds} seconds; expected more than 0, or infinity for none"
         raise ValueError(message)
     return None if seconds > _LONGEST_TIMEOUT else seconds
+
+
+def checked_patience(seconds: float) -> float:
+    """Returns how long to go on looking for a server.
+
+    Raises:
+        ValueError: it is no number of 0 or more.
+    """
+    if not seconds >= 0:  # NaN too
+        message = f"a patience of {seconds} seconds; expected 0 or more"
+        raise ValueError(message)
+    return min(seconds, _LONGEST_TIMEOUT)
+
+
+def joined(outputs: Sequence[NDArray[Any]], address: str) -> NDArray[Any]:
+    """Returns the outputs of several calls as one, (rows, ...).
+
+    Raises:
+        BadAnswer: they are of different widths.
+    """
+    if len({output.shape[1:] for output in outputs}) > 1:
+        shapes = ", ".join(str(output.shape) for output in outputs[:4])
+        raise errors.bad_answer(address, f"outputs of the shapes {shapes} to the same kind of request")
+    return np.concatenate(outputs)
 
 
 def step(x: ArrayLike, state: State | None, model: str, *, compare: bool = False) -> Call[Result]:
@@ -266,6 +294,11 @@ def get_model(name: str) -> Call[lstm_pb2.Model]:
         if not model.name or name not in ("", model.name):
             message = f"the model {model.name!r} came; expected {name or 'a name'!r}"
             raise answers.Unfit(message)
+        if model.dtype not in _TYPES or any(part.units > _MOST_UNITS for part in model.state_layout):
+            message = (
+                f"the model {model.name!r} has the dtype {model.dtype}, or a layer of more than {_MOST_UNITS} units"
+            )
+            raise answers.Unfit(message)
         return model
 
     return Call(method("GetModel"), request, read)
@@ -283,7 +316,23 @@ def shadow_report(model: str) -> Call[shadow_pb2.ShadowReport]:
     """Returns the call that asks what was compared with Keras."""
     request = shadow_pb2.GetReportRequest(model=model)
     path = f"/{_SHADOW_SERVICE.full_name}/{_SHADOW_SERVICE.methods_by_name['GetReport'].name}"
-    return Call(path, request, lambda data: answers.parsed(shadow_pb2.GetReportResponse, data).report)
+
+    def read(data: bytes) -> shadow_pb2.ShadowReport:
+        response = answers.parsed(shadow_pb2.GetReportResponse, data)
+        if not response.HasField("report"):
+            raise answers.Unfit("no report came; expected one")
+        try:
+            response.report.since.ToDatetime()
+            _ = response.report.mode in ("off", "all") or float(response.report.mode)
+        except (ValueError, OverflowError):
+            raise answers.Unfit("the report has a time or a mode that is none") from None
+        others = [part.model for part in response.report.models if model not in ("", part.model)]
+        if others:
+            message = f"a report on {others[0]!r} came; expected one on {model!r}"
+            raise answers.Unfit(message)
+        return response.report
+
+    return Call(path, request, read)
 
 
 def _whole_numbers(lengths: Sequence[int] | NDArray[Any]) -> list[int]:

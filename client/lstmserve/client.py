@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import weakref
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import grpc
 import grpc.aio
-import numpy as np
 
 from lstmserve import calls, errors, streams
 from lstmserve.connections import Endpoint, cancelled_by_owner
@@ -69,6 +70,7 @@ class Client:
         self._model = model
         self._timeout = timeout
         self._closed = False
+        self._streams: weakref.WeakSet[streams.Stream] = weakref.WeakSet()
 
     def step(
         self, x: ArrayLike, state: State | None = None, *, compare: bool = False, timeout: float | None = None
@@ -140,7 +142,7 @@ class Client:
             The last output of each window, (windows, features).
         """
         parts = calls.windows(series, length, stride, rows, self._model)
-        return np.concatenate([self._send(part, timeout).output for part in parts])
+        return calls.joined([self._send(part, timeout).output for part in parts], self._address)
 
     def stream(
         self,
@@ -171,9 +173,14 @@ class Client:
             timeout: seconds without an answer that was asked for, after which another server is tried.
             patience: seconds without any answer after which to give up.
         """
+        seconds = calls.checked_timeout(timeout) or math.inf
         opening = streams.opening(self._model, rows, state, checkpoint_every, output)
         endpoint = Endpoint(self._channel, self._token, self._address)
-        return streams.Stream(endpoint, opening, strict=strict, timeout=timeout, patience=patience)
+        stream = streams.Stream(
+            endpoint, opening, strict=strict, timeout=seconds, patience=calls.checked_patience(patience)
+        )
+        self._streams.add(stream)
+        return stream
 
     def model(self, *, timeout: float | None = None) -> lstm_pb2.Model:
         """Returns the description of the model."""
@@ -188,8 +195,10 @@ class Client:
         return self._send(calls.shadow_report(self._model), timeout)
 
     def close(self) -> None:
-        """Closes the connection; calls under way end with `CallCancelled`."""
+        """Closes the connection and all streams; calls under way end with `CallCancelled`."""
         self._closed = True
+        for stream in tuple(self._streams):
+            stream.end(errors.closed())
         self._channel.close()
 
     def _send(self, call: calls.Call[_Answer], timeout: float | None) -> _Answer:
@@ -236,6 +245,7 @@ class AsyncClient:
         self._model = model
         self._timeout = timeout
         self._closed = False
+        self._streams: weakref.WeakSet[streams.AsyncStream] = weakref.WeakSet()
 
     async def step(
         self, x: ArrayLike, state: State | None = None, *, compare: bool = False, timeout: float | None = None
@@ -269,7 +279,7 @@ class AsyncClient:
     ) -> NDArray[Any]:
         """Answers every window of a series: see `Client.forward_windows`."""
         parts = calls.windows(series, length, stride, rows, self._model)
-        return np.concatenate([(await self._send(part, timeout)).output for part in parts])
+        return calls.joined([(await self._send(part, timeout)).output for part in parts], self._address)
 
     def stream(
         self,
@@ -283,9 +293,14 @@ class AsyncClient:
         patience: float = 60,
     ) -> streams.AsyncStream:
         """Makes a stream, which `async with` opens: see `Client.stream`."""
+        seconds = calls.checked_timeout(timeout) or math.inf
         opening = streams.opening(self._model, rows, state, checkpoint_every, output)
         endpoint = Endpoint(self._channel, self._token, self._address)
-        return streams.AsyncStream(endpoint, opening, strict=strict, timeout=timeout, patience=patience)
+        stream = streams.AsyncStream(
+            endpoint, opening, strict=strict, timeout=seconds, patience=calls.checked_patience(patience)
+        )
+        self._streams.add(stream)
+        return stream
 
     async def model(self, *, timeout: float | None = None) -> lstm_pb2.Model:
         """Returns the description of the model."""
@@ -300,8 +315,10 @@ class AsyncClient:
         return await self._send(calls.shadow_report(self._model), timeout)
 
     async def close(self) -> None:
-        """Closes the connection; calls under way end with `CallCancelled`."""
+        """Closes the connection and all streams; calls under way end with `CallCancelled`."""
         self._closed = True
+        for stream in tuple(self._streams):
+            await stream.end(errors.closed())
         await self._channel.close()
 
     async def _send(self, call: calls.Call[_Answer], timeout: float | None) -> _Answer:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import numpy as np
 from google.protobuf import json_format
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lstmserve import calls, files, reports
@@ -16,6 +15,8 @@ from lstmserve.client import Client
 from lstmserve.errors import LstmServeError
 from lstmserve.state import State
 from lstmserve.status_line import StatusLine
+from lstmserve.terminal import console
+from lstmserve.text import make_printable
 from lstmserve.transport import Tls, Token
 
 if TYPE_CHECKING:
@@ -204,8 +205,8 @@ def report(client: Client, as_json: bool) -> None:  # noqa: FBT001 - click's way
     if as_json:
         click.echo(json_format.MessageToJson(found, preserving_proto_field_name=True))
         return
-    console = Console()
-    (console if console.is_terminal else Console(width=140)).print(reports.of_server(found))
+    make_printable(found)
+    console(width=140).print(reports.of_server(found))
 
 
 def _chunks(x: NDArray[Any], client: Client) -> Iterator[NDArray[Any]]:
@@ -218,7 +219,7 @@ def _chunks(x: NDArray[Any], client: Client) -> Iterator[NDArray[Any]]:
         yield x
         return
     columns = (TextColumn("time-steps"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
+    with Progress(*columns, console=console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
         task = progress.add_task("", total=steps)
         for start in range(0, steps, _CHUNK):
             part = x[..., start : start + _CHUNK, :]

@@ -107,15 +107,15 @@ class Connection:
         """Sends a message, soon."""
         self._outgoing.put(message)
 
-    def receive(self, timeout: float) -> bytes:
-        """Returns the next message.
+    def receive(self, timeout: float) -> bytes | None:
+        """Returns the next message; None where nothing comes within `timeout` seconds.
 
         Raises:
-            LostError: the connection is lost, or nothing came in time.
+            LostError: the connection is lost.
         """
         received = self._inbox.get(timeout)
         if received is None:
-            raise LostError(errors.silent(timeout))
+            return None
         if isinstance(received, bytes):
             return received
         raise LostError(received)
@@ -155,16 +155,16 @@ class AsyncConnection:
         self._outgoing.append(message)
         self._more.set()
 
-    async def receive(self, timeout: float) -> bytes:
-        """Returns the next message.
+    async def receive(self, timeout: float) -> bytes | None:
+        """Returns the next message; None where nothing comes within `timeout` seconds.
 
         Raises:
-            LostError: the connection is lost, or nothing came in time.
+            LostError: the connection is lost.
         """
         try:
             received = await asyncio.wait_for(self._call.read(), timeout)
         except TimeoutError:
-            raise LostError(errors.silent(timeout)) from None
+            return None
         except grpc.aio.AioRpcError as error:
             raise LostError(errors.from_status(error.code(), error.details(), error.trailing_metadata())) from None
         except asyncio.CancelledError:
@@ -172,7 +172,9 @@ class AsyncConnection:
                 raise LostError(errors.ended()) from None
             raise
         if received is grpc.aio.EOF:
-            raise LostError(errors.from_status(await self._call.code(), await self._call.details()))
+            code = await self._call.code()
+            ended = code is grpc.StatusCode.OK
+            raise LostError(errors.ended() if ended else errors.from_status(code, await self._call.details()))
         return received  # type: ignore[no-any-return]  # bytes, as nothing makes anything else of them
 
     async def close(self) -> None:

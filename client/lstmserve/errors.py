@@ -125,9 +125,11 @@ def bad_answer(address: str, text: str) -> BadAnswer:
     )
 
 
-def silent(seconds: float) -> DeadlineExceeded:
-    """Returns the error of a server that does not answer."""
-    return DeadlineExceeded(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer came for {seconds:g} seconds")
+def silent(address: str, seconds: float) -> DeadlineExceeded:
+    """Returns the error of a server that does not answer what it was asked."""
+    return DeadlineExceeded(
+        grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer came from the server at {address} for {seconds:g} seconds"
+    )
 
 
 def ended() -> ServerUnavailable:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+
+from lstmserve import archives
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +34,7 @@ def read_array(path: str) -> NDArray[Any]:
     where = "standard input" if path == PIPE else path
     try:
         if content.startswith(_NPY):
-            array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
-            return array
+            return archives.array_of(content, where)
         rows = [line.split(",") for line in content.decode("utf-8-sig").splitlines() if line.strip()]
         rows = rows[1:] if rows and not any(map(_is_number, rows[0])) else rows
         numbers = np.array([[float(cell) for cell in row] for row in rows], np.float64)

@@ -6,6 +6,7 @@ checkpoint need not be sent again, and an answer that was delivered before is pa
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +15,7 @@ import grpc
 
 from lstmserve import answers, errors
 from lstmserve.answers import Asked
+from lstmserve.state import State
 from lstmserve.v1 import lstm_pb2
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve.state import State
 
 _MOST_BYTES: Final = 8 << 20  # of messages to remember before a checkpoint is asked for
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
@@ -46,6 +47,7 @@ class Journal:
     def __init__(self, opening: lstm_pb2.StreamOpen, *, strict: bool) -> None:
         self._opening = opening
         self._strict = strict
+        given = opening.state if opening.HasField("state") and opening.state.layers else None
         self._records: dict[int, Request] = {}
         self._bytes = 0
         self._last = 0
@@ -54,8 +56,10 @@ class Journal:
         """Number of the last message whose answer was delivered."""
         self._own: set[int] = set()
         """Numbers of the checkpoints that nobody but this journal asked for, until they are answered."""
-        self._awaited: deque[int] = deque()
-        """Numbers of the messages whose answers the server that serves now is to send, in order."""
+        self._awaited: deque[tuple[int, str]] = deque()
+        """Number and kind of the answers that the server that serves now is to send, in order."""
+        self._state = None if given is None else State.from_message(given)
+        """The last state; None before the first."""
         self.opened = False
         """Whether a server has opened the stream."""
         self.fingerprint = ""
@@ -86,15 +90,27 @@ class Journal:
 
     def resumed(self) -> list[Request]:
         """Returns what to send to a server that knows nothing yet: the checkpoint, and all that came after it."""
-        self._awaited = deque(self._records)
+        self._awaited = deque((number, _answer_of(request)) for number, request in self._records.items())
         return [Request(open=self._opening), *self._records.values()]
 
     def is_in_order(self, response: Response) -> bool:
-        """Returns whether a message of the server answers the message that it is to answer next: none was lost on the way."""
+        """Returns whether a message of the server answers the message that it is to answer next: none was lost on the way.
+
+        Raises:
+            Unfit: it is another kind of answer.
+        """
         kind = response.WhichOneof("message")
         if kind not in ("outputs", "checkpoint", "rejected"):
             return True
-        return bool(self._awaited) and self._awaited.popleft() == getattr(response, kind).number
+        if not self._awaited:
+            return False
+        number, expected = self._awaited.popleft()
+        if number != getattr(response, kind).number:
+            return False
+        if kind not in (expected, "rejected") or (kind == "rejected" and number in self._own):
+            message = f"{kind} came for message {number}; expected {expected}"
+            raise answers.Unfit(message)
+        return True
 
     def receive(self, response: Response) -> Answer | None:
         """Takes a message of the server; returns the answer to be delivered, if it is one that was not before.
@@ -108,15 +124,15 @@ class Journal:
             self._opened(response.opened)
             return None
         if kind == "going_away":
-            answers.state(response.going_away.state, Asked(self._opening.rows, digest=self._opening.model_digest))
+            answers.state(response.going_away.state, self._asked())
             self._checkpointed(response.going_away.number, response.going_away.state)
             return None
-        asked = Asked(self._opening.rows, digest=self._opening.model_digest)
-        answer = _answer(response, asked)
+        answer = _answer(response, self._asked())
         if kind == "rejected":
             self._forget(answer.number)
         elif answer.state is not None:
             state = response.checkpoint.state if kind == "checkpoint" else response.outputs.state
+            self._state = answer.state
             self._checkpointed(answer.number, state)
         if answer.number <= self._delivered:
             return None
@@ -126,10 +142,15 @@ class Journal:
             return None
         return answer
 
+    def _asked(self) -> Asked:
+        """Returns what a message of the server has to fit: a state is of the same layers as the one before it."""
+        before = None if self._state is None else dataclasses.replace(self._state, steps=None)  # a reset begins anew
+        return Asked(self._opening.rows, before, self._opening.model_digest)
+
     def _recorded(self, message: Request) -> Request:
         self._last += 1
         self._records[self._last] = message
-        self._awaited.append(self._last)
+        self._awaited.append((self._last, _answer_of(message)))
         self._bytes += message.ByteSize()
         return message
 
@@ -157,6 +178,11 @@ class Journal:
     def _forget(self, number: int) -> None:
         message = self._records.pop(number, None)
         self._bytes -= 0 if message is None else message.ByteSize()
+
+
+def _answer_of(request: Request) -> str:
+    """Returns the kind of message that answers a request."""
+    return "outputs" if request.WhichOneof("message") == "steps" else "checkpoint"
 
 
 def _answer(response: Response, asked: Asked) -> Answer:

@@ -51,6 +51,11 @@ class Attempts:
         """Takes note that something came."""
         self._failures, self._since = 0, time.monotonic()
 
+    @property
+    def patience_ends(self) -> float:
+        """When there was no answer for so long that it is time to give up, by the monotonic clock."""
+        return self._since + self._patience
+
     def failed(self, error: errors.LstmServeError) -> float:
         """Returns the seconds to wait before the next attempt.
 
@@ -105,9 +110,9 @@ class ResumingStream(Generic[_Connection]):
         if self._ended is not None:
             raise self._ended
 
-    def _end(self) -> None:
-        """Takes note that the caller has closed the stream."""
-        self._ended = self._ended or errors.stream_closed()
+    def _end(self, error: errors.LstmServeError) -> None:
+        """Takes note of why the stream is over."""
+        self._ended = self._ended or error
 
     def _pause_after(self, error: errors.LstmServeError) -> float:
         """Returns the seconds to wait before the next attempt; where there is none, the stream has ended.
@@ -137,31 +142,45 @@ class ResumingStream(Generic[_Connection]):
         self._due = time.monotonic() + self._timeout
 
     def _seconds_left(self) -> float:
-        """Returns how long a server may go on without an answer. What nobody asked for does not count as one."""
-        return max(0.0, self._due - time.monotonic())
+        """Returns how long a server may go on without an answer. What nobody asked for does not count as one.
+
+        Raises:
+            LostError: no longer, whatever it sends.
+        """
+        left = self._due - time.monotonic()
+        if left <= 0:
+            raise self._silent()
+        return left
+
+    def _silent(self) -> LostError:
+        """Returns that the server of this connection does not answer."""
+        return LostError(errors.silent(self._address, self._timeout))
 
     def _resumed(self) -> list[Request]:
         """Returns what another connection begins with, which gets time of its own."""
         self._greeted, self._due = False, time.monotonic() + self._timeout
         return self._journal.resumed()
 
-    def _checked(self, data: bytes) -> Response:
+    def _checked(self, data: bytes | None) -> Response:
         """Returns a message of the server, if no other was lost before it.
 
         Raises:
-            LostError: one was, so that the state of the server is not what it should be.
+            LostError: one was, so that the state of the server is not what it should be; or none came (None).
             BadAnswer: it is none of those that may come.
         """
+        if data is None:
+            raise self._silent()
         try:
             response = answers.parsed(Response, data)
             self._require_turn(response)
+            if not self._journal.is_in_order(response):
+                raise LostError(errors.out_of_order())
         except answers.Unfit as error:
             raise self._unfit(error) from error
-        if not self._journal.is_in_order(response):
-            raise LostError(errors.out_of_order())
-        self._greeted = True
         if response.WhichOneof("message") != "going_away":
-            self._due = time.monotonic() + self._timeout
+            self._greeted = True
+            # An answer that was delivered before is progress, but not without end.
+            self._due = min(time.monotonic(), self._attempts.patience_ends) + self._timeout
         return response
 
     def _require_turn(self, response: Response) -> None:
@@ -201,6 +220,9 @@ class ResumingStream(Generic[_Connection]):
             answer = self._journal.receive(response)
         except answers.Unfit as error:
             raise self._unfit(error) from error
+        except errors.NumericsChanged as error:
+            self._ended = error
+            raise
         # What another server has answered before proves nothing: the next input may kill them all.
         if answer is not None:
             self._attempts.progressed()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -22,6 +23,7 @@ MAX_FILE_BYTES: Final = 1 << 30
 """Bytes of a file that `State.load` reads."""
 
 _FILE_FORMAT = 1
+_TYPES: Final = ("float16", "float32", "float64")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +77,7 @@ class State:
     @property
     def batch(self) -> int:
         """The number of rows; 0 for a model that carries no state."""
-        return next((len(array) for part in self.layers for array in part.arrays.values()), 0)
+        return next((len(array) for part in self.layers for array in part.arrays.values() if array.ndim), 0)
 
     @classmethod
     def zeros(cls, model: lstm_pb2.Model, batch: int = 1) -> Self:
@@ -155,17 +157,21 @@ class State:
         rows = self.batch if self.layers or self.steps is None else len(self.steps)
         for number, part in enumerate(self.layers):
             for name, array in part.arrays.items():
-                kind, least = ("iu", 1) if name == "steps" else ("f", 2)
-                if array.dtype.kind not in kind or array.ndim < least or len(array) != rows:
-                    message = f"layers[{number}].{name} is {array.dtype} of shape {array.shape}; expected {rows} rows of numbers"
-                    raise ValueError(message)
-            if part.h is not None and part.c is not None and part.h.shape != part.c.shape:
+                _require_rows(array, f"layers[{number}].{name}", rows)
+            if (
+                part.h is not None
+                and part.c is not None
+                and (part.h.shape, part.h.dtype) != (part.c.shape, part.c.dtype)
+            ):
                 message = (
-                    f"layers[{number}] has h of shape {part.h.shape} and c of shape {part.c.shape}; expected the same"
+                    f"layers[{number}] has h of shape {part.h.shape} ({part.h.dtype}) and c of shape {part.c.shape} "
+                    f"({part.c.dtype}); expected the same"
                 )
                 raise ValueError(message)
-        if self.steps is not None and (self.steps.dtype.kind not in "iu" or self.steps.shape != (rows,)):
-            message = f"steps are {self.steps.dtype} of shape {self.steps.shape}; expected ({rows},) whole numbers"
+        if self.steps is not None and not _are_counts(self.steps, rows):
+            message = (
+                f"steps are {self.steps.dtype} of shape {self.steps.shape}; expected ({rows},) whole numbers, 0 or more"
+            )
             raise ValueError(message)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -194,11 +200,14 @@ class State:
             ValueError: the file holds no state, or one of more than `MAX_FILE_BYTES`.
             OSError: the file cannot be opened.
         """
-        with Path(path).open("rb") as file:
+        # Without waiting, lest a named pipe hold the caller up.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             try:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise ValueError("it is no regular file")  # noqa: TRY301 - as what is found further on
                 loaded = cls._from_arrays(archives.read(file, max_bytes=MAX_FILE_BYTES))
                 loaded.require_consistent()
-            except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError, OverflowError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, OSError, OverflowError, SystemError) as error:
                 message = f"{os.fspath(path)} is not a state that State.save wrote: {printable(str(error))}"
                 raise ValueError(message) from error
         return loaded
@@ -246,6 +255,25 @@ class State:
 
 def _layout(state: State) -> list[tuple[str, dict[str, tuple[int, ...]]]]:
     return [(part.layer, _widths(part)) for part in state.layers]
+
+
+_RANKS: Final = {"h": (2, 2), "c": (2, 2), "window": (3, tensors.MAX_RANK)}
+
+
+def _require_rows(array: NDArray[Any], name: str, rows: int) -> None:
+    kind = name.rpartition(".")[2]
+    if kind == "steps":
+        good = _are_counts(array, rows)
+    else:
+        least, most = _RANKS[kind]
+        good = array.dtype.name in _TYPES and least <= array.ndim <= most and len(array) == rows
+    if not good:
+        message = f"{name} is {array.dtype} of shape {array.shape}; expected {rows} rows of numbers"
+        raise ValueError(message)
+
+
+def _are_counts(array: NDArray[Any], rows: int) -> bool:
+    return array.dtype.kind in "iu" and array.shape == (rows,) and bool((array >= 0).all())
 
 
 def _widths(part: LayerState) -> dict[str, tuple[int, ...]]:

@@ -7,9 +7,10 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
+
+from lstmserve.terminal import console
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,7 +28,7 @@ class StatusLine:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console(stderr=True, highlight=False)
         self._spinner = Spinner("dots", "waiting for the first line")
         # Not redirected: the outputs on standard output are not for the terminal.
         self._live = Live(

@@ -81,6 +81,7 @@ class Stream(ResumingStream[Connection]):
             series: what `step` takes, again and again.
             in_flight: how many are under way at most; 1 to read an input only when the output before it was taken.
         """
+        require_in_flight(in_flight)
         self._require_open()
         for x in series:
             self._send(self._request(x))
@@ -101,7 +102,11 @@ class Stream(ResumingStream[Connection]):
 
     def close(self) -> None:
         """Ends the stream."""
-        self._end()
+        self.end(errors.stream_closed())
+
+    def end(self, error: errors.LstmServeError) -> None:
+        """Ends the stream; what is asked of it from now on ends with an error."""
+        self._end(error)
         self._disconnect()
 
     def _disconnect(self) -> None:
@@ -133,8 +138,9 @@ class Stream(ResumingStream[Connection]):
                 made = found(self._receive())
                 if made is not None:
                     return made
-        except errors.BadAnswer:
-            self._disconnect()
+        except BaseException:
+            if self._ended is not None or not self._journal.opened:
+                self._disconnect()
             raise
 
     def _receive(self) -> Response:
@@ -177,6 +183,7 @@ class AsyncStream(ResumingStream[AsyncConnection]):
         self, series: Iterable[ArrayLike] | AsyncIterable[ArrayLike], in_flight: int = IN_FLIGHT
     ) -> AsyncIterator[Array]:
         """Yields the output of each of many inputs: see `Stream.steps`; the inputs may come from asyncio too."""
+        require_in_flight(in_flight)
         self._require_open()
         async for x in _each(series):
             self._send(self._request(x))
@@ -197,7 +204,11 @@ class AsyncStream(ResumingStream[AsyncConnection]):
 
     async def close(self) -> None:
         """Ends the stream."""
-        self._end()
+        await self.end(errors.stream_closed())
+
+    async def end(self, error: errors.LstmServeError) -> None:
+        """Ends the stream; what is asked of it from now on ends with an error."""
+        self._end(error)
         await self._disconnect()
 
     async def _disconnect(self) -> None:
@@ -230,8 +241,9 @@ class AsyncStream(ResumingStream[AsyncConnection]):
                 made = found(await self._receive())
                 if made is not None:
                     return made
-        except errors.BadAnswer:
-            await self._disconnect()
+        except BaseException:
+            if self._ended is not None or not self._journal.opened:
+                await self._disconnect()
             raise
 
     async def _receive(self) -> Response:
@@ -255,6 +267,17 @@ async def _each(series: Iterable[ArrayLike] | AsyncIterable[ArrayLike]) -> Async
             yield x
 
 
+def require_in_flight(in_flight: int) -> None:
+    """Refuses to wait for answers to nothing.
+
+    Raises:
+        ValueError: `in_flight` is below 1.
+    """
+    if in_flight < 1:
+        message = f"in_flight is {in_flight}; expected 1 or more"
+        raise ValueError(message)
+
+
 def opening(
     model: str,
     rows: int | None,
@@ -265,8 +288,11 @@ def opening(
     """Returns the message that opens a stream.
 
     Raises:
-        ValueError: the state has another number of rows.
+        ValueError: the state has another number of rows, or there are none.
     """
+    if rows is not None and rows < 1:
+        message = f"a stream of {rows} rows; expected at least 1"
+        raise ValueError(message)
     count = rows or (state.batch if state is not None else 1)
     if state is not None and state.batch not in (0, count):
         message = f"a state of {state.batch} rows for a stream of {count}"
@@ -274,6 +300,7 @@ def opening(
     return lstm_pb2.StreamOpen(
         model=model,
         rows=count,
+        model_digest="" if state is None else state.model_digest,
         state=None if state is None else state.to_message(),
         checkpoint_every=checkpoint_every,
         outputs=[output] if output else [],

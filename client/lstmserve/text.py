@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 MAX_CHARACTERS: Final = 2000
 """Characters that are shown of a text; an error of ours has some hundreds."""
@@ -21,3 +24,27 @@ def printable(text: str, max_characters: int = MAX_CHARACTERS) -> str:
         )
         shown = "".join(escaped)[:max_characters]
     return shown if whole <= max_characters else f"{shown} ... ({whole} characters)"
+
+
+def make_printable(message: Message) -> None:
+    """Makes every text in a message printable, in the messages that it holds too."""
+    for field, value in message.ListFields():
+        kind = field.message_type
+        if kind is not None and kind.GetOptions().map_entry:
+            _make_map_printable(value, of_texts=kind.fields_by_name["value"].type == field.TYPE_STRING)
+        elif kind is not None:
+            for inner in [value] if hasattr(value, "ListFields") else value:
+                make_printable(inner)
+        elif isinstance(value, str):
+            setattr(message, field.name, printable(value))
+        elif field.type == field.TYPE_STRING:
+            value[:] = map(printable, value)
+
+
+def _make_map_printable(entries: Any, *, of_texts: bool) -> None:
+    for key, value in list(entries.items()):
+        if hasattr(value, "ListFields"):
+            make_printable(value)
+        elif isinstance(key, str):
+            del entries[key]
+            entries[printable(key)] = printable(value) if of_texts else value

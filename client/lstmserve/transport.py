@@ -74,6 +74,8 @@ class Token:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Returns the metadata of a call."""
         token = self.get()
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise ValueError("the token holds letters that a header cannot; expected printable ASCII")
         return () if token is None else (("authorization", f"Bearer {token}"),)
 
 

@@ -8,7 +8,7 @@ import functools
 import hmac
 import stat
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import structlog
 
@@ -18,13 +18,15 @@ from lstmserve_server.errors import Forbidden, RequestError, StartFailed, Unauth
 from lstmserve_server.reloading import Reloading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import AsyncGenerator, Iterable, Iterator
     from pathlib import Path
 
 _log = structlog.get_logger(__name__)
 
 _HEADER: Final = "authorization"
 _SCHEME: Final = "bearer "
+_Answer = TypeVar("_Answer")
+
 _LOOK_EVERY: Final = 0.25  # seconds; a change is taken at the second look that sees it
 
 
@@ -47,7 +49,7 @@ class Token:
             raise Unauthenticated("", f"the token of {self.caller.name!r} is not valid any more; expected a newer one")
 
     @contextlib.contextmanager
-    def admission(self, method: str) -> Iterator[Admission]:
+    def admission(self, method: str | None = None) -> Iterator[Admission]:
         """Yields what a call that goes on for long was let in by, while it does."""
         admission = Admission(self, method)
         self.holders.add(admission)
@@ -60,7 +62,13 @@ class Token:
 class Admission:
     """That a call goes on for long, and may."""
 
-    def __init__(self, token: Token, method: str) -> None:
+    def __init__(self, token: Token, method: str | None = None) -> None:
+        """Admits a call.
+
+        Args:
+            token: that has let it in.
+            method: of the services that rules speak of; None for one of the others.
+        """
         self.token = token
         self._method = method
         self._model: str | None = None
@@ -68,20 +76,45 @@ class Admission:
         """Done, with the reason, when the call may go on no longer."""
 
     def uses(self, model: str) -> None:
-        """Takes note of the model that the call is for; "" for none yet."""
-        self._model = model or None
+        """Takes note of the model that the call is for; "" for all that there are."""
+        self._model = model
 
     def look(self) -> None:
         """Withdraws it if the token, or the rules of its caller, do not let the call in any more."""
         caller = self.token.caller
         try:
             self.token.require_valid()
-            caller.require_method(self._method)
+            if self._method is not None:
+                caller.require_method(self._method)
             if self._model is not None and not caller.may_use(self._model):
                 raise Forbidden("", f"{caller.name!r} may not use {self._model!r} any more")
         except RequestError as error:
             if not self.withdrawn.done():
                 self.withdrawn.set_result(error)
+
+
+async def while_admitted(answers: AsyncGenerator[_Answer], admission: Admission) -> AsyncGenerator[_Answer]:
+    """Yields answers as long as their caller may have them, and sees at once when that ends.
+
+    Raises:
+        RequestError: the caller may not any more.
+    """
+    async with contextlib.aclosing(answers):
+        while True:
+            following = asyncio.ensure_future(anext(answers))
+            try:
+                awaited: set[asyncio.Future[Any]] = {following, admission.withdrawn}
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                if admission.withdrawn.done():
+                    raise admission.withdrawn.result()
+                answer = following.result()
+            except StopAsyncIteration:
+                return
+            finally:
+                if not following.done():
+                    following.cancel()
+                    await asyncio.wait({following})
+            yield answer
 
 
 class Noted(Protocol):

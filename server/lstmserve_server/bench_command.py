@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from rich.console import Console, Group
+from rich.console import Group
 from rich.text import Text
 
+from lstmserve import terminal
 from lstmserve_server import bench_tables, benchmark_advice
 from lstmserve_server.benchmark import Benchmark, Machine, Plan
 from lstmserve_server.errors import BadSettings, StartFailed
@@ -72,8 +73,7 @@ class Found:
 
     def show(self) -> None:
         """Prints tables."""
-        console = Console(highlight=False)
-        console = console if console.is_terminal else Console(width=120, highlight=False)
+        console = terminal.console(width=120, highlight=False)
         console.print(
             Group(
                 bench_tables.heading(Path(self.plan.file).name, self.model, self.machine),

@@ -15,7 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from lstmserve_server.errors import BadSettings, StartFailed
-from lstmserve_server.reloading import Reloading
+from lstmserve_server.reloading import Reloading, content_of
 
 if TYPE_CHECKING:
     from lstmserve_server.server_metrics import ServerMetrics
@@ -150,7 +150,7 @@ def _certificates(path: Path, data: bytes) -> list[x509.Certificate]:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return content_of(path)
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}"
         raise CertificateRefused(message) from error

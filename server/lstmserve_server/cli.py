@@ -36,8 +36,11 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(StartFailed.exit_code)
-    from lstmserve_server.commands import lstmserve  # noqa: PLC0415 - only now is it sure that it can be imported
-
+    try:
+        from lstmserve_server.commands import lstmserve  # noqa: PLC0415 - only now is it sure that it can be imported
+    except (ImportError, MemoryError, OSError) as error:  # as of a limit on memory (ulimit)
+        print(f"lstmserve: the system refused what it needs ({type(error).__name__}: {error})", file=sys.stderr)  # noqa: T201 - the same
+        sys.exit(StartFailed.exit_code)
     lstmserve()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 from dataclasses import fields
@@ -35,17 +34,18 @@ def serve(**settings: Any) -> None:
 
     Exit codes: 0 stopped, 1 a fault of its own, 2 bad settings, 3 could not start.
     """
-    from lstmserve_server import server, telemetry  # noqa: PLC0415
-    from lstmserve_server.workers import supervisor  # noqa: PLC0415
+    from lstmserve_server import telemetry  # noqa: PLC0415
 
     chosen = ServeSettings(**settings)
-    run = supervisor.run if chosen.workers > 1 else server.run
-    telemetry.configure_log(chosen.log_format, chosen.log_level)
     try:
-        asyncio.run(run(chosen))
+        from lstmserve_server import server  # noqa: PLC0415
+        from lstmserve_server.workers import supervisor  # noqa: PLC0415
+
+        telemetry.configure_log(chosen.log_format, chosen.log_level)
+        asyncio.run(supervisor.run(chosen) if chosen.workers > 1 else server.run(chosen))
     except StartFailed as error:
         _fail(str(error), error.exit_code)
-    except (MemoryError, OSError, RuntimeError) as error:  # as of a limit on memory or threads (ulimit)
+    except (ImportError, MemoryError, OSError, RuntimeError) as error:  # as of a limit on memory or threads (ulimit)
         why = f"{type(error).__name__}: {error}".removesuffix(": ")
         _fail(f"the system refused what the server needs ({why})", StartFailed.exit_code)
     telemetry.finish()
@@ -57,9 +57,7 @@ def _fail(text: str, code: int) -> NoReturn:
     """Ends a server that could not start, behind the lines of its log."""
     from lstmserve_server import telemetry  # noqa: PLC0415
 
-    telemetry.finish()
-    with contextlib.suppress(OSError):
-        click.echo(f"lstmserve: {text}", err=True)
+    telemetry.finish(f"lstmserve: {text}\n")
     sys.exit(code)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import ipaddress
 import socket
 import sys
+import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -28,6 +30,7 @@ _INTERNAL: Final = (".localhost", ".local", ".internal", ".svc", ".cluster.local
 
 _MISDIRECTED: Final = "This page is shown under a number or a name of this network: ask for it as http://ADDRESS:PORT/."
 
+_PAUSE: Final = 0.2  # seconds
 _PATIENCE: Final = 10  # seconds without a request
 
 
@@ -51,6 +54,7 @@ class Port:
         host, port = host_and_port(address)
         try:
             self._server, self._thread = start_http_server(port, host, registry)
+            self._server.get_request = _patiently(self._server.get_request)  # type: ignore[method-assign]  # the same
             self._server.handle_error = _quietly  # type: ignore[method-assign]  # it would print a traceback into the log
         except OSError as error:
             message = (
@@ -103,7 +107,10 @@ def _is_own_name(host: str) -> bool:
 
     Else a page of a stranger's whose name leads here could read what stands on this one (DNS rebinding).
     """
-    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # half an IPv6 address
+        return False
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(name)
         return True
@@ -111,5 +118,18 @@ def _is_own_name(host: str) -> bool:
 
 
 def _patient(handler: Any) -> Any:
-    """Returns a class of handlers that waits for a request for some seconds, and no longer."""
-    return type("Handler", (handler,), {"timeout": _PATIENCE})
+    """Returns a class of handlers that waits for a request for some seconds, and writes nothing into the log by itself."""
+    return type("Handler", (handler,), {"timeout": _PATIENCE, "get_stderr": lambda _: io.StringIO()})
+
+
+def _patiently(accept: Callable[[], Any]) -> Callable[[], Any]:
+    """Returns what accepts a connection, and does not ask again at once where there is no descriptor for it."""
+
+    def get_request() -> Any:
+        try:
+            return accept()
+        except OSError:
+            time.sleep(_PAUSE)
+            raise
+
+    return get_request

@@ -12,12 +12,13 @@ from google.protobuf import message_factory
 from google.protobuf.message import DecodeError
 
 from lstmserve_server import request_id, status
+from lstmserve_server.access import while_admitted
 from lstmserve_server.callers import calling, peer
 from lstmserve_server.deadline import seconds_left
 from lstmserve_server.errors import InvalidRequest, NotServing, RequestError, TooLate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
     from google.protobuf.message import Message
@@ -72,8 +73,10 @@ class Handlers:
         async def many(servicer: Any, token: Token, data: bytes, context: Context) -> None:
             await token.caller.require_turn()
             with token.admission(method.name) as admission:
-                answers = getattr(servicer, method.name)(_parse(request_type, data))
-                async with contextlib.aclosing(_while_admitted(answers, admission)) as responses:
+                request = _parse(request_type, data)
+                admission.uses(token.caller.model_meant(request.model))
+                answers = getattr(servicer, method.name)(request)
+                async with contextlib.aclosing(while_admitted(answers, admission)) as responses:
                     async for response in responses:
                         await _write(context, response)
 
@@ -209,29 +212,6 @@ class Stream:
     async def write(self, response: Message) -> None:
         """Sends a message; waits as long as the caller does not read."""
         await _write(self._context, response)
-
-
-async def _while_admitted(answers: AsyncGenerator[Any], admission: Admission) -> AsyncGenerator[Any]:
-    """Yields answers as long as their caller may have them, and sees at once when that ends.
-
-    Raises:
-        RequestError: the caller may not any more.
-    """
-    async with contextlib.aclosing(answers):
-        while True:
-            following = asyncio.ensure_future(anext(answers))
-            try:
-                await asyncio.wait({following, admission.withdrawn}, return_when=asyncio.FIRST_COMPLETED)
-                if admission.withdrawn.done():
-                    raise admission.withdrawn.result()
-                answer = following.result()
-            except StopAsyncIteration:
-                return
-            finally:
-                if not following.done():
-                    following.cancel()
-                    await asyncio.wait({following})
-            yield answer
 
 
 async def _write(context: Context, response: Message) -> None:

@@ -15,6 +15,8 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from lstmserve_server import status
+from lstmserve_server.access import while_admitted
+from lstmserve_server.callers import ANYBODY
 from lstmserve_server.errors import InvalidRequest, RequestError, Unauthenticated
 from lstmserve_server.places import Places
 from lstmserve_server.servicer import SERVICE
@@ -22,7 +24,7 @@ from lstmserve_server.servicer import SERVICE
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-    from lstmserve_server.access import Access
+    from lstmserve_server.access import Access, Token
     from lstmserve_server.callers import Caller
 
     Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -79,7 +81,8 @@ class Health:
             """Answers `Check`."""
             async with _refusals(context):
                 service = _asked_for(data)
-                if self._knows(service, _caller(context, access, is_open=is_open)):
+                token = _token(context, access, is_open=is_open)
+                if self._knows(service, None if token is None else token.caller):
                     return _response(self._status)
                 await context.abort(
                     grpc.StatusCode.NOT_FOUND,
@@ -90,10 +93,16 @@ class Health:
         async def watch(data: bytes, context: Context) -> AsyncIterator[bytes]:
             """Answers `Watch`."""
             async with _refusals(context):
-                service, caller = _asked_for(data), _caller(context, access, is_open=is_open)
-                host = context.peer().rpartition(":")[0]
-                with self._places.one(host if caller is None or not caller.name else caller.name):
-                    async with contextlib.aclosing(self._watch(known=self._knows(service, caller))) as statuses:
+                service, token = _asked_for(data), _token(context, access, is_open=is_open)
+                caller = ANYBODY if token is None else token.caller
+                with self._places.one(caller.name or context.peer().rpartition(":")[0]), contextlib.ExitStack() as held:
+                    statuses = self._watch(known=self._knows(service, None if token is None else caller))
+                    if token is not None:
+                        admission = held.enter_context(token.admission())
+                        if service in self._models:
+                            admission.uses(self._models[service])
+                        statuses = while_admitted(statuses, admission)
+                    async with contextlib.aclosing(statuses):
                         async for value in statuses:
                             yield value
 
@@ -123,14 +132,14 @@ class Health:
             self._watchers.discard(changed)
 
 
-def _caller(context: Context, access: Access, *, is_open: bool) -> Caller | None:
-    """Returns who asks; None for somebody without a token, where that is allowed.
+def _token(context: Context, access: Access, *, is_open: bool) -> Token | None:
+    """Returns the token of who asks; None for somebody without one, where that is allowed.
 
     Raises:
         Unauthenticated: it is not.
     """
     try:
-        return access.token_of(context.invocation_metadata()).caller
+        return access.token_of(context.invocation_metadata())
     except Unauthenticated:
         if is_open:
             return None

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from google.protobuf import json_format
-from rich.console import Console, Group
+from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from lstmserve import terminal
 from lstmserve_server.errors import ModelRefused
 from lstmserve_server.layers.base import WindowState
 from lstmserve_server.loading import memory_files, sandbox
@@ -52,7 +53,7 @@ class Accepted:
     def show(self) -> None:
         """Prints tables."""
         description = self.served.model.description
-        _console().print(
+        terminal.console(width=120).print(
             Group(
                 Text(f"\n{self.path}\n", style="bold"),
                 _facts(self.served),
@@ -85,7 +86,7 @@ class Refused:
 
     def show(self) -> None:
         """Prints why, and the layers as far as they are known."""
-        console = _console()
+        console = terminal.console(width=120)
         console.print(
             Panel(Text(self.reason), title="cannot be served", border_style="red", width=min(console.width, 100))
         )
@@ -277,8 +278,3 @@ def _shape(shape: Any) -> str:
 
 def _title(text: str) -> Text:
     return Text(f"\n{text}", style="bold")
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=120)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from lstmserve import terminal
 
 
 def bar() -> Progress:
     """Returns a progress bar on standard error, which is gone at the end, and never there where that is no terminal."""
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

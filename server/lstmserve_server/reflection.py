@@ -6,6 +6,7 @@ caller needs a token where the server has some.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -14,6 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from lstmserve_server import status
+from lstmserve_server.access import while_admitted
 from lstmserve_server.errors import RequestError
 
 if TYPE_CHECKING:
@@ -34,11 +36,13 @@ def handlers(services: Iterable[str], access: Access) -> dict[str, grpc.RpcMetho
     async def answer(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Answers a stream of questions."""
         try:
-            access.token_of(context.invocation_metadata())
+            with access.token_of(context.invocation_metadata()).admission() as admission:
+                answers = servicer.ServerReflectionInfo(_parsed(requests, context), context)
+                async with contextlib.aclosing(while_admitted(answers, admission)) as responses:
+                    async for response in responses:
+                        yield response.SerializeToString()
         except RequestError as error:
             await status.abort(context, status.of(error))
-        async for response in servicer.ServerReflectionInfo(_parsed(requests, context), context):
-            yield response.SerializeToString()
 
     return {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(answer)}
 

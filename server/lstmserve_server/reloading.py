@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -11,6 +14,19 @@ if TYPE_CHECKING:
 
 _Value = TypeVar("_Value")
 _Stamp = tuple[tuple[int, int, int, int] | None, ...]
+
+
+def content_of(path: Path) -> bytes:
+    """Returns what a file holds; never waits for a named pipe.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return file.read()
 
 
 class Reloading(Generic[_Value]):

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import click
 import numpy as np
 import plotext
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lstmserve import reports
+from lstmserve import reports, terminal
+from lstmserve.text import printable
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server import shadow_mode
 from lstmserve_server.codec import ForwardCall, StepCall
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from rich.console import Console
 
     from lstmserve_server.model import Answer
     from lstmserve_server.registry import ServedModel
@@ -66,8 +67,7 @@ def run(
 ) -> int:
     """Computes the calls of bundles again, shows them, and returns the exit code."""
     tolerances = Tolerances(tolerance_h, tolerance_c, tolerance_unbounded)
-    console = Console()
-    console = console if console.is_terminal else Console(width=140)
+    console = terminal.console(width=140)
     differs = False
     try:
         shadow_mode.require_installed()
@@ -113,6 +113,7 @@ def _replay(file: Path, model: str | None, architecture: str | None, tolerances:
         raise BadSettings(str(error)) from error
     path = model or bundle.file
     served = _served(file, bundle, model, architecture)
+    _require_fits(served, bundle.case)
     trace = Trace()
     call = _call(served, bundle.case, trace)
     subject = Subject(served, path, bundle.layer, bundle.until, architecture)
@@ -150,6 +151,32 @@ def _served(file: Path, bundle: Bundle, model: str | None, architecture: str | N
             raise BadSettings(f"{message}. Name the right file with --model")
     message = f"{file} is of a model with the digest {wanted}, which is not where the server had it, {bundle.file!r}"
     raise BadSettings(f"{message}. Name its file with --model")
+
+
+def _require_fits(served: ServedModel, case: Case) -> None:
+    """Refuses what no server would have computed: whoever can write a bundle has written it.
+
+    Raises:
+        ValueError: the call of the bundle is not one for the model.
+    """
+    model, asked = served.model, case.asked
+    rows, inputs = case.rows, asked.inputs
+    state = [array for part in model.zero_state(1) for array in part]
+    given = [array for part in asked.state for array in part]
+    fits = (
+        rows >= 1
+        and len(inputs) == len(model.inputs)
+        and all(array.dtype == model.dtype and array.ndim >= 1 and len(array) == rows for array in inputs)
+        and [(array.shape[1:], array.dtype) for array in given] == [(array.shape[1:], array.dtype) for array in state]
+        and all(len(array) == rows and np.isfinite(array).all() for array in (*given, *inputs))
+    )
+    longest = max((array.shape[1] for array in inputs if array.ndim > 1), default=0)
+    for counts, most in ((asked.lengths, longest), (asked.steps_seen, 1 << 62)):
+        if counts is not None:
+            fits = fits and counts.dtype.kind in "iu" and counts.shape == (rows,)
+            fits = fits and bool(((counts >= 0) & (counts <= most)).all())
+    if not fits:
+        raise ValueError("what was asked is no request to this model")
 
 
 def _call(served: ServedModel, case: Case, trace: Trace) -> StepCall:
@@ -201,9 +228,9 @@ def _show(console: Console, file: Path, replayed: Replayed) -> None:
     recorded = bundle.comparison
     console.print(Text(f"\n{file}", style="bold"))
     console.print(
-        _plain(f"{case.method} of {case.model}, {case.rows} rows, {case.time} steps, digest {case.digest[:16]}")
+        printable(f"{case.method} of {case.model}, {case.rows} rows, {case.time} steps, digest {case.digest[:16]}")
     )
-    console.print(_plain(f"then: {', '.join(f'{name} {version}' for name, version in bundle.versions.items())}"))
+    console.print(printable(f"then: {', '.join(f'{name} {version}' for name, version in bundle.versions.items())}"))
     console.print("what was answered then:", style="bold")
     _show_verdict(console, recorded)
     console.print("computed now:", style="bold")
@@ -221,18 +248,13 @@ def _show(console: Console, file: Path, replayed: Replayed) -> None:
         console.print(Text.from_ansi(_plot(then, now)))
 
 
-def _plain(text: str) -> Text:
-    """Returns text that comes from a file as text: no markup, no letters that steer a terminal."""
-    return Text("".join(letter if letter.isprintable() else "\ufffd" for letter in text))
-
-
 def _show_verdict(console: Console, comparison: shadow_pb2.Comparison) -> None:
     differs = comparison.verdict == shadow_pb2.VERDICT_DIFFERS
     console.print(Text("  differs" if differs else "  agrees", style="bold red" if differs else "bold green"))
     if comparison.HasField("first"):
-        console.print(_plain(f"  {reports.place_in_words(comparison.first)}"))
+        console.print(printable(f"  {reports.place_in_words(comparison.first)}"))
     for odd in comparison.odd_units:
-        console.print(_plain(f"  {reports.odd_in_words(odd)}"))
+        console.print(printable(f"  {reports.odd_in_words(odd)}"))
 
 
 def _table(then: Stepwise, now: Stepwise, first: shadow_pb2.Place | None) -> Table:

@@ -84,6 +84,7 @@ async def live(server: Server, beginning: Coroutine[None, None, None], signals: 
     finally:
         await server.stop()
         _log.info("stopped")
+        signals.close()
 
 
 class Server:
@@ -265,6 +266,12 @@ class Signals:
     def arrived(self) -> None:
         """Takes note of a signal."""
         (self.second if self.first.is_set() else self.first).set()
+
+    def close(self) -> None:
+        """Takes no more: nothing is left that a signal could hurry, and the last words are to be written."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
     async def let_finish(self, work: asyncio.Task[Any]) -> bool:
         """Waits for work, or for the first signal, which cancels it; returns whether it was done."""

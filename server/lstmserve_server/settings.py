@@ -77,7 +77,8 @@ class ServeSettings:
     open_health: bool = _setting(
         True,  # noqa: FBT003
         bool,
-        "Answer questions for the health to callers without a token, such as probes.",
+        "Answer questions for the health of the server to callers without a token, such as probes. Of a model it is told to those "
+        "alone who may use it.",
     )
     reflection: bool = _setting(True, bool, "Let clients ask for the contract (gRPC server reflection).")  # noqa: FBT003
 

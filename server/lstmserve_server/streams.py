@@ -29,7 +29,7 @@ class Admission(Protocol):
     """Done, with the reason, when it may not any more."""
 
     def uses(self, model: str) -> None:
-        """Takes note of the model that the stream is for; "" for none yet."""
+        """Takes note of the model that the stream is for."""
         ...
 
 
@@ -129,7 +129,8 @@ class Streams:
                 return
             self._metrics.message()
             decision = session.receive(request)
-            stream.admission.uses(session.model)
+            if session.model:
+                stream.admission.uses(session.model)
             if isinstance(decision, Compute):
                 try:
                     call = self._shadow.traced(decision.call)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Final, TextIO, cast
 
@@ -32,10 +34,27 @@ def lines_lost() -> int:
     return 0 if _writer is None else _writer.lost
 
 
-def finish() -> None:
-    """Waits until the log is written, for a second at most: before the process ends, or says something by itself."""
+def finish(last_words: str = "") -> None:
+    """Waits until the log is written, for a second at most, before the process ends.
+
+    Args:
+        last_words: what is to stand behind it, as it is.
+    """
     if _writer is not None:
+        if last_words:
+            _writer.write(last_words)
         _writer.wait_until_written(_LAST_WORDS)
+    elif last_words:
+        with contextlib.suppress(OSError, AttributeError):  # there is no standard error
+            sys.stderr.write(last_words)
+
+
+def _standard_error() -> int:
+    """Returns a descriptor to write to: that of standard error, where the process has one."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return os.open(os.devnull, os.O_WRONLY)
 
 
 def configure_log(form: str, level: str) -> None:
@@ -46,12 +65,13 @@ def configure_log(form: str, level: str) -> None:
         level: "debug", "info", "warning" or "error".
     """
     global _writer  # noqa: PLW0603 - a process has one log
-    writer = _writer = _writer or LogWriter(sys.stderr.fileno())
+    writer = _writer = _writer or LogWriter(_standard_error())
+    terminal = sys.stderr is not None and sys.stderr.isatty()
     if form == "auto":
-        form = "text" if sys.stderr.isatty() else "json"
+        form = "text" if terminal else "json"
     text = form == "text"
     rendering: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [structlog.dev.ConsoleRenderer(colors=terminal)]
         if text
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from lstmserve.v1 import lstm_pb2, shadow_pb2
 from lstmserve_server.callers import Rules
 from lstmserve_server.errors import listed
+from lstmserve_server.reloading import content_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +74,7 @@ def read(path: Path) -> dict[str, tuple[Rules, list[bytes]]]:
         TokensRefused: the file cannot be read, or makes no sense.
     """
     try:
-        content = tomllib.loads(path.read_bytes().decode())
+        content = tomllib.loads(content_of(path).decode())
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}"
         raise TokensRefused(message) from error

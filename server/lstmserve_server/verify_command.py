@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 from google.protobuf import json_format
-from rich.console import Console
 from rich.text import Text
 
-from lstmserve import reports
+from lstmserve import reports, terminal
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.errors import ModelRefused, StartFailed
 from lstmserve_server.progress import bar
@@ -70,8 +69,7 @@ def _compare(verifier: Verifier) -> Verification:
 
 
 def _show(found: Verification, html: str | None) -> None:
-    console = Console()
-    console = console if console.is_terminal else Console(width=140)
+    console = terminal.console(width=140)
     console.print(reports.of_model(found.report))
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
     console.print(Text(f"\n{versions}", style="dim"))

@@ -77,8 +77,16 @@ def hdf5(copy: int) -> Iterator[h5py.File]:
             del file.attrs[name]
         for name in set(file) - {"model_weights"}:
             del file[name]
+        weights = file["model_weights"]
+        listed = {_text(name) for name in weights.attrs.get("layer_names", ())}
+        for name in set(weights) - listed:  # weights that belong to no layer, which our loader has not read
+            del weights[name]
         file.attrs["model_config"] = config.encode()
         yield file
+
+
+def _text(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def _path(descriptor: int) -> Path:

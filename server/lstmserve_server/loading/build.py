@@ -65,6 +65,20 @@ def describe(file: KerasFile, limits: Limits, part: Part) -> ModelDescription:
     return ModelDescription(source, tuple(building.layers), precise.dtype, building.inputs(), building.outputs())
 
 
+def require_all_used(config: ModelConfig, limits: Limits) -> None:
+    """Refuses a model that lists a layer without any use: nobody has looked at how large it is.
+
+    Raises:
+        ModelRefused: there is one.
+    """
+    calls = keras_graph.pruned(keras_graph.unfold(config, limits)).calls
+    used = {call.layer.path for call in calls}
+    for layer in keras_graph.leaves(config):
+        if layer.path not in used and layer.kind != "InputLayer":
+            message = f"{layer} leads to no output of the model; expected those alone that do. Save the model anew"
+            raise ModelRefused(message)
+
+
 def _graph(config: ModelConfig, limits: Limits, part: Part) -> Graph:
     if part.layer is not None:
         return keras_graph.one_layer(_one(config, part.layer))

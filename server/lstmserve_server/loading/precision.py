@@ -9,6 +9,8 @@ import numpy as np
 from lstmserve_server.errors import ModelRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from lstmserve_server.loading.keras_config import LayerConfig
     from lstmserve_server.loading.keras_graph import Graph
 
@@ -38,8 +40,10 @@ def of(graph: Graph) -> Precision:
     policies: dict[str, LayerConfig] = {}
     for call in graph.calls:
         # An Embedding of early Keras 2 says int32, the type of what it reads.
-        if call.inputs and not call.layer.operation and call.layer.options.get("dtype") != "int32":
-            policies.setdefault(policy_of(call.layer), call.layer)
+        reads_ids = call.layer.kind == "Embedding" and call.layer.options.get("dtype") == "int32"
+        if call.inputs and not call.layer.operation and not reads_ids:
+            for policy in _policies(call.layer):
+                policies.setdefault(policy, call.layer)
     for policy, layer in policies.items():
         if policy not in POLICIES:
             message = (
@@ -58,9 +62,24 @@ def of(graph: Graph) -> Precision:
     return Precision(dtype, remarks)
 
 
-def policy_of(layer: LayerConfig) -> str:
-    """Returns the name of a layer's policy."""
-    policy = layer.options.get("dtype", "float32")
+def _policies(layer: LayerConfig) -> Iterator[str]:
+    """Yields the names of the policies of a layer and of those that it holds: what a wrapper says does not reach these."""
+    yield policy_of(layer.options)
+    waiting: list[Any] = [layer.options]
+    while waiting:
+        options = waiting.pop()
+        for name in ("layer", "backward_layer", "cell", "cells"):
+            inner = options.get(name)
+            for entry in inner if isinstance(inner, list) else [inner]:
+                own = entry.get("config") if isinstance(entry, dict) else None
+                if isinstance(own, dict):
+                    yield policy_of(own)
+                    waiting.append(own)
+
+
+def policy_of(options: Mapping[str, Any]) -> str:
+    """Returns the name of the policy that is among a layer's options."""
+    policy = options.get("dtype", "float32")
     if isinstance(policy, dict):
         inner = policy.get("config")
         policy = inner.get("name", policy.get("class_name")) if isinstance(inner, dict) else policy.get("class_name")

@@ -64,7 +64,9 @@ def load(
         with _opened(place) as keras_file:
             description = build.describe(keras_file, place.limits, part or Part())
             if keras_file.whole is not None and part in (None, Part()):
-                cleaning.cleaned(keras_file.whole)  # so that what is served can be handed to Keras too
+                # So that what is served can be handed to Keras too, which makes all that is listed.
+                cleaning.cleaned(keras_file.whole)
+                build.require_all_used(keras_file.config, place.limits)
             return description
     except ModelRefused as refusal:
         message = f"{os.fspath(path)}: {refusal}"

@@ -15,6 +15,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from lstmserve.text import printable
 from lstmserve_server import confinement
 from lstmserve_server.errors import ModelRefused
 from lstmserve_server.loading import answers, memory_files, transfer
@@ -101,7 +102,8 @@ async def parse(
         for path in paths:
             answer = await _answer(child, path, limits)
             if answer.get("refused") is not None:
-                raise Refused(str(answer["refused"]), [tuple(layer) for layer in answer["layers"]])
+                layers = [(printable(name), printable(kind), served) for name, kind, served in answer["layers"]]
+                raise Refused(str(answer["refused"]), layers)
             yield answer
     finally:
         with contextlib.suppress(ProcessLookupError):

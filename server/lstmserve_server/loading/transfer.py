@@ -6,16 +6,19 @@ may have been made to take it over.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from lstmserve.text import printable
 from lstmserve_server import activations
 from lstmserve_server.activations import Activation
 from lstmserve_server.description import InputDescription, LayerDescription, ModelDescription, OutputDescription, Source
 from lstmserve_server.loading import arrays
+from lstmserve_server.loading.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from lstmserve_server.loading.arrays import Shared
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
+_MOST: Final = Limits()
 ALIGNMENT: Final = 64
 """Bytes to a multiple of which every array in the file begins: a cache line."""
 
@@ -52,14 +56,14 @@ def read(form: Mapping[str, Any], weights: int) -> ModelDescription:
     file, kind, version, remarks = form["source"]
     reading = _Reading(_DTYPES[form["dtype"]], _mapped(weights))
     description = ModelDescription(
-        Source(str(file), str(kind), str(version), tuple(map(str, remarks))),
+        Source(printable(file), printable(kind), printable(version), tuple(map(printable, remarks))),
         tuple(reading.layer(layer) for layer in form["layers"]),
         reading.dtype,
         tuple(
-            InputDescription(str(name), _shape(shape), int(value), None if words is None else int(words))
+            InputDescription(printable(name), _shape(shape), int(value), None if words is None else int(words))
             for name, shape, value, words in form["inputs"]
         ),
-        tuple(OutputDescription(str(name), _shape(shape), int(value)) for name, shape, value in form["outputs"]),
+        tuple(OutputDescription(printable(name), _shape(shape), int(value)) for name, shape, value in form["outputs"]),
     )
     _require_graph(description)
     return description
@@ -69,10 +73,38 @@ def _mapped(weights: int) -> mmap.mmap | bytes:
     return mmap.mmap(weights, 0, prot=mmap.PROT_READ) if os.fstat(weights).st_size else b""
 
 
+def _require_bearable(layer: LayerDescription) -> None:
+    """Refuses what no loader lets through: sizes beyond its limits, and weights that a layer of its kind does not have."""
+    numbers = [value for value in layer.options.values() if isinstance(value, int)]
+    for shape in layer.output_shapes:
+        steps = shape[0] or 1 if len(shape) > 1 else 1
+        flowing = math.prod(length or 1 for length in shape)
+        if not all(length is None or length > 0 for length in shape) or steps > _MOST.steps or flowing > _MOST.numbers:
+            message = f"layer {layer.name!r} gives {shape}"
+            raise ValueError(message)
+    if any(abs(number) > _MOST.numbers for number in numbers):
+        message = f"layer {layer.name!r} has the options {numbers}"
+        raise ValueError(message)
+    shapes = {name: weight.shape for name, weight in layer.weights.items()}
+    if layer.kind == "LSTM":
+        units = int(layer.options["units"])  # type: ignore[arg-type]  # checked by its use
+        expected = {
+            "kernel": (*shapes["kernel"][:1], 4 * units),
+            "recurrent_kernel": (units, 4 * units),
+            "bias": (4 * units,),
+        }
+        if any(shapes[name] != expected.get(name) for name in shapes) or "recurrent_kernel" not in shapes:
+            message = f"LSTM {layer.name!r} has weights of the shapes {shapes}"
+            raise ValueError(message)
+    for part in layer.parts:
+        _require_bearable(part)
+
+
 def _require_graph(description: ModelDescription) -> None:
     """Refuses a graph with an edge that does not lead back to what stands before it."""
     known = 0
     for layer in description.layers:
+        _require_bearable(layer)
         if not all(0 <= number < known for number in (*layer.inputs, *layer.initial_state)):
             message = f"layer {layer.name!r} is called on what does not exist"
             raise ValueError(message)
@@ -108,13 +140,15 @@ class _Reading:
     def __init__(self, dtype: np.dtype[Any], mapped: mmap.mmap | bytes) -> None:
         self.dtype = dtype
         self._mapped = mapped
+        self._bytes = 0
+        """Of the arrays so far, each of which has a place of its own."""
         self._known: dict[tuple[int, tuple[int, ...]], NDArray[Any]] = {}
 
     def layer(self, form: Mapping[str, Any]) -> LayerDescription:
         """Returns a layer."""
         return LayerDescription(
-            name=str(form["name"]),
-            kind=str(form["kind"]),
+            name=printable(form["name"]),
+            kind=printable(form["kind"]),
             options={name: _option(value) for name, value in form["options"].items()},
             weights={name: self._weight(weight) for name, weight in form["weights"].items()},
             output_shapes=tuple(_shape(shape) for shape in form["output_shapes"]),
@@ -130,6 +164,9 @@ class _Reading:
             message = f"a weight has the shape {shape}"
             raise ValueError(message)
         if (offset, shape) not in self._known:
+            self._bytes += int(np.prod(shape, dtype=object)) * self.dtype.itemsize
+            if self._bytes > len(self._mapped):
+                raise ValueError("the weights take more bytes than there are: some stand in the place of others")
             # frombuffer checks that the file holds so many bytes, and reshape that they are so many elements.
             array = np.frombuffer(self._mapped, self.dtype, count=int(np.prod(shape, dtype=object)), offset=offset)
             self._known[offset, shape] = arrays.finished(array.reshape(shape), "a weight")

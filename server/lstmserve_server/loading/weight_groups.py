@@ -128,6 +128,9 @@ class NumberedGroups:
             kind, count = _snake_case(layer.kind), counts.get(layer.kind, 0)
             counts[layer.kind] = count + 1
             numbers = sorted(found.get(kind, []))
+            if len(set(numbers)) < len(numbers):
+                message = f"{place} has two groups that are the first of their kind, {kind} and {kind}_0; Keras knows one of them"
+                raise ModelRefused(message)
             number = numbers[count] if count < len(numbers) else count
             group = f"{place}/{kind}_{number}" if number else f"{place}/{kind}"
             self._groups[*outer, layer.name] = group
@@ -158,6 +161,10 @@ class NumberedGroups:
             names = ", ".join(block.shapes)
             message = f"{layer} has {len(found)} weights in {group.path}; expected {len(block.shapes)}: {names}"
             raise ModelRefused(message)
+        for i, (weight, shape) in enumerate(block.shapes.items()):
+            if weight in block.idle and group.shape(str(i)) != shape:  # Keras reads it, if we do not
+                message = f"{group.path}/{i} has the shape {group.shape(str(i))}; expected {shape}"
+                raise ModelRefused(message)
         return {
             weight: group.array(str(i), shape, dtype)
             for i, (weight, shape) in enumerate(block.shapes.items())

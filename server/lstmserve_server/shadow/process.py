@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from google.protobuf.message import DecodeError
 
 from lstmserve import archives
-from lstmserve.text import printable
+from lstmserve.text import make_printable, printable
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server import confinement
 from lstmserve_server.loading import transfer
@@ -24,10 +24,11 @@ from lstmserve_server.loading.arrays import Shared
 from lstmserve_server.loading.memory_files import room_for_weights, seal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from lstmserve_server.description import LayerDescription
     from lstmserve_server.registry import ServedModel
     from lstmserve_server.shadow.comparing import Tolerances
 
@@ -42,8 +43,13 @@ _LONGEST_START: Final = 8 << 20
 _LONGEST_COMPARISON: Final = 1 << 20
 _LONGEST_ARRAYS: Final = 16 << 20
 _ARRAYS_PER_BYTE: Final = 16  # of the case: h, c and four gates, in float32 and float64
+_MEMORY: Final = 8 << 30  # bytes, where nobody says how many it may take; TensorFlow takes 0.6
+_MEMORY_PER_BYTE: Final = 16  # of a model's file
 _MOST_ARRAYS: Final = 100_000
 _MOST_VERSIONS: Final = 64
+_LONGEST_REASON: Final = 64  # characters
+_LARGEST_COUNT: Final = 1 << 62 >> 16
+_ARRAYS: Final = ("h", "c", "output")
 
 
 class ReferenceLost(Exception):
@@ -129,6 +135,7 @@ class ReferenceProcess:
                 env=confinement.environment(TF_CPP_MIN_LOG_LEVEL="3"),
             )
         self.versions: dict[str, str] = {}
+        self._layers = {name for subject in subjects for name in _names(subject.served.model.description.layers)}
         self.models: dict[str, Told] = {}
         self.held: list[str] = []
         """Which of the kernel's means confine it: see `confinement`."""
@@ -141,7 +148,7 @@ class ReferenceProcess:
         """
         with self._behaving(self._limits.start_seconds):
             self._connection.send_bytes(json.dumps(self._told).encode())
-            said = json.loads(self._connection.recv_bytes(_LONGEST_START))
+            said = dict(json.loads(self._connection.recv_bytes(_LONGEST_START)))
             if "failed" not in said:
                 versions = list(said["versions"].items())[:_MOST_VERSIONS]
                 self.versions = {printable(str(name), 64): printable(str(version), 200) for name, version in versions}
@@ -174,7 +181,7 @@ class ReferenceProcess:
             said, comparison, arrays = (self._connection.recv_bytes(length) for length in most)
             error = json.loads(said).get("error")
             if error is None:
-                return reply(comparison, arrays)
+                return reply(comparison, arrays, self._layers)
         raise CaseFailed(printable(str(error)))
 
     def kill(self) -> None:
@@ -214,7 +221,7 @@ class ReferenceProcess:
                 self._process.kill()
                 raise ReferenceLost("garbage", f"what it said cannot be read: {error}") from error
             raise ReferenceLost("reference_down", f"it ended with {self._process.wait()}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DecodeError) as error:
+        except (ValueError, KeyError, TypeError, ArithmeticError, AttributeError, RecursionError, DecodeError) as error:
             self._process.kill()
             raise ReferenceLost("garbage", f"what it said cannot be read: {error}") from error
         finally:
@@ -246,7 +253,7 @@ def setup(
         "tolerances": asdict(tolerances),
         "threads": limits.threads,
         "niceness": limits.niceness,
-        "memory_bytes": limits.memory_bytes,
+        "memory_bytes": limits.memory_bytes or _MEMORY + _MEMORY_PER_BYTE * max(sizes, default=0),
         "models": [
             {
                 "name": subject.served.name,
@@ -261,27 +268,43 @@ def setup(
 
 def _told(told: Mapping[str, Any]) -> Told:
     witness = shadow_pb2.Witness.FromString(bytes.fromhex(told["witness"]))
-    witness.text = printable(witness.text)
-    weights = [printable(text, 300) for text in witness.differing_weights[:_MOST_VERSIONS]]
-    witness.ClearField("differing_weights")
-    witness.differing_weights.extend(weights)
+    del witness.differing_weights[_MOST_VERSIONS:]
+    make_printable(witness)
     return Told(witness, float(told["noise_floor"]))
 
 
-def reply(comparison: bytes, arrays: bytes) -> Reply:
-    """Returns what the reference has found, from its two parts.
+def _names(layers: Sequence[LayerDescription]) -> Iterator[str]:
+    """Yields the names of layers, and of those that they are made of."""
+    for layer in layers:
+        yield layer.name
+        yield from _names(layer.parts)
+
+
+def reply(comparison: bytes, arrays: bytes, layers: Collection[str] | None = None) -> Reply:
+    """Returns what the reference has found, from its two parts; `layers` are those that it may speak of, None for any.
 
     Raises:
         ValueError, DecodeError: they make no sense.
     """
-    return Reply(_comparison(comparison), _arrays(arrays))
+    return Reply(_comparison(comparison, layers), _arrays(arrays))
 
 
-def _comparison(data: bytes) -> shadow_pb2.Comparison:
+def _comparison(data: bytes, layers: Collection[str] | None) -> shadow_pb2.Comparison:
     comparison = shadow_pb2.Comparison.FromString(data)
     if comparison.verdict not in shadow_pb2.Verdict.values() or not comparison.verdict:
         message = f"a verdict of {comparison.verdict}"
         raise ValueError(message)
+    make_printable(comparison)
+    for totals in (*comparison.totals, *comparison.drift):
+        counts = [
+            getattr(totals, name) for name in ("values", "over", "max_ulp", "nan_mismatches", "infinity_mismatches")
+        ]
+        known = layers is None or totals.layer in layers
+        if not known or totals.array not in _ARRAYS or not all(0 <= count < _LARGEST_COUNT for count in counts):
+            message = f"differences of {totals.array[:64]!r} of layer {totals.layer[:64]!r}, or {max(counts)} of them"
+            raise ValueError(message)
+    if len(comparison.reason) > _LONGEST_REASON or len(comparison.partly) > _MOST_VERSIONS:
+        raise ValueError("a reason that is too long, or too many of them")
     return comparison
 
 

@@ -73,7 +73,8 @@ class Report:
             told = self._models[model]
             coverage = told.coverage
             if comparison.verdict == shadow_pb2.VERDICT_NOT_COMPARABLE:
-                coverage.not_comparable[comparison.reason] += 1
+                has_place = comparison.reason in coverage.not_comparable or len(coverage.not_comparable) < _MOST_REASONS
+                coverage.not_comparable[comparison.reason if has_place else "other"] += 1
                 return
             coverage.compared += 1
             coverage.steps += steps

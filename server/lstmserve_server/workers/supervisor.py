@@ -30,6 +30,7 @@ _log = structlog.get_logger(__name__)
 _FIRST_PAUSE: Final = 0.1  # seconds before a worker is started anew, doubled each time
 _LONGEST_PAUSE: Final = 10.0
 _STEADY: Final = 60.0  # seconds after which a worker has proved itself, and the pauses begin anew
+_SECONDS_TO_START: Final = 120.0  # of a worker, whose self-test may take some; then it is killed
 _MOST_MISSING: Final = 6  # reports of a worker, then it is killed
 _GRACE: Final = 5.0  # seconds beyond its own time to drain, then a worker is killed
 _THREADS: Final = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -60,6 +61,7 @@ async def run(settings: ServeSettings) -> None:
                     _log.info("metrics", listen=port.address)
                 await supervisor.run()
     _log.info("all_stopped")
+    signals.close()
 
 
 def _threads_of_each(settings: ServeSettings) -> int:
@@ -88,7 +90,11 @@ class Supervisor:
         gathered = gathering.Gathered(self._asking, lambda: self._restarts)
         registry = CollectorRegistry()
         registry.register(gathered)
-        return exposition.Port(address, registry, lambda: any(tuple(self._serving.values())))
+        return exposition.Port(address, registry, self._is_serving)
+
+    def _is_serving(self) -> bool:
+        """Returns whether one of the workers says SERVING, and none is told to end; from any thread."""
+        return not self._signals.first.is_set() and any(tuple(self._serving.values()))
 
     async def run(self) -> None:
         """Keeps the workers running until a signal comes, and returns when all have ended.
@@ -116,7 +122,11 @@ class Supervisor:
             began = monotonic()
             try:
                 end, report = await self._run_once(handover, ready)
-            except (OSError, MemoryError) as error:  # no descriptor, process or memory for it: there may be one soon
+            except (
+                OSError,
+                MemoryError,
+                RuntimeError,
+            ) as error:  # no descriptor, process, memory or thread: there may be soon
                 end, report = f"it could not be started: {error}", None
             if self._signals.first.is_set():
                 return
@@ -142,8 +152,7 @@ class Supervisor:
             self._processes[handover.number], self._asking[handover.number] = process, asking
             if self._signals.first.is_set():  # it came while the process was started
                 process.terminate()
-            line = await process.stdout.readline() if process.stdout else b""
-            report = Report.from_line(line) if line else None
+            report = await self._first_report(handover.number, process)
             if report and not report.failure:
                 ready.set()
                 self._note_ready(handover.number, process.pid)
@@ -154,6 +163,23 @@ class Supervisor:
             for known in (self._processes, self._asking, self._serving):
                 known.pop(handover.number, None)
             asking.close()
+
+    async def _first_report(self, number: int, process: asyncio.subprocess.Process) -> Report | None:
+        """Returns what a worker says first; None where it ends without a word, or is killed as it says nothing for too long."""
+        try:
+            async with asyncio.timeout(_SECONDS_TO_START):
+                line = await process.stdout.readline() if process.stdout else b""
+        except TimeoutError:
+            self._kill(number, process, _SECONDS_TO_START)
+            return None
+        with contextlib.suppress(ValueError, TypeError):
+            return Report.from_line(line)
+        return None
+
+    def _kill(self, number: int, process: asyncio.subprocess.Process, seconds: float) -> None:
+        _log.error("worker_silent", worker=number, pid=process.pid, seconds=seconds)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
 
     async def _listen(self, number: int, process: asyncio.subprocess.Process) -> None:
         """Takes the reports of a worker until it ends; kills one that says nothing any more, as its event loop stands still."""
@@ -171,8 +197,7 @@ class Supervisor:
             missing = 0
             with contextlib.suppress(ValueError, TypeError):  # something else was printed there
                 self._serving[number] = Report.from_line(line).serving
-        _log.error("worker_silent", worker=number, pid=process.pid, seconds=missing * REPORT_EVERY)
-        process.kill()
+        self._kill(number, process, missing * REPORT_EVERY)
 
     def _note_ready(self, number: int, pid: int) -> None:
         self._ready.add(number)

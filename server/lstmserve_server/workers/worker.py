@@ -70,7 +70,10 @@ def _say(report: Report) -> None:
 
 def main() -> None:
     """Reads what to serve, and serves."""
-    handover = Handover.from_line(sys.stdin.buffer.readline())
+    line = sys.stdin.buffer.readline()
+    if not line:  # the supervisor could not start it after all
+        return
+    handover = Handover.from_line(line)
     telemetry.configure_log(handover.settings.log_format, handover.settings.log_level)
     structlog.contextvars.bind_contextvars(worker=handover.number)
     code = 0

@@ -23,6 +23,8 @@ def activation(r: Reading, option: str, default: str) -> Activation:
         value = "linear"
     if isinstance(value, dict) and value.get("class_name") in LAYERS:
         inner = r.inner(keras_config.inner_layer(value, f"{r.layer}, {option}"))
+        if inner.layer.kind == "Softmax" and inner.get("axis", -1) not in (-1, [-1]):
+            raise r.refuse(f"has a Softmax of axis={inner.get('axis')!r} as {option}; only the last is served")
         made = of_layer(inner)
         base.require_known_options(inner)
         return made

@@ -1,0 +1,13 @@
+"""The terminal as the command lines use it: text is text, whatever is in it, and never markup."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+
+def console(*, width: int = 0, stderr: bool = False, highlight: bool = True) -> Console:
+    """Returns the console of a command; where it is no terminal, one of some columns (0: as Rich finds)."""
+    made = Console(stderr=stderr, highlight=highlight, markup=False, emoji=False)
+    if width and not made.is_terminal:
+        made = Console(width=width, stderr=stderr, highlight=highlight, markup=False, emoji=False)
+    return made

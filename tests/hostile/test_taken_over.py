@@ -358,8 +358,8 @@ def test_reasons_of_a_reference_are_short_and_few():
     ("change", "text"),
     [
         (lambda form: form["layers"][1]["options"].update(units=1 << 30), "has the options|has weights"),
-        (lambda form: form["layers"][1]["output_shapes"].__setitem__(0, [1 << 30, 4]), "gives"),
-        (lambda form: form["layers"][1]["output_shapes"].__setitem__(0, [-1]), "gives"),
+        (lambda form: form["layers"][1].update(output_shapes=[[1 << 30, 4]]), "gives"),
+        (lambda form: form["layers"][1].update(output_shapes=[[-1]]), "gives"),
         (lambda form: form["layers"][1]["weights"].pop("recurrent_kernel"), "has weights|recurrent_kernel"),
         (
             lambda form: form["layers"][1]["weights"].update(more=form["layers"][1]["weights"]["bias"]),

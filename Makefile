@@ -5,6 +5,7 @@
 #   make container-test   build the container images and check them; needs root, or user namespaces
 #   make proto    write client/lstmserve/v1 anew              make lock    choose the versions of all packages anew
 #   make train    train the bundled model anew                make clean   remove what the targets above made
+#   make mutants  put small faults into the code and see which the tests do not notice: half an hour
 #   make bench    measure it beside all else that serves an LSTM: an hour; make bench-quick: minutes. Needs nghttp2-client
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ GENERATED := client/lstmserve/v1
 RULES     := pyproject.toml Makefile
 
 .DELETE_ON_ERROR:
-.PHONY: serve demo test container-test check proto proto-baseline lock train clean format bench bench-quick bench-lock
+.PHONY: mutants serve demo test container-test check proto proto-baseline lock train clean format bench bench-quick bench-lock
 
 serve: $(VENV)/.installed-server
 	$(BIN)/lstmserve serve sunspots=examples/sunspots/sunspots.keras
@@ -28,6 +29,10 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# SEED and COUNT choose the sample: scripts/mutants.py --help.
+mutants: $(VENV)/.installed-mutants
+	$(BIN)/python scripts/mutants.py $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
 
 # tests/container/run.sh tells its variables, and what it installs where it is run by root.
 container-test: $(VENV)/.installed-dev
@@ -80,6 +85,7 @@ lock: $(VENV)/.installed-server
 	$(COMPILE) pyproject.toml --extra shadow --extra traces --extra channelz --extra onnx --group build --group dev --group train \
 	  --constraints requirements/constraints.txt --output-file requirements/train.txt
 	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra shadow --extra traces --extra channelz --extra onnx --group build --group dev --output-file requirements/dev.txt
+	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra shadow --extra traces --extra channelz --extra onnx --group build --group dev --group mutants --output-file requirements/mutants.txt
 	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra server --group build --group demo --output-file requirements/demo.txt
 	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra server --group build --output-file requirements/server.txt
 	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra server --extra traces --extra channelz \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
 import marshal
 import os
@@ -90,3 +91,16 @@ def replaced(config, path, value):
         inner = inner[key]
     inner[path[-1]] = value
     return changed
+
+
+@contextlib.contextmanager
+def exchanged(config, path, value):
+    """Puts another value at a path, for a while: a copy of all around it would take longer than what is tried with it."""
+    inner = config
+    for key in path[:-1]:
+        inner = inner[key]
+    own, inner[path[-1]] = inner[path[-1]], value
+    try:
+        yield
+    finally:
+        inner[path[-1]] = own

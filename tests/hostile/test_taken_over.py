@@ -154,17 +154,15 @@ async def test_what_a_parser_answers_costs_little_and_is_a_refusal(tmp_path, mon
 HOLDS_THE_WEIGHTS = """
 import mmap, os, threading
 if os.environ.get("OPENBLAS_NUM_THREADS") == "1" and not os.fork():
-    while True:
-        for number in range(3, 20):
-            try:
-                if "memfd:weights" in os.readlink(f"/proc/self/fd/{number}"):
-                    os.ftruncate(number, 4096)
-                    kept = mmap.mmap(number, 4096)
-                    os.close(0); os.close(1); os.setsid()
-                    threading.Event().wait(20)
-                    os._exit(0)
-            except OSError:
-                pass
+    numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    links = {number: os.readlink(f"/proc/self/fd/{number}") for number in numbers if os.path.islink(f"/proc/self/fd/{number}")}
+    for number, link in links.items():
+        if "memfd:weights" in link:
+            os.ftruncate(number, 4096)
+            kept = mmap.mmap(number, 4096)
+    os.close(0); os.close(1); os.setsid()
+    threading.Event().wait(20)
+    os._exit(0)
 """
 
 

@@ -76,8 +76,9 @@ def test_no_value_of_any_configuration_lets_an_object_through(configs, name):
     payload, tried, left_out = PAYLOADS[name], 0, 0
     traces = [payloads.CODE[:40], "Evil", "__lambda__", '"Lambda"', payloads.MODULE, "payloads>", "passive"]
     for config in configs.values():
-        for path in payloads.places(config):
-            text = left(payloads.replaced(config, path, payload))
+        for path in list(payloads.places(config)):
+            with payloads.exchanged(config, path, payload):
+                text = left(config)
             assert not any(trace in text for trace in traces), path
             tried += 1
             left_out += bool(text)
@@ -203,7 +204,7 @@ def test_nothing_of_a_served_file_runs_in_the_reference(configs, audited, tmp_pa
         formats.setdefault((path.parent.name, path.suffix), []).append((path, config))
     loaded = 0
     for number, files in enumerate(formats.values()):
-        for path, config in files[number % 3 :: 3]:  # each payload in a third of the files; all formats and eras
+        for path, config in files[number % 5 :: 5]:  # each payload in a fifth of the files; all formats and eras
             changed, count = poisoned(config, PAYLOADS[name])
             if not count:
                 continue
@@ -213,7 +214,7 @@ def test_nothing_of_a_served_file_runs_in_the_reference(configs, audited, tmp_pa
             assert answer["events"] == [], path
             loaded += answer["kind"].endswith("_FILE")
 
-    assert loaded >= 15
+    assert loaded >= 10
 
 
 @pytest.mark.slow

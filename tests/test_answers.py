@@ -526,3 +526,99 @@ def test_a_text_of_a_server_does_not_steer_the_terminal():
     assert str(error).startswith("\\x1b]0;title\\x07 \\u202exxx")
     assert len(str(error)) < 2100
     assert error.retry_after is None
+
+
+def answering(requests, over):
+    """Answers every message of a stream at once."""
+    yield opened()
+    for data in requests:
+        request = lstm_pb2.StreamStepsRequest.FromString(data)
+        match request.WhichOneof("message"):
+            case "steps":
+                yield outputs(request.steps.number, request.steps.number)
+            case "checkpoint":
+                yield Response(
+                    checkpoint=lstm_pb2.StreamCheckpoint(number=request.checkpoint.number, state=state_of(1))
+                )
+
+
+@pytest.mark.parametrize("in_flight", [1, 3])
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+def test_no_more_inputs_are_read_than_may_be_in_flight(server, kind, in_flight):
+    """Of a series that never ends, as many as are sent ahead of the answers, and one more with each answer that is taken."""
+    server.stream = answering
+    read = []
+
+    def series():
+        while True:
+            read.append(1)
+            yield [0.5]
+
+    def sync():
+        with Client(server.address) as client, client.stream() as stream:
+            return [
+                (float(output[0, 0]), len(read))
+                for output, _ in zip(stream.steps(series(), in_flight), range(4), strict=False)
+            ]
+
+    async def with_asyncio():
+        async with AsyncClient(server.address) as client, client.stream() as stream:
+            taken = []
+            async for output in stream.steps(series(), in_flight):
+                taken.append((float(output[0, 0]), len(read)))
+                if len(taken) == 4:
+                    break
+            return taken
+
+    taken = sync() if kind == "sync" else asyncio.run(with_asyncio())
+    assert taken == [(number, number + in_flight - 1) for number in (1, 2, 3, 4)]
+
+
+async def test_a_task_that_is_cancelled_is_not_a_server_that_is_lost(server):
+    """Whoever cancels it gets CancelledError, and the stream is not opened anew for it."""
+    calls = []
+
+    def talk(requests, over):
+        calls.append(1)
+        yield opened()
+        over.wait()
+
+    server.stream = talk
+    async with AsyncClient(server.address) as client, client.stream(timeout=20, patience=20) as stream:
+        waiting = asyncio.create_task(stream.step([0.5]))
+        await asyncio.sleep(0.1)  # it waits for an answer by then, or is cancelled before; either way it ends
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert stream.reconnects == 0
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+def test_a_server_that_ends_a_stream_well_is_gone_on_with(server, kind):
+    """A stream that ends with OK before all is answered goes on with another call, whichever client it is of."""
+    calls = []
+
+    def talk(requests, over):
+        calls.append(1)
+        if len(calls) == 1:
+            yield opened()
+            next(iter(requests))
+            return
+        yield from answering(requests, over)
+
+    server.stream = talk
+    assert [float(output[0, 0]) for output in Both(kind, server.address).converse([("step", [0.5])] * 2)] == [1, 2]
+    assert len(calls) == 2
+
+
+def test_outputs_that_were_not_taken_stand_before_what_comes_next(server):
+    """A stream whose series was left in the middle says how to go on."""
+    server.stream = answering
+    with Client(server.address) as client, client.stream() as stream:
+        for _ in stream.steps([[0.5]] * 9, 4):
+            break
+        with pytest.raises(RuntimeError, match="3 outputs of steps"):
+            stream.step([0.5])
+        assert [float(output[0, 0]) for output in stream.steps([])] == [2, 3, 4]
+        assert float(stream.step([0.5])[0, 0]) == 5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -349,3 +351,91 @@ def test_masked_steps_do_not_count():
     assert [2, 0] == whole.steps.tolist()
     assert not whole.output[1].any()
     assert whole.output[0, 1].tobytes() == whole.output[0, 2].tobytes()
+
+
+# What must not be refused: exactly at each limit, and one beyond
+
+
+@pytest.mark.parametrize(
+    ("limit", "good", "bad", "field"),
+    [
+        ("rows", StepRequest(x=x(8, 3)), StepRequest(x=x(9, 3)), "x.shape"),
+        ("rows", ForwardRequest(x=x(8, 2, 3)), ForwardRequest(x=x(9, 2, 3)), "x.shape"),
+        ("steps", ForwardRequest(x=x(1, 10, 3)), ForwardRequest(x=x(1, 11, 3)), "x.shape"),
+    ],
+    ids=["rows of Step", "rows of Forward", "time-steps"],
+)
+def test_a_request_may_be_as_large_as_its_limit(limit, good, bad, field):
+    """What is exactly at a limit is taken; one more is refused, with the field."""
+
+    def parse(request):
+        return CODEC.parse_step(request) if isinstance(request, StepRequest) else CODEC.parse_forward(request)
+
+    assert len(parse(good).x) == good.x.shape[0]
+    with pytest.raises(LimitExceeded) as refused:
+        parse(bad)
+    assert refused.value.field == field
+    assert f"--max-{limit}" in refused.value.text
+
+
+def test_an_answer_in_plain_numbers_is_twice_as_long():
+    """A request with `values` is answered with values, of eight bytes each: fewer of them fit into a message."""
+    wide = ServedModel.prepare("wide", chain(lstm_layer(3, 40, return_sequences=True), features=3), Numerics.EXACT)
+    size = 3 * (wide.model.answer_size(10)) * 4
+    codec = Codec(
+        registry(wide), RequestLimits(rows=8, steps=10, message_bytes=2 * size - 1000, sequence_bytes=1 << 30)
+    )
+    as_bytes = ForwardRequest(x=x(3, 10, 3), all_outputs=True)
+    as_values = ForwardRequest(x=tensors.encode(np.zeros((3, 10, 3)), as_values=True), all_outputs=True)
+
+    assert codec.parse_forward(as_bytes).all_outputs
+    with pytest.raises(LimitExceeded, match="--max-message-bytes"):
+        codec.parse_forward(as_values)
+
+
+def fixed_time(time=4):
+    """Returns a model whose sequences have a fixed length, and whose output has one too."""
+    source, layer = chain(lstm_layer(3, 2, return_sequences=True), features=3).layers
+    flat = LayerDescription("flat", "Flatten", {"time": time}, {}, ((time * 2,),), inputs=(1,))
+    again = LayerDescription("again", "Reshape", {"to": f"{time}, 2"}, {}, ((time, 2),), inputs=(2,))
+    made = chain(lstm_layer(3, 2, return_sequences=True), features=3)
+    layers_ = (
+        dataclasses.replace(source, output_shapes=((time, 3),)),
+        dataclasses.replace(layer, output_shapes=((time, 2),)),
+        flat,
+        again,
+    )
+    output = dataclasses.replace(made.outputs[0], name="again", shape=(time, 2), value=3)
+    item = dataclasses.replace(made.inputs[0], shape=(time, 3))
+    return ServedModel.prepare(
+        "fixed", dataclasses.replace(made, layers=layers_, inputs=(item,), outputs=(output,)), Numerics.EXACT
+    )
+
+
+def test_a_model_of_a_fixed_length_takes_that_length_alone():
+    """Of the sequence and of every row in it."""
+    codec = Codec(registry(fixed_time()), LIMITS)
+
+    assert codec.parse_forward(ForwardRequest(x=x(2, 4, 3))).time == 4
+    assert codec.parse_forward(ForwardRequest(x=x(2, 4, 3), lengths=[4, 4])).time == 4
+    for request, field in (
+        (ForwardRequest(x=x(2, 5, 3)), "x.shape"),
+        (ForwardRequest(x=x(2, 4, 3), lengths=[4, 3]), r"lengths\[1\]"),
+    ):
+        with pytest.raises(WrongForModel, match=field):
+            codec.parse_forward(request)
+
+
+def test_an_output_of_a_fixed_length_counts_with_all_of_it():
+    """Even where only the last step is asked for, such an output has them all."""
+    served_ = fixed_time()
+    assert served_.model.answer_size(4) >= served_.model.answer_size(1)
+    assert served_.model.answer_size(4) - served_.model._state_size == 8
+
+
+def test_an_output_that_is_wanted_twice_is_encoded_once():
+    """Or a message of a few bytes would be answered with as many outputs as it has names."""
+    from lstmserve_server.stream_codec import StreamCodec  # noqa: PLC0415 - for this alone
+
+    opening = StreamCodec(CODEC).parse_open(lstm_pb2.StreamOpen(rows=1, outputs=["dense"] * 500))
+    assert opening.outputs == (0,)

@@ -72,7 +72,10 @@ class Asking:
 
     def ask(self) -> None:
         """Asks for the metrics."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(EOFError, OSError):
+            if self._waits and self._connection.poll():  # an answer that came too late for whoever asked
+                self._connection.recv_bytes(_MOST_BYTES)
+                self._waits = False
             if not self._waits:
                 self._waits = True
                 self._connection.send_bytes(b"")

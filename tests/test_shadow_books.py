@@ -1,0 +1,92 @@
+"""What shadow mode takes and gives back: bytes of its queue, and callers that wait."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import numpy as np
+
+from lstmserve.v1 import shadow_pb2
+from lstmserve_server.shadow.process import Reply
+from lstmserve_server.shadow.pump import Pump, Work
+
+PATIENCE = 30
+
+
+def made_pump(compare, *, most=4, most_bytes=100):
+    """Returns a pump whose reference compares by a function, and an event that says that it is up."""
+    up = threading.Event()
+    reference = MagicMock(pid=1)
+    reference.__enter__.return_value = reference
+    reference.ask.side_effect = compare
+    events = MagicMock(reference_up=lambda *_: up.set(), wants_details=lambda reply: False)
+    pump = Pump(lambda: reference, events, most=most, most_bytes=most_bytes)
+    assert up.wait(PATIENCE)
+    return pump, events
+
+
+def work(size, told):
+    """Returns work of some bytes."""
+    return Work("model", size, lambda: SimpleNamespace(to_bytes=lambda: b""), 0.0, told)
+
+
+REPLY = Reply(shadow_pb2.Comparison(verdict=shadow_pb2.VERDICT_AGREES), {"x": np.zeros(1)})
+
+
+def test_bytes_are_given_back_as_work_is_taken():
+    """More work than the queue holds in all, one piece after the other, is all compared."""
+    compared = threading.Semaphore(0)
+    pump, events = made_pump(lambda *_, **__: REPLY)
+    events.compared.side_effect = lambda *_: compared.release()
+    for _ in range(10):
+        assert pump.offer(work(60, None)) == ""
+        assert compared.acquire(timeout=PATIENCE)
+    pump.stop()
+
+    assert pump._bytes == 0
+
+
+def test_what_does_not_fit_is_refused_and_what_fits_is_not():
+    """Exactly as many bytes and as many calls as there may be, and one more of each."""
+    held, let_go = threading.Event(), threading.Event()
+
+    def compare(*_, **__):
+        held.set()
+        assert let_go.wait(PATIENCE)
+        return REPLY
+
+    pump, _ = made_pump(compare, most=2, most_bytes=100)
+    assert pump.offer(work(100, None)) == ""  # it is taken off the queue at once
+    assert held.wait(PATIENCE)
+    assert pump.offer(work(101, None)) == "queue_full"
+    assert pump.offer(work(99, None)) == ""
+    assert pump.offer(work(2, None)) == "queue_full"
+    assert pump.offer(work(1, None)) == ""
+    assert pump.offer(work(0, None)) == "queue_full"
+    assert pump.lag.calls == 2
+    let_go.set()
+    pump.stop()
+
+
+def test_a_reference_that_is_lost_gives_the_queue_back():
+    """What waited is told of as dropped, and nothing of it is counted any more."""
+    begun, let_go, down = threading.Event(), threading.Event(), threading.Event()
+
+    def compare(*_, **__):
+        begun.set()
+        assert let_go.wait(PATIENCE)
+        raise RuntimeError("the way to it is lost")
+
+    pump, events = made_pump(compare)
+    events.failed.side_effect = lambda *_: down.set()
+    for _ in range(3):
+        assert pump.offer(work(10, None)) == ""
+        assert begun.wait(PATIENCE)
+    let_go.set()
+    assert down.wait(PATIENCE)
+    pump.stop()
+
+    assert (pump._bytes, len(pump._waiting)) == (0, 0)
+    assert pump.offer(work(1, None)) == "stopping"

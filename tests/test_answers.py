@@ -97,6 +97,7 @@ class Both:
                 return getattr(client, name)(*arguments, **options)
 
         async def run():
+            """The same call with asyncio."""
             async with AsyncClient(self.address, timeout=5) as client:
                 return await getattr(client, name)(*arguments, **options)
 
@@ -109,6 +110,7 @@ class Both:
                 return [getattr(stream, name)(*arguments) for name, *arguments in talk]
 
         async def run():
+            """The same stream with asyncio."""
             async with AsyncClient(self.address) as client, client.stream(**options) as stream:
                 return [await getattr(stream, name)(*arguments) for name, *arguments in talk]
 
@@ -445,6 +447,7 @@ async def test_a_stream_that_is_cancelled_while_it_opens_leaves_no_task(server):
     """Whoever waits no longer leaves nothing behind that sends."""
 
     def talk(requests, over):
+        """Answers nothing at all."""
         over.wait()
         return iter(())
 
@@ -562,6 +565,7 @@ def test_no_more_inputs_are_read_than_may_be_in_flight(server, kind, in_flight):
             ]
 
     async def with_asyncio():
+        """The first four outputs, and how many inputs had been read when each came."""
         async with AsyncClient(server.address) as client, client.stream() as stream:
             taken = []
             async for output in stream.steps(series(), in_flight):
@@ -576,17 +580,20 @@ def test_no_more_inputs_are_read_than_may_be_in_flight(server, kind, in_flight):
 
 async def test_a_task_that_is_cancelled_is_not_a_server_that_is_lost(server):
     """Whoever cancels it gets CancelledError, and the stream is not opened anew for it."""
-    calls = []
+    calls, asked = [], threading.Event()
 
     def talk(requests, over):
+        """Opens the stream, and answers no message."""
         calls.append(1)
         yield opened()
+        next(iter(requests))
+        asked.set()
         over.wait()
 
     server.stream = talk
     async with AsyncClient(server.address) as client, client.stream(timeout=20, patience=20) as stream:
         waiting = asyncio.create_task(stream.step([0.5]))
-        await asyncio.sleep(0.1)  # it waits for an answer by then, or is cancelled before; either way it ends
+        await asyncio.to_thread(asked.wait, 20)  # the message is with the server, so the caller waits for its answer
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

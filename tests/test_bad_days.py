@@ -82,6 +82,7 @@ async def test_a_watcher_ends_at_once_when_its_token_is_taken_out():
     closed = []
 
     async def nothing_for_long():
+        """One answer, and then silence."""
         try:
             yield 1
             await asyncio.Event().wait()
@@ -495,6 +496,7 @@ def test_what_the_system_refuses_at_the_start_is_one_sentence(monkeypatch, error
     """As with a limit on memory, descriptors or threads (ulimit): exit code 3, and no traceback."""
 
     async def refused(_):
+        """A start that the system does not allow."""
         raise error
 
     monkeypatch.setattr(server, "run", refused)

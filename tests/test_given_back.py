@@ -120,6 +120,7 @@ async def test_work_that_nobody_waits_for_stops_at_its_next_pause(kept, monkeypa
     own = RecurrentModel._run
 
     def run(self, *arguments, **named):
+        """Counts the pieces, and holds the first until it is let go."""
         rectangles.append(1)
         begun.set()
         assert let_go.wait(books.PATIENCE)

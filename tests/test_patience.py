@@ -175,6 +175,7 @@ async def test_a_stream_that_is_idle_ends_and_one_that_computes_does_not(monkeyp
     computing, let_go = asyncio.Event(), asyncio.Event()
 
     async def advance(self, call):
+        """A step that takes until it is let go."""
         computing.set()
         await let_go.wait()
         return call.served.model.step(call.x, call.state, call.seen)

@@ -974,7 +974,7 @@ def test_a_stream_that_waits_is_woken_by_the_close_of_its_client(usual):
     """A step under way when the client is closed ends with CallCancelled, at once."""
     with TcpProxy(usual.address) as proxy, futures.ThreadPoolExecutor(1) as pool:
         client = Client(proxy.address, model="small")
-        with client.stream(timeout=PATIENCE) as stream:
+        with client.stream(timeout=10 * PATIENCE) as stream:
             proxy.stall()
             step = pool.submit(stream.step, X[0, 0])
             live.until(lambda: stream._journal.outstanding)

@@ -66,17 +66,19 @@ class _Inbox:
             return not self._closed
 
     def get(self, timeout: float) -> bytes | errors.LstmServeError | None:
-        """Returns the next item; None where none comes within `timeout` seconds."""
+        """Returns the next item; None where none comes within `timeout` seconds, and an error once it is closed."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._items, timeout):
+            if not self._changed.wait_for(lambda: self._items or self._closed, timeout):
                 return None
+            if self._closed:
+                return errors.ended()
             item = self._items.popleft()
             self._bytes -= _size(item)
             self._changed.notify_all()
             return item
 
     def close(self) -> None:
-        """Lets go whoever waits for room."""
+        """Lets go whoever waits, for room or for an item."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

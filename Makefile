@@ -28,7 +28,7 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/sunspots/demo.py
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # SEED and COUNT choose the sample: scripts/mutants.py --help.
 mutants: $(VENV)/.installed-mutants

@@ -17,11 +17,18 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 from tests import live, node
 
 if TYPE_CHECKING:
+    import pytest
     from sybil import Example
 
 ROOT = Path(__file__).parent
 README_ADDRESS = "localhost:50051"
 BIN = Path(sys.executable).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files that take long first, so that no process is left with one when the others have nothing more to do."""
+    long = {item.path for item in items if item.get_closest_marker("slow") or item.path.suffix == ".md"}
+    items.sort(key=lambda item: item.path not in long)
 
 
 def set_up(namespace: dict[str, Any]) -> None:

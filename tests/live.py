@@ -99,7 +99,8 @@ def serving(
 
 
 def run(*arguments: str | Path, program: tuple[str, ...] = PROGRAM, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Runs a command of ours to its end."""
+    """Runs a command of ours to its end, which has to come within two minutes."""
+    options = {"timeout": 120, **options}
     return subprocess.run([*program, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
 
 

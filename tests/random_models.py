@@ -370,13 +370,18 @@ def distance(ours, theirs) -> float:
     return worst
 
 
+def is_compared_in_parts(case: Case, model: RecurrentModel) -> bool:
+    """Returns whether `compare` also asks for the answers to the first steps of a sequence."""
+    return model.causal and case.model.inputs[0].shape[1] is None
+
+
 def compare(case: Case, model: RecurrentModel) -> float:
     """Returns how far our answers are from Keras', whole and, where the model can be stepped, after a part of the steps."""
     inputs = given(model, case.inputs)
     whole = model.forward(inputs, model.zero_state(3), all_outputs=model.returns_sequences)
     worst = distance(whole.outputs, case.expected)
     selftest.run(model)
-    if not model.causal or case.model.inputs[0].shape[1] is not None:
+    if not is_compared_in_parts(case, model):
         return worst
     for steps in range(1, inputs[0].shape[1]):
         ours = model.forward((inputs[0][:, :steps],), model.zero_state(3)).outputs

@@ -114,6 +114,20 @@ async def test_a_call_whose_deadline_passes_keeps_nothing(kept, held):
         let_go.set()
 
 
+async def test_a_large_body_is_read_only_where_there_is_a_place(held):
+    """Where all places are taken it is refused by its size alone; a short one is read all the same."""
+    begun, let_go = held
+    async with books.server(max_concurrent_calls=1) as kept:
+        raw = kept.channel.unary_unary("/lstmserve.v1.LstmService/Step")
+        computing = lstm_pb2_grpc.LstmServiceStub(kept.channel).Forward(forward())
+        await asyncio.to_thread(begun.wait, books.PATIENCE)
+        assert await fails(raw(b"\xff" * (17 << 10))) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await fails(raw(b"\xff" * 100)) is grpc.StatusCode.INVALID_ARGUMENT
+        let_go.set()
+        await computing
+        assert await fails(raw(b"\xff" * (17 << 10))) is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_work_that_nobody_waits_for_stops_at_its_next_pause(kept, monkeypatch):
     """A sequence is computed in rectangles; behind the one that runs none is begun."""
     begun, let_go, rectangles = threading.Event(), threading.Event(), []

@@ -83,6 +83,14 @@ def faulty(tmp_path_factory):
         yield live
 
 
+@pytest.fixture(scope="module")
+def bundle(faulty):
+    """A bundle of that server's, whichever test asks first."""
+    with Client(faulty.address) as client:
+        client.step(_x(0, 2, 1), compare=True, timeout=60)
+    return min(faulty.folder.iterdir())
+
+
 def test_a_step_is_compared_where_it_is_asked_for(server):
     """A call that asks for the comparison gets it, with every layer in it and who was the witness."""
     with Client(server.address) as client:
@@ -248,11 +256,9 @@ def test_discrepancies_are_watched_logged_and_bundled(faulty):
     assert (2, 0) == (_report(faulty).bundles_written, _report(faulty).bundles_failed)
 
 
-def test_a_bundle_is_replayed(faulty):
+def test_a_bundle_is_replayed(bundle):
     """A bundle computes anew: what was wrong in the server is told apart from what the code gives now."""
-    with Client(faulty.address) as client:
-        client.forward(_x(1, 2, 12, 1), compare=True, timeout=60)
-    replayed = run("replay", min(faulty.folder.iterdir()))
+    replayed = run("replay", bundle)
     assert 0 == replayed.returncode, replayed.stderr
     for text in (
         "differs",
@@ -264,9 +270,9 @@ def test_a_bundle_is_replayed(faulty):
         assert text in replayed.stdout
 
 
-def test_a_fault_that_is_still_there_is_replayed(faulty):
+def test_a_fault_that_is_still_there_is_replayed(bundle):
     """A bundle that still differs says so, and ends with the exit code for it."""
-    replayed = run("replay", min(faulty.folder.iterdir()), program=FAULTY)
+    replayed = run("replay", bundle, program=FAULTY)
     assert 1 == replayed.returncode, replayed.stderr
     assert "other bytes" not in replayed.stdout
     assert 2 == replayed.stdout.count("unit 3, gate i")
@@ -278,10 +284,10 @@ def _about(bundle):
     return arrays, json.loads(arrays["about"].tobytes())
 
 
-def test_a_changed_bundle_is_refused(faulty, tmp_path, monkeypatch, capsys):
+def test_a_changed_bundle_is_refused(bundle, tmp_path, monkeypatch, capsys):
     """A bundle whose parts do not fit one another is refused in a sentence: exit code 2."""
     monkeypatch.setattr(process, "PROGRAM", (*ODD, "good"))
-    arrays, about = _about(min(faulty.folder.iterdir()))
+    arrays, about = _about(bundle)
     for change in ({"asked": about["asked"] | {"inputs": []}}, {"outputs": []}, {"pieces": []}):
         changed = np.frombuffer(json.dumps(about | change).encode(), np.uint8)
         np.savez(tmp_path / "changed.npz", **{**arrays, "about": changed})
@@ -291,9 +297,9 @@ def test_a_changed_bundle_is_refused(faulty, tmp_path, monkeypatch, capsys):
         assert "its parts do not fit one another" in capsys.readouterr().err
 
 
-def test_a_bundle_does_not_steer_the_terminal(faulty, tmp_path):
+def test_a_bundle_does_not_steer_the_terminal(bundle, tmp_path):
     """What a bundle says is shown as text: no markup, no letters that steer a terminal."""
-    arrays, about = _about(min(faulty.folder.iterdir()))
+    arrays, about = _about(bundle)
     steering = json.dumps(about | {"versions": {"\x1b[31m[bold]": "[/]"}}).encode()
     np.savez(tmp_path / "steering.npz", **{**arrays, "about": np.frombuffer(steering, np.uint8)})
     ended = run("replay", tmp_path / "steering.npz")
@@ -310,9 +316,8 @@ def test_verify_finds_the_fault():
     assert ", unit 3, gate i: ours " in found.stdout
 
 
-def test_a_bundle_of_another_model_is_refused(faulty, tmp_path):
+def test_a_bundle_of_another_model_is_refused(bundle, tmp_path):
     """A bundle is not replayed with another model, and no file that is none is taken for one."""
-    bundle = min(faulty.folder.iterdir())
     other = MODEL.parent.parent / "sensor" / "sensor.keras"
     refused = run("replay", bundle, "--model", other)
     assert 2 == refused.returncode

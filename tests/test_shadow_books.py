@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import numpy as np
+import pytest
 
 from lstmserve.v1 import shadow_pb2
+from lstmserve_server.shadow import keras_shadow
 from lstmserve_server.shadow.process import Reply
 from lstmserve_server.shadow.pump import Pump, Work
 
@@ -90,3 +94,50 @@ def test_a_reference_that_is_lost_gives_the_queue_back():
 
     assert (pump._bytes, len(pump._waiting)) == (0, 0)
     assert pump.offer(work(1, None)) == "stopping"
+
+
+@pytest.fixture
+async def shadow(monkeypatch):
+    """Returns a shadow whose pump keeps what it is offered, and says whether that is refused."""
+    pump = MagicMock()
+    pump.offer.return_value = ""
+    monkeypatch.setattr(keras_shadow, "Pump", lambda *_, **__: pump)
+    settings = MagicMock(mode="all", bundles=None, queue_bytes=1000, wait_seconds=30.0)
+    made = keras_shadow.KerasShadow(settings, [])
+    made._sizes, made._report = {"m": 1}, MagicMock()
+    made.pump, made.settings = pump, settings
+    return made
+
+
+def asking(compare=True):
+    """Returns a call that asks for its comparison."""
+    served = SimpleNamespace(name="m", model=SimpleNamespace(dtype=np.dtype(np.float32)))
+    return SimpleNamespace(served=served, x=[0], time=1, trace=MagicMock(), compare=compare)
+
+
+@pytest.mark.parametrize("ending", ["compared", "refused", "cancelled", "timed_out", "stopping"])
+async def test_a_caller_that_waited_is_remembered_no_more(shadow, ending):
+    """However the wait ends."""
+    shadow.pump.offer.return_value = "queue_full" if ending == "refused" else ""
+    shadow.settings.wait_seconds = 0.01 if ending == "timed_out" else 30.0
+    waiting = asyncio.create_task(shadow.offer(asking(), MagicMock(), "Step"))
+    await asyncio.sleep(0)
+    assert len(shadow._awaited) == (ending != "refused")
+    if ending == "compared":
+        offered = shadow.pump.offer.call_args.args[0]
+        await asyncio.to_thread(offered.tell, REPLY.comparison)
+    elif ending == "cancelled":
+        waiting.cancel()
+    elif ending == "stopping":
+        shadow.release()
+    with contextlib.suppress(asyncio.CancelledError):
+        found = await waiting
+        assert found.reason == {"compared": "", "refused": "queue_full"}.get(ending, ending)
+    assert shadow._awaited == set()
+
+
+async def test_who_asks_for_nothing_does_not_wait(shadow):
+    """A call that is compared by chance is answered at once."""
+    assert await shadow.offer(asking(compare=False), MagicMock(), "Step") is None
+    assert shadow.pump.offer.call_args.args[0].tell is None
+    assert shadow._awaited == set()

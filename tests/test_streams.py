@@ -734,12 +734,18 @@ def test_a_stream_that_was_never_opened_is_ended_too(impatient):
 
 def test_a_busy_stream_is_not_ended(impatient):
     """A stream with messages goes on for longer than one without may last."""
-    with grpc.insecure_channel(impatient.address) as channel, Raw(channel, opening()) as stream:
-        stream.read()
-        until = time.monotonic() + 3 * IDLE_SECONDS
-        answers = [stream.ask(steps(X[:1, 0], 7)).number for _ in iter(lambda: time.monotonic() < until, False)]
-
-    assert {7} == set(answers)
+    for _ in range(20):
+        with grpc.insecure_channel(impatient.address) as channel, Raw(channel, opening()) as stream:
+            stream.read()
+            asked = [time.monotonic()]
+            with contextlib.suppress(grpc.RpcError):
+                while asked[-1] < asked[0] + 3 * IDLE_SECONDS:
+                    assert stream.ask(steps(X[:1, 0], 7)).number == 7
+                    asked.append(time.monotonic())
+                return
+        # Ended: that is wrong, unless this machine was so busy that the stream was idle.
+        assert time.monotonic() - asked[-1] > IDLE_SECONDS / 2 or max(np.diff(asked)) > IDLE_SECONDS / 2
+    raise AssertionError("this machine was too busy to keep a stream busy")
 
 
 def test_a_client_goes_on_after_its_stream_was_idle(impatient):

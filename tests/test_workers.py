@@ -174,6 +174,17 @@ def test_a_signal_to_the_supervisor_drains_the_workers():
     assert "all_stopped" == server.log[-1]["event"]
 
 
+def test_a_worker_that_hangs_does_not_hold_up_the_end(workers):
+    """It is killed after its time, and the supervisor and the others end well."""
+    processes = pids(workers)
+    os.kill(processes[1], signal.SIGSTOP)
+    code = workers.stop()
+    wait_until_gone(processes.values())
+
+    assert 0 == code
+    assert {2} == {entry["worker"] for entry in workers.log if entry["event"] == "stopped"}
+
+
 def test_a_signal_while_models_are_loaded_ends_the_supervisor_at_once():
     """SIGTERM before there are workers ends the supervisor with 0, though a model may take a minute to load."""
     slow = live.LiveServer(

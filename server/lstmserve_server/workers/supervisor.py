@@ -122,11 +122,8 @@ class Supervisor:
             began = monotonic()
             try:
                 end, report = await self._run_once(handover, ready)
-            except (
-                OSError,
-                MemoryError,
-                RuntimeError,
-            ) as error:  # no descriptor, process, memory or thread: there may be soon
+            except (OSError, MemoryError, RuntimeError) as error:
+                # No descriptor, process, memory or thread: there may be one soon.
                 end, report = f"it could not be started: {error}", None
             if self._signals.first.is_set():
                 return

@@ -5,6 +5,7 @@
 #   make container-test   build the container images and check them; needs root, or user namespaces
 #   make proto    write client/lstmserve/v1 anew              make lock    choose the versions of all packages anew
 #   make train    train the bundled model anew                make clean   remove what the targets above made
+#   make test-shuffled    run them in a random order, which finds those that lean on others
 #   make mutants  put small faults into the code and see which the tests do not notice: half an hour
 #   make bench    measure it beside all else that serves an LSTM: an hour; make bench-quick: minutes. Needs nghttp2-client
 
@@ -19,7 +20,7 @@ GENERATED := client/lstmserve/v1
 RULES     := pyproject.toml Makefile
 
 .DELETE_ON_ERROR:
-.PHONY: mutants serve demo test container-test check proto proto-baseline lock train clean format bench bench-quick bench-lock
+.PHONY: mutants serve demo test test-shuffled container-test check proto proto-baseline lock train clean format bench bench-quick bench-lock
 
 serve: $(VENV)/.installed-server
 	$(BIN)/lstmserve serve sunspots=examples/sunspots/sunspots.keras
@@ -29,6 +30,11 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# SEED names an order that was shown; the blocks of README belong in theirs.
+test-shuffled: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+	  --random-order $(if $(SEED),--random-order-seed=$(SEED))
 
 # SEED and COUNT choose the sample: scripts/mutants.py --help.
 mutants: $(VENV)/.installed-mutants
@@ -116,5 +122,5 @@ bench-lock: $(BENCH)/.complete
 	rm -rf bench/.venvs
 
 clean:
-	rm -rf bench/.venvs bench/.cache $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf bench/.venvs bench/.cache $(VENV) .mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -115,6 +115,18 @@ def test_bounds_hold(era):
         assert np.abs(x[np.isfinite(x)]).max(initial=0) <= activation.bound, name
 
 
+def test_relu_at_its_threshold_and_at_its_most():
+    """What is at the threshold counts as below it, as in Keras; the most is reached and not passed."""
+    x = np.array([0.5, 1, 1.25, 3, 3.5], np.float32)
+    plain, sloped = x.copy(), x.copy()
+
+    activations.relu(threshold=1, max_value=3).apply(plain)
+    activations.relu(negative_slope=0.5, threshold=1, max_value=3).apply(sloped)
+
+    assert plain.tolist() == [0, 0, 1.25, 3, 3]
+    assert sloped.tolist() == [-0.25, 0, 1.25, 3, 3]
+
+
 def test_unknown_names_are_not_found():
     """A name that the Keras of an era did not know is not found, though another's did."""
     assert activations.find("relu6", Era.KERAS_2) is None

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import lstmserve
-from lstmserve import AsyncClient, Client, State
+from lstmserve import AsyncClient, Client, State, calls
 from lstmserve.v1 import lstm_pb2
 from tests.builders import numbers
 from tests.conftest import SUNSPOTS
@@ -362,3 +362,30 @@ def test_what_the_package_offers():
         "LimitReached", "LstmServeError", "NoSuchModel", "NumericsChanged", "Result", "ServerFault", "ServerUnavailable",
         "State", "Stream", "Tls", "WrongForModel",
     } == set(lstmserve.__all__)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("addresses", "name"),
+    [
+        ("model.example:50051", "model.example:50051"),
+        ("unix:/tmp/s", "unix:/tmp/s"),
+        ("127.0.0.1:1,127.0.0.2:2", "ipv4:127.0.0.1:1,127.0.0.2:2"),
+        (["[::1]:1", "127.0.0.2:2"], "ipv6:[::1]:1,[::ffff:127.0.0.2]:2"),
+        (" both.example:3 , 127.0.0.2:2", "ipv4:192.0.2.7:3,127.0.0.2:2"),
+    ],
+)
+def test_how_grpc_is_told_of_several_addresses(monkeypatch, addresses, name):
+    """One is left to gRPC; several are numbers, of IPv4 where a host has both."""
+    known = socket.getaddrinfo
+
+    def both(host, port, **options):
+        """A host with an address of each kind."""
+        if host != "both.example":
+            return known(host, port, **options)
+        return [
+            (socket.AF_INET6, 1, 6, "", ("2001:db8::7", port, 0, 0)),
+            (socket.AF_INET, 1, 6, "", ("192.0.2.7", port)),
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+    assert calls.target(addresses) == name

@@ -81,7 +81,7 @@ def defined(name: str) -> Activation | None:
 
 
 def relu(negative_slope: float = 0, threshold: float = 0, max_value: float | None = None) -> Activation:
-    """Returns `relu` with arguments: x from the threshold on, `negative_slope * (x - threshold)` below, at most `max_value`."""
+    """Returns `relu` with arguments: x above the threshold, `negative_slope * (x - threshold)` up to it, at most `max_value`."""
     if (negative_slope, threshold) == (0, 0) and max_value in (None, 6):
         return _COMMON["relu"] if max_value is None else _KERAS_3["relu6"]
 

@@ -12,6 +12,7 @@ import argparse
 import difflib
 import os
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -36,6 +37,8 @@ LEFT_OUT: Final = ("client/lstmserve/v1", "server/lstmserve_server/keras_referen
 COVERAGE: Final = ROOT / ".mutants" / "coverage"
 MAX_TESTS: Final = 60
 """Tests that are run for a fault; of those that reach its line the ones that reach least, as they are about it most."""
+
+_FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (\S+?::.+?)(?: - .*)?$", re.MULTILINE)
 
 # Faults that change nothing that a test could see, or no code at all.
 _POINTLESS: Final = ("NoOp", "RemoveDecorator", "Variable", "BinaryOperator_BitOr")  # the last are unions of types
@@ -185,41 +188,46 @@ def _run(sample: list[Fault], reaching: dict[tuple[str, int], list[str]]) -> lis
 
 
 def _outcome(copy: Path, fault: Fault, tests: list[str]) -> Outcome:
+    """Puts a fault into a copy of the tree, and runs tests until one fails that does not fail without it."""
     path = copy / fault.path
     before = path.read_text()
-    after = mutate_code(before, get_operator(fault.operator)(), fault.occurrence)
-    patch = "".join(
-        difflib.unified_diff(before.splitlines(keepends=True), (after or before).splitlines(keepends=True), n=1)
-    )
-    try:
-        path.write_text(after or before)
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "--timeout",
-            "60",
-            "-p",
-            "no:cacheprovider",
-            *tests,
-        ]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": f"{copy}/client:{copy}/server:{copy}",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
+    after = mutate_code(before, get_operator(fault.operator)(), fault.occurrence) or before
+    patch = "".join(difflib.unified_diff(before.splitlines(keepends=True), after.splitlines(keepends=True), n=1))
+    left = list(tests)
+    while left:
+        path.write_text(after)
         try:
-            ended = subprocess.run(  # noqa: S603
-                command, cwd=copy, env=environment, capture_output=True, check=False, timeout=300
-            ).returncode
-        except subprocess.TimeoutExpired:
-            ended = 1
-        return Outcome(fault, ended != 0, len(tests), patch)
-    finally:
-        path.write_text(before)
+            failed = _first_failure(copy, left)
+        finally:
+            path.write_text(before)
+        if failed is None:
+            return Outcome(fault, noticed=False, tests=len(left), patch=patch)
+        if failed not in left or _first_failure(copy, [failed]) is None:
+            return Outcome(fault, noticed=True, tests=len(left), patch=patch)
+        left.remove(failed)  # it fails in a copy of the tree, or whenever it runs alone
+    return Outcome(fault, noticed=False, tests=0, patch=patch)
+
+
+def _first_failure(copy: Path, tests: list[str]) -> str | None:
+    """Returns the first test that fails, None where all pass, or "" where it cannot be told which it is."""
+    options = ["-x", "-q", "--timeout", "60", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTHONPATH": f"{copy}/client:{copy}/server:{copy}", "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        ended = subprocess.run(  # noqa: S603
+            [sys.executable, "-P", "-m", "pytest", *options, *tests],
+            cwd=copy,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+    except subprocess.TimeoutExpired:
+        return ""
+    if ended.returncode == 0:
+        return None
+    found = _FAILED.search(ended.stdout)
+    return found[1] if found else ""
 
 
 if __name__ == "__main__":

@@ -35,8 +35,9 @@ LEFT_OUT: Final = ("client/lstmserve/v1", "server/lstmserve_server/keras_referen
 """Generated code, and what runs in another process alone, where no line is seen."""
 
 COVERAGE: Final = ROOT / ".mutants" / "coverage"
-MAX_TESTS: Final = 60
-"""Tests that are run for a fault; of those that reach its line the ones that reach least, as they are about it most."""
+MAX_TESTS: Final = 300
+"""Tests that are run for a fault: of those that reach its line, and then its file, first those that reach least, as they are
+about it most. Those of the file because what runs when a module is imported is reached by one test alone."""
 
 _FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (\S+?::.+?)(?: - .*)?$", re.MULTILINE)
 
@@ -136,15 +137,22 @@ def _reaching() -> dict[tuple[str, int], list[str]]:
     data.read()
     reaching: dict[tuple[str, int], list[str]] = {}
     sizes: dict[str, int] = {}
+    whole: dict[str, set[str]] = {}
     for file in data.measured_files():
         name = str(Path(file).relative_to(ROOT))
         for line, contexts in data.contexts_by_lineno(file).items():
             tests = sorted({context.partition("|")[0] for context in contexts if context})
             if tests:
                 reaching[name, line] = tests
+                whole.setdefault(name, set()).update(tests)
             for test in tests:
                 sizes[test] = sizes.get(test, 0) + 1
-    return {place: sorted(tests, key=lambda test: sizes[test])[:MAX_TESTS] for place, tests in reaching.items()}
+    files = {name: sorted(tests, key=lambda test: (sizes[test], test)) for name, tests in whole.items()}
+    found = {}
+    for (name, line), tests in reaching.items():
+        own = sorted(tests, key=lambda test: sizes[test])
+        found[name, line] = list(dict.fromkeys([*own, *files[name]]))[:MAX_TESTS]
+    return found
 
 
 def _all_faults(only: str) -> list[Fault]:

@@ -144,3 +144,33 @@ def test_the_quick_sigmoid_keeps_the_tail(dtype):
     activations.quick(sigmoid).writer(got, got)
 
     np.testing.assert_allclose(expected, got, rtol=8 * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        activations.elu(0.5),
+        activations.relu(0.25, 1.0),
+        activations.relu(0.25, 1.0, 3.0),
+        activations.relu(0.0, 0.0, 2.0),
+    ],
+    ids=lambda made: made.name,
+)
+def test_an_activation_with_numbers_is_found_by_its_definition(made):
+    """As the name goes from one process to the other, the function has to come back from it."""
+    x = np.linspace(-4, 4, 33, dtype=np.float32)
+    here, there = x.copy(), x.copy()
+    found = activations.defined(made.name)
+    assert found is not None
+
+    made.apply(here)
+    found.apply(there)
+
+    assert found.name == made.name
+    assert here.tobytes() == there.tobytes()
+
+
+@pytest.mark.parametrize("name", ["selu(0.5)", "relu(1)", "relu(1, 2, 3, 4)", "max(0.5)"])
+def test_a_definition_that_nobody_wrote_is_not_found(name):
+    """Neither with another name, nor with more or fewer numbers."""
+    assert activations.defined(name) is None

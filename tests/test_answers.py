@@ -233,6 +233,42 @@ def test_a_model_of_another_name_is_not_taken(server):
         client.model()
 
 
+FLOAT32 = lstm_pb2.D_TYPE_FLOAT32
+LSTM, WINDOW = lstm_pb2.LayerStateLayout(layer="a", units=1 << 23), [1 << 12, 1 << 12]
+
+
+@pytest.mark.parametrize(
+    ("layouts", "dtype", "text"),
+    [
+        ([LSTM, {"window_shape": WINDOW}], FLOAT32, ""),
+        ([LSTM, {"window_shape": WINDOW}, {"units": 1}], FLOAT32, "a state of 3.36e\\+07 numbers; expected at most"),
+        ([{"units": 1 << 62}] * 3, 1, "numbers; expected at most"),
+        ([{"units": -1}], FLOAT32, "units=-1"),
+        ([{"window_shape": [3, -1]}], FLOAT32, "window_shape=\\[3, -1\\]"),
+        ([{"window_shape": [1 << 62, 1 << 62]}], FLOAT32, "numbers; expected at most"),
+        ([{"window_shape": [1] * 8}], FLOAT32, ""),
+        ([{"window_shape": [1] * 9}], FLOAT32, "window_shape="),
+        ([LSTM], lstm_pb2.D_TYPE_FLOAT64, ""),
+        ([LSTM], lstm_pb2.D_TYPE_INT32, "dtype"),
+        ([LSTM], 99, "the dtype 99; expected float32 or float64"),
+    ],
+)
+@pytest.mark.parametrize("method", ["model", "models"])
+def test_a_model_whose_state_is_none_or_too_large_is_not_taken(server, client, method, layouts, dtype, text):
+    """Or a state of zeros for it could not be made, or would fill the memory."""
+    layouts = [lstm_pb2.LayerStateLayout(**each) if isinstance(each, dict) else each for each in layouts]
+    described = lstm_pb2.Model(name="m", dtype=dtype, state_layout=layouts)
+    message = lstm_pb2.GetModelResponse(model=described)
+    if method == "models":
+        message = lstm_pb2.ListModelsResponse(models=[described])
+    server.unary = message.SerializeToString()
+    if not text:
+        assert client.call(method)
+    else:
+        with pytest.raises(BadAnswer, match=text):
+            client.call(method)
+
+
 def opened(rows=1, digest="d", fingerprint="f"):
     """Returns the message that opens a stream."""
     return Response(opened=lstm_pb2.StreamOpened(rows=rows, model_digest=digest, numerics_fingerprint=fingerprint))

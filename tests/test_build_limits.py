@@ -221,3 +221,23 @@ def test_a_model_that_looks_ahead_says_so_and_can_be_asked_for_a_sequence(tmp_pa
         model.step(np.zeros((1, 3), np.float32), model.zero_state(1))
 
     assert model.forward((numbers(2, 4, 3),), model.zero_state(2)).outputs[0].shape == (2, 4)
+
+
+@pytest.mark.parametrize(("dilation", "served"), [(21_845, True), (21_846, False)])
+def test_a_window_may_look_back_as_far_as_a_sequence_is_long(tmp_path, dilation, served):
+    """Its size times its dilation counts."""
+    conv = keras_layer("Conv1D", "conv", filters=3, kernel_size=[3], padding="causal", dilation_rate=[dilation])
+    weights = {"layers/conv1d/vars": [numbers(3, 3, 3), numbers(3)], "layers/lstm/cell/vars": lstm_weights()}
+    layers = (input_config(), conv, lstm_config())
+    if served:
+        loaded(tmp_path, *layers, weights=weights)
+    else:
+        with pytest.raises(ModelRefused, match="looks at as much"):
+            loaded(tmp_path, *layers, weights=weights)
+
+
+def test_an_input_may_have_as_many_axes_as_the_limit(tmp_path):
+    """That of time counts, that of the batch does not."""
+    loaded(tmp_path, input_config(), lstm_config(), limits=Limits(axes=2))
+    with pytest.raises(ModelRefused, match="the input 'input_layer' of the model has the shape"):
+        loaded(tmp_path, input_config(), lstm_config(), limits=Limits(axes=1))

@@ -350,3 +350,22 @@ async def test_too_many_watchers_are_refused():
     for task in tasks[1:]:
         task.cancel()
     await asyncio.wait(tasks[1:])
+
+
+def test_what_is_wrong_first_comes_first():
+    """The earlier step, the earlier layer, c before h and h before the output, and the larger margin."""
+
+    def spot(step, place, array, margin):
+        return comparing.Spot(step, place, array, 0, 0, margin, 0.0, 0.0)
+
+    first = [
+        spot(0, 1, "output", 1.0),
+        spot(1, 0, "c", 1.0),
+        spot(1, 0, "h", 9.0),
+        spot(1, 0, "h", 2.0),
+        spot(1, 0, "output", 50.0),
+        spot(1, 1, "c", 3.0),
+    ]
+
+    mixed = [first[i] for i in (4, 2, 5, 0, 3, 1)]
+    assert sorted(mixed, key=lambda found: found.order) == first

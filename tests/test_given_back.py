@@ -273,3 +273,11 @@ def test_the_long_model_is_long():
     """Or the tests above would try nothing in threads."""
     assert LONG.model.work.cost(60, 300) > IN_PLACE_COST
     assert SMALL.model.work.cost(1, 1) < IN_PLACE_COST
+
+
+async def test_a_server_that_is_stopped_leaves_no_task():
+    """Those that watch its files and count for it end with it."""
+    before = asyncio.all_tasks()
+    async with books.server() as kept:
+        await lstm_pb2_grpc.LstmServiceStub(kept.channel).Step(step())
+    await books.until(lambda: asyncio.all_tasks() <= before)

@@ -141,3 +141,13 @@ async def test_who_asks_for_nothing_does_not_wait(shadow):
     assert await shadow.offer(asking(compare=False), MagicMock(), "Step") is None
     assert shadow.pump.offer.call_args.args[0].tell is None
     assert shadow._awaited == set()
+
+
+async def test_a_trace_counts_with_what_it_holds(shadow):
+    """Rows, time-steps, numbers of each step, and their size."""
+    shadow._sizes = {"m": 7}
+    call = asking(compare=False)
+    call.x, call.time = [0] * 3, 5
+    await shadow.offer(call, MagicMock(), "Forward")
+
+    assert shadow.pump.offer.call_args.args[0].bytes == 3 * 5 * 7 * 4

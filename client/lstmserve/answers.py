@@ -5,6 +5,7 @@ Whatever does not fit is `Unfit`, which clients turn into one error that names t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -13,16 +14,18 @@ from google.protobuf.message import DecodeError, Message
 
 from lstmserve import tensors
 from lstmserve.state import State
+from lstmserve.v1 import lstm_pb2
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from lstmserve.v1 import lstm_pb2
 
 MAX_NAME: Final = 4096
 """Characters of the name of a layer, behind those of the models that it is nested in."""
 
 _LEAST_RANK: Final = 2  # rows and features
+_TYPES: Final = (lstm_pb2.D_TYPE_FLOAT32, lstm_pb2.D_TYPE_FLOAT64)
+_MOST_AXES: Final = 8  # of a window
+_MOST_NUMBERS: Final = 1 << 25  # of one row's state: 128 MiB in float32
 
 _Message = TypeVar("_Message", bound=Message)
 
@@ -150,4 +153,24 @@ def _require_finite(array: NDArray[Any], name: str, *, may_be_nan: bool) -> None
     finite = np.isfinite(array)
     if not (finite | np.isnan(array) if may_be_nan else finite).all():
         message = f"{name} holds numbers that are not finite; expected finite ones"
+        raise Unfit(message)
+
+
+def require_bearable(model: lstm_pb2.Model) -> None:
+    """Refuses the description of a model whose state of zeros would be none, or fill the memory.
+
+    Raises:
+        Unfit: its type is none of float32 and float64, or a length is negative, or one row's state is too large.
+    """
+    if model.dtype not in _TYPES:
+        message = f"the model {model.name!r} has the dtype {model.dtype}; expected float32 or float64"
+        raise Unfit(message)
+    numbers = 0
+    for part in model.state_layout:
+        if part.units < 0 or any(length < 0 for length in part.window_shape) or len(part.window_shape) > _MOST_AXES:
+            message = f"the model {model.name!r} has units={part.units} and window_shape={list(part.window_shape[:9])}"
+            raise Unfit(message)
+        numbers += 2 * part.units + (math.prod(part.window_shape) if part.window_shape else 0)
+    if numbers > _MOST_NUMBERS:
+        message = f"the model {model.name!r} has a state of {numbers:.3g} numbers; expected at most {_MOST_NUMBERS}"
         raise Unfit(message)

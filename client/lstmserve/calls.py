@@ -29,8 +29,6 @@ _Answer = TypeVar("_Answer")
 DEFAULT_TIMEOUT: Final = 10.0
 """Seconds that a call may take, retries included, unless the caller says otherwise."""
 
-_TYPES: Final = (lstm_pb2.D_TYPE_FLOAT32, lstm_pb2.D_TYPE_FLOAT64)
-_MOST_UNITS: Final = 1 << 20
 _LONGEST_TIMEOUT: Final = 1e8  # seconds, three years; far longer ones overflow in gRPC
 
 _SERVICE: Final = lstm_pb2.DESCRIPTOR.services_by_name["LstmService"]
@@ -294,11 +292,7 @@ def get_model(name: str) -> Call[lstm_pb2.Model]:
         if not model.name or name not in ("", model.name):
             message = f"the model {model.name!r} came; expected {name or 'a name'!r}"
             raise answers.Unfit(message)
-        if model.dtype not in _TYPES or any(part.units > _MOST_UNITS for part in model.state_layout):
-            message = (
-                f"the model {model.name!r} has the dtype {model.dtype}, or a layer of more than {_MOST_UNITS} units"
-            )
-            raise answers.Unfit(message)
+        answers.require_bearable(model)
         return model
 
     return Call(method("GetModel"), request, read)
@@ -307,9 +301,14 @@ def get_model(name: str) -> Call[lstm_pb2.Model]:
 def list_models() -> Call[list[lstm_pb2.Model]]:
     """Returns the call that asks for the descriptions of all models."""
     request = lstm_pb2.ListModelsRequest()
-    return Call(
-        method("ListModels"), request, lambda data: list(answers.parsed(lstm_pb2.ListModelsResponse, data).models)
-    )
+
+    def read(data: bytes) -> list[lstm_pb2.Model]:
+        models = list(answers.parsed(lstm_pb2.ListModelsResponse, data).models)
+        for model in models:
+            answers.require_bearable(model)
+        return models
+
+    return Call(method("ListModels"), request, read)
 
 
 def shadow_report(model: str) -> Call[shadow_pb2.ShadowReport]:

@@ -242,7 +242,7 @@ LSTM, WINDOW = lstm_pb2.LayerStateLayout(layer="a", units=1 << 23), [1 << 12, 1 
     [
         ([LSTM, {"window_shape": WINDOW}], FLOAT32, ""),
         ([LSTM, {"window_shape": WINDOW}, {"units": 1}], FLOAT32, "a state of 3.36e\\+07 numbers; expected at most"),
-        ([{"units": 1 << 62}] * 3, 1, "numbers; expected at most"),
+        ([{"units": 1 << 62}] * 3, FLOAT32, "numbers; expected at most"),
         ([{"units": -1}], FLOAT32, "units=-1"),
         ([{"window_shape": [3, -1]}], FLOAT32, "window_shape=\\[3, -1\\]"),
         ([{"window_shape": [1 << 62, 1 << 62]}], FLOAT32, "numbers; expected at most"),

@@ -13,12 +13,26 @@ from lstmserve.v1.lstm_pb2 import ForwardRequest, LayerState, StepRequest, Tenso
 from lstmserve_server.codec import Codec, RequestLimits, StepCall
 from lstmserve_server.description import LayerDescription
 from lstmserve_server.errors import InvalidRequest, LimitExceeded, NoSuchModel, WrongForModel
+from lstmserve_server.loading import reader
 from lstmserve_server.lstm import LSTMState
 from lstmserve_server.model import Answer
 from lstmserve_server.model_message import model_message
 from lstmserve_server.numerics import Numerics
 from lstmserve_server.registry import ServedModel
-from tests.builders import chain, lstm_layer, model, numbers, registry, served
+from tests.builders import (
+    chain,
+    keras_layer,
+    lstm_config,
+    lstm_layer,
+    lstm_weights,
+    model,
+    numbers,
+    registry,
+    sequential,
+    served,
+    weights_file,
+    write_zip,
+)
 
 SMALL = served("small")
 LIMITS = RequestLimits(rows=8, steps=10, message_bytes=6000, sequence_bytes=4000)
@@ -424,6 +438,20 @@ def test_a_model_of_a_fixed_length_takes_that_length_alone():
     ):
         with pytest.raises(WrongForModel, match=field):
             codec.parse_forward(request)
+
+
+def test_features_that_have_axes_of_their_own_are_told_whole(tmp_path):
+    """One number says enough only where there is one axis."""
+    pictures = keras_layer("InputLayer", "pictures", batch_shape=[None, None, 2, 3])
+    flat = keras_layer("TimeDistributed", "flat", layer=keras_layer("Flatten", "flatten"))
+    weights = weights_file({"layers/lstm/cell/vars": lstm_weights(6)})
+    path = write_zip(tmp_path / "m.keras", sequential(pictures, flat, lstm_config()), weights)
+    codec = Codec(registry(ServedModel.prepare("pictures", reader.load(path), Numerics.EXACT)), LIMITS)
+
+    assert codec.parse_step(StepRequest(x=x(2, 2, 3))).x.shape == (2, 2, 3)
+    with pytest.raises(WrongForModel) as refused:
+        codec.parse_step(StepRequest(x=x(2, 3, 2)))
+    assert refused.value.text == "(3, 2) came for each time-step; the model has (2, 3)"
 
 
 def test_an_output_of_a_fixed_length_counts_with_all_of_it():

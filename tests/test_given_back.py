@@ -21,6 +21,7 @@ from lstmserve_server.runner import IN_PLACE_COST, _Pace
 from tests import books, builders
 from tests.books import LONG, SMALL
 from tests.test_batching import call
+from tests.test_tokens import File
 
 X = tensors.encode(builders.numbers(1, 3))
 SEQUENCE = tensors.encode(builders.numbers(60, 300, 3))
@@ -275,9 +276,13 @@ def test_the_long_model_is_long():
     assert SMALL.model.work.cost(1, 1) < IN_PLACE_COST
 
 
-async def test_a_server_that_is_stopped_leaves_no_task():
+async def test_a_server_that_is_stopped_leaves_no_task(tmp_path):
     """Those that watch its files and count for it end with it."""
+    file = File(tmp_path / "tokens.toml")
+    file.add("somebody")
     before = asyncio.all_tasks()
-    async with books.server() as kept:
-        await lstm_pb2_grpc.LstmServiceStub(kept.channel).Step(step())
+    async with books.server(tokens=file.write()) as kept:
+        assert len(asyncio.all_tasks()) > len(before)
+        call_ = lstm_pb2_grpc.LstmServiceStub(kept.channel).Step(step())
+        assert await fails(call_) is grpc.StatusCode.UNAUTHENTICATED
     await books.until(lambda: asyncio.all_tasks() <= before)

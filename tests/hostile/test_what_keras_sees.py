@@ -105,6 +105,27 @@ def kinds_of(config):
             yield value
 
 
+def listed(config):
+    """Yields what a configuration says of each layer, those of models within it too."""
+    for entry in config["config"]["layers"] if isinstance(config["config"], dict) else config["config"]:
+        yield entry
+        if entry["class_name"] in ("Functional", "Model", "Sequential"):
+            yield from listed(entry)
+
+
+def test_what_leads_to_a_layer_is_left(configs):
+    """Names, classes, and as many nodes as the file has: of chains none, of graphs some."""
+    nodes = 0
+    for config in configs.values():
+        for before, after in zip(listed(config), listed(cleaning.cleaned(config)), strict=True):
+            assert before["class_name"] == after["class_name"]
+            if isinstance(before["config"], dict):
+                assert before["config"].get("name") == after["config"].get("name")
+            assert len(before.get("inbound_nodes") or []) == len(after.get("inbound_nodes") or [])
+            nodes += len(after.get("inbound_nodes") or [])
+    assert nodes > 50
+
+
 def test_to_clean_a_configuration_once_more_changes_nothing(configs):
     """What was cleaned is what the same rules accept."""
     for config in configs.values():

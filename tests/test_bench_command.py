@@ -159,7 +159,7 @@ def test_options_that_make_no_sense():
 def test_what_is_interrupted_leaves_nothing_behind(number):
     """Whether it is interrupted, ended or killed: the server and the load generator end too."""
     process = subprocess.Popen(
-        [*PROGRAM, "bench", SUNSPOTS, "--duration", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*PROGRAM, "bench", SUNSPOTS, "--duration", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     with process:
         try:

@@ -113,7 +113,7 @@ def in_parts():
     """What of the random models was compared in parts too; enough of them must be, or the comparison says little."""
     found = []
     yield found
-    assert len(found) < 100 or sum(found) > 0.3 * len(found), f"only {sum(found)} of {len(found)} models were stepped"
+    assert len(found) < 100 or sum(found) > 0.12 * len(found), f"only {sum(found)} of {len(found)} models were stepped"
 
 
 @pytest.mark.parametrize("number", range(160))

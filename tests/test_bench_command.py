@@ -158,6 +158,7 @@ def test_options_that_make_no_sense():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_what_is_interrupted_leaves_nothing_behind(number):
     """Whether it is interrupted, ended or killed: the server and the load generator end too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell runs in the background is born to ignore it
     process = subprocess.Popen(
         [*PROGRAM, "bench", SUNSPOTS, "--duration", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -50,9 +50,7 @@ def read(source: bytes | BinaryIO, *, max_bytes: int, max_arrays: int = MAX_ARRA
             return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
     except ValueError:
         raise
-    except (
-        Exception
-    ) as error:  # of zipfile, zlib, NumPy's parser of headers and all that these call: each damage has its own
+    except Exception as error:  # zipfile, zlib and NumPy's parser of headers have one of their own for each damage
         message = f"it cannot be read: {type(error).__name__}: {error}"
         raise ValueError(message) from error
 

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 _SET_NO_NEW_PRIVS: Final = 38  # prctl(2), PR_SET_NO_NEW_PRIVS
 _CLONE_THREAD: Final = 0x10000  # clone(2)
 
-_READ: Final = (
-    landlockpy.AccessFS.READ_FILE | landlockpy.AccessFS.READ_DIR | landlockpy.AccessFS.EXECUTE
-)  # a library is mapped for execution
+# A library is mapped for execution.
+_READ: Final = landlockpy.AccessFS.READ_FILE | landlockpy.AccessFS.READ_DIR | landlockpy.AccessFS.EXECUTE
 _WRITE: Final = (
     landlockpy.AccessFS.WRITE_FILE
     | landlockpy.AccessFS.TRUNCATE
@@ -93,9 +92,7 @@ def confine(readable: Iterable[str | os.PathLike[str]], writable: Iterable[str |
         What the kernel holds: some of "no_new_privs", "landlock" and "seccomp".
     """
     held = []
-    has_seccomp = (
-        seccompy.supported()
-    )  # first: the library finds the C library by a program, which is forbidden afterwards
+    has_seccomp = seccompy.supported()  # first: it finds the C library by a program, which is forbidden afterwards
     if ctypes.CDLL(None).prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0:
         held.append("no_new_privs")
     if landlockpy.abi_version():

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.description import LayerDescription, ModelDescription
+    from lstmserve_server.loading.memory_files import SealedCopy
     from lstmserve_server.model import RecurrentModel
 
 _GATES: Final = ("i", "f", "c", "o")
@@ -110,13 +111,17 @@ def inspect(
         return Refused(path, str(error), [])
 
 
-def load(path: str, layer: str | None, until: str | None, architecture: str | None) -> ModelDescription:
+def load(
+    path: str, layer: str | None, until: str | None, architecture: str | None, copy: SealedCopy | None = None
+) -> ModelDescription:
     """Returns the model in a file, or a part of it.
 
     Raises:
         ModelRefused: it cannot be served.
     """
-    return asyncio.run(sandbox.load(path, Limits(), layer=layer, until=until, architecture=architecture))
+    read_instead = None if copy is None else copy.descriptor
+    loading = sandbox.load(path, Limits(), layer=layer, until=until, architecture=architecture, copy=read_instead)
+    return asyncio.run(loading)
 
 
 def load_for_keras(
@@ -135,15 +140,7 @@ def load_for_keras(
         ModelRefused: it cannot be served.
     """
     copy = memory_files.copy_of(path, Limits().file_bytes)
-    loading = sandbox.load(
-        path,
-        Limits(),
-        layer=layer,
-        until=until,
-        architecture=architecture,
-        copy=None if copy is None else copy.descriptor,
-    )
-    description = asyncio.run(loading)
+    description = load(path, layer, until, architecture, copy)
     return ServedModel.prepare(name or description.source.file[:64], description, Numerics.EXACT, copy=copy)
 
 

@@ -241,18 +241,19 @@ class Server:
                 port = self._grpc.add_secure_port(address, self._credentials)
             else:
                 port = self._grpc.add_insecure_port(address)
-                if not addresses.is_local(address):
-                    _log.warning("plain_text", listen=address, advice=_PLAIN_TEXT)
-            if (
-                self._settings.tokens is None
-                and self._settings.tls_client_ca is None
-                and not addresses.is_local(address)
-            ):
-                _log.warning("open_to_all", listen=address, advice=_OPEN_TO_ALL)
+            if not addresses.is_local(address):
+                self._warn_of_strangers(address)
         except RuntimeError as error:
             message = f"cannot listen on {address}: {error}. Choose another address with --listen"
             raise StartFailed(message) from error
         return addresses.chosen(address, port)
+
+    def _warn_of_strangers(self, address: str) -> None:
+        """Says what others than this machine, who reach an address, could do."""
+        if self._credentials is None:
+            _log.warning("plain_text", listen=address, advice=_PLAIN_TEXT)
+        if self._settings.tokens is None and self._settings.tls_client_ca is None:
+            _log.warning("open_to_all", listen=address, advice=_OPEN_TO_ALL)
 
 
 class Signals:

@@ -13,6 +13,7 @@ from lstmserve_server.errors import ModelRefused
 from lstmserve_server.loading import arrays as arrays_of_numbers
 from lstmserve_server.loading import inputs, keras_config, keras_graph, precision
 from lstmserve_server.loading.keras_graph import Tensor
+from lstmserve_server.loading.limits import flow
 from lstmserve_server.loading.plans import base, kinds, masks, merge
 from lstmserve_server.loading.plans.base import Incoming, Reading, Writer
 
@@ -276,8 +277,7 @@ class _Building:
         window = option.get("window", 1) * option.get("dilation_rate", 1)
         reach = max(window, option.get("before", 0) + option.get("after", 0))
         for shape in layer.output_shapes:
-            steps = shape[0] or 1 if len(shape) > 1 else 1
-            numbers = math.prod(length or 1 for length in shape)
+            steps, numbers = flow(shape)
             held = window * max(length or 1 for length in shape[-1:])
             self.steps += steps
             if max(steps, reach) > self.limits.steps or max(numbers, held) > self.limits.numbers:

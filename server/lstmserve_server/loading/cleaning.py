@@ -35,12 +35,7 @@ INITIALIZERS: Final = frozenset(
 )
 """The same; but a layer without them would begin with random weights, which takes long and is not possible in every type."""
 
-_RESERVED: Final = (
-    "class_name",
-    "config",
-    "module",
-    "registered_name",
-)  # by which Keras knows an object: no option has them
+_RESERVED: Final = ("class_name", "config", "module", "registered_name")  # by which Keras knows an object
 
 _ANY_INITIALIZER: Final = "zeros"  # the weights of the file follow
 
@@ -61,9 +56,8 @@ _NESTED: Final[dict[str, frozenset[str]]] = {
 _MODULE_OF_LAYERS: Final = "keras.layers"
 _MODULE_OF_OPERATIONS: Final = "keras.src.ops.numpy"
 _MODULES_OF_MODELS: Final = {"Sequential": "keras", "Functional": "keras.src.models.functional"}
-_OLD_MODULE: Final = re.compile(
-    r"(tf_)?keras\.(src\.)?engine\.functional"
-)  # of Keras 2.12 to 2.15, which tf_keras has under its own name
+# Of Keras 2.12 to 2.15, which tf_keras has under its own name.
+_OLD_MODULE: Final = re.compile(r"(tf_)?keras\.(src\.)?engine\.functional")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_]{1,40}")  # of a type or policy
 _LONGEST: Final = 100  # characters of a stranger's in an error

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lstmserve_server.description import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +67,9 @@ class Limits:
 
     attribute_bytes: int = 16 << 20
     """Size of an HDF5 attribute."""
+
+
+def flow(shape: Shape) -> tuple[int, int]:
+    """Returns how many time-steps and how many numbers of a shape flow for one row, as far as a file fixes them."""
+    steps = shape[0] or 1 if len(shape) > 1 else 1
+    return steps, math.prod(length or 1 for length in shape)

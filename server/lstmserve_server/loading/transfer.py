@@ -6,7 +6,6 @@ may have been made to take it over.
 
 from __future__ import annotations
 
-import math
 import mmap
 import os
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +17,7 @@ from lstmserve_server import activations
 from lstmserve_server.activations import Activation
 from lstmserve_server.description import InputDescription, LayerDescription, ModelDescription, OutputDescription, Source
 from lstmserve_server.loading import arrays
-from lstmserve_server.loading.limits import Limits
+from lstmserve_server.loading.limits import Limits, flow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,8 +76,7 @@ def _require_bearable(layer: LayerDescription) -> None:
     """Refuses what no loader lets through: sizes beyond its limits, and weights that a layer of its kind does not have."""
     numbers = [value for value in layer.options.values() if isinstance(value, int)]
     for shape in layer.output_shapes:
-        steps = shape[0] or 1 if len(shape) > 1 else 1
-        flowing = math.prod(length or 1 for length in shape)
+        steps, flowing = flow(shape)
         if not all(length is None or length > 0 for length in shape) or steps > _MOST.steps or flowing > _MOST.numbers:
             message = f"layer {layer.name!r} gives {shape}"
             raise ValueError(message)

@@ -15,6 +15,7 @@ from lstmserve import AsyncClient
 from lstmserve_server.batching import Batcher, Computed, compute_together
 from lstmserve_server.call_metrics import CallMetrics
 from lstmserve_server.codec import StepCall
+from lstmserve_server.description import LayerDescription
 from lstmserve_server.errors import WrongForModel
 from lstmserve_server.numerics import Numerics
 from lstmserve_server.places import Places
@@ -56,6 +57,23 @@ def test_together_or_alone_the_bytes_are_the_same(sizes):
 
     assert [alone(one) for one in calls] == [bytes_of(result.answer) for result in results]
     assert [len(one.x) for one in calls] == [len(result.answer.steps) for result in results]
+
+
+def test_a_row_that_has_seen_nothing_is_not_taken_for_one_that_has():
+    """The output of a masked step is zero for rows before their first valid one, and h for others, whoever they are computed with."""
+    masking = LayerDescription("skip", "Masking", {"mask_value": 0.5}, {}, ((None, 3),))
+    lstm = builders.lstm_layer(3, 4, return_sequences=True)
+    masked = builders.served("masked", builders.model(masking, lstm, features=3))
+    calls = [call(2, 10 * i, known=known, served=masked) for i, known in enumerate([False, True, False])]
+    calls = [dataclasses.replace(one, inputs=(np.full_like(one.x, 0.5),)) for one in calls]
+    results = compute_together(calls, 0.0)
+
+    assert [alone(one) for one in calls] == [bytes_of(result.answer) for result in results]
+    assert [result.answer.output.any(axis=1).tolist() for result in results] == [
+        [False] * 2,
+        [False, True],
+        [False] * 2,
+    ]
 
 
 def test_fast_mode_stays_within_its_tolerance():

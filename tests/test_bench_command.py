@@ -336,6 +336,7 @@ def test_advice_on_rows(cpu, p99, expected):
         (8, 2.0, 0.5, (4, 3)),
         (1, 0.5, 0.3, (1, 1)),
         (0.5, 0.5, 0.1, (1, 1)),
+        (9, 1.2, 0.1, (7, 7)),
     ],
 )
 def test_advice_on_workers(cpus, busy, load, expected):

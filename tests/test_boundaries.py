@@ -22,6 +22,7 @@ from lstmserve_server.lstm import LSTMState
 from lstmserve_server.model import RecurrentModel
 from lstmserve_server.numerics import Arithmetic, Numerics, product_of
 from tests.builders import (
+    activation,
     chain,
     dense_layer,
     lstm_config,
@@ -176,7 +177,7 @@ def test_weights_of_a_layer_that_is_frozen_in_part():
 # Masks of an author's own
 
 
-def functional(mask):
+def functional(mask, axis=-1):
     """Returns a functional model of Keras 3 whose LSTM is called with a mask: that of its Masking, or another."""
 
     def tensor(name):
@@ -200,7 +201,7 @@ def functional(mask):
         entry("InputLayer", "x", {"batch_shape": [None, None, 3]}),
         entry("Masking", "masking", {"mask_value": 0.0}, tensor("x")),
         entry("NotEqual", "other", {}, tensor("x"), mask, module="keras.src.ops.numpy"),
-        entry("Any", "any", {"axis": -1, "keepdims": False}, tensor("other"), module="keras.src.ops.numpy"),
+        entry("Any", "any", {"axis": axis, "keepdims": False}, tensor("other"), module="keras.src.ops.numpy"),
         entry("LSTM", "lstm", {**lstm, "name": "lstm"}, tensor("masking"), mask=tensor("any")),
     ]
     config = {"name": "m", "layers": layers, "input_layers": [["x", 0, 0]], "output_layers": [["lstm", 0, 0]]}
@@ -216,8 +217,9 @@ def test_a_mask_that_is_the_one_that_flows_anyway_is_served_and_another_is_not(t
     """Keras 3 spells masks out: the one that Masking makes is known, one that an author made is refused."""
     weights = weights_file({"layers/lstm/cell/vars": lstm_weights()})
     assert reader.load(write_zip(tmp_path / "good.keras", functional(0.0), weights)).layers[-1].kind == "LSTM"
-    with pytest.raises(ModelRefused, match="is called with a mask of its author's own"):
-        reader.load(write_zip(tmp_path / "bad.keras", functional(1.0), weights))
+    for other in (functional(1.0), functional(0.0, axis=1), functional(0.0, axis=[1])):
+        with pytest.raises(ModelRefused, match="is called with a mask of its author's own"):
+            reader.load(write_zip(tmp_path / "bad.keras", other, weights))
 
 
 # What can be stepped
@@ -253,6 +255,38 @@ def test_a_merge_of_what_comes_at_every_step_can_be_stepped(kind):
         answer = model.step(np.ascontiguousarray(x[:, t]), state)
         state = answer.state
         assert answer.outputs[0].tobytes() == np.ascontiguousarray(whole.outputs[0][:, t]).tobytes()
+
+
+@pytest.mark.parametrize("windows", [(3, 1), (1, 3)])
+def test_a_layer_of_two_branches_waits_for_the_slower(windows):
+    """Branches that are summed up over time may wait for different steps: the model answers when both have."""
+    convolutions = [
+        LayerDescription(
+            f"conv{i}", "Conv1D",
+            {"window": window, "strides": 1, "padding": "valid", "dilation_rate": 1, "filters": 4, "activation": activation("relu")},
+            {"kernel": numbers(window, 3, 4, seed=i)}, ((None, 4),), inputs=(0,),
+        )
+        for i, window in enumerate(windows)
+    ]  # fmt: skip
+    lstms = [dataclasses.replace(lstm_layer(4, 2, name=f"lstm{i}"), inputs=(1 + i,)) for i in range(2)]
+    merge = LayerDescription("merge", "Add", {"inputs": 2}, {}, ((2,),), inputs=(3, 4))
+    made = chain(*convolutions, *lstms, merge, features=3)
+    layers = tuple(
+        dataclasses.replace(layer, inputs=inputs)
+        for layer, inputs in zip(made.layers, [(), (0,), (0,), (1,), (2,), (3, 4)], strict=True)
+    )
+    model = RecurrentModel(dataclasses.replace(made, layers=layers), Numerics.EXACT)
+    x, state, answers = numbers(1, 4, 3), model.zero_state(1), []
+    for t in range(4):
+        answer = model.step(np.ascontiguousarray(x[:, t]), state)
+        state = answer.state
+        answers.append(answer.output)
+
+    assert model.step_obstacle == ""
+    assert model.waiting_steps == 2
+    assert [bool(np.isnan(output).any()) for output in answers] == [True, True, False, False]
+    whole = model.forward((x,), model.zero_state(1))
+    assert answers[-1].tobytes() == whole.output.tobytes()
 
 
 def test_most_fixtures_can_be_stepped():

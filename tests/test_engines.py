@@ -174,6 +174,18 @@ def test_fast_mode_refuses_a_sequence_that_is_another():
         probe.check("late", "other 1", cell, reference(), Numerics.FAST)
 
 
+@pytest.mark.parametrize(("off", "over"), [(0.9, False), (1.1, True)])
+def test_large_numbers_may_be_off_in_proportion(off, over):
+    """Above 1 the tolerance is that share of the number; so a cell that is off by 1.1 of it is over, however large the number is."""
+    cell = reference()
+    x, before = numbers(3, 3), LSTMState(numbers(3, 5, seed=1), 40 + numbers(3, 5, seed=2))
+    right = cell.step(x, before)
+    wrong = LSTMState(right.h, right.c * np.float32(1 + off * 1e-5))
+
+    assert (right.c > 1).all()
+    assert (probe._margin(cell, x, before, wrong) > 1) == over
+
+
 class InFloat64:
     """A matrix product that is rounded once."""
 

@@ -283,6 +283,22 @@ TWO = sequential(
 ) | {"keras_version": "2.2.4"}  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["lstm", "lstm_7", "encoder"])
+def test_weights_of_one_lstm_need_no_architecture(tmp_path, name):
+    """The shapes of its weights tell what an LSTM is, whatever its author called it."""
+    path = tmp_path / "weights.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [name.encode()]
+        file.attrs["keras_version"] = b"2.2.4"
+        group = file.create_group(name)
+        group.attrs["weight_names"] = [f"{name}/{weight}:0".encode() for weight in NAMES]
+        for weight, array in zip(NAMES, lstm_weights(3, 4, 1), strict=True):
+            group[f"{name}/{weight}:0"] = array
+
+    (layer,) = (layer for layer in reader.load(path).layers if layer.weights)
+    np.testing.assert_array_equal(layer.weights["recurrent_kernel"], lstm_weights(3, 4, 1)[1])
+
+
 @pytest.mark.parametrize("names", [("first", "second"), ("lstm_7", "lstm_8")])
 def test_weights_alone_are_bound_by_name_or_in_order(tmp_path, names):
     """Weights alone go with an architecture: by the names of the layers, or in order where those differ."""

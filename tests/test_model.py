@@ -279,6 +279,16 @@ def test_a_pause_can_stop_a_long_sequence():
         small.forward((numbers(1, 2000, 3),), small.zero_state(1), pause=pause)
 
 
+@pytest.mark.parametrize(("lengths", "pauses"), [([5], 0), ([5, 5], 0), ([2, 5], 1), ([1, 3, 5], 2)])
+def test_it_pauses_between_chunks_and_not_before_the_first(lengths, pauses):
+    """A short call is one chunk, and is not interrupted; where the rows end at different steps there are as many chunks as ends."""
+    small, calls = small_model(), []
+    rows = len(lengths)
+    small.forward((numbers(rows, 5, 3),), small.zero_state(rows), np.array(lengths), pause=lambda: calls.append(1))
+
+    assert len(calls) == pauses
+
+
 def test_the_self_test_gives_a_fingerprint_of_mode_and_weights():
     """The fingerprint is the same for the same model, and another for another mode or other weights."""
     one, again = selftest.run(small_model()), selftest.run(small_model())

@@ -37,7 +37,7 @@ class Bystander:
         self._client = client
         self.expected = client.step(X).output.tobytes()
         self.before = resources.resident(self.pid)
-        self._descriptors = resources.descriptors(self.pid)
+        self._open = resources.open_files(self.pid)
         self._seconds = resources.processor_seconds(self.pid)
 
     def ask(self):
@@ -62,10 +62,11 @@ class Bystander:
         if kind is not None:
             return
         deadline = time.monotonic() + http2.PATIENCE
-        while resources.descriptors(self.pid) > self._descriptors and time.monotonic() < deadline:
+        while resources.descriptors(self.pid) > self._open.total() and time.monotonic() < deadline:
             self.ask()  # a round trip, in which the server sees to its connections too
         self.ask()
-        assert self._descriptors >= resources.descriptors(self.pid)
+        now = resources.open_files(self.pid)
+        assert self._open.total() >= now.total(), f"left open: {now - self._open}"
         assert self.before + MOST_GROWTH > resources.resident(self.pid)
         assert self._seconds + _MOST_SECONDS > resources.processor_seconds(self.pid)
 

@@ -20,6 +20,7 @@ import pytest
 from lstmserve_server.errors import ModelRefused
 from lstmserve_server.loading import reader, transfer
 from lstmserve_server.loading.arrays import Shared
+from lstmserve_server.loading.tf.object_graph import ObjectGraph
 from tests.builders import (
     SIMPLE,
     input_config,
@@ -209,6 +210,15 @@ def test_arrays_in_the_order_of_fortran_are_the_same(tmp_path):
     kept = reader.load(write_npz(tmp_path / "a.npz")).digest()
 
     assert kept == reader.load(write_npz(tmp_path / "b.npz", array(np.asfortranarray(KERNEL)))).digest()
+
+
+def test_arrays_of_bfloat16_are_widened(tmp_path):
+    """NumPy saves bfloat16 as two raw bytes; they are the upper half of a float32."""
+    bits = KERNEL.view(np.uint32) >> 16
+    raw = reader.load(write_npz(tmp_path / "raw.npz", array(bits.astype("<u2").view("V2"))))
+    wide = reader.load(write_npz(tmp_path / "wide.npz", array((bits << 16).view(np.float32))))
+
+    assert raw.digest() == wide.digest()
 
 
 @pytest.mark.parametrize(
@@ -501,6 +511,13 @@ HOSTILE_NODES = [
 def test_hostile_object_graphs(tmp_path, nodes, reason):
     """A graph that leads nowhere, to two places or to the weight of another layer is refused."""
     assert reason in refusal(write_checkpoint(tmp_path, nodes))
+
+
+def test_an_object_that_many_hold_has_the_shortest_of_its_paths():
+    """The graph may have circles and short cuts; each object is found once, by one of its shortest paths."""
+    graph = ObjectGraph([{"a": 1, "short": 3, "self": 0}, {"b": 2, "back": 0}, {"c": 3}, {"d": 1, "e": 4}, {}], {})
+
+    assert graph.paths() == {0: (), 1: ("a",), 2: ("a", "b"), 3: ("short",), 4: ("short", "e")}
 
 
 def test_a_graph_of_many_objects_is_bounded(tmp_path):

@@ -106,7 +106,7 @@ V2 = Form(wire.V2_METHOD, _v2, _v2_answer)
 def serve(*arguments: str) -> tuple[str, ...]:
     """Returns what starts the service with models and flags."""
     listen = ("--listen", "127.0.0.1:{port}", "--log-format", "json", "--lame-duck-seconds", "0")
-    return ("-m", "lstmserve_server.cli", "serve", *arguments, *listen)
+    return ("-m", "lstmserve_server", "serve", *arguments, *listen)
 
 
 def ours(name: str, *flags: str) -> Contender:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from lstmserve_server.server import Server
-from lstmserve_server.settings import ServeSettings
+from lstmserve_server.serving.server import Server
+from lstmserve_server.serving.settings import ServeSettings
 from tests import builders
 
 if TYPE_CHECKING:

@@ -11,19 +11,13 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from lstmserve_server import activations
-from lstmserve_server.activations import Activation, Era
-from lstmserve_server.description import (
-    InputDescription,
-    LayerDescription,
-    ModelDescription,
-    OutputDescription,
-    Source,
-)
-from lstmserve_server.engines import choose
-from lstmserve_server.model import RecurrentModel
-from lstmserve_server.numerics import Arithmetic, Engine, Numerics, product_of
-from lstmserve_server.registry import Registry, ServedModel
+from lstmserve_server.model import activations
+from lstmserve_server.model.activations import Activation, Era
+from lstmserve_server.model.engines import select
+from lstmserve_server.model.model import RecurrentModel
+from lstmserve_server.model.numerics import Arithmetic, Engine, Numerics, product_of
+from lstmserve_server.model.spec import InputDescription, LayerDescription, ModelDescription, OutputDescription, Source
+from lstmserve_server.runtime.registry import Registry, ServedModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,15 +25,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.engines.base import Cell
-    from lstmserve_server.lstm import LSTMSpec, LSTMWeights
+    from lstmserve_server.model.engines.base import Cell
+    from lstmserve_server.model.lstm import LSTMSpec, LSTMWeights
 
     Array = NDArray[Any]
 
 
 def cell_of(engine: Engine, spec: LSTMSpec, weights: LSTMWeights, numerics: Numerics = Numerics.EXACT) -> Cell:
     """Returns an LSTM layer as an engine computes it."""
-    made, computed = choose.cell(
+    made, computed = select.cell(
         "lstm", spec, weights, Arithmetic(product_of(numerics), weights.kernel.dtype, numerics, engine)
     )
     assert computed.engine.startswith(engine.value)

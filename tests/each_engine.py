@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 
-from lstmserve_server.numerics import Engine
+from lstmserve_server.model.numerics import Engine
 
 ONNX = [pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="onnxruntime is not installed")]
 ENGINES = [

@@ -14,9 +14,9 @@ import time
 import numpy as np
 import onnxruntime
 
-from lstmserve_server.engines import onnx_graph
-from lstmserve_server.lstm import LSTMSpec, LSTMState, LSTMWeights
-from lstmserve_server.numerics import Engine, Numerics
+from lstmserve_server.model.engines import onnx_graph
+from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
+from lstmserve_server.model.numerics import Engine, Numerics
 from tests.builders import activation, cell_of, numbers
 
 FEATURES = 16

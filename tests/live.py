@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-PROGRAM = (sys.executable, "-m", "lstmserve_server.cli")
+PROGRAM = (sys.executable, "-m", "lstmserve_server")
 CLIENT = (sys.executable, "-m", "lstmserve.cli")
 
 QUICK = ("--lame-duck-seconds", "0")

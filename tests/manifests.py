@@ -13,9 +13,10 @@ import kubernetes_validate
 import yaml
 from click.testing import CliRunner
 
-from lstmserve_server import config, health
-from lstmserve_server.servicer import SERVICE
-from lstmserve_server.settings import ServeSettings
+from lstmserve_server.cli import options
+from lstmserve_server.rpc import health
+from lstmserve_server.rpc.servicers import SERVICE
+from lstmserve_server.serving.settings import ServeSettings
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def settings_of(deployment: Object) -> ServeSettings:
     """Returns the settings that the command makes of the environment of a container."""
 
     @click.command()
-    @config.options
+    @options.options
     def serve(**settings: Any) -> ServeSettings:
         return ServeSettings(**settings)
 

@@ -10,9 +10,9 @@ from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.exposition import Port
+from lstmserve_server.observability.admin_server import Port
 from lstmserve_server.shadow.metrics import ShadowCollector
-from lstmserve_server.shadow.pump import Lag
+from lstmserve_server.shadow.worker import Lag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,14 +16,14 @@ import threading
 from multiprocessing.connection import Connection
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server import cli
-from lstmserve_server.shadow import process
+from lstmserve_server.cli import main as cli_main
+from lstmserve_server.shadow import reference_process
 
 
 def serve() -> None:
     """Runs the server with an odd reference."""
-    process.PROGRAM = (sys.executable, __file__, os.environ["ODD_REFERENCE"])
-    cli.main()
+    reference_process.PROGRAM = (sys.executable, __file__, os.environ["ODD_REFERENCE"])
+    cli_main.main()
 
 
 def answer(connection: Connection, how: str) -> None:

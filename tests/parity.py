@@ -22,12 +22,12 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import keras
 import numpy as np
 
-from lstmserve_server import activations, lstm
-from lstmserve_server.activations import Era
 from lstmserve_server.loading import reader
-from lstmserve_server.lstm import LSTMState
-from lstmserve_server.model import RecurrentModel
-from lstmserve_server.numerics import Numerics, product_of
+from lstmserve_server.model import activations, lstm
+from lstmserve_server.model.activations import Era
+from lstmserve_server.model.lstm import LSTMState
+from lstmserve_server.model.model import RecurrentModel
+from lstmserve_server.model.numerics import Numerics, product_of
 
 EXACT = product_of(Numerics.EXACT)
 SMALL = 16  # up to so many units P5 asks for the tolerance of assert_almost_equal

@@ -24,9 +24,9 @@ import keras
 import numpy as np
 import tf_keras
 
-from lstmserve_server import selftest
 from lstmserve_server.loading import reader
-from lstmserve_server.model import RecurrentModel
+from lstmserve_server.model.model import RecurrentModel
+from lstmserve_server.runtime import selftest
 
 WORDS = 7
 MASKED = 0.5  # the number that Masking looks for

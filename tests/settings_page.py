@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lstmserve_server.settings import ServeSettings
+from lstmserve_server.serving.settings import ServeSettings
 
 PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 

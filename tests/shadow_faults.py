@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lstmserve_server import activations, cli, lstm
-from lstmserve_server.activations import Era
-from lstmserve_server.lstm import LSTMSpec, LSTMState
-from lstmserve_server.registry import ServedModel
+from lstmserve_server.cli import main as cli_main
+from lstmserve_server.model import activations, lstm
+from lstmserve_server.model.activations import Era
+from lstmserve_server.model.lstm import LSTMSpec, LSTMState
+from lstmserve_server.runtime.registry import ServedModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lstmserve_server.layers.recurrent import LSTM
-    from lstmserve_server.lstm import LSTMWeights
-    from lstmserve_server.model import Answer
+    from lstmserve_server.model.layers.recurrent import LSTM
+    from lstmserve_server.model.lstm import LSTMWeights
+    from lstmserve_server.model.model import Answer
 
 
 @contextlib.contextmanager
@@ -142,7 +143,7 @@ def main() -> None:
         return served
 
     ServedModel.prepare = classmethod(faulty)
-    cli.main()
+    cli_main.main()
 
 
 if __name__ == "__main__":

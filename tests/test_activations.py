@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lstmserve_server import activations
-from lstmserve_server.activations import Era
+from lstmserve_server.model import activations
+from lstmserve_server.model.activations import Era
 from tests.builders import numbers
 
 X = np.array([-8.0, -3.5, -1.0, -0.5, -0.2, 0.0, 0.3, 0.5, 1.0, 2.9, 7.5])

@@ -22,10 +22,13 @@ from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from lstmserve import AccessDenied, Client, LstmServeError
-from lstmserve_server import access, callers, health, log_writer, server, telemetry
-from lstmserve_server.commands import lstmserve as program
-from lstmserve_server.errors import RequestError, Unauthenticated
-from lstmserve_server.reloading import Reloading
+from lstmserve_server.cli.commands import lstmserve as program
+from lstmserve_server.core.errors import RequestError, Unauthenticated
+from lstmserve_server.core.reloading import Reloading
+from lstmserve_server.observability import log_writer, logs
+from lstmserve_server.rpc import health
+from lstmserve_server.rpc.auth import authenticators, callers
+from lstmserve_server.serving import server
 from tests.conftest import SUNSPOTS
 from tests.live import PROGRAM, QUICK, serving, until
 from tests.test_tokens import File
@@ -89,9 +92,9 @@ async def test_a_watcher_ends_at_once_when_its_token_is_taken_out():
         finally:
             closed.append(True)
 
-    token = access.Token(callers.Caller("reader", callers.Rules()))
+    token = authenticators.Token(callers.Caller("reader", callers.Rules()))
     with token.admission("WatchDiscrepancies") as admission:
-        answers = access.while_admitted(nothing_for_long(), admission)
+        answers = authenticators.while_admitted(nothing_for_long(), admission)
         assert await anext(answers) == 1
         waiting = asyncio.ensure_future(anext(answers))
         token.revoked = True
@@ -376,7 +379,7 @@ async def test_one_stranger_does_not_take_all_watchers_places(monkeypatch, tmp_p
     token = file.add("reader")
     watch = (
         health.Health([""], [])
-        .handlers(access.Tokens(file.write(), lambda what, taken: None), is_open=True)["Watch"]
+        .handlers(authenticators.Tokens(file.write(), lambda what, taken: None), is_open=True)["Watch"]
         .unary_stream
     )
     greedy = [Watching(watch, "192.0.2.1") for _ in range(19)]
@@ -500,8 +503,8 @@ def test_what_the_system_refuses_at_the_start_is_one_sentence(monkeypatch, error
         raise error
 
     monkeypatch.setattr(server, "run", refused)
-    monkeypatch.setattr(telemetry, "_writer", None)
-    monkeypatch.setattr(telemetry, "configure_log", lambda form, level: None)
+    monkeypatch.setattr(logs, "_writer", None)
+    monkeypatch.setattr(logs, "configure_log", lambda form, level: None)
     ended = CliRunner().invoke(program, ["serve", str(SUNSPOTS)])
 
     assert ended.exit_code == 3

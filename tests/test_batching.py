@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lstmserve import AsyncClient
-from lstmserve_server.batching import Batcher, Computed, compute_together
-from lstmserve_server.call_metrics import CallMetrics
-from lstmserve_server.codec import StepCall
-from lstmserve_server.description import LayerDescription
-from lstmserve_server.errors import WrongForModel
-from lstmserve_server.numerics import Numerics
-from lstmserve_server.places import Places
-from lstmserve_server.runner import Runner
+from lstmserve_server.core.errors import WrongForModel
+from lstmserve_server.model.numerics import Numerics
+from lstmserve_server.model.spec import LayerDescription
+from lstmserve_server.observability.call_metrics import CallMetrics
+from lstmserve_server.runtime.admission import Places
+from lstmserve_server.runtime.batcher import Batcher, Computed, compute_together
+from lstmserve_server.runtime.calls import StepCall
+from lstmserve_server.runtime.scheduler import Runner
 from tests import builders
 from tests.conftest import SUNSPOTS
 from tests.live import QUICK, serving
@@ -305,7 +305,7 @@ def test_the_runner_batches_and_counts():
 
     async def scenario():
         """Has four calls arrive at once."""
-        return await asyncio.gather(*(runner.run(call(2, i)) for i in range(4)))
+        return await asyncio.gather(*(runner.run(call(2, i), str) for i in range(4)))
 
     asyncio.run(scenario())
     seen = {s.name: s.value for collector in metrics.collectors() for f in collector.collect() for s in f.samples}

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lstmserve_server import benchmark_advice as advice
-from lstmserve_server.bench_tables import _bar, of_server
-from lstmserve_server.benchmark import Counted, Measured, Measurement, Plan, cases
-from lstmserve_server.benchmark_processes import Memory
-from lstmserve_server.load import Case, Taken, quantile
+from lstmserve_server.tools.bench import advice
+from lstmserve_server.tools.bench.benchmark import Counted, Measured, Measurement, Plan, cases
+from lstmserve_server.tools.bench.load_generator import Case, Taken, quantile
+from lstmserve_server.tools.bench.processes import Memory
+from lstmserve_server.tools.bench.tables import _bar, of_server
 from tests.builders import input_config, keras_layer, lstm_config, sequential, write_zip
 from tests.conftest import SUNSPOTS
 from tests.live import PROGRAM, run, until
@@ -182,7 +182,9 @@ def children_that_serve(pid):
     found = {int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
     commands = {number: command_of(number) for number in found}
     server = next((number for number, text in commands.items() if "cli\0serve" in text), None)
-    load = next((number for number, text in commands.items() if "lstmserve_server.load" in text), None)
+    load = next(
+        (number for number, text in commands.items() if "lstmserve_server.tools.bench.load_generator" in text), None
+    )
     return found if server and load and is_connected(load) else set()
 
 
@@ -255,7 +257,7 @@ def test_what_could_not_be_measured_is_shown():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("who", ["cli\0serve", "lstmserve_server.load"])
+@pytest.mark.parametrize("who", ["cli\0serve", "lstmserve_server.tools.bench.load_generator"])
 def test_a_process_that_is_lost_is_one_sentence(who):
     """When the server, or the load generator, is killed from outside, the command says so and ends the other: exit code 1."""
     process = subprocess.Popen(
@@ -376,7 +378,7 @@ def test_advice_on_nothing():
 def test_a_server_imports_nothing_of_it():
     """Neither the command line nor the server imports what measures."""
     code = (
-        "import sys, lstmserve_server.commands, lstmserve_server.server; "
+        "import sys, lstmserve_server.cli.commands, lstmserve_server.serving.server; "
         "print([name for name in sys.modules if name.startswith('lstmserve_server.bench') or name.endswith('_server.load')])"
     )
 

@@ -7,20 +7,22 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lstmserve_server.activations import Era
-from lstmserve_server.description import LayerDescription
-from lstmserve_server.errors import ModelRefused, WrongForModel
-from lstmserve_server.layers.pointwise import Normalization
-from lstmserve_server.layers.recurrent import Bidirectional
-from lstmserve_server.loading import architecture, keras_config, reader
-from lstmserve_server.loading.keras_config import LayerConfig
-from lstmserve_server.loading.limits import Limits
-from lstmserve_server.loading.plans import kinds
-from lstmserve_server.loading.plans.base import Block, Incoming, Reading, Writer
-from lstmserve_server.loading.weight_groups import in_order_of_pieces
-from lstmserve_server.lstm import LSTMState
-from lstmserve_server.model import RecurrentModel
-from lstmserve_server.numerics import Arithmetic, Numerics, product_of
+from lstmserve_server.core.errors import ModelRefused, WrongForModel
+from lstmserve_server.loading import reader
+from lstmserve_server.loading.build.rules import registry as kinds
+from lstmserve_server.loading.build.rules.base import Block, Incoming, Reading, Writer
+from lstmserve_server.loading.config import keras_config
+from lstmserve_server.loading.config.keras_config import LayerConfig
+from lstmserve_server.loading.formats import architecture
+from lstmserve_server.loading.formats.hdf5_weights import in_order_of_pieces
+from lstmserve_server.loading.store.limits import Limits
+from lstmserve_server.model.activations import Era
+from lstmserve_server.model.layers.pointwise import Normalization
+from lstmserve_server.model.layers.recurrent import Bidirectional
+from lstmserve_server.model.lstm import LSTMState
+from lstmserve_server.model.model import RecurrentModel
+from lstmserve_server.model.numerics import Arithmetic, Numerics, product_of
+from lstmserve_server.model.spec import LayerDescription
 from tests.builders import (
     activation,
     chain,
@@ -342,14 +344,14 @@ def test_the_states_of_a_bidirectional_reach_their_own_direction():
 
 def recurrent_values(x):
     """Returns a sequence as it flows between layers."""
-    from lstmserve_server.layers.base import Values  # noqa: PLC0415 - a test's own
+    from lstmserve_server.model.layers.base import Values  # noqa: PLC0415 - a test's own
 
     return Values(x, sequence=True)
 
 
 def given_of(values, states):
     """Returns what a layer is given."""
-    from lstmserve_server.layers.base import Given  # noqa: PLC0415 - a test's own
+    from lstmserve_server.model.layers.base import Given  # noqa: PLC0415 - a test's own
 
     return Given((values,), np.zeros(len(values.array), bool), initial_state=tuple(states), every=False, trace=None)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lstmserve_server.errors import ModelRefused, WrongForModel
+from lstmserve_server.core.errors import ModelRefused, WrongForModel
 from lstmserve_server.loading import reader
-from lstmserve_server.loading.limits import Limits
-from lstmserve_server.model import RecurrentModel
-from lstmserve_server.numerics import Numerics
+from lstmserve_server.loading.store.limits import Limits
+from lstmserve_server.model.model import RecurrentModel
+from lstmserve_server.model.numerics import Numerics
 from tests.builders import (
     input_config,
     keras_layer,

@@ -15,10 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lstmserve import Client, InvalidRequest, NoSuchModel, WrongForModel, tensors
 from lstmserve.v1 import lstm_pb2, lstm_pb2_grpc
-from lstmserve_server import errors, status
-from lstmserve_server.call_metrics import CallMetrics
-from lstmserve_server.server_metrics import ServerMetrics
-from lstmserve_server.workers import gathering
+from lstmserve_server.core import errors
+from lstmserve_server.observability.call_metrics import CallMetrics
+from lstmserve_server.observability.server_metrics import ServerMetrics
+from lstmserve_server.rpc import status
+from lstmserve_server.serving.workers import aggregation
 from tests.conftest import SUNSPOTS
 from tests.live import QUICK, serving, until
 
@@ -176,7 +177,7 @@ def test_every_metric_stands_on_the_page():
     """The page has the metrics that there are, and no others."""
     server = ServerMetrics(lambda: True)
     server.expires(dt.datetime.now(dt.UTC))
-    made = [*CallMetrics().collectors(), *server.collectors(), gathering.Gathered({}, lambda: 0)]
+    made = [*CallMetrics().collectors(), *server.collectors(), aggregation.Gathered({}, lambda: 0)]
 
     shown = names(family for collector in made for family in collector.collect())
     assert {name for name in shown if name.startswith("lstmserve_")} == {

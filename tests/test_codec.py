@@ -10,15 +10,16 @@ import pytest
 from lstmserve import State, tensors
 from lstmserve.v1 import lstm_pb2
 from lstmserve.v1.lstm_pb2 import ForwardRequest, LayerState, StepRequest, Tensor
-from lstmserve_server.codec import Codec, RequestLimits, StepCall
-from lstmserve_server.description import LayerDescription
-from lstmserve_server.errors import InvalidRequest, LimitExceeded, NoSuchModel, WrongForModel
+from lstmserve_server.core.errors import InvalidRequest, LimitExceeded, NoSuchModel, WrongForModel
 from lstmserve_server.loading import reader
-from lstmserve_server.lstm import LSTMState
-from lstmserve_server.model import Answer
-from lstmserve_server.model_message import model_message
-from lstmserve_server.numerics import Numerics
-from lstmserve_server.registry import ServedModel
+from lstmserve_server.model.lstm import LSTMState
+from lstmserve_server.model.model import Answer
+from lstmserve_server.model.numerics import Numerics
+from lstmserve_server.model.spec import LayerDescription
+from lstmserve_server.rpc.codec.models import model_message
+from lstmserve_server.rpc.codec.requests import Codec, RequestLimits
+from lstmserve_server.runtime.calls import StepCall
+from lstmserve_server.runtime.registry import ServedModel
 from tests.builders import (
     chain,
     keras_layer,
@@ -463,7 +464,7 @@ def test_an_output_of_a_fixed_length_counts_with_all_of_it():
 
 def test_an_output_that_is_wanted_twice_is_encoded_once():
     """Or a message of a few bytes would be answered with as many outputs as it has names."""
-    from lstmserve_server.stream_codec import StreamCodec  # noqa: PLC0415 - for this alone
+    from lstmserve_server.rpc.streams.codec import StreamCodec  # noqa: PLC0415 - for this alone
 
     opening = StreamCodec(CODEC).parse_open(lstm_pb2.StreamOpen(rows=1, outputs=["dense"] * 500))
     assert opening.outputs == (0,)

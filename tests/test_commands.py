@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from lstmserve import Client, State
-from lstmserve_server.callers import Rules
-from lstmserve_server.settings import ServeSettings
+from lstmserve_server.rpc.auth.callers import Rules
+from lstmserve_server.serving.settings import ServeSettings
 from tests import settings_page
 from tests.builders import keras_layer, lstm_config, numbers, sequential, write_zip
 from tests.conftest import SUNSPOTS

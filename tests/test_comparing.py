@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.codec import ForwardCall
-from lstmserve_server.errors import Busy
-from lstmserve_server.keras_reference.odd_units import Tally
+from lstmserve_server.core.errors import Busy
 from lstmserve_server.loading import reader
-from lstmserve_server.numerics import Numerics
-from lstmserve_server.registry import ServedModel
-from lstmserve_server.shadow import case as cases
-from lstmserve_server.shadow import comparing, pump
-from lstmserve_server.shadow.comparing import Differences, Tolerances, ulp_distance
-from lstmserve_server.shadow.process import CaseFailed, ReferenceLost, Reply
+from lstmserve_server.model.numerics import Numerics
+from lstmserve_server.model.recording import Trace
+from lstmserve_server.runtime.calls import ForwardCall
+from lstmserve_server.runtime.registry import ServedModel
+from lstmserve_server.shadow import captured_call as cases
+from lstmserve_server.shadow import compare, worker
+from lstmserve_server.shadow.compare import Differences, Tolerances, ulp_distance
+from lstmserve_server.shadow.reference.outlier_units import Tally
+from lstmserve_server.shadow.reference_process import CaseFailed, ReferenceLost, Reply
 from lstmserve_server.shadow.report import Report
-from lstmserve_server.shadow.watchers import MOST, Watchers
-from lstmserve_server.trace import Trace
+from lstmserve_server.shadow.subscribers import MOST, Watchers
 from tests.test_shadow import MODEL
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -124,7 +124,7 @@ def test_sums_of_parts_are_the_whole(ours, theirs, cut):
     for part in (slice(None, cut), slice(cut, None)):
         found = Differences("", "h")
         found.add(ours[part], theirs[part], 1e-5)
-        comparing.merge(total, found.message())
+        compare.merge(total, found.message())
     expected = whole.message()
     assert pytest.approx(expected.mean_absolute) == total.mean_absolute
     assert pytest.approx(expected.mean_relative) == total.mean_relative
@@ -195,7 +195,7 @@ class _Reference:
 def test_what_was_found_is_kept(second, arrays, lost):
     """When the details of a discrepancy are asked for, what was found before stays, whatever comes of it."""
     first = Reply(shadow_pb2.Comparison(verdict=shadow_pb2.VERDICT_DIFFERS), {"first": 1})
-    reply, error = pump._with_details(_Reference(second), b"", first)
+    reply, error = worker._with_details(_Reference(second), b"", first)
     assert shadow_pb2.VERDICT_DIFFERS == reply.comparison.verdict
     assert arrays == reply.arrays
     assert lost == (error is not None)
@@ -208,7 +208,7 @@ def test_what_was_found_is_kept(second, arrays, lost):
 def test_whole_models_are_apart_as_far_as_they_are_sensitive(expected, apart, sensitivity):
     """Whole models that are apart are wired differently only beyond what rounding makes of them."""
     witness = shadow_pb2.Witness(whole_model_difference=apart, whole_model_sensitivity=sensitivity)
-    assert expected == comparing.wired_alike(witness, Tolerances())
+    assert expected == compare.wired_alike(witness, Tolerances())
 
 
 def test_what_was_good_for_long_hides_nothing():
@@ -356,7 +356,7 @@ def test_what_is_wrong_first_comes_first():
     """The earlier step, the earlier layer, c before h and h before the output, and the larger margin."""
 
     def spot(step, place, array, margin):
-        return comparing.Spot(step, place, array, 0, 0, margin, 0.0, 0.0)
+        return compare.Spot(step, place, array, 0, 0, margin, 0.0, 0.0)
 
     first = [
         spot(0, 1, "output", 1.0),

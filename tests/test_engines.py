@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 import lstmserve
-from lstmserve_server import selftest
-from lstmserve_server.engines import choose, probe
-from lstmserve_server.engines.numpy_cell import NumpyCell
-from lstmserve_server.errors import ModelRefused, WrongForModel
-from lstmserve_server.lstm import LSTMSpec, LSTMState, LSTMWeights
-from lstmserve_server.model import RecurrentModel
-from lstmserve_server.model_message import model_message
-from lstmserve_server.numerics import Engine, Numerics, product_of
-from lstmserve_server.registry import ServedModel
-from lstmserve_server.trace import Trace
+from lstmserve_server.core.errors import ModelRefused, WrongForModel
+from lstmserve_server.model.engines import conformance, select
+from lstmserve_server.model.engines.numpy_kernel import NumpyCell
+from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
+from lstmserve_server.model.model import RecurrentModel
+from lstmserve_server.model.numerics import Engine, Numerics, product_of
+from lstmserve_server.model.recording import Trace
+from lstmserve_server.rpc.codec.models import model_message
+from lstmserve_server.runtime import selftest
+from lstmserve_server.runtime.registry import ServedModel
 from tests.builders import Era, activation, cell_of, chain, dense_layer, lstm_layer, model, numbers, small_model
 from tests.each_engine import ONNX
 from tests.live import QUICK, run, serving
@@ -141,7 +141,7 @@ def test_a_layer_that_computes_something_else_is_refused(change):
     with pytest.raises(
         ModelRefused, match=r"layer 'late': other 1 is \S+ times as far from NumPy as it may be, on a probe"
     ):
-        probe.check("late", "other 1", wrong, reference(), Numerics.EXACT)
+        conformance.check("late", "other 1", wrong, reference(), Numerics.EXACT)
 
 
 def moved_by_company(outputs, x):
@@ -162,8 +162,8 @@ def test_exact_mode_refuses_a_layer_that_breaks_a_promise(forward):
     cell = Wrapped(reference(), forward=forward)
 
     with pytest.raises(ModelRefused, match=r"layer 'late': other 1 gives other bytes for .* or with --numerics fast"):
-        probe.check("late", "other 1", cell, reference(), Numerics.EXACT)
-    probe.check("late", "other 1", cell, reference(), Numerics.FAST)
+        conformance.check("late", "other 1", cell, reference(), Numerics.EXACT)
+    conformance.check("late", "other 1", cell, reference(), Numerics.FAST)
 
 
 def test_fast_mode_refuses_a_sequence_that_is_another():
@@ -171,7 +171,7 @@ def test_fast_mode_refuses_a_sequence_that_is_another():
     cell = Wrapped(reference(), forward=lambda outputs, x: outputs[:, ::-1])
 
     with pytest.raises(ModelRefused, match="layer 'late': other 1 computes something else for a whole sequence"):
-        probe.check("late", "other 1", cell, reference(), Numerics.FAST)
+        conformance.check("late", "other 1", cell, reference(), Numerics.FAST)
 
 
 @pytest.mark.parametrize(("off", "over"), [(0.9, False), (1.1, True)])
@@ -183,7 +183,7 @@ def test_large_numbers_may_be_off_in_proportion(off, over):
     wrong = LSTMState(right.h, right.c * np.float32(1 + off * 1e-5))
 
     assert (right.c > 1).all()
-    assert (probe._margin(cell, x, before, wrong) > 1) == over
+    assert (conformance._margin(cell, x, before, wrong) > 1) == over
 
 
 class InFloat64:
@@ -204,13 +204,13 @@ def test_large_weights_are_no_reason_to_refuse():
     exact = NumpyCell(SPEC, weights, product_of(Numerics.EXACT))
     other = Wrapped(NumpyCell(SPEC, weights, InFloat64()))
 
-    probe.check("lstm", "other 1", other._cell, exact, Numerics.FAST)
+    conformance.check("lstm", "other 1", other._cell, exact, Numerics.FAST)
 
 
 @onnx
 def test_a_model_whose_layer_differs_is_not_served(monkeypatch):
     """What the probe finds keeps the whole model from being served."""
-    from lstmserve_server.engines import onnx_graph  # noqa: PLC0415 - beside the fixture
+    from lstmserve_server.model.engines import onnx_graph  # noqa: PLC0415 - beside the fixture
 
     right = onnx_graph.lstm
     monkeypatch.setattr(onnx_graph, "lstm", lambda weights, functions: right(weights._replace(bias=None), functions))
@@ -222,7 +222,7 @@ def test_a_model_whose_layer_differs_is_not_served(monkeypatch):
 @onnx
 def test_a_graph_that_is_not_taken_is_refused(monkeypatch):
     """What ONNX Runtime says of a graph is in the text."""
-    from lstmserve_server.engines import onnx_graph  # noqa: PLC0415 - beside the fixture
+    from lstmserve_server.model.engines import onnx_graph  # noqa: PLC0415 - beside the fixture
 
     monkeypatch.setattr(onnx_graph, "lstm", lambda weights, functions: b"nonsense")
 
@@ -385,14 +385,14 @@ def test_without_the_package_the_server_says_how_to_get_it(tmp_path, monkeypatch
 
     assert 3 == ended.returncode
     assert (
-        "lstmserve: --engine onnxruntime needs a package that is not installed (onnxruntime): pip install 'lstmserve[onnx]'"
+        "lstmserve: --engine onnxruntime needs packages that are not installed (onnxruntime): pip install 'lstmserve[onnx]'"
         in ended.stderr
     )
 
 
 def test_numpy_needs_nothing():
     """The reference is there without any package of its own."""
-    choose.require_installed(Engine.NUMPY)
+    select.require_installed(Engine.NUMPY)
 
 
 @onnx

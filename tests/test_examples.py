@@ -13,7 +13,7 @@ import pytest
 
 from lstmserve import Client
 from lstmserve_server.loading import reader
-from lstmserve_server.model import RecurrentModel
+from lstmserve_server.model.model import RecurrentModel
 from tests import node
 from tests.conftest import SUNSPOTS
 

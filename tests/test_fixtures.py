@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from lstmserve_server import selftest
-from lstmserve_server.errors import ModelRefused
+from lstmserve_server.core.errors import ModelRefused
 from lstmserve_server.loading import reader
-from lstmserve_server.model import RecurrentModel
+from lstmserve_server.model.model import RecurrentModel
+from lstmserve_server.runtime import selftest
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "tests" / "fixtures"

@@ -13,11 +13,11 @@ import pytest
 
 from lstmserve import tensors
 from lstmserve.v1 import lstm_pb2, lstm_pb2_grpc
-from lstmserve_server import model as models
-from lstmserve_server.batching import Batcher
-from lstmserve_server.model import RecurrentModel
-from lstmserve_server.places import Places
-from lstmserve_server.runner import IN_PLACE_COST, _Pace
+from lstmserve_server.model import model as models
+from lstmserve_server.model.model import RecurrentModel
+from lstmserve_server.runtime.admission import Places
+from lstmserve_server.runtime.batcher import Batcher
+from lstmserve_server.runtime.scheduler import IN_PLACE_COST, _Pace
 from tests import books, builders
 from tests.books import LONG, SMALL
 from tests.test_batching import call

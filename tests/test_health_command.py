@@ -110,10 +110,10 @@ lstmserve(["health", "--address", "127.0.0.1:1"])
     assert set() == {"h5py", "numpy", "rich", "scipy", "structlog"} & set(modules)
     assert [
         "lstmserve_server",
-        "lstmserve_server.commands",
-        "lstmserve_server.config",
-        "lstmserve_server.errors",
-        "lstmserve_server.health_command",
-        "lstmserve_server.setting_kinds",
-        "lstmserve_server.settings",
+        "lstmserve_server.cli.commands",
+        "lstmserve_server.cli.options",
+        "lstmserve_server.core.errors",
+        "lstmserve_server.cli.health_probe",
+        "lstmserve_server.serving.setting_types",
+        "lstmserve_server.serving.settings",
     ] == [module for module in modules if module.startswith("lstmserve_server")]

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lstmserve import AsyncClient, Client
-from lstmserve_server import callers, deadline, errors
-from lstmserve_server.call_metrics import CallMetrics
-from lstmserve_server.codec import ForwardCall
-from lstmserve_server.places import Places
-from lstmserve_server.runner import IN_PLACE_COST, Runner
+from lstmserve_server.core import errors, request_context
+from lstmserve_server.observability.call_metrics import CallMetrics
+from lstmserve_server.rpc.auth import callers
+from lstmserve_server.runtime.admission import Places
+from lstmserve_server.runtime.calls import ForwardCall
+from lstmserve_server.runtime.scheduler import IN_PLACE_COST, Runner
 from tests import builders
 from tests.conftest import SUNSPOTS
 from tests.live import QUICK, serving
@@ -120,14 +121,14 @@ def test_what_would_come_too_late_is_not_computed():
 
     async def scenario():
         """Has a call come with more and with less time."""
-        deadline.seconds_left.set(lambda: 1.0)
+        request_context.seconds_left.set(lambda: 1.0)
         for _ in range(8):  # until then nobody knows how long it takes
-            await runner.run(call)
-        deadline.seconds_left.set(lambda: 1e-9)
+            await runner.run(call, str)
+        request_context.seconds_left.set(lambda: 1e-9)
         with pytest.raises(errors.TooLate, match=r"to compute it takes .* at best"):
-            await runner.run(call)
-        deadline.seconds_left.set(lambda: 100.0)
-        await runner.run(call)
+            await runner.run(call, str)
+        request_context.seconds_left.set(lambda: 100.0)
+        await runner.run(call, str)
 
     asyncio.run(scenario())
     seen = {sample.labels.get("part"): sample.value for family in metrics.collectors()[3].collect() for sample in family.samples
@@ -143,7 +144,7 @@ def test_a_call_without_a_deadline_is_always_computed():
 
     async def scenario():
         """Has a call come several times."""
-        return [(await runner.run(call)).outputs[0].tobytes() for _ in range(3)]
+        return [(await runner.run(call, str)).outputs[0].tobytes() for _ in range(3)]
 
     first, *others = asyncio.run(scenario())
 

@@ -10,11 +10,11 @@ import h5py
 import numpy as np
 import pytest
 
-from lstmserve_server.errors import ModelRefused
+from lstmserve_server.core.errors import ModelRefused
 from lstmserve_server.loading import reader
-from lstmserve_server.loading.build import Part
-from lstmserve_server.loading.limits import Limits
-from lstmserve_server.model import RecurrentModel
+from lstmserve_server.loading.build.builder import Part
+from lstmserve_server.loading.store.limits import Limits
+from lstmserve_server.model.model import RecurrentModel
 from tests.builders import (
     SIMPLE,
     input_config,

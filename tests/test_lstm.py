@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstmserve_server import lstm
-from lstmserve_server.lstm import LSTMSpec, LSTMState, LSTMWeights
-from lstmserve_server.numerics import Numerics, product_of
+from lstmserve_server.model import lstm
+from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
+from lstmserve_server.model.numerics import Numerics, product_of
 from tests import oracle
 from tests.builders import activation, cell_of, numbers
 from tests.each_engine import ENGINES

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstmserve_server import selftest
-from lstmserve_server.description import LayerDescription
-from lstmserve_server.errors import ModelRefused, WrongForModel
-from lstmserve_server.model import RecurrentModel
-from lstmserve_server.numerics import Numerics
+from lstmserve_server.core.errors import ModelRefused, WrongForModel
+from lstmserve_server.model.model import RecurrentModel
+from lstmserve_server.model.numerics import Numerics
+from lstmserve_server.model.spec import LayerDescription
+from lstmserve_server.runtime import selftest
 from tests import oracle
 from tests.builders import activation, chain, lstm_layer, model, numbers, small_model
 from tests.each_engine import ENGINES

@@ -6,13 +6,14 @@ import re
 
 import pytest
 
-from lstmserve_server.activations import Era, names
-from lstmserve_server.loading import precision, reader
-from lstmserve_server.loading.build import Part
-from lstmserve_server.loading.plans import refused
-from lstmserve_server.loading.plans.functions import LAYERS
-from lstmserve_server.loading.plans.kinds import PLANS
-from lstmserve_server.model import RecurrentModel
+from lstmserve_server.loading import reader
+from lstmserve_server.loading.build import precision
+from lstmserve_server.loading.build.builder import Part
+from lstmserve_server.loading.build.rules import unsupported
+from lstmserve_server.loading.build.rules.activations import LAYERS
+from lstmserve_server.loading.build.rules.registry import PLANS
+from lstmserve_server.model.activations import Era, names
+from lstmserve_server.model.model import RecurrentModel
 from tests.builders import (
     input_config,
     keras_layer,
@@ -113,12 +114,12 @@ def test_the_page_knows_which_layers_can_be_stepped(kind, tmp_path):
     assert STEP[kind] == ("yes" if model.causal else "no"), model.step_obstacle
 
 
-@pytest.mark.parametrize("kind", sorted(set(refused.REASONS) & set(re.findall(r"\w+", PAGE))))
+@pytest.mark.parametrize("kind", sorted(set(unsupported.REASONS) & set(re.findall(r"\w+", PAGE))))
 def test_what_the_page_refuses_is_refused_by_name(kind, tmp_path):
     """A layer that the page names as refused is refused with its own reason."""
     config = sequential(input_config(), keras_layer(kind, "tried"), lstm_config())
 
-    assert f"layer 'tried' ({kind}) is of a kind that is not served: {refused.REASONS[kind]}" in refusal(
+    assert f"layer 'tried' ({kind}) is of a kind that is not served: {unsupported.REASONS[kind]}" in refusal(
         write_zip(tmp_path / "a", config)
     )
 

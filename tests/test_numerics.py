@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstmserve_server.numerics import Numerics, all_finite, product_of
+from lstmserve_server.model.numerics import Numerics, all_finite, product_of
 from tests.builders import numbers
 
 EXACT = product_of(Numerics.EXACT)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lstmserve_server import status_page
+from lstmserve_server.observability import status_page
 from tests.conftest import ROOT
 
 

@@ -10,12 +10,12 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import numpy as np
 import pytest
 
-from lstmserve_server import activations, lstm
-from lstmserve_server.activations import Era
 from lstmserve_server.loading import reader
-from lstmserve_server.lstm import LSTMSpec, LSTMState, LSTMWeights
-from lstmserve_server.model import RecurrentModel
-from lstmserve_server.numerics import Numerics, product_of
+from lstmserve_server.model import activations, lstm
+from lstmserve_server.model.activations import Era
+from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
+from lstmserve_server.model.model import RecurrentModel
+from lstmserve_server.model.numerics import Numerics, product_of
 from tests.builders import activation, numbers
 
 keras = pytest.importorskip("keras", reason="the extra [shadow] has no TensorFlow for this Python")

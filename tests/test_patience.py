@@ -14,16 +14,16 @@ import pytest
 from lstmserve import errors, resuming, tensors
 from lstmserve.resuming import Attempts
 from lstmserve.v1 import lstm_pb2
-from lstmserve_server import callers
-from lstmserve_server.access import Admission, Token
-from lstmserve_server.call_metrics import CallMetrics
-from lstmserve_server.codec import Codec, RequestLimits
-from lstmserve_server.errors import NotServing, TooLate
-from lstmserve_server.places import Places
-from lstmserve_server.runner import Runner
+from lstmserve_server.core.errors import NotServing, TooLate
+from lstmserve_server.observability.call_metrics import CallMetrics
+from lstmserve_server.rpc.auth import callers
+from lstmserve_server.rpc.auth.authenticators import Admission, Token
+from lstmserve_server.rpc.codec.requests import Codec, RequestLimits
+from lstmserve_server.rpc.streams.codec import StreamCodec
+from lstmserve_server.rpc.streams.server import Streams
+from lstmserve_server.runtime.admission import Places
+from lstmserve_server.runtime.scheduler import Runner
 from lstmserve_server.shadow.base import NoShadow
-from lstmserve_server.stream_codec import StreamCodec
-from lstmserve_server.streams import Streams
 from tests.builders import registry, served
 
 PATIENCE = 30

@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from lstmserve_server.loading import reader, sandbox, transfer
-from lstmserve_server.loading.arrays import Shared
-from lstmserve_server.loading.limits import Limits
+from lstmserve_server.loading import reader, sandbox
+from lstmserve_server.loading.store import transfer
+from lstmserve_server.loading.store.arrays import Shared
+from lstmserve_server.loading.store.limits import Limits
 from tests.builders import (
     input_config,
     lstm_config,
@@ -168,7 +169,9 @@ async def test_large_weights_are_never_in_memory_twice(tmp_path):
 
 def test_nothing_of_a_parser_is_in_the_serving_process():
     """The modules of the server do not import h5py: files are parsed elsewhere."""
-    code = "import sys, lstmserve_server.server, lstmserve_server.inspection; print('h5py' in sys.modules)"
+    code = (
+        "import sys, lstmserve_server.serving.server, lstmserve_server.tools.inspection; print('h5py' in sys.modules)"
+    )
     assert "False\n" == subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 

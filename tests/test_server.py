@@ -289,7 +289,9 @@ def modules_after(*names):
 
 def test_the_service_never_imports_tensorflow_and_the_client_nothing_of_the_service():
     """Neither TensorFlow nor Keras is loaded by the service, nor anything of the service by the client."""
-    service = modules_after("lstmserve_server.commands", "lstmserve_server.server", "lstmserve_server.inspection")
+    service = modules_after(
+        "lstmserve_server.cli.commands", "lstmserve_server.serving.server", "lstmserve_server.tools.inspection"
+    )
     client = modules_after("lstmserve")
 
     assert not service & {"tensorflow", "keras", "tf_keras"}

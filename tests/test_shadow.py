@@ -21,11 +21,12 @@ import pytest
 
 from lstmserve import Client
 from lstmserve.v1 import lstm_pb2, shadow_pb2
-from lstmserve_server import replay_command, shadow_mode
-from lstmserve_server.errors import StartFailed
-from lstmserve_server.shadow import process
+from lstmserve_server.core import packages
+from lstmserve_server.core.errors import StartFailed
+from lstmserve_server.shadow import reference_process
 from lstmserve_server.shadow.bundles import Bundles
-from lstmserve_server.shadow.pump import Pump
+from lstmserve_server.shadow.worker import Pump
+from lstmserve_server.tools.verify import replay
 from tests.live import CLIENT, QUICK, run, serving
 
 pytestmark = pytest.mark.slow
@@ -286,13 +287,13 @@ def _about(bundle):
 
 def test_a_changed_bundle_is_refused(bundle, tmp_path, monkeypatch, capsys):
     """A bundle whose parts do not fit one another is refused in a sentence: exit code 2."""
-    monkeypatch.setattr(process, "PROGRAM", (*ODD, "good"))
+    monkeypatch.setattr(reference_process, "PROGRAM", (*ODD, "good"))
     arrays, about = _about(bundle)
     for change in ({"asked": about["asked"] | {"inputs": []}}, {"outputs": []}, {"pieces": []}):
         changed = np.frombuffer(json.dumps(about | change).encode(), np.uint8)
         np.savez(tmp_path / "changed.npz", **{**arrays, "about": changed})
         options = {"tolerance_h": 1e-5, "tolerance_c": 1e-5, "tolerance_unbounded": 1e-3}
-        ended = replay_command.run([str(tmp_path / "changed.npz")], model=None, architecture=None, **options)
+        ended = replay.run([str(tmp_path / "changed.npz")], model=None, architecture=None, **options)
         assert 2 == ended
         assert "its parts do not fit one another" in capsys.readouterr().err
 
@@ -499,11 +500,9 @@ class _Bundle:
 
 def test_without_the_packages(monkeypatch):
     """Without the extra the server says in one sentence how to get it."""
-    monkeypatch.setattr(
-        shadow_mode.importlib.util, "find_spec", lambda name: None if name == "tensorflow" else object()
-    )
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None if name == "tensorflow" else object())
     with pytest.raises(StartFailed) as failed:
-        shadow_mode.require_installed()
+        packages.require_keras()
     expected = (
         "a comparison with Keras needs packages that are not installed (tensorflow): pip install 'lstmserve[shadow]'"
     )

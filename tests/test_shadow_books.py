@@ -13,8 +13,8 @@ import pytest
 
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.shadow import keras_shadow
-from lstmserve_server.shadow.process import Reply
-from lstmserve_server.shadow.pump import Pump, Work
+from lstmserve_server.shadow.reference_process import Reply
+from lstmserve_server.shadow.worker import Pump, Work
 
 PATIENCE = 30
 

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.codec import ForwardCall
-from lstmserve_server.keras_reference.service import Service
 from lstmserve_server.loading import reader
-from lstmserve_server.loading.memory_files import copy_of, room_for_weights
-from lstmserve_server.numerics import Numerics
-from lstmserve_server.registry import ServedModel
-from lstmserve_server.shadow import case as cases
-from lstmserve_server.shadow import places, process
-from lstmserve_server.shadow.comparing import Tolerances
-from lstmserve_server.shadow.process import Limits, Subject
-from lstmserve_server.trace import Trace
+from lstmserve_server.loading.store.memory_files import copy_of, room_for_weights
+from lstmserve_server.model.numerics import Numerics
+from lstmserve_server.model.recording import Trace
+from lstmserve_server.runtime.calls import ForwardCall
+from lstmserve_server.runtime.registry import ServedModel
+from lstmserve_server.shadow import captured_call as cases
+from lstmserve_server.shadow import gate_differences, reference_process
+from lstmserve_server.shadow.compare import Tolerances
+from lstmserve_server.shadow.reference.service import Service
+from lstmserve_server.shadow.reference_process import Limits, Subject
 from tests import shadow_faults as faults
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what Keras warns of is its own affair
@@ -69,7 +69,9 @@ def reference(tmp_path_factory):
         save(path, name)
         subjects[name] = Subject(prepared(name, path), str(path))
     with room_for_weights() as weights:
-        service = Service(process.setup(list(subjects.values()), Tolerances(), Limits(), weights, str(folder)))
+        service = Service(
+            reference_process.setup(list(subjects.values()), Tolerances(), Limits(), weights, str(folder))
+        )
     return service, {name: subject.served for name, subject in subjects.items()}
 
 
@@ -97,8 +99,8 @@ class Found:
                 answer = answered(answer)
             with fault() if fault else contextlib.nullcontext():
                 data = cases.of(call, answer, trace, "Forward").to_bytes()
-                reply = process.reply(*service.answer({"detailed": False, "again": False}, data)[1:])
-                places.name_gates(served.model, reply, Tolerances())
+                reply = reference_process.reply(*service.answer({"detailed": False, "again": False}, data)[1:])
+                gate_differences.name_gates(served.model, reply, Tolerances())
             self.last = reply.comparison
             if reply.comparison.verdict == shadow_pb2.VERDICT_DIFFERS:
                 self.comparison = reply.comparison
@@ -241,7 +243,9 @@ def test_each_kind_of_witness(tmp_path, file, kind):
     path = FIXTURES / file
     served = prepared("model", path)
     with room_for_weights() as weights:
-        service = Service(process.setup([Subject(served, str(path))], Tolerances(), Limits(), weights, str(tmp_path)))
+        service = Service(
+            reference_process.setup([Subject(served, str(path))], Tolerances(), Limits(), weights, str(tmp_path))
+        )
     random, model, trace = np.random.default_rng(2), served.model, Trace()
     inputs = tuple(
         random.integers(0, item.vocabulary or 5, (3, item.shape[0] or 9, *item.features)).astype(np.float32)
@@ -250,7 +254,7 @@ def test_each_kind_of_witness(tmp_path, file, kind):
     answer = model.forward(inputs, model.zero_state(3), trace=trace)
     call = ForwardCall(served, inputs, model.zero_state(3), None, as_values=False, lengths=None, all_outputs=False)
     data = cases.of(call, answer, trace, "Forward").to_bytes()
-    comparison = process.reply(*service.answer({"detailed": True, "again": False}, data)[1:]).comparison
+    comparison = reference_process.reply(*service.answer({"detailed": True, "again": False}, data)[1:]).comparison
     assert shadow_pb2.VERDICT_AGREES == comparison.verdict
     assert kind == comparison.witness.kind
     assert {"h", "c"} <= {totals.array for totals in comparison.totals}

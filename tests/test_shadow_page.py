@@ -7,13 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 
 from lstmserve_server.loading import reader
-from lstmserve_server.numerics import Numerics
-from lstmserve_server.registry import ServedModel
-from lstmserve_server.settings import ServeSettings
-from lstmserve_server.shadow.comparing import Tolerances
+from lstmserve_server.model.numerics import Numerics
+from lstmserve_server.runtime.registry import ServedModel
+from lstmserve_server.serving.settings import ServeSettings
+from lstmserve_server.shadow.compare import Tolerances
 from lstmserve_server.shadow.metrics import ShadowCollector
-from lstmserve_server.shadow.pump import Lag
 from lstmserve_server.shadow.report import Report
+from lstmserve_server.shadow.worker import Lag
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "shadow.md").read_text()

@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.status_page.figures import Reload, status
-from lstmserve_server.status_page.samples import Samples, quantile
+from lstmserve_server.observability.status_page.samples import Samples, quantile
+from lstmserve_server.observability.status_page.summary import Reload, status
 from tests.observed import DIGEST, Observed, busy, report
 
 

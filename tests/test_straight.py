@@ -7,11 +7,11 @@ import threading
 import numpy as np
 import pytest
 
-from lstmserve_server.description import LayerDescription
-from lstmserve_server.errors import WrongForModel
-from lstmserve_server.model import RecurrentModel
-from lstmserve_server.numerics import Numerics
-from lstmserve_server.trace import Trace
+from lstmserve_server.core.errors import WrongForModel
+from lstmserve_server.model.model import RecurrentModel
+from lstmserve_server.model.numerics import Numerics
+from lstmserve_server.model.recording import Trace
+from lstmserve_server.model.spec import LayerDescription
 from tests.builders import chain, dense_layer, lstm_layer, numbers
 from tests.test_model import MASKING, bytes_of, strided
 

@@ -11,10 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lstmserve import State, tensors
 from lstmserve.v1 import lstm_pb2
 from lstmserve.v1.lstm_pb2 import StreamCheckpointRequest, StreamInput, StreamOpen, StreamReset, StreamStepsRequest
-from lstmserve_server.codec import Codec, ForwardCall, RequestLimits
-from lstmserve_server.errors import InvalidRequest, LimitExceeded, NoSuchModel, WrongForModel
-from lstmserve_server.stream_codec import StreamCodec
-from lstmserve_server.streaming import Compute, Session
+from lstmserve_server.core.errors import InvalidRequest, LimitExceeded, NoSuchModel, WrongForModel
+from lstmserve_server.rpc.codec.requests import Codec, RequestLimits
+from lstmserve_server.rpc.streams.codec import StreamCodec
+from lstmserve_server.rpc.streams.session import Compute, Session
+from lstmserve_server.runtime.calls import ForwardCall
 from tests.builders import lstm_layer, model, numbers, registry, served
 
 SMALL = served("small")

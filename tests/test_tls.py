@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from lstmserve import AsyncClient, Client, ServerUnavailable, Tls
-from lstmserve_server import tokens
+from lstmserve_server.rpc.auth import token_file
 from tests import node
 from tests.conftest import SUNSPOTS
 from tests.live import CLIENT, QUICK, run, serving
@@ -309,8 +309,8 @@ def test_stock_services_over_tls(server, place):
 
 def test_a_stock_client_of_another_language(place, tmp_path):
     """Node's gRPC, knowing nothing of us, asks for the health, learns the contract by reflection, and calls, by mutual TLS and a token."""
-    token = tokens.make()
-    (tmp_path / "tokens.toml").write_text(tokens.entry("stock", token))
+    token = token_file.make()
+    (tmp_path / "tokens.toml").write_text(token_file.entry("stock", token))
     files = [file.serialized_pb for file in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)]
     descriptors = descriptor_pb2.FileDescriptorSet(file=map(descriptor_pb2.FileDescriptorProto.FromString, files))
     (place.folder / "descriptors.binpb").write_bytes(descriptors.SerializeToString())

@@ -15,8 +15,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from lstmserve import AccessDenied, AsyncClient, Client, LimitReached
 from lstmserve.v1 import lstm_pb2, lstm_pb2_grpc
-from lstmserve_server import access, callers, errors, tokens
-from lstmserve_server.commands import lstmserve as program
+from lstmserve_server.cli.commands import lstmserve as program
+from lstmserve_server.core import errors
+from lstmserve_server.rpc.auth import authenticators, callers, token_file
 from tests.conftest import SUNSPOTS
 from tests.live import CLIENT, QUICK, run, serving
 
@@ -32,9 +33,9 @@ class File:
 
     def add(self, name, token=None, **rules):
         """Gives a caller one more token, and rules; returns the token."""
-        token = token or tokens.make()
+        token = token or token_file.make()
         hashes, _ = self.entries.get(name, ((), {}))
-        self.entries[name] = ((*hashes, f"sha256:{tokens.digest(token).hex()}"), rules)
+        self.entries[name] = ((*hashes, f"sha256:{token_file.digest(token).hex()}"), rules)
         return token
 
     def write(self):
@@ -275,7 +276,7 @@ def test_no_secret_is_logged(server, known):
     shown = str(server.log)
 
     assert not [token for token in (*known[0].values(), GUESSED) if token in shown]
-    assert not [token for token in known[0].values() if tokens.digest(token).hex() in shown]
+    assert not [token for token in known[0].values() if token_file.digest(token).hex() in shown]
 
 
 @pytest.mark.slow
@@ -369,7 +370,7 @@ async def test_a_file_that_makes_no_sense_any_more_changes_nothing(tmp_path):
     file = File(tmp_path / "tokens.toml")
     token = file.add("reader")
     noted, told = [], asyncio.Event()
-    made = access.Tokens(file.write(), lambda what, taken: (noted.append((what, taken)), told.set()))
+    made = authenticators.Tokens(file.write(), lambda what, taken: (noted.append((what, taken)), told.set()))
     watching = asyncio.create_task(made.watch())
     file.path.write_text("[[caller")
     await told.wait()
@@ -409,7 +410,7 @@ def test_a_file_that_makes_no_sense_is_refused(tmp_path, content, text):
     path = tmp_path / "tokens.toml"
     path.write_text(content.replace("T", f"'sha256:{'0' * 64}'"))
     with pytest.raises(errors.StartFailed) as caught:
-        access.Tokens(path, lambda what, taken: None)
+        authenticators.Tokens(path, lambda what, taken: None)
 
     assert text in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -431,10 +432,10 @@ def test_the_command_makes_an_entry_and_shows_the_token_once(tmp_path):
     token = ended.stderr.split()[-1]
     file = tmp_path / "tokens.toml"
     file.write_text(ended.stdout)
-    ((name, (_, hashes)),) = tokens.read(file).items()
+    ((name, (_, hashes)),) = token_file.read(file).items()
 
     assert 'the "reader"' == name
-    assert [tokens.digest(token)] == hashes
+    assert [token_file.digest(token)] == hashes
     assert token not in ended.stdout
     assert ["caller"] == list(tomllib.loads(ended.stdout))
 
@@ -443,10 +444,10 @@ def test_all_tokens_are_compared_whichever_is_right(monkeypatch, tmp_path):
     """The time that an answer takes does not tell where in the file a token stands."""
     file = File(tmp_path / "tokens.toml")
     first, *_, last = (file.add(f"caller {number}") for number in range(5))
-    made = access.Tokens(file.write(), lambda what, taken: None)
+    made = authenticators.Tokens(file.write(), lambda what, taken: None)
     compared = []
-    compare = access.hmac.compare_digest
-    monkeypatch.setattr(access.hmac, "compare_digest", lambda *both: compared.append(1) or compare(*both))
+    compare = authenticators.hmac.compare_digest
+    monkeypatch.setattr(authenticators.hmac, "compare_digest", lambda *both: compared.append(1) or compare(*both))
     for token in (first, last, GUESSED):
         compared.clear()
         try:

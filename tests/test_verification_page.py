@@ -8,9 +8,9 @@ import re
 import pytest
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server import verification_page
-from lstmserve_server.shadow.comparing import Tolerances
-from lstmserve_server.verification import Plan, Verifier
+from lstmserve_server.shadow.compare import Tolerances
+from lstmserve_server.tools.verify import html_report
+from lstmserve_server.tools.verify.verifier import Plan, Verifier
 from tests import shadow_faults as faults
 from tests.browser import open_page
 from tests.builders import input_config, lstm_config, lstm_weights, sequential, weights_file, write_zip
@@ -56,7 +56,7 @@ def page(tmp_path):
     """Returns a function that writes the page of what was found, and says where."""
 
     def written(found):
-        verification_page.write(found, tmp_path / "report.html")
+        html_report.write(found, tmp_path / "report.html")
         return tmp_path / "report.html"
 
     return written

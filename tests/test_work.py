@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
-from lstmserve_server import selftest
-from lstmserve_server.description import InputDescription, LayerDescription
-from lstmserve_server.model import RecurrentModel
-from lstmserve_server.runner import IN_PLACE_COST
-from lstmserve_server.work import Work
+from lstmserve_server.model.cost import Work
+from lstmserve_server.model.model import RecurrentModel
+from lstmserve_server.model.spec import InputDescription, LayerDescription
+from lstmserve_server.runtime import selftest
+from lstmserve_server.runtime.scheduler import IN_PLACE_COST
 from tests.builders import chain, dense_layer, lstm_layer
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import threadpoolctl
 
-from lstmserve_server import numerics
-from lstmserve_server.activations import quick
-from lstmserve_server.engines.numpy_cell import NumpyCell
-from lstmserve_server.lstm import LSTMSpec, LSTMState, LSTMWeights
-from lstmserve_server.numerics import Numerics
+from lstmserve_server.model import numerics
+from lstmserve_server.model.activations import quick
+from lstmserve_server.model.engines.numpy_kernel import NumpyCell
+from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
+from lstmserve_server.model.numerics import Numerics
 from tests import builders
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bench.engines import Run
     from bench.subject import Weights
-    from lstmserve_server.model import Answer
+    from lstmserve_server.model.model import Answer
 
     Array = NDArray[Any]
 

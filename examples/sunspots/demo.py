@@ -66,7 +66,7 @@ class Server:
         self._process.communicate()
 
     def _started(self) -> subprocess.Popen[str]:
-        program = [sys.executable, "-m", "lstmserve_server.cli", "serve", f"sunspots={HERE / 'sunspots.keras'}"]
+        program = [sys.executable, "-m", "lstmserve_server", "serve", f"sunspots={HERE / 'sunspots.keras'}"]
         return subprocess.Popen(
             [*program, "--listen", self.address, "--log-format", "json"], stderr=subprocess.PIPE, text=True
         )

@@ -18,11 +18,11 @@ from tempfile import TemporaryDirectory
 from time import process_time
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from lstmserve_server.errors import ModelRefused
-from lstmserve_server.loading import child, sandbox
-from lstmserve_server.loading.limits import Limits
-from lstmserve_server.numerics import Numerics
-from lstmserve_server.registry import ServedModel
+from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.loading import sandbox, sandbox_child
+from lstmserve_server.loading.store.limits import Limits
+from lstmserve_server.model.numerics import Numerics
+from lstmserve_server.runtime.registry import ServedModel
 from tests import resources
 from tests.fuzz import model_files
 from tests.fuzz.tally import Tally
@@ -144,10 +144,10 @@ def _parse_all(theirs: Connection, weights: Any, path: str) -> None:
     """Is the process that parses."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # as of the real one
     request = {"architecture": None, "part": {"layer": None, "until": None}, "weights": weights.detach()}
-    child._limit_this_process(
+    sandbox_child._limit_this_process(
         [path], replace(LIMITS, seconds=_FILES_EACH * LIMITS.seconds)
     )  # it bounds all files together
     before = resources.descriptors(os.getpid())
     while (name := theirs.recv()) is not None:
-        theirs.send(json.dumps(child._load(name, request, LIMITS)))
+        theirs.send(json.dumps(sandbox_child._load(name, request, LIMITS)))
     theirs.send(resources.descriptors(os.getpid()) - before)

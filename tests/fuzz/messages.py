@@ -13,8 +13,8 @@ import numpy as np
 
 from lstmserve import tensors
 from lstmserve.v1 import lstm_pb2
-from lstmserve_server import status
-from lstmserve_server.errors import RequestError
+from lstmserve_server.core.errors import RequestError
+from lstmserve_server.rpc import status
 from tests.fuzz import seeds
 from tests.fuzz.protobuf import Mutator
 from tests.fuzz.service import STREAM, Service

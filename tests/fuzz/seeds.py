@@ -14,8 +14,8 @@ from tests.fuzz.service import REQUESTS, STREAM, Service
 if TYPE_CHECKING:
     from random import Random
 
-    from lstmserve_server.description import InputDescription
-    from lstmserve_server.registry import ServedModel
+    from lstmserve_server.model.spec import InputDescription
+    from lstmserve_server.runtime.registry import ServedModel
     from tests.fuzz.protobuf import Mutator
 
 ROWS: Final = 2

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from google.protobuf import message_factory
 
-from lstmserve_server import access, callers, handlers
-from lstmserve_server.errors import RequestError
+from lstmserve_server.core.errors import RequestError
 from lstmserve_server.loading import reader
-from lstmserve_server.numerics import Numerics
-from lstmserve_server.registry import ServedModel
-from lstmserve_server.server import Server
-from lstmserve_server.servicer import SERVICE, SHADOW_SERVICE
-from lstmserve_server.settings import ServeSettings
+from lstmserve_server.model.numerics import Numerics
+from lstmserve_server.rpc import dispatcher
+from lstmserve_server.rpc.auth import authenticators, callers
+from lstmserve_server.rpc.servicers import SERVICE, SHADOW_SERVICE
+from lstmserve_server.runtime.registry import ServedModel
+from lstmserve_server.serving.server import Server
+from lstmserve_server.serving.settings import ServeSettings
 from tests.conftest import ROOT, SUNSPOTS
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Service:
         Raises:
             RequestError: it is refused.
         """
-        request = handlers._parse(REQUESTS[method], data)
+        request = dispatcher._parse(REQUESTS[method], data)
         answering = getattr(self._servicers[METHODS[method].containing_service], method)(request)
         if METHODS[method].server_streaming:
             async for response in answering:
@@ -89,13 +90,13 @@ class _Stream:
 
     def __init__(self, messages: Sequence[bytes]) -> None:
         self.responses: list[Any] = []
-        self.admission = access.Admission(access.Token(callers.ANYBODY), STREAM)
+        self.admission = authenticators.Admission(authenticators.Token(callers.ANYBODY), STREAM)
         self._messages = iter(messages)
 
     async def read(self) -> Any:
         """Returns the next message; None when there are no more."""
         data = next(self._messages, None)
-        return None if data is None else handlers._parse(REQUESTS[STREAM], data)
+        return None if data is None else dispatcher._parse(REQUESTS[STREAM], data)
 
     async def write(self, response: Message) -> None:
         """Takes a response, encoded once as gRPC would."""

@@ -19,8 +19,9 @@ import keras
 import tf_keras
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.keras_reference import sources
-from lstmserve_server.loading import memory_files, reader
+from lstmserve_server.loading import reader
+from lstmserve_server.loading.store import memory_files
+from lstmserve_server.shadow.reference import keras_loader
 from tests.hostile import payloads
 
 
@@ -66,8 +67,8 @@ def answer(request, scratch):
             library.models.load_model(request["file"], compile=False, safe_mode=False)
         else:
             copy = memory_files.copy_of(request["file"], 1 << 30)
-            witness = sources.witness_of(
-                reader.load(request["file"]), sources.ModelFile(copy.descriptor, whole=True, scratch=scratch)
+            witness = keras_loader.witness_of(
+                reader.load(request["file"]), keras_loader.ModelFile(copy.descriptor, whole=True, scratch=scratch)
             )
             kind, text = witness.kind, witness.text
     except Exception as error:  # noqa: BLE001 - only what the payload did is of interest

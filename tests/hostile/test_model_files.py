@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lstmserve_server.errors import ModelRefused
+from lstmserve_server.core.errors import ModelRefused
 from lstmserve_server.loading import reader
 from tests.builders import (
     SIMPLE,

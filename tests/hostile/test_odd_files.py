@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lstmserve_server.errors import ModelRefused
+from lstmserve_server.core.errors import ModelRefused
 from lstmserve_server.loading import reader
 from tests.builders import (
     input_config,
@@ -126,8 +126,9 @@ def test_names_that_stand_twice_or_in_another_order_are_refused(tmp_path):
 
 def test_a_layer_without_any_use_is_refused():
     """Nobody has looked at how large it is, and Keras would make it all the same."""
-    from lstmserve_server.loading import build, keras_config  # noqa: PLC0415 - what the reader uses
-    from lstmserve_server.loading.limits import Limits  # noqa: PLC0415 - the same
+    from lstmserve_server.loading.build import builder  # noqa: PLC0415 - the same
+    from lstmserve_server.loading.config import keras_config  # noqa: PLC0415 - what the reader uses
+    from lstmserve_server.loading.store.limits import Limits  # noqa: PLC0415 - the same
 
     def model(*, used):
         dense = {
@@ -148,6 +149,6 @@ def test_a_layer_without_any_use_is_refused():
         }
         return keras_config.parse({"class_name": "Functional", "config": config}, Limits())
 
-    build.require_all_used(model(used=True), Limits())
+    builder.require_all_used(model(used=True), Limits())
     with pytest.raises(ModelRefused, match=r"layer 'd' \(Dense\) leads to no output of the model"):
-        build.require_all_used(model(used=False), Limits())
+        builder.require_all_used(model(used=False), Limits())

@@ -17,10 +17,11 @@ import h5py
 import numpy as np
 import pytest
 
-from lstmserve_server.errors import ModelRefused
-from lstmserve_server.loading import reader, transfer
-from lstmserve_server.loading.arrays import Shared
-from lstmserve_server.loading.tf.object_graph import ObjectGraph
+from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.loading import reader
+from lstmserve_server.loading.formats.tensorflow.object_graph import ObjectGraph
+from lstmserve_server.loading.store import transfer
+from lstmserve_server.loading.store.arrays import Shared
 from tests.builders import (
     SIMPLE,
     input_config,

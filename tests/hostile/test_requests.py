@@ -214,11 +214,11 @@ def test_a_cancelled_call_frees_its_place(narrow):
 def test_the_text_of_a_fault_never_leaves_the_server(tmp_path):
     """A fault of ours is INTERNAL with a fixed text and an id, and the log has the id with the traceback."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import lstmserve_server.model as m\n"
+        "import lstmserve_server.model.model as m\n"
         "def step(self, *_):\n"
         "    raise KeyError('/secret/path token=abc')\n"
         "m.RecurrentModel.step = step\n"
-        "import lstmserve_server.selftest as s\n"
+        "import lstmserve_server.runtime.selftest as s\n"
         "s.run = lambda *_: 'none'\n"
     )
     with serving(SUNSPOTS, *QUICK, env={"PYTHONPATH": str(tmp_path)}) as server:

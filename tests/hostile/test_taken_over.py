@@ -15,11 +15,12 @@ from google.protobuf.message import DecodeError
 
 from lstmserve import archives
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server import confinement
-from lstmserve_server.loading import answers, child, memory_files, reader, sandbox, transfer
-from lstmserve_server.loading.arrays import Shared
-from lstmserve_server.loading.limits import Limits
-from lstmserve_server.shadow import process
+from lstmserve_server.core import confinement
+from lstmserve_server.loading import reader, sandbox, sandbox_child, sandbox_protocol
+from lstmserve_server.loading.store import memory_files, transfer
+from lstmserve_server.loading.store.arrays import Shared
+from lstmserve_server.loading.store.limits import Limits
+from lstmserve_server.shadow import reference_process
 from tests.conftest import SUNSPOTS
 
 ATTEMPTS = """
@@ -196,11 +197,11 @@ def test_memory_is_not_counted_by_what_a_sparse_file_promises(tmp_path):
         file.truncate(1 << 40)
     full.write_bytes(b"x" * 70_000)
 
-    assert child._size(sparse, 2 << 30) == 0
-    assert child._size(full, 2 << 30) == 70_000
-    assert child._size(full, 1000) == 1000
-    assert child._size(tmp_path, 2 << 30) == 70_000
-    assert child._size(tmp_path, 1000) == 0
+    assert sandbox_child._size(sparse, 2 << 30) == 0
+    assert sandbox_child._size(full, 2 << 30) == 70_000
+    assert sandbox_child._size(full, 1000) == 1000
+    assert sandbox_child._size(tmp_path, 2 << 30) == 70_000
+    assert sandbox_child._size(tmp_path, 1000) == 0
 
 
 def test_a_folder_is_not_walked_to_its_end(tmp_path, monkeypatch):
@@ -210,9 +211,9 @@ def test_a_folder_is_not_walked_to_its_end(tmp_path, monkeypatch):
     (deep / "file").write_bytes(b"x" * 5000)
     for number in range(20):
         (tmp_path / f"file{number}").write_bytes(b"x" * 100)
-    monkeypatch.setattr(child, "_MOST_ENTRIES", 7)
+    monkeypatch.setattr(sandbox_child, "_MOST_ENTRIES", 7)
 
-    assert child._size(tmp_path, 1 << 30) == 700
+    assert sandbox_child._size(tmp_path, 1 << 30) == 700
 
 
 async def test_a_parser_cannot_fill_the_memory_with_weights(tmp_path, monkeypatch):
@@ -232,7 +233,7 @@ def test_a_good_answer_of_the_parser_is_taken():
     form = transfer.write(reader.load(SUNSPOTS), Shared(file), file)
     os.close(file)
 
-    assert answers.checked(json.dumps({"model": form}).encode())["model"]["dtype"] == "float32"
+    assert sandbox_protocol.checked(json.dumps({"model": form}).encode())["model"]["dtype"] == "float32"
 
 
 def packed(compression=zipfile.ZIP_STORED, **arrays):
@@ -286,7 +287,7 @@ COMPARISON = shadow_pb2.Comparison(verdict=shadow_pb2.VERDICT_AGREES).SerializeT
 def test_arrays_of_a_reference_are_no_larger_than_what_it_sent(data):
     """Whatever it sends for an archive is read within its own size, or an error of one kind."""
     with pytest.raises(ValueError, match=r"."):
-        process.reply(COMPARISON, data)
+        reference_process.reply(COMPARISON, data)
 
 
 def test_arrays_come_out_of_an_archive_as_they_went_in():
@@ -309,7 +310,7 @@ def test_what_a_reference_says_is_made_printable():
     found = shadow_pb2.Comparison(verdict=shadow_pb2.VERDICT_DIFFERS, reason="\x1b]0;title\x07")
     found.first.layer = "a\u202eb\n"
     found.witness.differing_weights.append("\x9b31m")
-    reply = process.reply(found.SerializeToString(), b"")
+    reply = reference_process.reply(found.SerializeToString(), b"")
 
     assert reply.comparison.reason == "\\x1b]0;title\\x07"
     assert reply.comparison.first.layer == "a\\u202eb\\n"
@@ -320,7 +321,7 @@ def test_a_comparison_that_is_none_is_one_error():
     """As is one with a verdict that does not exist."""
     for data in (b"\xff\xff", b"", shadow_pb2.Comparison(verdict=77).SerializeToString()):
         with pytest.raises((ValueError, DecodeError), match=r"."):
-            process.reply(data, b"")
+            reference_process.reply(data, b"")
 
 
 @pytest.mark.parametrize(
@@ -338,10 +339,10 @@ def test_differences_of_what_does_not_exist_are_not_counted(change):
     """Else a report would grow with whatever a reference makes up, or overflow as it is added up."""
     found = shadow_pb2.Comparison(verdict=shadow_pb2.VERDICT_AGREES)
     totals = found.totals.add(layer="lstm", array="h", values=7)
-    process.reply(found.SerializeToString(), b"", {"lstm"})
+    reference_process.reply(found.SerializeToString(), b"", {"lstm"})
     change(totals)
     with pytest.raises(ValueError, match="differences of"):
-        process.reply(found.SerializeToString(), b"", {"lstm"})
+        reference_process.reply(found.SerializeToString(), b"", {"lstm"})
 
 
 def test_reasons_of_a_reference_are_short_and_few():
@@ -349,7 +350,7 @@ def test_reasons_of_a_reference_are_short_and_few():
     for changed in ({"reason": "x" * 65}, {"partly": ["y"] * 65}):
         found = shadow_pb2.Comparison(verdict=shadow_pb2.VERDICT_NOT_COMPARABLE, **changed)
         with pytest.raises(ValueError, match="a reason that is too long"):
-            process.reply(found.SerializeToString(), b"")
+            reference_process.reply(found.SerializeToString(), b"")
 
 
 @pytest.mark.parametrize(

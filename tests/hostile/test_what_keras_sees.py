@@ -12,9 +12,11 @@ import zipfile
 import h5py
 import pytest
 
-from lstmserve_server.errors import ModelRefused
-from lstmserve_server.loading import cleaning, keras_1, reader
-from lstmserve_server.loading.plans.kinds import PLANS
+from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.loading import reader
+from lstmserve_server.loading.build import cleaning
+from lstmserve_server.loading.build.rules.registry import PLANS
+from lstmserve_server.loading.config import keras_v1
 from tests.conftest import ROOT
 from tests.hostile import payloads
 from tests.hostile.payloads import PAYLOADS
@@ -181,7 +183,7 @@ def poisoned(config, payload):
     """Returns a configuration with a payload in every place where it changes nothing of what is cleaned; and how many there are."""
     expected, count = left(config), 0
     for path in list(payloads.places(config)):
-        if path[-1] in cleaning.LEFT_OUT - keras_1.DROPPED or path[-1] in cleaning.INITIALIZERS:
+        if path[-1] in cleaning.LEFT_OUT - keras_v1.DROPPED or path[-1] in cleaning.INITIALIZERS:
             try:
                 changed = payloads.replaced(config, path, payload)
             except (KeyError, TypeError, IndexError):  # within a value that was replaced before

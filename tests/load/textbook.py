@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from lstmserve.v1 import lstm_pb2
-from lstmserve_server import models
-from lstmserve_server.codec import Codec, RequestLimits
-from lstmserve_server.registry import Registry
-from lstmserve_server.settings import ServeSettings
+from lstmserve_server.rpc.codec.requests import Codec, RequestLimits
+from lstmserve_server.runtime.registry import Registry
+from lstmserve_server.serving import models
+from lstmserve_server.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,23 +7,26 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from lstmserve_server.errors import ModelRefused
-from lstmserve_server.loading import build, cleaning, hdf5, keras_3, keras_hdf5, keras_shards, members, numpy_files
-from lstmserve_server.loading.arrays import Heap
-from lstmserve_server.loading.build import Part
-from lstmserve_server.loading.limits import Limits
-from lstmserve_server.loading.place import Place
-from lstmserve_server.loading.plans.kinds import PLANS
-from lstmserve_server.loading.tf import formats as tensorflow
+from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.loading.build import builder, cleaning
+from lstmserve_server.loading.build.builder import Part
+from lstmserve_server.loading.build.rules.registry import PLANS
+from lstmserve_server.loading.containers import archive as archives
+from lstmserve_server.loading.containers import hdf5
+from lstmserve_server.loading.containers.source import Place
+from lstmserve_server.loading.formats import keras_hdf5, keras_shards, keras_v3, numpy_npz
+from lstmserve_server.loading.formats.tensorflow import readers as tensorflow
+from lstmserve_server.loading.store.arrays import Heap
+from lstmserve_server.loading.store.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from lstmserve_server.description import ModelDescription
-    from lstmserve_server.loading.arrays import Store
-    from lstmserve_server.loading.keras_config import LayerConfig
-    from lstmserve_server.loading.keras_file import KerasFile
+    from lstmserve_server.loading.build.keras_file import KerasFile
+    from lstmserve_server.loading.config.keras_config import LayerConfig
+    from lstmserve_server.loading.store.arrays import Store
+    from lstmserve_server.model.spec import ModelDescription
 
 _LFS_POINTER = b"version https://git-lfs"
 _USER_BLOCKS = (
@@ -62,11 +65,11 @@ def load(
     place = _place(path, limits, architecture, store, copy)
     try:
         with _opened(place) as keras_file:
-            description = build.describe(keras_file, place.limits, part or Part())
+            description = builder.describe(keras_file, place.limits, part or Part())
             if keras_file.whole is not None and part in (None, Part()):
                 # So that what is served can be handed to Keras too, which makes all that is listed.
                 cleaning.cleaned(keras_file.whole)
-                build.require_all_used(keras_file.config, place.limits)
+                builder.require_all_used(keras_file.config, place.limits)
             return description
     except ModelRefused as refusal:
         message = f"{os.fspath(path)}: {refusal}"
@@ -108,8 +111,8 @@ def _opened(place: Place) -> Iterator[KerasFile]:
 
 
 def _folder(place: Place) -> AbstractContextManager[KerasFile]:
-    if place.has(keras_3.CONFIG):
-        return keras_3.read(members.FolderMembers(place), place, "keras-folder")
+    if place.has(keras_v3.CONFIG):
+        return keras_v3.read(archives.FolderMembers(place), place, "keras-folder")
     if place.has(tensorflow.SAVED_MODEL):
         return tensorflow.read_saved_model(place)
     indices = [entry.name for entry in place.path.iterdir() if entry.suffix == ".index"]
@@ -117,7 +120,7 @@ def _folder(place: Place) -> AbstractContextManager[KerasFile]:
         return tensorflow.read_checkpoint(place, indices[0])
     found = ", ".join(name[:64] for name in sorted(entry.name for entry in place.path.iterdir())[:8]) or "nothing"
     message = (
-        f"this is a folder that holds {found}; expected {keras_3.CONFIG} of an unpacked .keras file, {tensorflow.SAVED_MODEL}, "
+        f"this is a folder that holds {found}; expected {keras_v3.CONFIG} of an unpacked .keras file, {tensorflow.SAVED_MODEL}, "
         "or one checkpoint of TensorFlow"
     )
     raise ModelRefused(message)
@@ -134,11 +137,11 @@ def _file(file: BinaryIO, place: Place) -> AbstractContextManager[KerasFile]:
     except OSError as error:
         message = f"the file cannot be read: {error.strerror}"
         raise ModelRefused(message) from error
-    if head.startswith(members.ZIP_SIGNATURE):
-        archive = members.ZipMembers(file, place.limits)
-        if numpy_files.are_in(archive):
-            return numpy_files.read_archive(archive, place)
-        return keras_3.read(archive, place, "keras-zip")
+    if head.startswith(archives.ZIP_SIGNATURE):
+        archive = archives.ZipMembers(file, place.limits)
+        if numpy_npz.are_in(archive):
+            return numpy_npz.read_archive(archive, place)
+        return keras_v3.read(archive, place, "keras-zip")
     if any(head[offset:].startswith(hdf5.SIGNATURE) for offset in _USER_BLOCKS):
         return keras_hdf5.read(file, place)
     if ending == tensorflow.INDEX_ENDING:
@@ -147,8 +150,8 @@ def _file(file: BinaryIO, place: Place) -> AbstractContextManager[KerasFile]:
         return keras_shards.read(file, place)
     if head.startswith(_LFS_POINTER):
         message = "this is a Git LFS pointer, not the file itself. Fetch it with: git lfs pull"
-    elif head.startswith(numpy_files.SIGNATURE):
-        message = numpy_files.LONE_ARRAY
+    elif head.startswith(numpy_npz.SIGNATURE):
+        message = numpy_npz.LONE_ARRAY
     elif not head:
         message = "the file is empty"
     else:

@@ -16,15 +16,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from lstmserve.text import printable
-from lstmserve_server import confinement
-from lstmserve_server.errors import ModelRefused
-from lstmserve_server.loading import answers, memory_files, transfer
+from lstmserve_server.core import confinement
+from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.loading import sandbox_protocol
+from lstmserve_server.loading.store import memory_files, transfer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
-    from lstmserve_server.description import ModelDescription
-    from lstmserve_server.loading.limits import Limits
+    from lstmserve_server.loading.store.limits import Limits
+    from lstmserve_server.model.spec import ModelDescription
 
 _SECONDS_TO_DIE: Final = 5.0  # after SIGKILL
 
@@ -146,7 +147,7 @@ async def _start(descriptors: tuple[int, ...]) -> asyncio.subprocess.Process:
         sys.executable,
         "-P",  # nothing from the folder it happens to run in
         "-m",
-        "lstmserve_server.loading.child",
+        "lstmserve_server.loading.sandbox_child",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -156,7 +157,7 @@ async def _start(descriptors: tuple[int, ...]) -> asyncio.subprocess.Process:
             HDF5_PLUGIN_PRELOAD="::",  # no filters from outside
             HDF5_USE_FILE_LOCKING="FALSE",
         ),
-        limit=answers.LONGEST,
+        limit=sandbox_protocol.LONGEST,
     )
 
 
@@ -166,7 +167,7 @@ async def _answer(child: asyncio.subprocess.Process, path: str, limits: Limits) 
         async with asyncio.timeout(limits.seconds):
             line = await child.stdout.readline() if child.stdout is not None else b""
             if line:
-                return answers.checked(line)
+                return sandbox_protocol.checked(line)
             reason = _name_of_end(await child.wait())
     except TimeoutError:
         reason = f"it took more than {limits.seconds} seconds (--load-seconds)"

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.shadow import case as cases
+from lstmserve_server.shadow import captured_call as cases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.shadow.case import Case
+    from lstmserve_server.shadow.captured_call import Case
 
     Array = NDArray[Any]
 

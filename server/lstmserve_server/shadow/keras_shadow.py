@@ -14,28 +14,28 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import structlog
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.deadline import seconds_left
-from lstmserve_server.errors import NoSuchModel, listed
-from lstmserve_server.shadow import case as cases
+from lstmserve_server.core.errors import NoSuchModel, listed
+from lstmserve_server.core.request_context import seconds_left
+from lstmserve_server.model.recording import Trace
+from lstmserve_server.shadow import captured_call as cases
 from lstmserve_server.shadow.bundles import Bundles
 from lstmserve_server.shadow.metrics import ShadowCollector
-from lstmserve_server.shadow.process import ReferenceProcess
-from lstmserve_server.shadow.pump import Pump, Work
 from lstmserve_server.shadow.recorder import Recorder
+from lstmserve_server.shadow.reference_process import ReferenceProcess
 from lstmserve_server.shadow.report import Report
-from lstmserve_server.shadow.watchers import Watchers
-from lstmserve_server.trace import Trace
+from lstmserve_server.shadow.subscribers import Watchers
+from lstmserve_server.shadow.worker import Pump, Work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from prometheus_client.registry import Collector
 
-    from lstmserve_server.codec import StepCall
-    from lstmserve_server.model import Answer, RecurrentModel
+    from lstmserve_server.model.model import Answer, RecurrentModel
+    from lstmserve_server.runtime.calls import StepCall
     from lstmserve_server.shadow.base import Call
-    from lstmserve_server.shadow.comparing import Tolerances
-    from lstmserve_server.shadow.process import Limits, Subject
+    from lstmserve_server.shadow.compare import Tolerances
+    from lstmserve_server.shadow.reference_process import Limits, Subject
 
 _PART: Final = 0.8  # of the time that a caller has left, for the comparison; the rest is for the answer
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from lstmserve_server.shadow.pump import Lag
+    from lstmserve_server.shadow.worker import Lag
 
 _DIFFERENCE_BOUNDS: Final = ("0", *(f"1e{power:+03d}" for power in range(-12, 3)), "+Inf")
 _ULP_BOUNDS: Final = ("0", *(str(2**power - 1) for power in range(1, 32)), "+Inf")

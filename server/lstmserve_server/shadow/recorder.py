@@ -11,7 +11,7 @@ import structlog
 
 from lstmserve import reports
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.shadow import comparing, places
+from lstmserve_server.shadow import compare, gate_differences
 from lstmserve_server.shadow.bundles import Bundle
 from lstmserve_server.shadow.report import margin_of, now
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from lstmserve_server.shadow.bundles import Bundles
-    from lstmserve_server.shadow.case import Case
-    from lstmserve_server.shadow.comparing import Tolerances
-    from lstmserve_server.shadow.process import Reply, Subject, Told
-    from lstmserve_server.shadow.pump import Work
+    from lstmserve_server.shadow.captured_call import Case
+    from lstmserve_server.shadow.compare import Tolerances
+    from lstmserve_server.shadow.reference_process import Reply, Subject, Told
     from lstmserve_server.shadow.report import Report
+    from lstmserve_server.shadow.worker import Work
 
 _log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class Recorder:
         self._versions = {**versions, "our numpy": np.__version__, "our python": platform.python_version()}
         self._report.reference_up(versions, told)
         for name, (witness, _) in told.items():
-            if witness.differing_weights or not comparing.wired_alike(witness, self._tolerances):
+            if witness.differing_weights or not compare.wired_alike(witness, self._tolerances):
                 _log.error(
                     "witness_disagrees",
                     model=name,
@@ -78,7 +78,7 @@ class Recorder:
     def compared(self, work: Work, case: Case, reply: Reply) -> None:
         """Takes note of a call that was compared."""
         comparison = reply.comparison
-        places.name_gates(self._subjects[work.model].served.model, reply, self._tolerances)
+        gate_differences.name_gates(self._subjects[work.model].served.model, reply, self._tolerances)
         self._report.compared(work.model, comparison, case.steps)
         discrepancy = shadow_pb2.Discrepancy(
             model=work.model, method=case.method, when=now(), rows=case.rows, steps=case.time, comparison=comparison

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.shadow import comparing
+from lstmserve_server.shadow import compare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from lstmserve_server.registry import ServedModel
-    from lstmserve_server.shadow.comparing import Tolerances
-    from lstmserve_server.shadow.process import Told
+    from lstmserve_server.runtime.registry import ServedModel
+    from lstmserve_server.shadow.compare import Tolerances
+    from lstmserve_server.shadow.reference_process import Told
 
 _MOST_WORST: Final = 5
 _MOST_REASONS: Final = 32  # different texts of what could not be compared in part
@@ -84,7 +84,7 @@ class Report:
                     coverage.partly[text] += 1
             for known, found in ((told.totals, comparison.totals), (told.drift, comparison.drift)):
                 for totals in found:
-                    comparing.merge(_same(known, totals), totals)
+                    compare.merge(_same(known, totals), totals)
 
     def remember(self, discrepancy: shadow_pb2.Discrepancy) -> None:
         """Keeps a call if it is among the worst."""

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.model import RecurrentModel
-    from lstmserve_server.shadow.case import Case
+    from lstmserve_server.model.model import RecurrentModel
+    from lstmserve_server.shadow.captured_call import Case
 
     Array = NDArray[Any]
 

@@ -1,0 +1,5 @@
+"""Runs the command line: `python -m lstmserve_server`."""
+
+from lstmserve_server.cli.main import main
+
+main()

@@ -1,0 +1,55 @@
+"""The entry point of the command `lstmserve`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Final
+
+from lstmserve_server.core import packages
+from lstmserve_server.core.errors import StartFailed
+
+_NEEDED: Final = (
+    "click",
+    "google.rpc",
+    "grpc_health",
+    "grpc_reflection",
+    "h5py",
+    "rich",
+    "scipy",
+    "structlog",
+    "threadpoolctl",
+)
+
+
+def main() -> None:
+    """Runs the command line of the service."""
+    if sys.argv[1:2] == ["serve"]:
+        _take_signals()
+    # gRPC's core writes what strangers send to standard error, as it came, and so into the log.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    missing = packages.missing(_NEEDED)
+    if missing:
+        print(  # noqa: T201 - there is no other output here
+            f"lstmserve needs packages that are not installed ({', '.join(missing)}): pip install 'lstmserve[server]'",
+            file=sys.stderr,
+        )
+        sys.exit(StartFailed.exit_code)
+    try:
+        from lstmserve_server.cli.commands import lstmserve  # noqa: PLC0415 - only now is it sure that it can be imported
+    except (ImportError, MemoryError, OSError) as error:  # as of a limit on memory (ulimit)
+        print(f"lstmserve: the system refused what it needs ({type(error).__name__}: {error})", file=sys.stderr)  # noqa: T201 - the same
+        sys.exit(StartFailed.exit_code)
+    lstmserve()
+
+
+def _take_signals() -> None:
+    """Takes signals from the first moment on, until the server does: as process 1 of a container it would else never see them.
+
+    What asks it to end while it has not begun ends it; what means nothing to it does nothing, in its workers neither.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)

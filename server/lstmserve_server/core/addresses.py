@@ -1,0 +1,88 @@
+"""Whether an address can be listened on, asked before gRPC is: gRPC's own answer does not say why not."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Final
+
+from lstmserve_server.core.errors import BadSettings, StartFailed
+
+UNIX_PREFIX: Final = "unix:"
+
+_LONGEST_UNIX_PATH: Final = 107  # of Linux: 108 bytes with the zero behind it
+
+
+def check(address: str) -> None:
+    """Returns if `address` is free to be listened on.
+
+    Raises:
+        StartFailed: it is not, and why.
+        BadSettings: it is no address.
+    """
+    try:
+        if address.startswith(UNIX_PREFIX):
+            _check_unix(Path(address.removeprefix(UNIX_PREFIX)))
+        else:
+            _check_tcp(*host_and_port(address))
+    except OSError as error:
+        taken = "Stop what is there, or choose" if error.errno == errno.EADDRINUSE else "Choose"
+        message = f"cannot listen on {address}: {error.strerror or error}. {taken} another address with --listen"
+        raise StartFailed(message) from error
+
+
+def is_local(address: str) -> bool:
+    """Returns whether only this machine reaches an address that can be listened on."""
+    if address.startswith(UNIX_PREFIX):
+        return True
+    host, port = host_and_port(address)
+    places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return all(ipaddress.ip_address(str(place[4][0]).partition("%")[0]).is_loopback for place in places)
+
+
+def chosen(address: str, port: int) -> str:
+    """Returns an address as it is listened on: a port 0 has become the one that the system chose."""
+    return address if address.startswith(UNIX_PREFIX) else f"{address.rpartition(':')[0]}:{port}"
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Returns the two parts of HOST:PORT or [IPV6]:PORT.
+
+    Raises:
+        BadSettings: it is neither.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - ports are 16 bits
+        message = f"cannot listen on {address!r}: expected HOST:PORT, [IPV6]:PORT or unix:PATH"
+        raise BadSettings(message)
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _check_tcp(host: str, port: int) -> None:
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()  # two sockets may be bound to one address, and only one can listen
+
+
+def _check_unix(path: Path) -> None:
+    """Checks what gRPC does not: it would take the socket of a living server away from it."""
+    if not len(os.fsencode(path.name)) > 0 or len(os.fsencode(path)) > _LONGEST_UNIX_PATH:
+        raise OSError(errno.ENAMETOOLONG, f"a socket has a path of 1 to {_LONGEST_UNIX_PATH} bytes")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
+    if not path.exists():
+        return
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        raise FileExistsError(errno.EEXIST, "a file that is no socket has this name")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return  # left behind by a server that was killed; gRPC takes its place
+        raise OSError(errno.EADDRINUSE, "another server listens there")

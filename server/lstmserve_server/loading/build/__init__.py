@@ -1,0 +1,1 @@
+"""From a parsed configuration and its weights to a model specification."""

@@ -1,0 +1,370 @@
+"""A configuration and a place where weights are, to a checked description."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.loading.build import inputs, precision
+from lstmserve_server.loading.build.rules import base, masks, merge
+from lstmserve_server.loading.build.rules import registry as kinds
+from lstmserve_server.loading.build.rules.base import Incoming, Reading, Writer
+from lstmserve_server.loading.config import keras_config, keras_graph
+from lstmserve_server.loading.config.keras_graph import Tensor
+from lstmserve_server.loading.store import arrays as arrays_of_numbers
+from lstmserve_server.loading.store.limits import flow
+from lstmserve_server.model.spec import InputDescription, LayerDescription, ModelDescription, OutputDescription
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from lstmserve_server.loading.build.keras_file import KerasFile
+    from lstmserve_server.loading.build.rules.base import Block, Mask, Plan
+    from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
+    from lstmserve_server.loading.config.keras_graph import Call, Graph
+    from lstmserve_server.loading.store.limits import Limits
+
+    Arrays = list[dict[str, NDArray[Any]]]
+
+_LSTMS = ("LSTM", "CuDNNLSTM", "RNN")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which part of a model is wanted; the whole, where nothing is said."""
+
+    layer: str | None = None
+    """The name of one LSTM layer."""
+
+    until: str | None = None
+    """The name of the layer with whose output the model shall end."""
+
+
+def describe(file: KerasFile, limits: Limits, part: Part) -> ModelDescription:
+    """Returns the description of a model, or of a part of it.
+
+    Raises:
+        ModelRefused: something in it cannot be served as Keras would compute it.
+    """
+    graph = _graph(file.config, limits, part)
+    precise = precision.of(graph)
+    version = file.source.keras_version
+    writer = Writer(
+        keras_config.era_of(version),
+        keras_config.is_standalone(version),
+        keras_config.merges_masks_by(version),
+        inputs.are_time_major(graph),
+    )
+    building = _Building(graph, writer, file, limits, precise.dtype)
+    for number in range(len(graph.calls)):
+        building.add(number)
+    source = replace(file.source, remarks=(*file.source.remarks, *precise.remarks))
+    return ModelDescription(source, tuple(building.layers), precise.dtype, building.inputs(), building.outputs())
+
+
+def require_all_used(config: ModelConfig, limits: Limits) -> None:
+    """Refuses a model that lists a layer without any use: nobody has looked at how large it is.
+
+    Raises:
+        ModelRefused: there is one.
+    """
+    calls = keras_graph.pruned(keras_graph.unfold(config, limits)).calls
+    used = {call.layer.path for call in calls}
+    for layer in keras_graph.leaves(config):
+        if layer.path not in used and layer.kind != "InputLayer":
+            message = f"{layer} leads to no output of the model; expected those alone that do. Save the model anew"
+            raise ModelRefused(message)
+
+
+def _graph(config: ModelConfig, limits: Limits, part: Part) -> Graph:
+    if part.layer is not None:
+        return keras_graph.one_layer(_one(config, part.layer))
+    graph = keras_graph.unfold(config, limits)
+    graph = keras_graph.pruned(graph) if part.until is None else keras_graph.until(graph, part.until)
+    for call in graph.calls:
+        if call.layer.kind == "InputLayer" and call.inputs:
+            message = f"{call.layer} stands in the middle of the model; expected it first"
+            raise ModelRefused(message)
+        if call.layer.kind != "InputLayer" and not call.inputs:
+            message = f"{call.layer} is called on nothing; expected the output of another layer"
+            raise ModelRefused(message)
+        if call.training:
+            message = (
+                f"{call.layer} was called with training=True (Monte-Carlo dropout), so Keras itself answers at random. Save the "
+                "model anew without it"
+            )
+            raise ModelRefused(message)
+        if call.layer.kind not in kinds.PLANS and not call.layer.operation:
+            message = f"{kinds.refusal_of(call.layer)}. {_advice(config)}"
+            raise ModelRefused(message)
+    if not any(call.layer.kind in (*_LSTMS, "Bidirectional") for call in graph.calls):
+        inside = next((call.layer for call in graph.calls if call.layer.kind == "TimeDistributed"), None)
+        where = "" if inside is None else f", but for what {inside} holds, which begins anew at every time-step"
+        message = f"the model has no LSTM layer{where}, so there is no state to carry"
+        raise ModelRefused(message)
+    return graph
+
+
+def _one(config: ModelConfig, name: str) -> LayerConfig:
+    for layer in keras_graph.leaves(config):
+        if name in (layer.name, "/".join(layer.path)) and layer.kind in _LSTMS:
+            return layer
+    found = next((str(layer) for layer in config.layers if layer.name == name), f"no layer {name!r}")
+    message = f"--layer {name} asks for an LSTM layer, and the model has {found}. {_advice(config)}"
+    raise ModelRefused(message)
+
+
+def _advice(config: ModelConfig) -> str:
+    lstms = ["/".join(layer.path) for layer in keras_graph.leaves(config) if layer.kind in _LSTMS]
+    if not lstms:
+        return "It has no LSTM layer that could be served alone"
+    alone = ", ".join(f"--layer {name}" for name in lstms)
+    return f"Its LSTM layers can be served alone, one at a time: {alone}; or the model as far as a layer: --until NAME"
+
+
+@dataclass(slots=True)
+class _Building:
+    """Makes descriptions of calls, one after the other."""
+
+    graph: Graph
+    writer: Writer
+    file: KerasFile
+    limits: Limits
+    dtype: np.dtype[Any]
+    layers: list[LayerDescription] = field(default_factory=list)
+    incoming: list[Incoming] = field(default_factory=list)
+    """What flows, by number."""
+    numbers: dict[Tensor, int] = field(default_factory=dict)
+    named: dict[Tensor, str] = field(default_factory=dict)
+    masks: dict[Tensor, Mask] = field(default_factory=dict)
+    """The masks that operations make."""
+    stored: dict[tuple[str, ...], tuple[tuple[Block, ...], Arrays]] = field(default_factory=dict)
+    total: int = 0
+    steps: int = 0
+
+    def add(self, number: int) -> None:
+        """Adds the descriptions of a call."""
+        call = self.graph.calls[number]
+        if call.further:
+            message = f"{call.layer} is called with {call.further}, which is not served"
+            raise ModelRefused(message)
+        if self._is_mask(call):
+            self.masks[Tensor(number, 0)] = self._mask_of(call)
+            return
+        coming = tuple(self._known(call, tensor) for tensor in (*call.inputs, *call.initial_state))
+        if not call.inputs:
+            coming = (
+                inputs.incoming(self.graph, number, self.file.weights, self.limits, time_major=self.writer.time_major),
+            )
+        states = len(call.initial_state)
+        reading = Reading(call.layer, self.writer, coming, self.limits, states, call.mask is not None)
+        self._require_own_mask(call, coming[0])
+        if call.layer.operation:
+            plan = merge.operation(reading, call.numbers, number_first=call.number_first)
+        else:
+            plan = kinds.plan(reading)
+        self._append(number, plan, coming)
+
+    def inputs(self) -> tuple[InputDescription, ...]:
+        """Returns the inputs of the model."""
+        return tuple(
+            InputDescription(
+                self.graph.calls[number].layer.name,
+                self.incoming[self.numbers[Tensor(number, 0)]].shape,
+                self.numbers[Tensor(number, 0)],
+                self._vocabulary(self.numbers[Tensor(number, 0)]),
+            )
+            for number in self.graph.inputs
+        )
+
+    def outputs(self) -> tuple[OutputDescription, ...]:
+        """Returns the outputs of the model, each under a name of its own."""
+        made: dict[str, OutputDescription] = {}
+        for tensor in self.graph.outputs:
+            if tensor not in self.numbers:
+                message = f"the model has no output {tensor.output} of {self.graph.calls[tensor.call].layer}"
+                raise ModelRefused(message)
+            name, repetition = self.named[tensor], 2
+            while name in made:
+                name, repetition = f"{self.named[tensor]}/{repetition}", repetition + 1
+            number = self.numbers[tensor]
+            made[name] = OutputDescription(name, self.incoming[number].shape, number)
+        return tuple(made.values())
+
+    def _known(self, call: Call, tensor: Tensor) -> Incoming:
+        if tensor not in self.numbers:
+            what = (
+                "a mask as a value"
+                if tensor in self.masks
+                else f"output {tensor.output} of another layer, which has none"
+            )
+            message = f"{call.layer} is called on {what}"
+            raise ModelRefused(message)
+        return self.incoming[self.numbers[tensor]]
+
+    def _is_mask(self, call: Call) -> bool:
+        """Returns whether a call is an operation on masks."""
+        on_masks = any(tensor in self.masks for tensor in call.inputs)
+        makes_mask = call.layer.kind in ("NotEqual", "OnesLike", "ZerosLike")
+        return call.layer.operation and call.layer.kind in masks.OPERATIONS and (on_masks or makes_mask)
+
+    def _mask_of(self, call: Call) -> Mask:
+        if call.layer.kind == "NotEqual" and len(call.inputs) == len(call.numbers) == 1:
+            return ("NotEqual", self._known(call, call.inputs[0]).value, float(call.numbers[0]))
+        if call.layer.kind in ("OnesLike", "ZerosLike"):
+            return masks.of_operation(call.layer.kind, (), None)
+        arguments = [self.masks.get(tensor, ("value", self.numbers.get(tensor))) for tensor in call.inputs]
+        return masks.of_operation(call.layer.kind, arguments, call.layer.options.get("axis"))
+
+    def _require_own_mask(self, call: Call, coming: Incoming) -> None:
+        """Refuses a mask that is another than the one that comes with the input."""
+        if call.mask is None:
+            return
+        given = self.masks.get(call.mask)
+        if given != (coming.mask or masks.ALL) or given is None:
+            message = (
+                f"{call.layer} is called with a mask of its author's own; served are the masks that Masking and "
+                "Embedding(mask_zero=True) make"
+            )
+            raise ModelRefused(message)
+
+    def _append(self, number: int, plan: Plan, coming: tuple[Incoming, ...]) -> None:
+        call = self.graph.calls[number]
+        arrays = iter(self._weights(call.layer, plan))
+        name = self._own_name("/".join(call.layer.path), call.repetition)
+        values = tuple(item.value for item in coming) if call.inputs else ()
+        given = values[: len(values) - len(call.initial_state)]
+        states = values[len(given) :]
+        if plan.kind == base.CHAIN:
+            for place, part in enumerate(plan.parts):
+                described = self._described(f"{name}/{place}", part, arrays, given, ())
+                given = (self._number(described, part, ids=False),)
+        else:
+            described = self._described(name, plan, arrays, given, states)
+            self._number(described, plan, ids=_keeps_ids(plan, coming[0]))
+        first = len(self.incoming) - len(plan.output_shapes)
+        for output in range(len(plan.output_shapes)):
+            self.numbers[Tensor(number, output)] = first + output
+            self.named[Tensor(number, output)] = name + _suffix(plan, output)
+
+    def _own_name(self, name: str, repetition: int) -> str:
+        """Returns the name of a call, which no other has: with its number where the layer was called before."""
+        taken = {layer.name for layer in self.layers}
+        own = f"{name}/{repetition + 1}" if repetition else name
+        while own in taken:
+            repetition += 1
+            own = f"{name}/{repetition + 1}"
+        return own
+
+    def _number(self, described: LayerDescription, plan: Plan, *, ids: bool) -> int:
+        """Adds a layer, gives its outputs their numbers, and returns the first of these."""
+        first = len(self.incoming)
+        self.layers.append(described)
+        self._require_bearable(described)
+        for output, shape in enumerate(plan.output_shapes):
+            both_ways = plan.options.get("merge_mode") == "none" and output == 1
+            mask = plan.mask if output == 0 or both_ways else None
+            self.incoming.append(Incoming(shape, mask, first + output, ids))
+        return first
+
+    def _require_bearable(self, layer: LayerDescription) -> None:
+        """Refuses a layer that would need more memory or time for one row than any model does."""
+        option = {key: value for key, value in layer.options.items() if isinstance(value, int)}
+        window = option.get("window", 1) * option.get("dilation_rate", 1)
+        reach = max(window, option.get("before", 0) + option.get("after", 0))
+        for shape in layer.output_shapes:
+            steps, numbers = flow(shape)
+            held = window * max(length or 1 for length in shape[-1:])
+            self.steps += steps
+            if max(steps, reach) > self.limits.steps or max(numbers, held) > self.limits.numbers:
+                message = (
+                    f"layer {layer.name!r} ({layer.kind}) gives {shape} for each row, or looks at as much; expected at most "
+                    f"{self.limits.steps} time-steps and {self.limits.numbers} numbers"
+                )
+                raise ModelRefused(message)
+            if self.steps > self.limits.steps_of_all:
+                message = (
+                    f"up to layer {layer.name!r} ({layer.kind}) the layers compute {self.steps} time-steps for each row; expected "
+                    f"at most {self.limits.steps_of_all}"
+                )
+                raise ModelRefused(message)
+
+    def _described(
+        self,
+        name: str,
+        plan: Plan,
+        arrays: Iterator[dict[str, NDArray[Any]]],
+        given: tuple[int, ...],
+        states: tuple[int, ...],
+    ) -> LayerDescription:
+        own = next(arrays) if plan.block is not None else {}
+        with np.errstate(over="ignore"):  # what is beyond the type becomes infinite, and is refused as such
+            weights = {
+                key: arrays_of_numbers.finished(value.astype(self.dtype), f"{key} of layer {name!r}")
+                for key, value in plan.weights.items()
+            } or own
+        labels = ("forward", "backward") if plan.kind == "Bidirectional" else ("layer",)
+        parts = tuple(
+            self._described(f"{name}/{label}", part, arrays, given, states)
+            for label, part in zip(labels, plan.parts, strict=False)
+        )
+        return LayerDescription(name, plan.kind, plan.options, weights, plan.output_shapes, given, states, parts)
+
+    def _weights(self, layer: LayerConfig, plan: Plan) -> Arrays:
+        """Returns the weights of each block of a layer, which are read when it is called first."""
+        if not plan.blocks:
+            return []
+        if layer.path in self.stored:
+            blocks, arrays = self.stored[layer.path]
+            if [block.shapes for block in blocks] != [block.shapes for block in plan.blocks]:
+                message = f"{layer} is called on inputs of different widths"
+                raise ModelRefused(message)
+            return arrays
+        self.total += (
+            sum(math.prod(shape) for block in plan.blocks for shape in block.shapes.values()) * self.dtype.itemsize
+        )
+        if self.total > self.limits.file_bytes:
+            message = f"the weights up to {layer} take {self.total} bytes; expected at most {self.limits.file_bytes}"
+            raise ModelRefused(message)
+        stored = self.file.weights.read(layer, plan.blocks, self.dtype)
+        arrays = [block.convert(own) if block.convert else own for block, own in zip(plan.blocks, stored, strict=True)]
+        self.stored[layer.path] = (plan.blocks, arrays)
+        return arrays
+
+    def _vocabulary(self, value: int) -> int | None:
+        """Returns how many token ids the model knows, if that is what an input is."""
+        same, sizes, others = {value}, [], []
+        first = 0
+        for layer in self.layers:
+            reads = bool(same & set(layer.inputs))
+            if reads and layer.kind == "Embedding":
+                sizes.append(layer.weights["embeddings"].shape[0])
+            elif reads and not layer.options and not layer.weights and not layer.parts:
+                same.add(first)
+            elif reads:
+                others.append(layer.name)
+            first += len(layer.output_shapes)
+        if sizes and others:
+            message = (
+                f"an input is token ids to an Embedding, and numbers to layer {others[0]!r}; expected one or the other"
+            )
+            raise ModelRefused(message)
+        return min(sizes) if sizes else None
+
+
+def _keeps_ids(plan: Plan, coming: Incoming) -> bool:
+    """Returns whether what comes out is still the input of the model as it was."""
+    return coming.ids and not plan.options and not plan.blocks
+
+
+def _suffix(plan: Plan, output: int) -> str:
+    """Returns what tells an output of a layer from its first."""
+    if output == 0:
+        return ""
+    return ("", "/h", "/c")[output] if plan.kind == "LSTM" else f"/{output}"

@@ -1,0 +1,126 @@
+"""The shapes of a model's inputs, which files declare in many places, or not at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.loading.build.rules.base import Incoming
+from lstmserve_server.loading.build.rules.registry import WITH_WEIGHTS
+from lstmserve_server.loading.config.keras_graph import Tensor
+
+if TYPE_CHECKING:
+    from lstmserve_server.loading.build.keras_file import Weights
+    from lstmserve_server.loading.config.keras_config import LayerConfig
+    from lstmserve_server.loading.config.keras_graph import Graph
+    from lstmserve_server.loading.store.limits import Limits
+    from lstmserve_server.model.spec import Shape
+
+_FLOATS: Final = ("float32", "float64", None)
+_IDS: Final = (
+    *_FLOATS,
+    "int32",
+    "int64",
+    "uint32",
+    "uint64",
+    "int16",
+    "uint16",
+)  # in which the ids of most vocabularies fit
+_ALIKE_WITH_TIME_FIRST: Final = frozenset(
+    "InputLayer LSTM Dense Dropout Activation BatchNormalization LayerNormalization GaussianNoise Masking".split()
+)
+_LONGEST: Final = 1 << 31
+
+
+def incoming(graph: Graph, number: int, weights: Weights, limits: Limits, *, time_major: bool) -> Incoming:
+    """Returns what an input of the model is.
+
+    Raises:
+        ModelRefused: its shape is declared nowhere, or makes no sense.
+    """
+    layer = graph.calls[number].layer
+    ids = _first_user(graph, number) == "Embedding"
+    declared = _declared(layer)
+    if declared is None:
+        length = layer.options.get("input_length")
+        declared = [None, length if type(length) is int else None, *([] if ids else [None])]
+    if time_major:
+        declared[:2] = declared[1], declared[0]
+    shape: Shape = tuple(declared[1:])
+    if not ids and len(shape) > 1 and shape[-1] is None:
+        shape = (*shape[:-1], weights.features_of(_first_with_weights(graph, number)))
+    lengths_fit = all(length is None or (type(length) is int and 1 <= length < _LONGEST) for length in shape)
+    if not 1 <= len(shape) <= limits.axes or not lengths_fit or (not ids and None in shape[1:]) or _vast(shape, limits):
+        message = (
+            f"the input {layer.name!r} of the model has the shape {tuple(declared)}; expected (batch, time, features)"
+        )
+        raise ModelRefused(message)
+    if layer.options.get("optional") is True:
+        message = f"{layer} may be left out (optional=True), which is not served"
+        raise ModelRefused(message)
+    _require_dtype(layer, ids=ids)
+    return Incoming(shape, ids=True)
+
+
+def _require_dtype(layer: LayerConfig, *, ids: bool) -> None:
+    """Refuses an input of a type to which Keras would round what comes.
+
+    Raises:
+        ModelRefused: it is none of float32 and float64, or of whole numbers where it is token ids.
+    """
+    dtype = layer.options.get("dtype", "float32")
+    if dtype not in (_IDS if ids else _FLOATS):
+        expected = "expected float32, float64, or token ids as whole numbers"
+        message = f"{layer} takes {dtype}, to which Keras rounds what comes; {expected}"
+        raise ModelRefused(message)
+
+
+def are_time_major(graph: Graph) -> bool:
+    """Returns whether the sequences of a model have their time-steps first, in front of the batch.
+
+    Raises:
+        ModelRefused: some have, and others have not.
+    """
+    lstms = [call.layer for call in graph.calls if call.layer.kind == "LSTM"]
+    if not any(layer.options.get("time_major") is True for layer in lstms):
+        return False
+    for call in graph.calls:
+        alike = call.layer.kind in _ALIKE_WITH_TIME_FIRST and len(call.inputs) <= 1
+        if not alike or (call.layer.kind == "LSTM" and call.layer.options.get("time_major") is not True):
+            message = f"{call.layer} stands in a model with time_major=True; served there are {', '.join(_ALIKE_WITH_TIME_FIRST)}"
+            raise ModelRefused(message)
+    return True
+
+
+def _declared(layer: LayerConfig) -> list[Any] | None:
+    for key in ("batch_shape", "batch_input_shape"):
+        shape = layer.options.get(key)
+        if isinstance(shape, list) and len(shape) > 1:
+            return list(shape)
+    return None
+
+
+def _vast(shape: Shape, limits: Limits) -> bool:
+    size = 1
+    for length in shape[1:] if len(shape) > 1 else shape:
+        size *= length or 1
+    return size > limits.features and len(shape) > 1
+
+
+def _first_user(graph: Graph, number: int) -> str:
+    """Returns the kind of the first layer that does something with an input."""
+    same = {Tensor(number, 0)}
+    for place, call in enumerate(graph.calls):
+        if same & set(call.inputs):
+            if call.layer.kind not in ("InputLayer", "Dropout", "SpatialDropout1D") and not call.layer.operation:
+                return call.layer.kind
+            same.add(Tensor(place, 0))
+    return ""
+
+
+def _first_with_weights(graph: Graph, number: int) -> LayerConfig:
+    for call in graph.calls[number:]:
+        if call.layer.kind in WITH_WEIGHTS:
+            return call.layer
+    message = f"the model does not declare how many features its input {graph.calls[number].layer.name!r} has"
+    raise ModelRefused(message)

@@ -1,0 +1,73 @@
+"""What every format of file comes to: what it configures, and where its weights are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from lstmserve_server.core.errors import ModelRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lstmserve_server.loading.build.rules.base import Block
+    from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
+    from lstmserve_server.model.spec import Source
+
+    Arrays = list[dict[str, NDArray[Any]]]
+
+_Listed = TypeVar("_Listed")
+
+
+class Weights(Protocol):
+    """Where a format keeps the weights of a layer. Every method raises `ModelRefused` where they are not as expected."""
+
+    def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> Arrays:
+        """Returns the weights of each block of a layer, each of its shape, in `dtype`, finite and read-only."""
+        ...
+
+    def features_of(self, layer: LayerConfig) -> int:
+        """Returns how many features a layer reads: the length of the first axis of its first weight."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KerasFile:
+    """An open file of any format: what it configures, and where its weights are."""
+
+    config: ModelConfig
+    weights: Weights
+    source: Source
+
+    whole: Mapping[str, Any] | None = None
+    """The configuration as the file has it, of a format that Keras itself loads; else None."""
+
+
+def read_listed(
+    listed: Iterable[_Listed], blocks: Sequence[Block], read: Callable[[_Listed, tuple[int, ...]], NDArray[Any]]
+) -> Arrays:
+    """Returns the weights of each block, of a layer whose weights are listed in order; `read` gets one, of a shape."""
+    rest = iter(listed)
+    return [
+        {
+            weight: read(item, shape)
+            for (weight, shape), item in zip(block.shapes.items(), rest, strict=False)
+            if weight not in block.idle
+        }
+        for block in blocks
+    ]
+
+
+def features_of_kernel(layer: LayerConfig, shape: tuple[int, ...]) -> int:
+    """Returns how many features a layer reads whose first weight has a shape; () where it has none.
+
+    Raises:
+        ModelRefused: that is no kernel.
+    """
+    if len(shape) < 2:  # noqa: PLR2004 - a kernel has at least two axes
+        message = f"{layer} has no kernel in the file, and the model does not declare how many features it reads"
+        raise ModelRefused(message)
+    return shape[-2]

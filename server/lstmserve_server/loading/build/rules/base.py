@@ -1,0 +1,274 @@
+"""How the configuration of a layer is read: which options decide its answer, which do not, and which weights it asks for.
+
+The rule of each kind is in the module that is called as the one in `layers`; here is what all have in common.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from lstmserve_server.core.errors import ModelRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from lstmserve_server.loading.config.keras_config import LayerConfig
+    from lstmserve_server.loading.store.limits import Limits
+    from lstmserve_server.model.activations import Era
+    from lstmserve_server.model.spec import Option, Shape
+
+    Array = NDArray[Any]
+
+
+_LONGEST: Final = 100  # characters of what a stranger wrote in an error
+
+CHAIN: Final = "Chain"
+"""The kind of a plan whose parts are layers one after the other."""
+
+Mask = tuple[Any, ...]
+"""A mask as the operations that make it, such as ("NotEqual", 0, 0.0) of value 0: two masks are the same if these are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The weights of one piece of a layer."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    """The shape of each, under its Keras name, in the order of Keras."""
+
+    place: str = ""
+    """Where Keras 3 keeps them below the group of the layer."""
+
+    labels: frozenset[str] = frozenset()
+    """Of a piece beside others, the names by one of which a path to its weights leads in an `.h5` file."""
+
+    trainable: bool = True
+    """Whether it is trained; lists of weights have those first that are."""
+
+    idle: tuple[str, ...] = ()
+    """Those of them that no answer depends on, so that they are not read."""
+
+    convert: Callable[[dict[str, Array]], dict[str, Array]] | None = None
+    """Makes the weights that Keras computes with of those that the file holds; None where they are the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a layer will be, before its weights are read."""
+
+    kind: str
+
+    options: Mapping[str, Option]
+
+    output_shapes: tuple[Shape, ...]
+
+    block: Block | None = None
+    """Its own weights."""
+
+    parts: tuple[Plan, ...] = ()
+    """The layers that it is made of."""
+
+    mask: Mask | None = None
+    """The mask of its first output."""
+
+    weights: Mapping[str, Array] = field(default_factory=dict)
+    """Weights that stand in the configuration itself."""
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the first output."""
+        return self.output_shapes[0]
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The weights of the layer and of its parts, in the order of Keras."""
+        own = () if self.block is None else (self.block,)
+        return (*own, *(block for part in self.parts for block in part.blocks))
+
+    def below(self, place: str) -> Plan:
+        """Returns the same with its weights below a place."""
+        block = None if self.block is None else replace(self.block, place=f"{place}/{self.block.place}".rstrip("/"))
+        return replace(self, block=block, parts=tuple(part.below(place) for part in self.parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """The Keras that wrote a file, as far as it matters."""
+
+    era: Era
+    standalone: bool
+    """Whether it was the Keras up to 2.3.1 that was a package of its own."""
+    merges_masks_by: str
+    """How it made the mask of merged sequences: "and", "or", "none" where it lost them, or "unknown"."""
+    time_major: bool
+    """Whether the sequences of the model have their time-steps first, in front of the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """What reaches a layer."""
+
+    shape: Shape
+    mask: Mask | None = None
+    value: int = 0
+    """Its number among all that flows in the model."""
+    ids: bool = False
+    """Whether it comes from an input of the model as it is, so that it may be token ids."""
+
+    @property
+    def sequence(self) -> bool:
+        """Whether it has a time axis."""
+        return len(self.shape) > 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A layer's configuration on its way to a plan."""
+
+    layer: LayerConfig
+    writer: Writer
+    incomings: tuple[Incoming, ...]
+    limits: Limits
+    states: int = 0
+    """How many h and c it is given to begin with."""
+    masked_by_call: bool = False
+    """Whether it is called with a mask, rather than finding one with its input."""
+    consumed: set[str] = field(default_factory=set)
+
+    @property
+    def incoming(self) -> Incoming:
+        """What reaches a layer of one input."""
+        return self.incomings[0]
+
+    def inner(self, layer: LayerConfig, shape: Shape | None = None) -> Reading:
+        """Returns the reading of a layer that this one holds, which gets the same, or what has another shape."""
+        incoming = self.incoming if shape is None else Incoming(shape)
+        return replace(self, layer=layer, incomings=(incoming,), consumed=set())
+
+    def plan(self, kind: str, options: Mapping[str, Option] | None = None, **rest: Any) -> Plan:
+        """Returns a plan of one output that is like the input, and lets its mask through, but for what `rest` says."""
+        rest = {"output_shapes": (self.incoming.shape,), "mask": self.incoming.mask} | rest
+        return Plan(kind, options or {}, **rest)
+
+    def refuse(self, text: str) -> ModelRefused:
+        """Returns the refusal of this layer."""
+        return ModelRefused(f"{self.layer} {text}")
+
+    def get(self, option: str, default: Any = None) -> Any:
+        """Returns the value of an option, which from now on counts as read."""
+        self.consumed.add(option)
+        return self.layer.options.get(option, default)
+
+    def number(self, option: str, most: int, least: int = 1) -> int:
+        """Returns an option that is a whole number."""
+        value = self.get(option)
+        if type(value) is not int or not least <= value <= most:
+            raise self.refuse(f"has {option}={value!r}; expected a whole number from {least} to {most}")
+        return value
+
+    def single(self, option: str, default: int) -> int:
+        """Returns an option that is a whole number, or a list of one, as Keras writes it for one-dimensional layers."""
+        value = self.get(option, default)
+        if isinstance(value, (list, tuple)) and len(value) == 1:
+            value = value[0]
+        if type(value) is not int or not 1 <= value <= self.limits.features:
+            raise self.refuse(f"has {option}={value!r}; expected a whole number from 1 to {self.limits.features}")
+        return value
+
+    def pair(self, option: str) -> tuple[int, int]:
+        """Returns an option that is two whole numbers, or one for both."""
+        value = self.get(option)
+        pair = (value, value) if type(value) is int else tuple(value) if isinstance(value, list) else ()
+        if len(pair) != 2 or not all(type(item) is int and 0 <= item <= self.limits.features for item in pair):  # noqa: PLR2004
+            raise self.refuse(f"has {option}={value!r}; expected one whole number or two")
+        return pair
+
+    def real(self, option: str, default: float) -> float:
+        """Returns an option that is a number."""
+        value = self.get(option, default)
+        try:
+            number = float(value) if type(value) in (int, float) else math.nan
+        except OverflowError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise self.refuse(f"has {option}={str(value)[:_LONGEST]}; expected a number")
+        return number
+
+    def not_negative(self, option: str, default: float, most: float = math.inf) -> float:
+        """Returns an option that is a number from 0 to `most`: Keras refuses others."""
+        number = self.real(option, default)
+        if not 0 <= number <= most:
+            expected = "0 or more" if math.isinf(most) else f"0 to {most:g}"
+            raise self.refuse(f"has {option}={number:g}; expected {expected}")
+        return number
+
+    def flag(self, option: str, *, default: bool) -> bool:
+        """Returns an option that is true or false."""
+        value = self.get(option, default)
+        if type(value) is not bool:
+            raise self.refuse(f"has {option}={value!r}; expected true or false")
+        return value
+
+    def choice(self, option: str, default: str | None, *known: Any) -> Any:
+        """Returns an option that is one of several."""
+        value = self.get(option, default)
+        if value not in known:
+            raise self.refuse(f"has {option}={value!r}; only {' or '.join(map(repr, known))} is served")
+        return value
+
+    @property
+    def features(self) -> int:
+        """The length of the last axis of what reaches the layer."""
+        features = self.incoming.shape[-1]
+        if features is None:
+            raise self.refuse("needs to know how many features reach it, and the layer before leaves that open")
+        return features
+
+    def require_sequence(self) -> None:
+        """Refuses the layer where no sequence of vectors reaches it."""
+        if len(self.incoming.shape) == 1:
+            raise self.refuse("gets no sequence: the layer before it answers the last time-step only")
+        if len(self.incoming.shape) != 2:  # noqa: PLR2004 - time and features
+            raise self.refuse(
+                f"gets what has {len(self.incoming.shape)} axes beside the batch; expected time and features"
+            )
+
+    def require_known_time(self) -> int:
+        """Returns the number of time-steps, which must be known."""
+        time = self.incoming.shape[0]
+        if time is None:
+            raise self.refuse("needs to know the number of time-steps, and the file does not declare it")
+        return time
+
+
+def without_mask(plan: Plan) -> Plan:
+    """Returns the plan of a layer that keeps the mask of its input to itself."""
+    if plan.mask is None:
+        return plan
+    return replace(plan, options={**plan.options, "drops_mask": True}, mask=None)
+
+
+# Of no consequence to an answer: how weights began and were trained, how the layer was built and named, and how Keras
+# schedules the same arithmetic.
+IDLE: Final = frozenset(
+    "name trainable dtype batch_input_shape batch_shape input_shape input_dim input_length build_config optional "
+    "kernel_initializer recurrent_initializer bias_initializer kernel_regularizer recurrent_regularizer bias_regularizer "
+    "activity_regularizer kernel_constraint recurrent_constraint bias_constraint unit_forget_bias dropout recurrent_dropout "
+    "implementation unroll stateful seed use_cudnn rate noise_shape sparse ragged return_state zero_output_for_mask "
+    "embeddings_initializer embeddings_regularizer embeddings_constraint beta_initializer gamma_initializer "
+    "beta_regularizer gamma_regularizer beta_constraint gamma_constraint moving_mean_initializer moving_variance_initializer "
+    "momentum stddev renorm renorm_momentum fused virtual_batch_size synchronized init mode l1 l2 alpha_initializer".split()
+)
+
+
+def require_known_options(reading: Reading) -> None:
+    """Refuses a layer with an option that its rule has not read and that may be of consequence."""
+    for option, value in reading.layer.options.items():
+        if option not in reading.consumed and option not in IDLE and value is not None:
+            raise reading.refuse(
+                f"has the option {option}={value!r}, which is not known here and may change its answers"
+            )

@@ -1,0 +1,97 @@
+"""The rules by the names of Keras classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.loading.build.rules import (
+    activations,
+    base,
+    merge,
+    pointwise,
+    recurrent,
+    reshape,
+    unsupported,
+    window,
+    wrappers,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lstmserve_server.loading.build.rules.base import Plan, Reading
+    from lstmserve_server.loading.config.keras_config import LayerConfig
+
+
+def plan(reading: Reading) -> Plan:
+    """Returns what a layer will be.
+
+    Raises:
+        ModelRefused: the kind of layer or one of its options is not served, or an option makes no sense.
+    """
+    rule = PLANS.get(reading.layer.kind)
+    if rule is None:
+        raise ModelRefused(refusal_of(reading.layer))
+    if len(reading.incomings) > 1 + reading.states and rule not in (merge.elementwise, merge.concatenate):
+        raise reading.refuse(f"is called on {len(reading.incomings)} tensors; expected one")
+    made = rule(reading)
+    base.require_known_options(reading)
+    return made
+
+
+def refusal_of(layer: LayerConfig) -> str:
+    """Returns why a layer of a kind that is not served is refused."""
+    why = unsupported.REASONS.get(layer.kind, f"served are {', '.join(PLANS)}")
+    return f"{layer} is of a kind that is not served: {why}"
+
+
+PLANS: Final[dict[str, Callable[[Reading], Plan]]] = {
+    "InputLayer": pointwise.nothing,
+    "LSTM": recurrent.lstm,
+    "CuDNNLSTM": recurrent.cudnn_lstm,
+    "RNN": recurrent.rnn,
+    "Bidirectional": recurrent.bidirectional,
+    "TimeDistributed": lambda r: wrappers.time_distributed(r, plan),
+    "Dense": pointwise.dense,
+    "Embedding": pointwise.embedding,
+    "Masking": pointwise.masking,
+    **dict.fromkeys(activations.LAYERS, activations.layer),
+    "PReLU": pointwise.prelu,
+    "BatchNormalization": pointwise.batch_normalization,
+    "LayerNormalization": pointwise.layer_normalization,
+    "Normalization": pointwise.normalization,
+    "Rescaling": pointwise.rescaling,
+    "Conv1D": window.conv,
+    "MaxPooling1D": window.pooling,
+    "AveragePooling1D": window.pooling,
+    "GlobalMaxPooling1D": window.global_pooling,
+    "GlobalAveragePooling1D": window.global_pooling,
+    "Flatten": reshape.flatten,
+    "Reshape": reshape.reshape,
+    "Permute": reshape.permute,
+    "RepeatVector": reshape.repeat,
+    "ZeroPadding1D": reshape.padding,
+    "Cropping1D": reshape.cropping,
+    "Add": merge.elementwise,
+    "Subtract": merge.elementwise,
+    "Multiply": merge.elementwise,
+    "Average": merge.elementwise,
+    "Maximum": merge.elementwise,
+    "Minimum": merge.elementwise,
+    "Concatenate": merge.concatenate,
+    "Dropout": pointwise.dropout,
+    "SpatialDropout1D": pointwise.dropout,
+    "AlphaDropout": pointwise.dropout,
+    "GaussianDropout": pointwise.dropout,
+    "GaussianNoise": pointwise.noise,
+    "ActivityRegularization": pointwise.nothing,
+    "Identity": pointwise.identity,
+}
+"""The kinds of layers that are served."""
+
+WITH_WEIGHTS: Final = frozenset(
+    "LSTM CuDNNLSTM RNN Bidirectional Dense TimeDistributed Embedding BatchNormalization LayerNormalization Normalization "
+    "Conv1D PReLU Sequential Functional Model".split()
+)
+"""The kinds of layers that have weights."""

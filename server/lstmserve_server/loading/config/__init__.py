@@ -1,0 +1,1 @@
+"""Keras configurations, parsed and checked."""

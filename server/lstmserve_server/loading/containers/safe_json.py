@@ -1,0 +1,60 @@
+"""JSON text from a stranger to plain Python values."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from lstmserve_server.core.errors import ModelRefused
+
+if TYPE_CHECKING:
+    from lstmserve_server.loading.store.limits import Limits
+
+
+def parse(text: str | bytes, what: str, limits: Limits) -> dict[str, Any]:
+    """Returns the JSON object that `text` holds; `what` names it in errors.
+
+    Raises:
+        ModelRefused: it is too long, nested too deeply, not JSON, not an object, or an object in it has a key twice
+            (then two readers may see two models).
+    """
+    if len(text) > limits.config_bytes:
+        message = f"{what} is {len(text)} bytes long; expected at most {limits.config_bytes}"
+        raise ModelRefused(message)
+    try:
+        value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    except RecursionError:
+        message = f"{what} is nested too deeply; expected at most {limits.config_depth} levels"
+        raise ModelRefused(message) from None
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError among them
+        message = f"{what} is not valid JSON: {error}"
+        raise ModelRefused(message) from error
+    if not isinstance(value, dict):
+        message = f"{what} is a {type(value).__name__}; expected a JSON object"
+        raise ModelRefused(message)
+    if _deeper_than(value, limits.config_depth):
+        message = f"{what} is nested too deeply; expected at most {limits.config_depth} levels"
+        raise ModelRefused(message)
+    return value
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        message = f"the key {twice!r} stands twice in one object"
+        raise ValueError(message)
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    message = f"{name} is no JSON number"
+    raise ValueError(message)
+
+
+def _deeper_than(value: Any, depth: int) -> bool:
+    if not isinstance(value, (dict, list)):
+        return False
+    children = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_deeper_than(child, depth - 1) for child in children)

@@ -1,0 +1,1 @@
+"""The formats in which Keras saves models and weights."""

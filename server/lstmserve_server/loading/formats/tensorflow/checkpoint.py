@@ -1,0 +1,222 @@
+"""TensorFlow's checkpoint, the "tensor bundle": PREFIX.index, and the arrays in PREFIX.data-0000N-of-0000M.
+
+As in tensorflow/core/util/tensor_bundle/tensor_bundle.cc. The index says of every array its type, shape, and where it is;
+all of that is checked before a byte of an array is read, and its check sum after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
+
+import numpy as np
+
+from lstmserve_server.core.errors import ModelRefused, listed
+from lstmserve_server.loading.formats.tensorflow import crc32c, protos, sstable
+from lstmserve_server.loading.store import arrays
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from lstmserve_server.loading.containers.source import Place
+
+OBJECT_GRAPH: Final = "_CHECKPOINTABLE_OBJECT_GRAPH"
+
+_RANK: Final = 8
+_STRING, _BFLOAT16 = 7, 14
+_DTYPES: Final = {
+    1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64", 10: "bool", 17: "uint16",
+    19: "float16", 22: "uint32", 23: "uint64",
+}  # fmt: skip
+
+
+class Bundle:
+    """A checkpoint. All of its methods raise `ModelRefused` where it holds something else than expected."""
+
+    def __init__(self, entries: Mapping[str, Any], shards: _Shards, place: Place) -> None:
+        self._entries = entries
+        self._shards = shards
+        self._limits = place.limits
+        self._store = place.store
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, place: Place, prefix: str) -> Iterator[Self]:
+        """Opens a checkpoint: the files `prefix`.index and `prefix`.data-00000-of-00001 and so on, the latter when needed."""
+        most = place.limits.index_bytes
+        with place.beside(f"{prefix}.index") as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            message = f"the index of the checkpoint is longer than {most} bytes"
+            raise ModelRefused(message)
+        found = sstable.read(content)
+        header = protos.parse("BundleHeader", found.pop(b"", b""), "the header of the checkpoint")
+        most = place.limits.shards
+        if header.endianness or not 1 <= header.num_shards <= most:
+            message = (
+                f"the checkpoint has {header.num_shards} parts and {'big' if header.endianness else 'little'}-endian "
+                f"numbers; expected 1 to {most}, and little-endian ones"
+            )
+            raise ModelRefused(message)
+        entries = {_name(key): protos.parse("BundleEntry", value, _name(key)) for key, value in found.items()}
+        with contextlib.ExitStack() as stack:
+            yield cls(entries, _Shards(place, prefix, header.num_shards, stack), place)
+
+    def names(self) -> list[str]:
+        """Returns the names of all arrays and texts, sorted."""
+        return list(self._entries)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape that the array of this name declares; nothing is allocated for it."""
+        shape = self._entry(name).shape
+        lengths = tuple(dimension.size for dimension in shape.dim)
+        if shape.unknown_rank or len(lengths) > _RANK or not all(0 <= length < 1 << 40 for length in lengths):
+            message = f"{name} has the shape {lengths[: _RANK + 1]}; expected up to {_RANK} known lengths"
+            raise ModelRefused(message)
+        return lengths
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Returns the type in which the array of this name is stored."""
+        number = self._entry(name).dtype
+        if number == _BFLOAT16:
+            return arrays.BFLOAT16
+        if number not in _DTYPES:
+            message = (
+                f"{name} holds numbers of TensorFlow's type {number}, which is not read; expected float32 or float64"
+            )
+            raise ModelRefused(message)
+        return np.dtype(_DTYPES[number])
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Returns the array of this name, after everything about it was found as expected.
+
+        The array is C-contiguous, in native byte order, in `dtype` if that is wider than what is stored, and read-only.
+        """
+        found, stored = self.shape(name), self.dtype(name)
+        if found != shape:
+            message = f"{name} has the shape {found}; expected {shape} from the configuration"
+            raise ModelRefused(message)
+        arrays.require_type(stored, dtype, name)
+        array = self._store.empty(shape, dtype)
+        raw = array if stored == dtype else np.empty(shape, stored)
+        self._fill(name, raw.reshape(-1).view(np.uint8).data)
+        if stored == arrays.BFLOAT16:
+            arrays.widen_bfloat16(raw, array)
+        elif raw is not array:
+            array[...] = raw
+        return arrays.finished(array, name)
+
+    def object_graph(self) -> bytes:
+        """Returns the graph of the objects that were saved, still encoded."""
+        if OBJECT_GRAPH not in self._entries:
+            message = (
+                f"the checkpoint has no {OBJECT_GRAPH}, as those of TensorFlow 1 (tf.train.Saver); it holds "
+                f"{listed(self.names())}. Save the model anew: model.save('model.keras')"
+            )
+            raise ModelRefused(message)
+        return self._text(OBJECT_GRAPH)
+
+    def _text(self, name: str) -> bytes:
+        """Returns a scalar of type string: its length, the check sum of that as four bytes, and the text."""
+        entry = self._entry(name)
+        if entry.dtype != _STRING or self.shape(name) or not 0 < entry.size <= self._limits.index_bytes:
+            most = self._limits.index_bytes
+            message = f"{name} is of type {entry.dtype} and {entry.size} bytes long; expected one text of up to {most}"
+            raise ModelRefused(message)
+        content = bytearray(entry.size)
+        self._read(name, memoryview(content))
+        length, at = sstable.varint(bytes(content[:16]), 0, name)
+        text = bytes(content[at + 4 :])
+        packed = struct.pack("<I" if length < 1 << 32 else "<Q", length)
+        if (
+            length != len(text)
+            or crc32c.masked(packed) != int.from_bytes(content[at : at + 4], "little")
+            or crc32c.masked(packed + bytes(content[at:])) != entry.crc32c
+        ):
+            message = (
+                f"{name} declares {length} bytes and holds {len(text)}, or its check sum does not agree; it is damaged"
+            )
+            raise ModelRefused(message)
+        return text
+
+    def _entry(self, name: str) -> Any:
+        if name not in self._entries:
+            message = f"the checkpoint has no {name}; it holds {listed(self.names())}"
+            raise ModelRefused(message)
+        return self._entries[name]
+
+    def _fill(self, name: str, buffer: memoryview) -> None:
+        """Reads the bytes of an array, and verifies them by their check sum."""
+        self._read(name, buffer)
+        if crc32c.masked(buffer) != self._entry(name).crc32c:
+            message = f"the check sum of {name} does not agree. The file is damaged, or belongs to another index"
+            raise ModelRefused(message)
+
+    def _read(self, name: str, buffer: memoryview) -> None:
+        entry = self._entry(name)
+        if entry.slices:
+            message = (
+                f"{name} is stored in {len(entry.slices)} slices (a partitioned variable), which are not read. Save the model "
+                "anew without a partitioner"
+            )
+            raise ModelRefused(message)
+        if entry.size != len(buffer):
+            message = f"{name} declares {entry.size} bytes; expected {len(buffer)} from its shape. The index is damaged"
+            raise ModelRefused(message)
+        self._shards.read(name, entry.shard_id, entry.offset, buffer)
+
+
+class _Shards:
+    """The files that hold the arrays, opened when first needed."""
+
+    def __init__(self, place: Place, prefix: str, count: int, stack: contextlib.ExitStack) -> None:
+        self._place = place
+        self._prefix = prefix
+        self._count = count
+        self._stack = stack
+        self._files: dict[int, tuple[BinaryIO, int]] = {}
+
+    def read(self, name: str, number: int, offset: int, buffer: memoryview) -> None:
+        """Reads a piece of a part, for the entry of that name."""
+        if not 0 <= number < self._count:
+            message = f"{name} is in part {number} of {self._count}. The index is damaged"
+            raise ModelRefused(message)
+        if number not in self._files:
+            part = f"{self._prefix}.data-{number:05}-of-{self._count:05}"
+            file = self._stack.enter_context(self._place.beside(part))
+            self._files[number] = file, file.seek(0, io.SEEK_END)
+        file, length = self._files[number]
+        if offset < 0 or offset + len(buffer) > length:
+            message = (
+                f"{name} is {len(buffer)} bytes at {offset} of part {number}, which has {length}. The part was cut off while it "
+                "was copied, or belongs to another index"
+            )
+            raise ModelRefused(message)
+        try:
+            file.seek(offset)
+            count = file.readinto(buffer)  # type: ignore[attr-defined]  # binary files have it
+        except OSError as error:
+            message = f"{name} cannot be read: {error}"
+            raise ModelRefused(message) from error
+        if count != len(buffer):
+            message = f"{name} is {len(buffer)} bytes long, of which {count} could be read"
+            raise ModelRefused(message)
+
+
+def _name(key: bytes) -> str:
+    try:
+        name = key.decode("utf-8")
+    except UnicodeDecodeError as error:
+        message = f"the checkpoint has a name that is no text in UTF-8: {key[:64]!r}"
+        raise ModelRefused(message) from error
+    if not name.isprintable():
+        message = f"the checkpoint has a name that is not printable: {name[:64]!r}"
+        raise ModelRefused(message)
+    return name

@@ -1,0 +1,102 @@
+"""Where weights are put as they are read, and what is asked of every one of them."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+
+from lstmserve_server.core.errors import ModelRefused
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+BFLOAT16: Final = np.dtype("V2")
+"""How HDF5 and NumPy show bfloat16, which they do not know: the upper half of a float32."""
+
+_NARROWER: Final = {"float64": ("float64", "float32", "float16"), "float32": ("float32", "float16")}
+_BLOCK: Final = 1 << 18  # numbers; what is looked at at once stays in the cache
+_LARGE: Final = 1 << 16  # bytes; smaller arrays are not worth a mapping of their own
+
+
+class Store(Protocol):
+    """Makes room for arrays."""
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Returns a C-contiguous array whose content is not defined."""
+        ...
+
+
+class Heap:
+    """Room in the memory of this process."""
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Returns an array: see `Store`."""
+        return np.empty(shape, dtype)
+
+
+class Shared:
+    """Room in a file that another process can map, so that no weight is ever in memory twice; small arrays in the heap."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._offsets: dict[int, int] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Returns an array: see `Store`."""
+        size = math.prod(shape) * dtype.itemsize
+        if size < _LARGE:
+            return np.empty(shape, dtype)
+        offset = -(-os.lseek(self._file, 0, os.SEEK_END) // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+        os.ftruncate(self._file, offset + size)
+        array = np.frombuffer(mmap.mmap(self._file, size, offset=offset), dtype).reshape(shape)
+        self._offsets[_address(array)] = offset
+        return array
+
+    def offset(self, array: Array) -> int | None:
+        """Returns where in the file an array is; None where it is not."""
+        return self._offsets.get(_address(array))
+
+
+def _address(array: Array) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def require_type(stored: np.dtype[Any], wanted: np.dtype[Any], where: str) -> None:
+    """Refuses numbers that do not all have a place in the type in which the model computes.
+
+    Raises:
+        ModelRefused: they are of a wider type, or no floating-point numbers.
+    """
+    known = _NARROWER[wanted.name]
+    if stored != BFLOAT16 and (stored.name not in known or not stored.isnative):
+        message = f"{where} holds {stored}; expected {', '.join(known)} or bfloat16 from the configuration"
+        raise ModelRefused(message)
+
+
+def widen_bfloat16(stored: Array, into: Array) -> None:
+    """Writes numbers that came as bfloat16 into an array of the same shape and a wider type."""
+    into[...] = (stored.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def finished(array: Array, where: str) -> Array:
+    """Returns an array, read-only, after all of it was found finite.
+
+    Raises:
+        ModelRefused: it holds an infinity or a NaN.
+    """
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        finite = np.isfinite(flat[start : start + _BLOCK])
+        if not finite.all():
+            place = start + int(np.flatnonzero(~finite)[0])
+            index = tuple(int(i) for i in np.unravel_index(place, array.shape))
+            message = f"{where} holds {flat[place]} at {index}; the weights of a model are finite. Was its training diverging?"
+            raise ModelRefused(message)
+    array.flags.writeable = False
+    return array

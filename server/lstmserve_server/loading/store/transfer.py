@@ -1,0 +1,198 @@
+"""Descriptions between two processes: JSON for what is small, and one file in memory for the weights.
+
+What comes back from the loader's process is checked like any stranger's word: a parser of HDF5 worked there, on a file that
+may have been made to take it over.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from lstmserve.text import printable
+from lstmserve_server.loading.store import arrays
+from lstmserve_server.loading.store.limits import Limits, flow
+from lstmserve_server.model import activations
+from lstmserve_server.model.activations import Activation
+from lstmserve_server.model.spec import InputDescription, LayerDescription, ModelDescription, OutputDescription, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from lstmserve_server.loading.store.arrays import Shared
+    from lstmserve_server.model.spec import Option, Shape
+
+_DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
+_MOST: Final = Limits()
+ALIGNMENT: Final = 64
+"""Bytes to a multiple of which every array in the file begins: a cache line."""
+
+
+def write(description: ModelDescription, store: Shared, file: int) -> dict[str, Any]:
+    """Returns a model, fit for JSON; its weights are in `file` already, where `store` put them, or are appended to it."""
+    source = description.source
+    offsets = {id(weight): _offset(weight, store, file) for weight in description.weights}
+    return {
+        "source": [source.file, source.format, source.keras_version, list(source.remarks)],
+        "layers": [_written(layer, offsets) for layer in description.layers],
+        "dtype": description.dtype.name,
+        "inputs": [[item.name, item.shape, item.value, item.vocabulary] for item in description.inputs],
+        "outputs": [[item.name, item.shape, item.value] for item in description.outputs],
+    }
+
+
+def read(form: Mapping[str, Any], weights: int) -> ModelDescription:
+    """Returns the model that `write` wrote. Its weights are a view of the file: mapped, shared and read-only.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is not what `write` writes.
+    """
+    file, kind, version, remarks = form["source"]
+    reading = _Reading(_DTYPES[form["dtype"]], _mapped(weights))
+    description = ModelDescription(
+        Source(printable(file), printable(kind), printable(version), tuple(map(printable, remarks))),
+        tuple(reading.layer(layer) for layer in form["layers"]),
+        reading.dtype,
+        tuple(
+            InputDescription(printable(name), _shape(shape), int(value), None if words is None else int(words))
+            for name, shape, value, words in form["inputs"]
+        ),
+        tuple(OutputDescription(printable(name), _shape(shape), int(value)) for name, shape, value in form["outputs"]),
+    )
+    _require_graph(description)
+    return description
+
+
+def _mapped(weights: int) -> mmap.mmap | bytes:
+    return mmap.mmap(weights, 0, prot=mmap.PROT_READ) if os.fstat(weights).st_size else b""
+
+
+def _require_bearable(layer: LayerDescription) -> None:
+    """Refuses what no loader lets through: sizes beyond its limits, and weights that a layer of its kind does not have."""
+    numbers = [value for value in layer.options.values() if isinstance(value, int)]
+    for shape in layer.output_shapes:
+        steps, flowing = flow(shape)
+        if not all(length is None or length > 0 for length in shape) or steps > _MOST.steps or flowing > _MOST.numbers:
+            message = f"layer {layer.name!r} gives {shape}"
+            raise ValueError(message)
+    if any(abs(number) > _MOST.numbers for number in numbers):
+        message = f"layer {layer.name!r} has the options {numbers}"
+        raise ValueError(message)
+    shapes = {name: weight.shape for name, weight in layer.weights.items()}
+    if layer.kind == "LSTM":
+        units = int(layer.options["units"])  # type: ignore[arg-type]  # checked by its use
+        expected = {
+            "kernel": (*shapes["kernel"][:1], 4 * units),
+            "recurrent_kernel": (units, 4 * units),
+            "bias": (4 * units,),
+        }
+        if any(shapes[name] != expected.get(name) for name in shapes) or "recurrent_kernel" not in shapes:
+            message = f"LSTM {layer.name!r} has weights of the shapes {shapes}"
+            raise ValueError(message)
+    for part in layer.parts:
+        _require_bearable(part)
+
+
+def _require_graph(description: ModelDescription) -> None:
+    """Refuses a graph with an edge that does not lead back to what stands before it."""
+    known = 0
+    for layer in description.layers:
+        _require_bearable(layer)
+        if not all(0 <= number < known for number in (*layer.inputs, *layer.initial_state)):
+            message = f"layer {layer.name!r} is called on what does not exist"
+            raise ValueError(message)
+        known += len(layer.output_shapes)
+    sources = sum(not layer.inputs for layer in description.layers)
+    ends = [item.value for item in description.inputs] + [item.value for item in description.outputs]
+    if sources != len(description.inputs) or not description.outputs or not all(0 <= end < known for end in ends):
+        message = "the inputs or outputs of the model do not exist"
+        raise ValueError(message)
+
+
+def _written(layer: LayerDescription, offsets: Mapping[int, int]) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "kind": layer.kind,
+        "options": {
+            name: {"activation": value.name} if isinstance(value, Activation) else value
+            for name, value in layer.options.items()
+        },
+        "weights": {
+            name: {"shape": weight.shape, "offset": offsets[id(weight)]} for name, weight in layer.weights.items()
+        },
+        "output_shapes": layer.output_shapes,
+        "inputs": layer.inputs,
+        "initial_state": layer.initial_state,
+        "parts": [_written(part, offsets) for part in layer.parts],
+    }
+
+
+class _Reading:
+    """Makes layers of what `_written` wrote, with the weights where they are."""
+
+    def __init__(self, dtype: np.dtype[Any], mapped: mmap.mmap | bytes) -> None:
+        self.dtype = dtype
+        self._mapped = mapped
+        self._bytes = 0
+        """Of the arrays so far, each of which has a place of its own."""
+        self._known: dict[tuple[int, tuple[int, ...]], NDArray[Any]] = {}
+
+    def layer(self, form: Mapping[str, Any]) -> LayerDescription:
+        """Returns a layer."""
+        return LayerDescription(
+            name=printable(form["name"]),
+            kind=printable(form["kind"]),
+            options={name: _option(value) for name, value in form["options"].items()},
+            weights={name: self._weight(weight) for name, weight in form["weights"].items()},
+            output_shapes=tuple(_shape(shape) for shape in form["output_shapes"]),
+            inputs=tuple(map(int, form["inputs"])),
+            initial_state=tuple(map(int, form["initial_state"])),
+            parts=tuple(self.layer(part) for part in form["parts"]),
+        )
+
+    def _weight(self, form: Mapping[str, Any]) -> NDArray[Any]:
+        """Returns the array at a place; the same one for who asks again."""
+        shape, offset = tuple(int(length) for length in form["shape"]), int(form["offset"])
+        if min(shape, default=0) < 0:
+            message = f"a weight has the shape {shape}"
+            raise ValueError(message)
+        if (offset, shape) not in self._known:
+            self._bytes += int(np.prod(shape, dtype=object)) * self.dtype.itemsize
+            if self._bytes > len(self._mapped):
+                raise ValueError("the weights take more bytes than there are: some stand in the place of others")
+            # frombuffer checks that the file holds so many bytes, and reshape that they are so many elements.
+            array = np.frombuffer(self._mapped, self.dtype, count=int(np.prod(shape, dtype=object)), offset=offset)
+            self._known[offset, shape] = arrays.finished(array.reshape(shape), "a weight")
+        return self._known[offset, shape]
+
+
+def _shape(lengths: Sequence[Any]) -> Shape:
+    return tuple(None if length is None else int(length) for length in lengths)
+
+
+def _offset(array: NDArray[Any], store: Shared, file: int) -> int:
+    """Returns where in a file an array is, behind whose end it is written if it is not there yet."""
+    found = store.offset(array)
+    if found is not None:
+        return found
+    offset = -(-os.lseek(file, 0, os.SEEK_END) // ALIGNMENT) * ALIGNMENT
+    os.lseek(file, offset, os.SEEK_SET)
+    rest = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    while rest:
+        rest = rest[os.write(file, rest) :]
+    return offset
+
+
+def _option(value: Any) -> Option:
+    if not isinstance(value, dict):
+        return value  # type: ignore[no-any-return]  # JSON has no others
+    activation = activations.defined(value["activation"])
+    if activation is None:
+        message = f"no activation {value['activation']!r}"
+        raise ValueError(message)
+    return activation

@@ -1,0 +1,104 @@
+"""Whether a model can be stepped: whether, after each time-step, it can answer as if the sequence ended there, and go on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from lstmserve_server.model.layers.merge import Merge
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lstmserve_server.model.layers.base import Layer
+    from lstmserve_server.model.spec import LayerDescription, ModelDescription
+
+
+class _Clock(NamedTuple):
+    """When a value has something new: at the steps `wait`, `wait + stride`, `wait + 2 * stride` ..., counted from 0."""
+
+    wait: int = 0
+    stride: int = 1
+    sequence: bool = True
+    """Whether it has a time axis; else it is always there after the first time, as what a sequence comes to."""
+
+
+_EVERY_STEP = _Clock()
+_MASKING = ("Masking", "Embedding")
+
+
+def obstacle(description: ModelDescription, layers: Sequence[Layer | None]) -> str:
+    """Returns why a model cannot be stepped, naming what stands in the way; "" where it can."""
+    return (
+        _of_inputs(description)
+        or next((f"layer {d.name!r} {layer.obstacle}" for d, layer in _made(description, layers) if layer.obstacle), "")
+        or _of_states(description)
+        or _of_masks(description)
+        or _of_clocks(description, layers)
+    )
+
+
+def _made(description: ModelDescription, layers: Sequence[Layer | None]) -> list[tuple[LayerDescription, Layer]]:
+    return [(d, layer) for d, layer in zip(description.layers, layers, strict=True) if layer is not None]
+
+
+def _of_inputs(description: ModelDescription) -> str:
+    if len(description.inputs) > 1:
+        return f"the model has several inputs: {', '.join(repr(item.name) for item in description.inputs)}"
+    return "" if description.inputs[0].sequence else f"its input {description.inputs[0].name!r} has no time axis"
+
+
+def _of_states(description: ModelDescription) -> str:
+    """The h and c of every step would have to be known where other layers, or the caller, are given them as values."""
+    used = {number for layer in description.layers for number in layer.inputs}
+    used |= {output.value for output in description.outputs}
+    number = 0
+    for layer in description.layers:
+        first = number + (2 if layer.texts.get("merge_mode") == "none" else 1)
+        number += len(layer.output_shapes)
+        if used & set(range(first, number)):
+            return f"layer {layer.name!r} gives its h and c as values (return_state)"
+    return ""
+
+
+def _of_masks(description: ModelDescription) -> str:
+    """A state knows of one mask whether a step has been seen that it did not pass over."""
+    makers = [layer for layer in description.layers if layer.kind == "Masking" or layer.options.get("mask_zero")]
+    if len(makers) < 2:  # noqa: PLR2004 - one and another
+        return ""
+    return f"layer {makers[1].name!r} makes a second mask, beside that of {makers[0].name!r}"
+
+
+def waiting_steps(description: ModelDescription, layers: Sequence[Layer | None]) -> int:
+    """Returns after how many time-steps of a sequence a model that can be stepped has no answer yet."""
+    clocks = _clocks(description, layers)
+    return max(clocks[output.value].wait for output in description.outputs)
+
+
+def _of_clocks(description: ModelDescription, layers: Sequence[Layer | None]) -> str:
+    """What a layer with a window does not answer at every step has to end up in a layer that sums a sequence up."""
+    clocks = _clocks(description, layers)
+    for described, layer in zip(description.layers, layers, strict=True):
+        coming = [clocks[number] for number in described.inputs]
+        if isinstance(layer, Merge) and any(clock.sequence for clock in coming) and len(set(coming)) > 1:
+            return f"layer {described.name!r} joins sequences that have something new at different time-steps"
+        if described.kind in _MASKING and coming[0] != _EVERY_STEP:
+            return f"layer {described.name!r} makes a mask behind a layer that does not answer every time-step"
+    for output in description.outputs:
+        if clocks[output.value].sequence and clocks[output.value] != _EVERY_STEP:
+            return f"output {output.name!r} is a sequence that has something new at some time-steps only"
+    return ""
+
+
+def _clocks(description: ModelDescription, layers: Sequence[Layer | None]) -> list[_Clock]:
+    """Returns the clock of each value."""
+    clocks: list[_Clock] = []
+    for described, layer in zip(description.layers, layers, strict=True):
+        coming = [clocks[number] for number in described.inputs] or [_EVERY_STEP]
+        clock = coming[0]._replace(wait=max(each.wait for each in coming))
+        if layer is not None and layer.clock is not None and clock.sequence:
+            wait, stride = layer.clock
+            clock = _Clock(clock.wait + wait * clock.stride, clock.stride * stride)
+        if layer is not None and layer.lasts:
+            clock = _Clock(clock.wait, sequence=False)
+        clocks += [clock] * len(described.output_shapes)
+    return clocks

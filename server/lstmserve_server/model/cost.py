@@ -1,0 +1,46 @@
+"""How much work a call of a model is, about, so that one can tell before it is computed where and whether to compute it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from lstmserve_server.model.spec import LayerDescription, ModelDescription
+
+_CALL_COST: Final = 50_000
+"""Multiplications in the time that NumPy's calls of one recurrent step take apart from the arithmetic."""
+
+_UNKNOWN_STEPS: Final = 1000
+"""Taken for the length of a sequence within a time-step that the file leaves open."""
+
+
+class Work:
+    """What the calls of one model cost."""
+
+    def __init__(self, description: ModelDescription, *, step_by_step: bool) -> None:
+        """Adds up what a time-step of a row costs, which would take as long as a small model's step.
+
+        Args:
+            description: of the model.
+            step_by_step: whether a sequence is computed by a call of NumPy's for each step, rather than by one for all.
+        """
+        self._step_by_step = step_by_step
+        self._multiplications = 0
+        self._recurrences = 0
+        shapes = [shape for layer in description.layers for shape in layer.output_shapes]
+        for layer in description.layers:
+            within = 1
+            if layer.kind == "TimeDistributed" and layer.options["sequences"]:  # a sequence within each time-step
+                within = shapes[layer.inputs[0]][1] or _UNKNOWN_STEPS
+            self._multiplications += within * layer.parameter_count
+            self._recurrences += within * _recurrences(layer)
+
+    def cost(self, rows: int, steps: int) -> int:
+        """Returns what a call costs, in multiplications; NumPy's own cost per step counts as some of them."""
+        in_turn = self._recurrences * (steps if self._step_by_step else 1)
+        return steps * rows * self._multiplications + _CALL_COST * in_turn
+
+
+def _recurrences(layer: LayerDescription) -> int:
+    """Returns how many LSTMs a layer is."""
+    return int(layer.kind == "LSTM") + sum(map(_recurrences, layer.parts))

@@ -1,0 +1,34 @@
+"""What an engine makes of an LSTM layer: something that advances rows by time-steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lstmserve_server.model.lstm import LSTMState
+    from lstmserve_server.model.recording import Steps
+
+    Array = NDArray[Any]
+
+
+class Cell(Protocol):
+    """The mathematics of one LSTM layer, with its weights. It keeps nothing between calls.
+
+    All three ways give the same bytes for the same steps, in exact mode.
+    """
+
+    def step(self, x: Array, state: LSTMState) -> LSTMState:
+        """Advances every row by one time-step: `lstm.step`."""
+        ...
+
+    def forward(self, x: Array, state: LSTMState, record: Steps | None = None) -> tuple[Array, LSTMState]:
+        """Advances every row by a sequence: `lstm.forward`."""
+        ...
+
+    def forward_masked(
+        self, x: Array, state: LSTMState, mask: Array, seen: Array, record: Steps | None = None, *, zero_masked: bool
+    ) -> tuple[Array, LSTMState]:
+        """Advances every row by the steps of a sequence that a mask does not pass over: `lstm.forward_masked`."""
+        ...

@@ -1,0 +1,58 @@
+"""The reference: `lstm`, with the options and weights of a layer."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from lstmserve_server.model import lstm
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
+    from lstmserve_server.model.numerics import Product
+    from lstmserve_server.model.recording import Steps
+
+    Array = NDArray[Any]
+
+_LARGEST_KEPT = 1 << 15  # rows times units: a cell of two megabytes
+
+
+class _Kept(threading.local):
+    """What a thread keeps from one step to the next: memory to compute in, and nothing of what was computed."""
+
+    cell: lstm.Cell | None = None
+
+
+class NumpyCell:
+    """An LSTM layer in NumPy (`Cell`)."""
+
+    def __init__(self, spec: LSTMSpec, weights: LSTMWeights, product: Product) -> None:
+        self.spec, self.weights, self.product = spec, weights, product
+        self._kept = _Kept()
+
+    def step(self, x: Array, state: LSTMState) -> LSTMState:
+        """Advances every row by one time-step."""
+        return self._cell(len(x)).step(x, state)
+
+    def forward(self, x: Array, state: LSTMState, record: Steps | None = None) -> tuple[Array, LSTMState]:
+        """Advances every row by a sequence."""
+        return lstm.forward(self.spec, self.weights, self.product, x, state, record)
+
+    def forward_masked(
+        self, x: Array, state: LSTMState, mask: Array, seen: Array, record: Steps | None = None, *, zero_masked: bool
+    ) -> tuple[Array, LSTMState]:
+        """Advances every row by the steps of a sequence that a mask does not pass over."""
+        return lstm.forward_masked(
+            self.spec, self.weights, self.product, x, state, mask, seen, record, zero_masked=zero_masked
+        )
+
+    def _cell(self, batch: int) -> lstm.Cell:
+        """Returns the cell that this thread used last, if it would be made the same now, or a new one."""
+        cell = self._kept.cell
+        if cell is None or cell.batch != batch or cell.weights is not self.weights or cell.spec is not self.spec:
+            cell = lstm.Cell(self.spec, self.weights, self.product, batch)
+            if batch * self.spec.units <= _LARGEST_KEPT:
+                self._kept.cell = cell
+        return cell

@@ -1,0 +1,59 @@
+"""Which engine computes a layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from lstmserve_server.core import packages
+from lstmserve_server.model.engines import conformance
+from lstmserve_server.model.engines.numpy_kernel import NumpyCell
+from lstmserve_server.model.numerics import Engine
+
+if TYPE_CHECKING:
+    from lstmserve_server.model.engines.base import Cell
+    from lstmserve_server.model.lstm import LSTMSpec, LSTMWeights
+    from lstmserve_server.model.numerics import Arithmetic
+
+
+class Computed(NamedTuple):
+    """What computes a layer."""
+
+    layer: str
+
+    engine: str
+    """With its version."""
+
+    remark: str = ""
+    """Why it is not the engine that was asked for; empty where it is."""
+
+
+def require_installed(engine: Engine) -> None:
+    """Returns if an engine can be used.
+
+    Raises:
+        StartFailed: its package is not installed.
+    """
+    if engine is Engine.ONNXRUNTIME:
+        packages.require(["onnxruntime"], "--engine onnxruntime", "onnx")
+
+
+def cell(name: str, spec: LSTMSpec, weights: LSTMWeights, arithmetic: Arithmetic) -> tuple[Cell, Computed]:
+    """Returns the cell of a layer in the engine that is asked for, or in NumPy where that engine cannot.
+
+    Raises:
+        ModelRefused: the engine could, but does not compute what NumPy does.
+    """
+    reference = NumpyCell(spec, weights, arithmetic.product)
+    numpy = f"numpy {np.__version__}"
+    if arithmetic.engine is Engine.NUMPY:
+        return reference, Computed(name, numpy)
+    from lstmserve_server.model.engines import onnx_kernel  # noqa: PLC0415 - only who wants it pays for it
+
+    obstacle = onnx_kernel.obstacle(spec, weights)
+    if obstacle:
+        return reference, Computed(name, numpy, f"layer {name!r} {obstacle}; so NumPy computes it")
+    made = onnx_kernel.OnnxCell(name, spec, weights)
+    conformance.check(name, onnx_kernel.NAME, made, reference, arithmetic.numerics)
+    return made, Computed(name, onnx_kernel.NAME)

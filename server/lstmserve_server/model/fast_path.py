@@ -1,0 +1,98 @@
+"""The straight way through a network: arrays from layer to layer, where no step is masked, waited for or traced.
+
+Most models that can be stepped have nothing that masks or waits. For them the way is laid out once, and a call is nothing
+but the computing of each layer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lstmserve_server.model.layers.recurrent import LSTM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from lstmserve_server.model.layers.base import Layer, LayerState
+    from lstmserve_server.model.spec import LayerDescription, ModelDescription
+
+    Array = NDArray[Any]
+
+
+class _Leg(NamedTuple):
+    """A layer on the way."""
+
+    compute: Callable[..., Array] | LSTM
+    inputs: tuple[int, ...]
+    """The numbers of the values that it is given."""
+    output: int
+    """The number of the value that it makes."""
+    needless: tuple[int, ...]
+    """The numbers of what nobody needs any more behind it."""
+
+
+class StraightWay:
+    """The layers of a model that can be stepped, in their order. It keeps nothing between calls."""
+
+    def __init__(self, description: ModelDescription, legs: Sequence[_Leg], sequences: Sequence[bool]) -> None:
+        self._legs = legs
+        self._count = len(sequences)
+        self._is_ids = description.inputs[0].vocabulary is not None
+        self._input = description.inputs[0].value
+        self._outputs = [(output.value, sequences[output.value]) for output in description.outputs]
+
+    def run(self, x: Array, state: Sequence[LayerState], *, every: bool) -> tuple[list[Array], tuple[LayerState, ...]]:
+        """Runs a rectangle through the layers.
+
+        Args:
+            x: (batch, time, ...)
+            state: the state before.
+            every: whether each step is to be answered as if the sequence ended with it, rather than the last.
+
+        Returns:
+            The outputs, (batch, time, ...) each if `every` step is answered, else (batch, ...); and the next state, with
+            which they may share memory.
+        """
+        values: list[Any] = [None] * self._count
+        values[self._input] = x[..., 0] if self._is_ids else x
+        after: list[LayerState] = []
+        for compute, inputs, output, needless in self._legs:
+            if isinstance(compute, LSTM):
+                values[output], new = compute.go_on(values[inputs[0]], state[len(after)], every=every)
+                after.append(new)
+            else:
+                values[output] = compute(*[values[number] for number in inputs])
+            for number in needless:
+                values[number] = None
+        outputs = [
+            values[number][:, -1] if sequence and not every else values[number] for number, sequence in self._outputs
+        ]
+        return outputs, tuple(after)
+
+
+def find(
+    description: ModelDescription, layers: Sequence[Layer | None], needless: Sequence[tuple[int, ...]]
+) -> StraightWay | None:
+    """Returns the straight way through a model that can be stepped, or None where one of its layers can mask or wait."""
+    legs: list[_Leg] = []
+    sequences: list[bool] = []  # whether each value has a time axis where the last step alone is answered
+    for described, layer, gone in zip(description.layers, layers, needless, strict=True):
+        if described.inputs:
+            compute = layer if isinstance(layer, LSTM) else _same if layer is None else layer.bare()
+            if compute is None:
+                return None
+            legs.append(_Leg(compute, described.inputs, len(sequences), gone))
+        sequences += [_is_sequence(described, layer, sequences)] * len(described.output_shapes)
+    return StraightWay(description, legs, sequences)
+
+
+def _is_sequence(described: LayerDescription, layer: Layer | None, before: Sequence[bool]) -> bool:
+    if not described.inputs:
+        return True
+    return before[described.inputs[0]] and not (layer is not None and layer.lasts)
+
+
+def _same(x: Array, *_: Array) -> Array:
+    return x

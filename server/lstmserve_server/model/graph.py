@@ -1,0 +1,188 @@
+"""The layers of a model as a graph: what flows between them for one rectangle of rows and time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lstmserve_server.model import causality, fast_path
+from lstmserve_server.model.layers import registry as kinds
+from lstmserve_server.model.layers.base import Given, Values
+from lstmserve_server.model.layers.recurrent import LSTM, Bidirectional
+from lstmserve_server.model.recording import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from lstmserve_server.model.layers.base import Carried, Layer, LayerState
+    from lstmserve_server.model.numerics import Arithmetic
+    from lstmserve_server.model.recording import Rectangle
+    from lstmserve_server.model.spec import LayerDescription, ModelDescription
+
+    Array = NDArray[Any]
+
+ModelState = tuple["LayerState", ...]
+"""The state of each layer that has one, in the order of the model."""
+
+
+def copied(state: ModelState) -> ModelState:
+    """Returns a state that shares no memory with another."""
+    return tuple(type(part)(*(array.copy() for array in part)) for part in state)
+
+
+def rows_of(state: ModelState, rows: Array | slice) -> ModelState:
+    """Returns some rows of a state."""
+    return tuple(type(part)(*(array[rows] for array in part)) for part in state)
+
+
+def joined(states: Sequence[ModelState]) -> ModelState:
+    """Returns the rows of several states of one model, one behind the other."""
+    return tuple(type(parts[0])(*map(np.concatenate, zip(*parts, strict=True))) for parts in zip(*states, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A layer in its place."""
+
+    description: LayerDescription
+    layer: Layer | None
+    """None where it does nothing at inference."""
+    carried: tuple[Carried, ...]
+    needless: tuple[int, ...]
+    """The numbers of what nobody needs any more behind it."""
+
+
+class Flow(NamedTuple):
+    """What comes out of a rectangle."""
+
+    outputs: list[Values]
+    state: ModelState
+    steps: Array
+    """How many time-steps each row has gone on by, (batch,): those that no mask passed over."""
+
+
+class Network:
+    """A graph of layers, ready to compute. It keeps nothing between calls and may be used from several threads."""
+
+    def __init__(self, description: ModelDescription, arithmetic: Arithmetic) -> None:
+        self._description = description
+        layers = [kinds.make(layer, arithmetic) for layer in description.layers]
+        self.step_obstacle = causality.obstacle(description, layers)
+        """Why the model cannot be stepped; empty where it can."""
+        causal = not self.step_obstacle
+        self.waiting_steps = causality.waiting_steps(description, layers) if causal else 0
+        """After how many time-steps of a sequence there is no answer yet."""
+        needless = _needless(description)
+        self._nodes = [
+            _Node(described, layer, layer.carried_in(causal=causal) if layer is not None else (), needless[place])
+            for place, (described, layer) in enumerate(zip(description.layers, layers, strict=True))
+        ]
+        self.straight = fast_path.find(description, layers, needless) if causal else None
+        """The same in fewer words, where nothing is ever masked or waited for."""
+        self.carried = [part for node in self._nodes for part in node.carried]
+        """The layers whose state the caller carries, in the order of `ModelState`."""
+        self.carried_places = [
+            (place, number) for place, node in enumerate(self._nodes) for number in range(len(node.carried))
+        ]
+        """Where each of them is: the place of the layer in the model, and its number among those that the layer is made of."""
+        self.lstm_places = [
+            (place, number)
+            for place, node in enumerate(self._nodes)
+            if isinstance(node.layer, (LSTM, Bidirectional))
+            for number in range(max(1, len(node.description.parts)))
+        ]
+        """Where the LSTMs are, in the same terms; also those whose state other layers give."""
+        self.computed = [computed for layer in layers if layer is not None for computed in layer.computed]
+        """What computes each LSTM, in the order of the model."""
+
+    def lstm(self, place: int, number: int) -> LSTM:
+        """Returns the LSTM of a layer; of a Bidirectional the one ahead (0) or the one backwards (1)."""
+        layer = self._nodes[place].layer
+        if isinstance(layer, Bidirectional):
+            return (layer.forward, layer.backward)[number]
+        assert isinstance(layer, LSTM)  # noqa: S101 - whoever asks knows the place from a trace
+        return layer
+
+    def run(
+        self,
+        inputs: Sequence[Array],
+        state: ModelState,
+        seen: Array,
+        rectangle: Rectangle | None = None,
+        *,
+        every: bool,
+    ) -> Flow:
+        """Runs a rectangle through the layers.
+
+        Args:
+            inputs: for each input of the model (batch, time, ...), or (batch, ...) where it has no time axis.
+            state: the state before.
+            seen: whether the sequence of a row has had a step that no mask passed over, (batch,).
+            rectangle: what is to be filled with all that flows; None for nothing.
+            every: whether each step is to be answered as if the sequence ended with it, of a model that can be cut anywhere.
+        """
+        values: list[Values | None] = []
+        remaining = list(state)
+        after: list[LayerState] = []
+        given = iter(self._inputs(inputs))
+        steps = np.full(len(seen), inputs[0].shape[1] if self._description.inputs[0].sequence else 0)
+        for place, node in enumerate(self._nodes):
+            if not node.description.inputs:
+                values.append(next(given))
+                continue
+            trace = None if rectangle is None else Place(rectangle, place)
+            call = _call(node.description, values, seen, trace, every=every)
+            if node.layer is None:
+                values.append(call.values[0])
+            else:
+                if isinstance(node.layer, (LSTM, Bidirectional)) and call.values[0].mask is not None:
+                    steps = call.values[0].mask.sum(axis=1)
+                count = len(node.carried)
+                made, new = node.layer.run(call, remaining[:count])
+                remaining = remaining[count:]
+                values += made
+                after += new
+            if node.description.options.get("drops_mask"):
+                values[-1] = replace(_needed(values, -1), mask=None)
+            if rectangle is None:
+                for number in node.needless:
+                    values[number] = None
+        if rectangle is not None:
+            rectangle.values.extend(_needed(values, number) for number in range(len(values)))
+        return Flow([_needed(values, output.value) for output in self._description.outputs], tuple(after), steps)
+
+    def _inputs(self, inputs: Sequence[Array]) -> list[Values]:
+        return [
+            Values(array[..., 0] if item.vocabulary is not None else array, item.sequence)
+            for array, item in zip(inputs, self._description.inputs, strict=True)
+        ]
+
+
+def _call(
+    description: LayerDescription, values: Sequence[Values | None], seen: Array, trace: Place | None, *, every: bool
+) -> Given:
+    inputs = [_needed(values, number) for number in description.inputs]
+    states = tuple(_needed(values, number).array for number in description.initial_state)
+    return Given(tuple(inputs), seen, every, states, trace)
+
+
+def _needed(values: Sequence[Values | None], number: int) -> Values:
+    value = values[number]
+    assert value is not None  # noqa: S101 - it is let go only behind the last who needs it
+    return value
+
+
+def _needless(description: ModelDescription) -> list[tuple[int, ...]]:
+    """Returns, for each layer, the numbers of the values that nobody needs any more behind it."""
+    last_user: dict[int, int] = {}
+    for place, layer in enumerate(description.layers):
+        last_user.update(dict.fromkeys((*layer.inputs, *layer.initial_state), place))
+    kept = {output.value for output in description.outputs}
+    return [
+        tuple(number for number, user in last_user.items() if user == place and number not in kept)
+        for place in range(len(description.layers))
+    ]

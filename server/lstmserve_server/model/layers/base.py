@@ -1,0 +1,153 @@
+"""What a layer is, what flows between two, and what a caller carries for one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from lstmserve_server.core.errors import WrongForModel
+from lstmserve_server.model.lstm import LSTMState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from lstmserve_server.model.engines.select import Computed
+    from lstmserve_server.model.recording import Place
+
+    Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What a layer gets and gives, for every row of a batch."""
+
+    array: Array
+    """(batch, time, ...) for a sequence, else (batch, ...)."""
+
+    sequence: bool
+    """Whether there is a time axis."""
+
+    mask: Array | None = None
+    """(batch, time): False at the time-steps that are to be passed over; None where there is none."""
+
+    fresh: Array | None = None
+    """(batch, time): False at the time-steps at which a layer with a window had nothing to say; None where it always had."""
+
+    ready: Array | None = None
+    """(batch, time), or (batch,) without a time axis: False where there is nothing to say yet; None where there is."""
+
+    def but(self, array: Array) -> Values:
+        """Returns the same with other numbers."""
+        return replace(self, array=array)
+
+    def last(self) -> Values:
+        """Returns the last time-step alone."""
+        return Values(self.array[:, -1], sequence=False, ready=None if self.ready is None else self.ready[:, -1])
+
+
+class WindowState(NamedTuple):
+    """What a layer with a window remembers."""
+
+    window: Array  # (batch, steps, features): what it still has to look at, or what it has gathered
+    steps: Array  # (batch,): how many time-steps have reached it
+
+
+LayerState = LSTMState | WindowState
+"""What a caller carries for one layer."""
+
+
+class Carried(Protocol):
+    """A layer whose state the caller carries."""
+
+    name: str
+
+    def zero_state(self, batch: int) -> LayerState:
+        """Returns the state of `batch` new sequences."""
+        ...
+
+
+class Given(NamedTuple):
+    """What a layer is called with."""
+
+    values: tuple[Values, ...]
+    """One for each of its inputs."""
+
+    seen: Array
+    """Whether a row's sequence has had a step that no mask passes over, (batch,)."""
+
+    every: bool
+    """Whether a layer that answers the last step shall answer every step, as if the sequence ended with it."""
+
+    initial_state: tuple[Array, ...] = ()
+    """h and c, each (batch, units), where other layers give them rather than the caller."""
+
+    trace: Place | None = None
+    """Where the time-steps of an LSTM are to be left; None for nowhere."""
+
+
+Made = tuple[tuple[Values, ...], "Sequence[LayerState]"]
+"""What a layer gives: its outputs, and the next state of each layer that it carries."""
+
+
+class Layer:
+    """One layer of a model. It keeps nothing between calls."""
+
+    obstacle: str = ""
+    """Why a model with this layer cannot be stepped, to be read behind the layer's name; empty where it can."""
+
+    carried: tuple[Carried, ...] = ()
+    """What the caller carries for it."""
+
+    whole_without_state: bool = False
+    """Whether it can do without `carried` where a sequence is given whole, as in a model that cannot be cut anywhere."""
+
+    clock: tuple[int, int] | None = None
+    """Of a layer that does not answer every time-step of a sequence: how many it waits for, and how many it then strides."""
+
+    lasts: bool = False
+    """Whether it answers the last time-step of a sequence alone."""
+
+    computed: tuple[Computed, ...] = ()
+    """What computes the LSTMs that it is made of."""
+
+    def run(self, given: Given, before: Sequence[LayerState]) -> Made:
+        """Returns what the layer makes of its inputs, which are left as they are.
+
+        Args:
+            given: its inputs.
+            before: the state of each of `carried`; nothing where the layer can do without and a sequence is given whole.
+        """
+        raise NotImplementedError
+
+    def bare(self) -> Callable[..., Array] | None:
+        """Returns what makes its output of the arrays of its inputs, or None where it may have to mask or wait, or has a state."""
+        return None
+
+    def carried_in(self, *, causal: bool) -> tuple[Carried, ...]:
+        """Returns what the caller carries for it in a model that can be cut anywhere, or in one that is given all whole."""
+        return () if self.whole_without_state and not causal else self.carried
+
+
+class StatelessLayer(Layer):
+    """A layer without memory, of one input and one output."""
+
+    def run(self, given: Given, before: Sequence[LayerState]) -> Made:  # noqa: ARG002 - there is none
+        """Applies the layer."""
+        return (self.apply(given.values[0]),), ()
+
+    def apply(self, values: Values) -> Values:
+        """Returns what the layer makes of values, which are left as they are."""
+        raise NotImplementedError
+
+
+def require_steps(name: str, steps: int, least: int) -> None:
+    """Refuses a sequence that is too short for a layer.
+
+    Raises:
+        WrongForModel: fewer than `least` time-steps reach it.
+    """
+    if steps < least:
+        text = f"{steps} time-steps reach layer {name!r}; expected at least {least}. Send a longer sequence"
+        raise WrongForModel("x.shape", text)

@@ -1,0 +1,174 @@
+"""The layers with h and c: LSTM, and two of them in both directions.
+
+Another kind of cell would be a module of its own beside this one: a layer whose `run` advances its state by a sequence.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lstmserve_server.model import lstm
+from lstmserve_server.model.activations import quick
+from lstmserve_server.model.engines import select
+from lstmserve_server.model.layers.base import Given, Layer, Values
+from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from lstmserve_server.model.layers.base import LayerState, Made
+    from lstmserve_server.model.numerics import Arithmetic
+    from lstmserve_server.model.recording import Place
+    from lstmserve_server.model.spec import LayerDescription
+
+    Array = NDArray[Any]
+
+
+class LSTM(Layer):
+    """An LSTM layer: `lstm` with the options and weights of a description."""
+
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+        self.name = description.name
+        self.backwards = bool(description.options["go_backwards"])
+        self.returns_sequences = bool(description.options["return_sequences"])
+        self.lasts = not self.returns_sequences
+        phi, sigma = (description.activations[name] for name in ("activation", "recurrent_activation"))
+        self.spec = LSTMSpec(
+            units=int(description.options["units"]),  # type: ignore[arg-type]  # the rule made it a number
+            activation=quick(phi) if arithmetic.quick else phi,
+            recurrent_activation=quick(sigma) if arithmetic.quick else sigma,
+        )
+        self.weights = LSTMWeights(
+            description.weights["kernel"], description.weights["recurrent_kernel"], description.weights.get("bias")
+        )
+        self.carried = () if description.initial_state else (self,)
+        self._gives_state = len(description.output_shapes) > 1
+        self._ignores_mask = bool(description.options.get("ignores_mask", False))
+        self._zero_masked = bool(description.options.get("zero_output_for_mask", False))
+        self._arithmetic = arithmetic
+        self._cell, computed = select.cell(self.name, self.spec, self.weights, arithmetic)
+        self.computed = (computed,)
+        self.obstacle = self._obstacle(description)
+
+    def _obstacle(self, description: LayerDescription) -> str:
+        if self.backwards:
+            return "has go_backwards: it reads a sequence from its end, so there is no answer before the whole of it is known"
+        if description.initial_state:
+            return "begins with an h and c that come from other layers or inputs, so it is the model that carries them"
+        return ""
+
+    @property
+    def h_bound(self) -> float:
+        """No h that this layer computes is larger in magnitude: both factors of h' are images of its activations."""
+        return self.spec.activation.bound * self.spec.recurrent_activation.bound
+
+    def zero_state(self, batch: int) -> LSTMState:
+        """Returns the state of `batch` new sequences."""
+        return lstm.zero_state(self.spec, batch, self._arithmetic.dtype)
+
+    def run(self, given: Given, before: Sequence[LayerState]) -> Made:
+        """Advances every row by a sequence.
+
+        Args:
+            given: (batch, time, features), with or without a mask.
+            before: h and c before, each (batch, units), of this one layer; none where they are given.
+
+        Returns:
+            The outputs in the order of processing, (batch, time, units) or the last of them; where the model asks for them
+            h and c, each (batch, units); and the next state.
+        """
+        values, state = given.values[0], LSTMState(*(given.initial_state or before[0]))
+        outputs, after = self.advance(values, state, given.seen, given.trace)
+        shown = outputs if self.returns_sequences else Values(outputs.array, sequence=True, ready=outputs.ready)
+        made = shown if self.returns_sequences or given.every else shown.last()
+        further = [Values(array, sequence=False) for array in after] if self._gives_state else []
+        return (made, *further), [after] if self.carried else []
+
+    def go_on(self, x: Array, before: LayerState, *, every: bool) -> tuple[Array, LSTMState]:
+        """Advances every row by a sequence in which no step is masked or waited for, as `run` does.
+
+        Args:
+            x: (batch, time, features)
+            before: h and c, each (batch, units).
+            every: as in `Given`.
+
+        Returns:
+            The outputs, (batch, time, units) or the last of them, and the next state, with which they may share memory.
+        """
+        state = LSTMState(*before)
+        if x.shape[1] == 1:
+            after = self._cell.step(x[:, 0], state)
+            outputs = after.h[:, None]
+        else:
+            outputs, after = self._cell.forward(x, state)
+        return outputs if self.returns_sequences or every else outputs[:, -1], after
+
+    def gates(self, x: Array, h: Array) -> Array:
+        """Returns the gates of a step, (batch, 4, units): i f c o, from (batch, features) and (batch, units); NumPy's always."""
+        z = lstm.gates(self.spec, self.weights, self._arithmetic.product, x, h)
+        return z.reshape(len(x), 4, self.spec.units)
+
+    def advance(self, values: Values, state: LSTMState, seen: Array, trace: Place | None) -> tuple[Values, LSTMState]:
+        """Advances every row by a sequence, and returns the outputs of all steps and the next state."""
+        x, mask = values.array, None if self._ignores_mask else values.mask
+        if values.fresh is not None:  # a step without anything new changes nothing, whatever came before it
+            mask, seen = values.fresh, np.ones(len(x), bool)
+        if self.backwards:
+            x = np.ascontiguousarray(x[:, ::-1])
+            mask = None if mask is None else mask[:, ::-1]
+        if mask is not None and mask.all():
+            mask = None
+        record = None if trace is None else trace.record(mask, state, x.shape[1])
+        if mask is None:
+            outputs, after = self._cell.forward(x, state, record)
+        else:
+            outputs, after = self._cell.forward_masked(x, state, mask, seen, record, zero_masked=self._zero_masked)
+        return values.but(outputs), after
+
+
+class Bidirectional(Layer):
+    """Two LSTMs, one of which reads the sequence from its end, and their outputs merged step by step."""
+
+    obstacle = "reads the sequence from both ends, so there is no answer before the whole of it is known"
+
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+        self.name = description.name
+        self.forward, self.backward = (LSTM(part, arithmetic) for part in description.parts)
+        self.lasts = self.forward.lasts
+        self.computed = (*self.forward.computed, *self.backward.computed)
+        self.carried = () if description.initial_state else (self.forward, self.backward)
+        self._merge = description.texts["merge_mode"]
+        self._gives_state = len(description.output_shapes) > (2 if self._merge == "none" else 1)
+
+    def run(self, given: Given, before: Sequence[LayerState]) -> Made:
+        """Advances every row by a whole sequence: as `LSTM.run`, with the states of both directions.
+
+        Where only the last output is wanted it is the last of each direction, which for the backward one stands first.
+        """
+        values = given.values[0]
+        states = [given.initial_state[:2], given.initial_state[2:]] if given.initial_state else before
+        ahead, after = self.forward.advance(values, LSTMState(*states[0]), given.seen, given.trace)
+        back, earlier = self.backward.advance(values, LSTMState(*states[1]), given.seen, given.trace)
+        if self.lasts:
+            ahead, back = ahead.last(), back.last()
+        else:
+            back = back.but(back.array[:, ::-1])
+        further = [Values(array, sequence=False) for array in (*after, *earlier)] if self._gives_state else []
+        return (*self._merged(ahead, back), *further), [after, earlier] if self.carried else []
+
+    def _merged(self, ahead: Values, back: Values) -> tuple[Values, ...]:
+        match self._merge:
+            case "concat":
+                return (ahead.but(np.concatenate([ahead.array, back.array], axis=-1)),)
+            case "sum":
+                return (ahead.but(ahead.array + back.array),)
+            case "mul":
+                return (ahead.but(ahead.array * back.array),)
+            case "ave":
+                return (ahead.but((ahead.array + back.array) / 2),)
+            case _:
+                return (ahead, back)

@@ -1,0 +1,65 @@
+"""The layers by the names of their Keras classes. Those that do nothing at inference have none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from lstmserve_server.model.layers import merge, pointwise, recurrent, reshape, window, wrappers
+
+if TYPE_CHECKING:
+    from lstmserve_server.model.layers.base import Layer
+    from lstmserve_server.model.numerics import Arithmetic
+    from lstmserve_server.model.spec import LayerDescription
+
+
+class _Made(Protocol):
+    """Makes a layer of its description."""
+
+    def __call__(self, description: LayerDescription, arithmetic: Arithmetic) -> Layer: ...
+
+
+KINDS: Final[dict[str, _Made]] = {
+    "LSTM": recurrent.LSTM,
+    "Bidirectional": recurrent.Bidirectional,
+    "Activation": pointwise.ActivationLayer,
+    "BatchNormalization": pointwise.BatchNormalization,
+    "Dense": pointwise.Dense,
+    "Embedding": pointwise.Embedding,
+    "LayerNormalization": pointwise.LayerNormalization,
+    "Masking": pointwise.Masking,
+    "Normalization": pointwise.Normalization,
+    "PReLU": pointwise.PReLU,
+    "Rescaling": pointwise.Rescaling,
+    "AveragePooling1D": window.AveragePooling1D,
+    "Conv1D": window.Conv1D,
+    "GlobalAveragePooling1D": window.GlobalAveragePooling1D,
+    "GlobalMaxPooling1D": window.GlobalMaxPooling1D,
+    "MaxPooling1D": window.MaxPooling1D,
+    "Cropping1D": reshape.Cropping1D,
+    "Flatten": reshape.Flatten,
+    "Permute": reshape.Permute,
+    "RepeatVector": reshape.RepeatVector,
+    "Reshape": reshape.Reshape,
+    "ZeroPadding1D": reshape.ZeroPadding1D,
+    "Add": merge.Merge,
+    "Average": merge.Merge,
+    "Concatenate": merge.Merge,
+    "Maximum": merge.Merge,
+    "Minimum": merge.Merge,
+    "Multiply": merge.Merge,
+    "Subtract": merge.Merge,
+}
+
+
+def make(description: LayerDescription, arithmetic: Arithmetic) -> Layer | None:
+    """Returns the layer of a description, or None where it does nothing at inference."""
+    if description.kind == "TimeDistributed":
+        part = description.parts[0]
+        inner = make(part, arithmetic)
+        return (
+            None
+            if inner is None
+            else wrappers.TimeDistributed(inner, of_sequences=bool(description.options["sequences"]))
+        )
+    made = KINDS.get(description.kind)
+    return None if made is None else made(description, arithmetic)

@@ -1,0 +1,99 @@
+"""Layers that move numbers about. On a sequence they need the whole of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lstmserve_server.model.layers.base import StatelessLayer, Values, require_steps
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lstmserve_server.model.numerics import Arithmetic
+    from lstmserve_server.model.spec import LayerDescription
+
+    Array = NDArray[Any]
+
+
+class Flatten(StatelessLayer):
+    """One axis out of all but the batch."""
+
+    obstacle = "lays all time-steps side by side, so there is no answer before the last of them is known"
+
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+        pass
+
+    def apply(self, values: Values) -> Values:
+        """Maps (batch, ...) to (batch, product of ...)."""
+        return Values(values.array.reshape(len(values.array), -1), sequence=False)
+
+
+class Reshape(StatelessLayer):
+    """Other axes for the same numbers."""
+
+    obstacle = "cuts the sequence anew, so there is no answer before the whole of it is known"
+
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:  # noqa: ARG002 - one signature for all
+        self._shape = description.output_shapes[0]
+
+    def apply(self, values: Values) -> Values:
+        """Maps (batch, ...) to (batch, *shape)."""
+        return Values(values.array.reshape(len(values.array), *self._shape), sequence=len(self._shape) > 1)
+
+
+class Permute(StatelessLayer):
+    """Time for features, and features for time."""
+
+    obstacle = "exchanges time and features, so there is no answer before the whole sequence is known"
+
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+        pass
+
+    def apply(self, values: Values) -> Values:
+        """Maps (batch, time, features) to (batch, features, time)."""
+        return Values(np.ascontiguousarray(values.array.swapaxes(1, 2)), sequence=True)
+
+
+class RepeatVector(StatelessLayer):
+    """A sequence of one vector again and again."""
+
+    obstacle = "repeats what came at the end of the sequence, so there is no answer before that"
+
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:  # noqa: ARG002 - one signature for all
+        self._n = int(description.options["n"])  # type: ignore[arg-type]  # the rule made it a number
+
+    def apply(self, values: Values) -> Values:
+        """Maps (batch, features) to (batch, n, features)."""
+        return Values(np.repeat(values.array[:, None], self._n, axis=1), sequence=True)
+
+
+class _Ends(StatelessLayer):
+    """A layer that changes the ends of a sequence, by so many steps before and after."""
+
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:  # noqa: ARG002 - one signature for all
+        self._name = description.name
+        self._before, self._after = (int(description.options[end]) for end in ("before", "after"))  # type: ignore[arg-type]
+
+
+class ZeroPadding1D(_Ends):
+    """Zeros before and behind a sequence."""
+
+    obstacle = "adds steps to the ends of the sequence, so it must know them"
+
+    def apply(self, values: Values) -> Values:
+        """Maps (batch, time, features) to (batch, before + time + after, features)."""
+        return Values(np.pad(values.array, ((0, 0), (self._before, self._after), (0, 0))), sequence=True)
+
+
+class Cropping1D(_Ends):
+    """A sequence without its ends."""
+
+    obstacle = "takes steps from the ends of the sequence, so it must know them"
+
+    def apply(self, values: Values) -> Values:
+        """Maps (batch, time, features) to (batch, time - before - after, features)."""
+        time = values.array.shape[1]
+        require_steps(self._name, time, self._before + self._after + 1)
+        return Values(values.array[:, self._before : time - self._after], sequence=True)

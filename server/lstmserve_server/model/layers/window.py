@@ -1,0 +1,281 @@
+"""Layers that look at several time-steps at once: convolution and pooling.
+
+In a model that can be cut anywhere such a layer remembers the steps that its next window still needs, and answers a step
+only when a window ends with it: Keras would answer nothing else if the sequence ended there. In any other model it is given
+the sequence whole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lstmserve_server.model.layers.base import Layer, Values, WindowState, require_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from lstmserve_server.model.layers.base import Given, LayerState, Made
+    from lstmserve_server.model.numerics import Arithmetic
+    from lstmserve_server.model.spec import LayerDescription
+
+    Array = NDArray[Any]
+
+
+class _Window(Layer):
+    """A layer whose output at a place depends on a window of steps around it."""
+
+    whole_without_state = True
+
+    fill: float = 0
+    """What stands for the steps beyond the ends of a sequence."""
+
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+        self.name = description.name
+        self._size = int(description.options["window"])  # type: ignore[arg-type]  # the rule made these numbers
+        self._stride = int(description.options["strides"])  # type: ignore[arg-type]
+        self._dilation = int(description.options.get("dilation_rate", 1))  # type: ignore[arg-type]
+        self._padding = description.texts["padding"]
+        kernel = description.weights.get("kernel")  # (window, features, filters); pooling keeps the features
+        self._others = int(description.output_shapes[0][-1] or 0)
+        self._features = self._others if kernel is None else kernel.shape[1]
+        self._arithmetic = arithmetic
+        self._reach = self._dilation * (self._size - 1) + 1
+        self._wait = self._reach - 1 if self._padding == "valid" else 0
+        self.carried = (self,)
+        if self._wait or self._stride > 1:
+            self.clock = (self._wait, self._stride)
+        if self._padding == "same" and (self._reach > 1 or self._stride > 1):
+            self.obstacle = "looks at later time-steps too (padding='same')"
+
+    def zero_state(self, batch: int) -> WindowState:
+        """Returns the state of `batch` new sequences: what a convolution that is causal sees before them is zeros."""
+        window = np.zeros((batch, self._reach - 1, self._features), self._arithmetic.dtype)
+        return WindowState(window, np.zeros(batch, np.int64))
+
+    def run(self, given: Given, before: Sequence[LayerState]) -> Made:
+        """Maps (batch, time, features) to (batch, places, others), or to (batch, time, others) with what is fresh of them."""
+        values = given.values[0]
+        if not before:
+            return (self._whole(values.array),), ()
+        state = WindowState(*before[0])
+        if values.fresh is None or values.fresh.all():
+            made, after = self._stream(values.array, state)
+        else:
+            made, after = self._stream_some(values.array, values.fresh, state)
+        return (made,), [after]
+
+    def look(self, windows: Array, counts: Array) -> Array:
+        """Returns what the layer makes of windows.
+
+        Args:
+            windows: (batch, places, window, features)
+            counts: how many steps of a window are steps of the sequence, (places, 1).
+
+        Returns:
+            (batch, places, others)
+        """
+        raise NotImplementedError
+
+    def _whole(self, x: Array) -> Values:
+        """Answers a sequence from end to end, padded as Keras does (TensorFlow's rule for "same")."""
+        time, before, after = x.shape[1], 0, 0
+        if self._padding == "valid":
+            require_steps(self.name, time, self._reach)
+        elif self._padding == "causal":
+            before = self._reach - 1
+        else:
+            places = -(-time // self._stride)
+            around = max((places - 1) * self._stride + self._reach - time, 0)
+            before, after = around // 2, around - around // 2
+        ends = ((before, after), (0, 0))
+        padded = np.pad(x, ((0, 0), *ends), constant_values=self.fill)
+        real = np.pad(np.ones((1, time, 1), x.dtype), ((0, 0), *ends))
+        counts = self._windows(real, slice(None, None, self._stride)).sum(axis=2)[0]
+        return Values(self.look(self._windows(padded, slice(None, None, self._stride)), counts), sequence=True)
+
+    def _stream(self, x: Array, state: WindowState) -> tuple[Values, WindowState]:
+        """Answers the next steps of sequences, each of which has something new."""
+        batch, time = x.shape[:2]
+        known = np.concatenate([state.window, x], axis=1)
+        reached = state.steps[:, None] + np.arange(1, time + 1)
+        ends = (reached > self._wait) & ((reached - 1 - self._wait) % self._stride == 0)
+        places = np.flatnonzero(ends.any(axis=0))
+        looked = self.look(self._windows(known, places), np.full((1, 1), self._size, x.dtype))
+        array = np.zeros((batch, time, self._others), x.dtype)
+        array[:, places] = looked
+        after = WindowState(known[:, time:], reached[:, -1])
+        if ends.all():
+            return Values(array, sequence=True), after
+        return Values(array, sequence=True, fresh=ends, ready=reached > self._wait), after
+
+    def _stream_some(self, x: Array, fresh: Array, state: WindowState) -> tuple[Values, WindowState]:
+        """Answers the next steps of sequences, where a layer before it had nothing to say at some of them."""
+        ready = np.repeat((state.steps > self._wait)[:, None], x.shape[1], axis=1)
+        ends, array = np.zeros_like(fresh), np.zeros((*x.shape[:2], self._others), x.dtype)
+        window, steps = state.window.copy(), state.steps.copy()
+        for pattern in np.unique(fresh, axis=0):
+            rows, times = np.flatnonzero((fresh == pattern).all(axis=1)), np.flatnonzero(pattern)
+            if not times.size:
+                continue
+            made, after = self._stream(x[np.ix_(rows, times)], WindowState(window[rows], steps[rows]))
+            window[rows], steps[rows] = after
+            array[np.ix_(rows, times)] = made.array
+            ends[np.ix_(rows, times)] = True if made.fresh is None else made.fresh
+            ready[rows] |= np.maximum.accumulate(_at(made, times, ready[rows].shape), axis=1)
+        return Values(array, sequence=True, fresh=ends, ready=ready), WindowState(window, steps)
+
+    def _windows(self, x: Array, places: Any) -> Array:
+        """Returns the windows that begin at some places, (batch, places, window, features)."""
+        windows = np.lib.stride_tricks.sliding_window_view(x, self._reach, axis=1)
+        return windows[:, places, :, :: self._dilation].swapaxes(2, 3)
+
+
+def _at(made: Values, times: Array, shape: tuple[int, ...]) -> Array:
+    """Returns when values that were made at some times are ready, among all times."""
+    ready = np.zeros(shape, bool)
+    ready[:, times] = True if made.ready is None else made.ready
+    return ready
+
+
+class Conv1D(_Window):
+    """`activation(window W + b)`, each window a row of its own."""
+
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+        super().__init__(description, arithmetic)
+        kernel = description.weights["kernel"]  # (window, features, filters)
+        self._kernel = kernel.reshape(-1, kernel.shape[2])
+        self._bias = description.weights.get("bias")  # (filters,)
+        self._activation = description.activations["activation"]
+
+    def look(self, windows: Array, counts: Array) -> Array:  # noqa: ARG002 - zeros beyond the ends add nothing
+        """Maps (batch, places, window, features) to (batch, places, filters)."""
+        rows = np.ascontiguousarray(windows).reshape(*windows.shape[:2], len(self._kernel))
+        y = np.empty((*rows.shape[:2], self._kernel.shape[1]), rows.dtype)
+        self._arithmetic.product(rows, self._kernel, y)
+        if self._bias is not None:
+            np.add(y, self._bias, out=y)
+        self._activation.apply(y)
+        return y
+
+
+class MaxPooling1D(_Window):
+    """The largest number of each window."""
+
+    fill = -np.inf
+
+    def look(self, windows: Array, counts: Array) -> Array:  # noqa: ARG002 - nothing is smaller than what is beyond the ends
+        """Maps (batch, places, window, features) to (batch, places, features)."""
+        y = windows[:, :, 0].copy()
+        for step in range(1, windows.shape[2]):
+            np.maximum(y, windows[:, :, step], out=y)
+        return y
+
+
+class AveragePooling1D(_Window):
+    """The mean of each window; of what is padded, only the real steps count."""
+
+    def look(self, windows: Array, counts: Array) -> Array:
+        """Maps (batch, places, window, features) to (batch, places, features)."""
+        y = windows[:, :, 0].copy()
+        for step in range(
+            1, windows.shape[2]
+        ):  # one after the other, so that the bytes do not depend on how many places
+            np.add(y, windows[:, :, step], out=y)
+        np.divide(y, counts, out=y)
+        return y
+
+
+class _Global(Layer):
+    """A layer that sums a sequence up: after every step it has the answer for what was there so far."""
+
+    lasts = True
+    whole_without_state = True
+
+    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+        self.name = description.name
+        self._keepdims = bool(description.options["keepdims"])
+        self._features = int(description.output_shapes[0][-1] or 0)
+        self._arithmetic = arithmetic
+        self.carried = (self,)
+        if self._keepdims:
+            self.obstacle = "makes a sequence of one step of what it sums up (keepdims)"
+
+    def zero_state(self, batch: int) -> WindowState:
+        """Returns the state of `batch` new sequences."""
+        return WindowState(np.zeros((batch, 1, self._features), self._arithmetic.dtype), np.zeros(batch, np.int64))
+
+    def run(self, given: Given, before: Sequence[LayerState]) -> Made:
+        """Maps (batch, time, features) to (batch, features), or to (batch, time, features) where every step is wanted."""
+        values = given.values[0]
+        state = WindowState(*(before[0] if before else self.zero_state(len(values.array))))
+        counted = np.ones(values.array.shape[:2], bool) if values.fresh is None else values.fresh
+        if values.mask is not None:
+            counted = self.counted(values.mask)
+        reached = state.steps[:, None] + np.cumsum(counted, axis=1)
+        gathered = self.gather(state, np.where(counted[..., None], values.array, self.nothing))
+        window = np.where((reached[:, -1] > 0)[:, None, None], gathered[:, -1:], gathered.dtype.type(0))
+        after = WindowState(window, reached[:, -1])
+        array = self.answer(gathered, reached)
+        made = Values(array, sequence=True, ready=reached > 0 if values.ready is None else values.ready)
+        if not given.every:
+            made = made.last()
+        if self._keepdims:
+            made = Values(made.array[:, None], sequence=True)
+        return (made,), [after] if before else ()
+
+    nothing: float = 0
+    """What leaves unchanged what is gathered."""
+
+    def counted(self, mask: Array) -> Array:
+        """Returns which time-steps count, (batch, time)."""
+        raise NotImplementedError
+
+    def gather(self, state: WindowState, x: Array) -> Array:
+        """Returns what is gathered after each time-step, (batch, time, features)."""
+        raise NotImplementedError
+
+    def answer(self, gathered: Array, reached: Array) -> Array:
+        """Returns the answer after each time-step, (batch, time, features), of what is gathered from so many steps."""
+        raise NotImplementedError
+
+
+class GlobalMaxPooling1D(_Global):
+    """The largest number of the whole sequence, whatever a mask passes over."""
+
+    nothing = -np.inf
+
+    def counted(self, mask: Array) -> Array:
+        """Returns that all steps count."""
+        return np.ones_like(mask)
+
+    def gather(self, state: WindowState, x: Array) -> Array:
+        """Returns the largest numbers so far."""
+        before = np.where((state.steps > 0)[:, None, None], state.window, self._arithmetic.dtype.type(-np.inf))
+        largest: Array = np.maximum.accumulate(np.concatenate([before, x], axis=1), axis=1)[:, 1:]
+        return largest
+
+    def answer(self, gathered: Array, reached: Array) -> Array:  # noqa: ARG002 - it does not matter of how many
+        """Returns the largest numbers."""
+        return gathered
+
+
+class GlobalAveragePooling1D(_Global):
+    """The mean of the whole sequence, over the steps that no mask passes over."""
+
+    def counted(self, mask: Array) -> Array:
+        """Returns that the steps count that no mask passes over."""
+        return mask
+
+    def gather(self, state: WindowState, x: Array) -> Array:
+        """Returns the sums so far."""
+        sums: Array = np.add.accumulate(np.concatenate([state.window, x], axis=1), axis=1)[:, 1:]
+        return sums
+
+    def answer(self, gathered: Array, reached: Array) -> Array:
+        """Returns the means."""
+        mean: Array = gathered / reached[..., None].astype(gathered.dtype)
+        return mean

@@ -1,0 +1,34 @@
+"""Layers that hold another one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lstmserve_server.model.layers.base import Given, Layer, Values
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lstmserve_server.model.layers.base import LayerState, Made
+
+
+class TimeDistributed(Layer):
+    """Another layer, applied to what stands at each time-step as if that were all there is: a sequence within a sequence."""
+
+    def __init__(self, inner: Layer, *, of_sequences: bool) -> None:
+        self._inner = inner
+        self.computed = inner.computed
+        self._of_sequences = of_sequences
+
+    def run(self, given: Given, before: Sequence[LayerState]) -> Made:  # noqa: ARG002 - every step begins anew
+        """Maps (batch, time, ...) to (batch, time, others)."""
+        values = given.values[0]
+        batch, time = values.array.shape[:2]
+        steps = np.ascontiguousarray(values.array).reshape(batch * time, *values.array.shape[2:])
+        nothing_seen = np.zeros(batch * time, bool)
+        states = [part.zero_state(batch * time) for part in self._inner.carried_in(causal=False)]
+        made, _ = self._inner.run(Given((Values(steps, self._of_sequences),), nothing_seen, every=False), states)
+        array = made[0].array
+        return (values.but(array.reshape(batch, time, *array.shape[1:])),), ()

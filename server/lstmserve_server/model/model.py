@@ -1,0 +1,345 @@
+"""A model: a graph of layers with at least one LSTM, and the state that a caller carries for it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lstmserve_server.core.errors import WrongForModel
+from lstmserve_server.model.cost import Work
+from lstmserve_server.model.graph import Network, copied, rows_of
+from lstmserve_server.model.numerics import Arithmetic, Engine, Numerics, all_finite, product_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from lstmserve_server.model.graph import ModelState
+    from lstmserve_server.model.layers.base import Values
+    from lstmserve_server.model.layers.recurrent import LSTM
+    from lstmserve_server.model.recording import Trace
+    from lstmserve_server.model.spec import LayerDescription, ModelDescription, OutputDescription
+
+    Array = NDArray[Any]
+
+# A chunk of a sequence: its largest buffer stays in the second-level cache, and between two a call can be stopped.
+_CHUNK_BYTES = 1 << 20
+_CHUNK_STEPS = 256
+
+_FIXES_TIME = ("Flatten", "Reshape", "Permute")  # layers whose weights behind them know the number of time-steps
+
+
+class Answer(NamedTuple):
+    """What `step` and `forward` give."""
+
+    outputs: tuple[Array, ...]
+    """Of each output of the model: NaN where Keras has no answer yet, as a layer with a window still waits."""
+
+    state: ModelState
+
+    steps: Array
+    """How many time-steps each row has gone on by, (batch,): those that no mask passed over."""
+
+    @property
+    def output(self) -> Array:
+        """The first output; most models have no other."""
+        return self.outputs[0]
+
+
+def _go_on() -> None:
+    """Stands for a caller who never wants to stop."""
+
+
+class RecurrentModel:
+    """A graph of layers, ready to compute. Between calls it keeps scratch memory of each thread at most; several may use it."""
+
+    def __init__(
+        self, description: ModelDescription, numerics: Numerics = Numerics.EXACT, engine: Engine = Engine.NUMPY
+    ) -> None:
+        self.description = description
+        self.numerics = numerics
+        self.dtype = description.dtype
+        self.inputs = description.inputs
+        self.outputs = description.outputs
+        self._network = Network(
+            description, Arithmetic(product_of(numerics), description.dtype, numerics=numerics, engine=engine)
+        )
+        self.engine = ", ".join(dict.fromkeys(computed.engine for computed in self._network.computed))
+        """What computes its LSTMs, with the version; several where some are computed by another."""
+        self.engine_remarks = tuple(filter(None, (computed.remark for computed in self._network.computed)))
+        """Which LSTMs are not computed by the engine that was asked for, and why."""
+        self.step_obstacle = self._network.step_obstacle
+        """Why the model cannot be stepped; empty where it can."""
+        self.waiting_steps = self._network.waiting_steps
+        """After how many time-steps of a sequence there is no answer yet, as a layer with a window still waits."""
+        self.carried = self._network.carried
+        """The layers whose state the caller carries, in the order of `ModelState`."""
+        self.carried_places = self._network.carried_places
+        """The place of each in the model, and its number in the layer that stands there."""
+        self.lstm_places = self._network.lstm_places
+        """The same of every LSTM."""
+        self._width = max(_width(layer) for layer in description.layers)
+        self._output_sizes = [_time_and_width(output, causal=self.causal) for output in description.outputs]
+        self._state_size = sum(array.size for part in self.zero_state(1) for array in part)
+        self.work = Work(description, step_by_step=Engine.NUMPY.value in self.engine)
+        self.fixed_time = any(layer.kind in _FIXES_TIME for layer in description.layers)
+        """Whether a sequence must have exactly as many time-steps as the file declares."""
+
+    @property
+    def causal(self) -> bool:
+        """Whether an output depends on no later input, so that a sequence may be cut anywhere."""
+        return not self.step_obstacle
+
+    def require_causal(self) -> None:
+        """Returns if the model can be stepped.
+
+        Raises:
+            WrongForModel: it cannot, and why.
+        """
+        if self.step_obstacle:
+            raise WrongForModel("model", f"Step is not possible: {self.step_obstacle}. Forward is.")
+
+    @property
+    def returns_sequences(self) -> bool:
+        """Whether Keras answers with a sequence, in one output at least."""
+        return any(len(output.shape) > 1 for output in self.outputs)
+
+    @property
+    def bytes_per_step(self) -> int:
+        """What a row's time-step takes in memory where a sequence is computed whole: input, gates and output of a layer."""
+        features = sum(math.prod(length or 1 for length in item.features) for item in self.inputs)
+        return (features + 2 * self._width) * self.dtype.itemsize
+
+    def answer_size(self, steps: int) -> int:
+        """Returns how many numbers answer a row, its next state among them, if so many time-steps are answered."""
+        size = self._state_size
+        for time, width in self._output_sizes:
+            size += (time if time and steps > 1 else steps) * width
+        return size
+
+    def lstm(self, place: int, number: int) -> LSTM:
+        """Returns the LSTM at a place of the model, by its number in the layer that stands there."""
+        return self._network.lstm(place, number)
+
+    def zero_state(self, batch: int) -> ModelState:
+        """Returns the state of `batch` new sequences."""
+        return tuple(layer.zero_state(batch) for layer in self.carried)
+
+    def step(self, x: Array, state: ModelState, seen: Array | None = None, trace: Trace | None = None) -> Answer:
+        """Advances every row by one time-step.
+
+        Args:
+            x: (batch, features...), in the dtype of the model, C-contiguous.
+            state: the state before.
+            seen: as in `forward`.
+            trace: as in `forward`.
+
+        Returns:
+            The outputs, (batch, features) each, that the Keras model would give if the sequence ended here; and the next
+            state.
+
+        Raises:
+            WrongForModel: the model cannot be stepped, or the result is not finite.
+        """
+        self.require_causal()
+        with np.errstate(all="ignore"):
+            return self._run((x[:, None],), state, seen, trace=trace, every=False)
+
+    def forward(
+        self,
+        inputs: Sequence[Array],
+        state: ModelState,
+        lengths: Array | None = None,
+        *,
+        all_outputs: bool = False,
+        seen: Array | None = None,
+        pause: Callable[[], None] = _go_on,
+        trace: Trace | None = None,
+    ) -> Answer:
+        """Advances every row by a sequence: equals the loop over `step`, to the last bit in exact mode.
+
+        It is computed in rectangles: rows that all run through a piece of time. Those of a causal model are short, so that
+        memory does not grow with the length of the sequence.
+
+        Args:
+            inputs: (batch, time, features...), in the dtype of the model, C-contiguous, at least one time-step. Several
+                where the model has several, (batch, features) of those without a time axis.
+            state: the state before.
+            lengths: time-steps of each row, (batch,), 1 to time each; None where all have them all, and for a model with
+                several inputs.
+            all_outputs: whether the output of every step is wanted, rather than that of each row's last.
+            seen: whether the sequence of a row has had a step that no mask passed over, (batch,); None where none has.
+            pause: called between rectangles; may raise to stop.
+            trace: what is to be filled with all that flows through the layers; None for nothing.
+
+        Returns:
+            The outputs, (batch, features) each, or (batch, time, features) with zeros behind a row's own last step; and
+            the state after each row's last step.
+
+        Raises:
+            WrongForModel: outputs of every step are wanted and the model has none, or the result is not finite.
+        """
+        if all_outputs and not self.causal and not self.returns_sequences:
+            raise WrongForModel(
+                "all_outputs", f"only the last output exists: {self.step_obstacle}. Ask without all_outputs."
+            )
+        with np.errstate(all="ignore"):
+            if len(inputs) > 1 or not self.inputs[0].sequence:
+                return self._run(inputs, state, seen, trace=trace, every=all_outputs)
+            return self._in_rectangles(inputs[0], state, lengths, seen, pause, trace, every=all_outputs)
+
+    def _in_rectangles(
+        self,
+        x: Array,
+        state: ModelState,
+        lengths: Array | None,
+        seen: Array | None,
+        pause: Callable[[], None],
+        trace: Trace | None,
+        *,
+        every: bool,
+    ) -> Answer:
+        lengths = np.full(len(x), x.shape[1]) if lengths is None else lengths
+        seen = _never(x) if seen is None else seen
+        state = copied(state)
+        steps = np.zeros(len(x), np.int64)
+        pieces: list[_Piece] = []
+        for number, (rows, start, stop) in enumerate(self._rectangles(lengths)):
+            if number:
+                pause()
+            here = seen[rows] | (steps[rows] > 0)
+            answer = self._run((x[rows, start:stop],), rows_of(state, rows), here, rows, start, trace, every=every)
+            for part, new in zip(state, answer.state, strict=True):
+                for array, piece in zip(part, new, strict=True):
+                    array[rows] = piece
+            steps[rows] += answer.steps
+            ending = lengths[rows] == stop
+            if every:
+                pieces.append(_Piece(rows, start, answer.outputs))
+            elif ending.any():
+                pieces.append(_Piece(rows[ending], 0, tuple(output[ending] for output in answer.outputs)))
+        time = x.shape[1] if self.causal else 0
+        outputs = tuple(
+            _sequences(pieces, number, len(x), time)
+            if every and (self.causal or len(output.shape) > 1)
+            else _lasts(pieces, number, len(x))
+            for number, output in enumerate(self.outputs)
+        )
+        return Answer(outputs, state, steps)
+
+    def _run(
+        self,
+        inputs: Sequence[Array],
+        state: ModelState,
+        seen: Array | None,
+        rows: Array | None = None,
+        start: int = 0,
+        trace: Trace | None = None,
+        *,
+        every: bool,
+    ) -> Answer:
+        """Runs a rectangle, of the `rows` of a call: its sequences are whole if `every` step is wanted, else their last."""
+        straight, x = self._network.straight, inputs[0]
+        if straight is not None and trace is None:
+            arrays, after = straight.run(x, state, every=every)
+            if all(map(all_finite, itertools.chain(arrays, *after))):
+                return Answer(tuple(map(np.ascontiguousarray, arrays)), after, np.full(len(x), x.shape[1]))
+            # What follows computes it once more, and says what is not finite.
+        rows = np.arange(len(x)) if rows is None else rows
+        seen = _never(x) if seen is None else seen
+        rectangle = None if trace is None else trace.begin(rows, start)
+        flow = self._network.run(inputs, state, seen, rectangle, every=every and self.causal)
+        self._require_finite_state(flow.state, rows)
+        outputs = tuple(self._output(values, rows, every=every) for values in flow.outputs)
+        return Answer(outputs, flow.state, flow.steps)
+
+    def _output(self, values: Values, rows: Array, *, every: bool) -> Array:
+        """Returns an output in the form that is wanted, NaN where there is none yet."""
+        if values.sequence and not every:
+            values = values.last()
+        array, ready = values.array, values.ready
+        finite = np.isfinite(array).reshape(*array.shape[: 1 if ready is None else ready.ndim], -1).all(axis=-1)
+        if ready is not None and not ready.all():
+            array = np.where(
+                ready.reshape(*ready.shape, *[1] * (array.ndim - ready.ndim)), array, array.dtype.type(np.nan)
+            )
+            finite |= ~ready
+        if not finite.all():
+            row = rows[np.argwhere(~finite)[0][0]]
+            raise WrongForModel("x", f"row {row} leaves the range of {self.dtype.name}: the output is not finite")
+        return np.ascontiguousarray(array)
+
+    def _require_finite_state(self, state: ModelState, rows: Array) -> None:
+        """Refuses a state that left the range of the numbers: the next step would make NaN of it."""
+        for layer, part in zip(self.carried, state, strict=True):
+            for name, array in zip(part._fields, part, strict=True):
+                if not all_finite(array):
+                    row = rows[np.argwhere(~np.isfinite(array))[0][0]]
+                    text = f"{name} of layer {layer.name!r} is no longer finite with this input and state"
+                    raise WrongForModel("x", f"row {row} leaves the range of {self.dtype.name}: {text}")
+
+    def _rectangles(self, lengths: Array) -> Iterator[tuple[Array, int, int]]:
+        """Yields rows, and a piece of time that all of them run through; together they cover every row's own steps.
+
+        A causal model goes on from piece to piece. Any other is given each row whole.
+        """
+        if not self.causal:
+            for length in np.unique(lengths):
+                yield np.flatnonzero(lengths == length), 0, int(length)
+            return
+        chunk = max(1, min(_CHUNK_STEPS, _CHUNK_BYTES // (len(lengths) * self._width * self.dtype.itemsize)))
+        ends = sorted({*lengths.tolist(), *range(chunk, int(lengths.max()), chunk)})
+        for start, stop in itertools.pairwise([0, *ends]):
+            yield np.flatnonzero(lengths >= stop), start, stop
+
+
+class _Piece(NamedTuple):
+    """The outputs of some rows for a piece of time."""
+
+    rows: Array
+    start: int
+    outputs: tuple[Array, ...]
+
+
+def _time_and_width(output: OutputDescription, *, causal: bool) -> tuple[int, int]:
+    """Returns how many time-steps an output has, 0 where that is up to the caller, and how many numbers each of them."""
+    sequence = len(output.shape) > 1
+    time = output.shape[0] if sequence and not causal else None
+    return time or 0, math.prod(length or 1 for length in (output.shape[1:] if sequence else output.shape))
+
+
+def _width(layer: LayerDescription) -> int:
+    """Returns how many numbers of a time-step a layer holds at once: its gates, its windows or its output."""
+    if layer.kind in ("LSTM", "Bidirectional"):
+        return max(int(part.weights["kernel"].shape[1]) for part in layer.parts or (layer,))
+    windows: int = math.prod(layer.weights["kernel"].shape[:2]) if layer.kind == "Conv1D" else 0
+    return max(windows, *(math.prod(length or 1 for length in shape[1:]) for shape in layer.output_shapes))
+
+
+def _lasts(pieces: list[_Piece], number: int, batch: int) -> Array:
+    """Returns the last of every row of one output."""
+    first = pieces[0].outputs[number]
+    output = np.empty((batch, *first.shape[1:]), first.dtype)
+    for piece in pieces:
+        output[piece.rows] = piece.outputs[number]
+    return output
+
+
+def _sequences(pieces: list[_Piece], number: int, batch: int, time: int) -> Array:
+    """Returns one output for every row, zeros behind its last; `time` steps of it, or as many as the longest has."""
+    time = time or max(piece.outputs[number].shape[1] for piece in pieces)
+    first = pieces[0].outputs[number]
+    output = np.zeros((batch, time, *first.shape[2:]), first.dtype)
+    for piece in pieces:
+        made = piece.outputs[number]
+        output[piece.rows, piece.start : piece.start + made.shape[1]] = made
+    return output
+
+
+def _never(x: Array) -> Array:
+    """Returns, for every row, that its sequence has had no step."""
+    return np.zeros(len(x), bool)

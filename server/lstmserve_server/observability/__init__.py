@@ -1,0 +1,1 @@
+"""Metrics, traces, logs, and the admin server that exposes them."""

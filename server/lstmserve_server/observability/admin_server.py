@@ -1,0 +1,135 @@
+"""A port for operators: a page for people, the metrics for Prometheus, and the health for those who speak no gRPC."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import ipaddress
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import structlog
+from prometheus_client import make_wsgi_app, start_http_server
+
+from lstmserve_server.core.addresses import host_and_port
+from lstmserve_server.core.errors import StartFailed
+from lstmserve_server.observability.status_page.app import StatusPage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from prometheus_client import CollectorRegistry
+
+
+_INTERNAL: Final = (".localhost", ".local", ".internal", ".svc", ".cluster.local", ".lan", ".home.arpa")
+"""Ends of names that are not of the public DNS."""
+
+_MISDIRECTED: Final = "This page is shown under a number or a name of this network: ask for it as http://ADDRESS:PORT/."
+
+_PAUSE: Final = 0.2  # seconds
+_PATIENCE: Final = 10  # seconds without a request
+
+
+_log = structlog.get_logger(__name__)
+
+
+class Port:
+    """Answers /, /status.json, /metrics and /healthz, from a thread of its own."""
+
+    def __init__(self, address: str, registry: CollectorRegistry, serving: Callable[[], bool]) -> None:
+        """Opens the port.
+
+        Args:
+            address: where, HOST:PORT.
+            registry: the metrics.
+            serving: whether the server says SERVING; asked from another thread.
+
+        Raises:
+            StartFailed: it cannot be listened on.
+        """
+        host, port = host_and_port(address)
+        try:
+            self._server, self._thread = start_http_server(port, host, registry)
+            self._server.get_request = _patiently(self._server.get_request)  # type: ignore[method-assign]  # the same
+            self._server.handle_error = _quietly  # type: ignore[method-assign]  # it would print a traceback into the log
+        except OSError as error:
+            message = (
+                f"cannot listen on {address} for metrics: {error.strerror or error}. Choose another with --metrics"
+            )
+            raise StartFailed(message) from error
+        self._metrics: WSGIApplication = make_wsgi_app(registry)
+        self._page: WSGIApplication = StatusPage(registry.collect, serving)
+        self._serving = serving
+        self._server.set_app(self._answer)
+        # One thread a connection: who says nothing for long is let go.
+        self._server.RequestHandlerClass = _patient(self._server.RequestHandlerClass)
+        self.address = f"{f'[{host}]' if ':' in host else host}:{self._server.server_port}"
+        """Where it listens; a port 0 has become the one that the system chose."""
+
+    def _answer(self, request: WSGIEnvironment, begin: StartResponse) -> Iterable[bytes]:
+        match request["PATH_INFO"]:
+            case "/" | "/status.json" if not _is_own_name(request.get("HTTP_HOST", "")):
+                return _text(begin, "421 Misdirected Request", _MISDIRECTED)
+            case "/" | "/status.json":
+                return self._page(request, begin)
+            case "/metrics":
+                return self._metrics(request, begin)
+            case "/healthz" if self._serving():
+                return _text(begin, "200 OK", "SERVING")
+            case "/healthz":
+                return _text(begin, "503 Service Unavailable", "NOT_SERVING")
+            case _:
+                return _text(begin, "404 Not Found", "There are /, /status.json, /metrics and /healthz.")
+
+    def close(self) -> None:
+        """Closes the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _text(begin: StartResponse, status: str, text: str) -> Iterable[bytes]:
+    begin(status, [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")])
+    return [text.encode() + b"\n"]
+
+
+def _quietly(request: Any, client_address: Any) -> None:  # noqa: ARG001 - of socketserver
+    """Takes note of a connection that failed: it was slow, or its other end has gone."""
+    _log.debug("metrics_connection_failed", why=repr(sys.exception()))
+
+
+def _is_own_name(host: str) -> bool:
+    """Returns whether a page may be asked for under a name: by its number, or by one that no stranger can have a browser resolve.
+
+    Else a page of a stranger's whose name leads here could read what stands on this one (DNS rebinding).
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # half an IPv6 address
+        return False
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name)
+        return True
+    return "." not in name or name == socket.getfqdn().lower() or name.endswith(_INTERNAL)
+
+
+def _patient(handler: Any) -> Any:
+    """Returns a class of handlers that waits for a request for some seconds, and writes nothing into the log by itself."""
+    return type("Handler", (handler,), {"timeout": _PATIENCE, "get_stderr": lambda _: io.StringIO()})
+
+
+def _patiently(accept: Callable[[], Any]) -> Callable[[], Any]:
+    """Returns what accepts a connection, and does not ask again at once where there is no descriptor for it."""
+
+    def get_request() -> Any:
+        try:
+            return accept()
+        except OSError:
+            time.sleep(_PAUSE)
+            raise
+
+    return get_request

@@ -1,0 +1,200 @@
+"""What operators see of calls: how many, how they ended, how long they took and where, and how much they computed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+import grpc
+import structlog
+from prometheus_client.core import GaugeMetricFamily
+
+from lstmserve_server.observability.metric_types import Spreads, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from google.protobuf.descriptor import MethodDescriptor
+    from prometheus_client.core import Metric
+    from prometheus_client.registry import Collector
+
+    from lstmserve_server.core.errors import RequestError
+
+_log = structlog.get_logger(__name__)
+
+_SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""A call of one step takes some hundred microseconds, one of a long sequence seconds."""
+
+_PART_SECONDS: Final = (0.00001, 0.000025, 0.00005, *_SECONDS)
+_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_ABOUT_STATE: Final = re.compile(r"(?:\w+\.)?state\.(?:layers\[\d+\]\.)?(\w+(?:\.\w+)?)")
+
+Part = Literal["decode", "queue", "compute", "encode"]
+
+
+class Noted(Protocol):
+    """Takes note of one call."""
+
+    def ended(self, error: BaseException | None, context: Any) -> None:
+        """Takes note of how it ended: with an error that passed the guard, or well."""
+        ...
+
+
+class CallMetrics:
+    """Counters of calls, with no more labels than there are methods, codes, reasons, callers and models.
+
+    To be used by the thread of the event loop alone.
+    """
+
+    def __init__(self) -> None:
+        self._in_flight = 0
+        self._streams = 0
+        self._calls = Tally("lstmserve_calls", "Calls that have ended, by method and gRPC code.", ["method", "code"])
+        self._seconds = Spreads(
+            "lstmserve_call_seconds",
+            "How long calls took, from their message to its answer. Of streams and watches nothing is said.",
+            _SECONDS,
+            "method",
+        )
+        self._part_seconds = Spreads(
+            "lstmserve_call_part_seconds",
+            "How long the parts of calls and of messages of streams took.",
+            _PART_SECONDS,
+            "part",
+        )
+        self._refused = Tally(
+            "lstmserve_refused", "Calls and messages that were refused, by reason (ErrorInfo).", ["reason"]
+        )
+        self._state_refused = Tally(
+            "lstmserve_state_refused", "States that were refused, by what of them was not as expected.", ["reason"]
+        )
+        self._batch_rows = Spreads("lstmserve_batch_rows", "Rows that were computed together.", _ROWS)
+        self._rows = Tally("lstmserve_rows", "Rows that were computed, those of each call.", ["model"])
+        self._steps = Tally("lstmserve_steps", "Time-steps that were computed, those of each row.", ["model"])
+        self._caller_calls = Tally("lstmserve_caller_calls", "Calls of callers with a token.", ["caller"])
+        self._caller_refused = Tally(
+            "lstmserve_caller_refused",
+            "Calls and messages of theirs that were refused, by reason (ErrorInfo).",
+            ["caller", "reason"],
+        )
+        self._messages = Tally("lstmserve_stream_messages", "Messages that streams were sent.")
+        self._parts = {part: self._part_seconds.of(part) for part in ("decode", "queue", "compute", "encode")}
+        self._rows_together = self._batch_rows.of()
+
+    def collectors(self) -> Sequence[Collector]:
+        """Returns what Prometheus may ask."""
+        return (
+            self,
+            self._calls,
+            self._seconds,
+            self._part_seconds,
+            self._refused,
+            self._state_refused,
+            self._batch_rows,
+            self._rows,
+            self._steps,
+            self._caller_calls,
+            self._caller_refused,
+            self._messages,
+        )
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields what is under way."""
+        text = "Calls that are being answered, streams among them."
+        yield GaugeMetricFamily("lstmserve_calls_in_flight", text, value=self._in_flight)
+        yield GaugeMetricFamily("lstmserve_streams_open", "Streams that are open.", value=self._streams)
+
+    def began(self, method: MethodDescriptor, metadata: Any) -> Noted:  # noqa: ARG002 - for those who trace
+        """Takes note of a call that begins, and returns what takes note of its end.
+
+        Args:
+            method: that is called.
+            metadata: of the call.
+        """
+        self._in_flight += 1
+        return _Call(self, method)
+
+    def ended(self, method: MethodDescriptor, code: str, seconds: float) -> None:
+        """Takes note of a call that has ended."""
+        self._in_flight -= 1
+        self._calls.add(method.name, code)
+        if not (method.client_streaming or method.server_streaming):  # they take as long as their callers like
+            self._seconds.of(method.name).add(seconds)
+        _log.debug("call", method=method.name, code=code, seconds=seconds)
+
+    def took(self, part: Part, seconds: float, ago: float = 0) -> None:
+        """Takes note of a part of a call that has ended, so many seconds ago."""
+        del ago  # for those who trace
+        self._parts[part].add(seconds)
+
+    def computed(self, model: str, rows: int, steps: int) -> None:
+        """Takes note of what was computed for a call."""
+        self._rows.add(model, count=rows)
+        self._steps.add(model, count=rows * steps)
+
+    def together(self, rows: int) -> None:
+        """Takes note of how many rows are computed together."""
+        self._rows_together.add(rows)
+
+    @contextlib.contextmanager
+    def stream(self) -> Iterator[None]:
+        """Takes note of a stream while it is open."""
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+
+    def message(self) -> None:
+        """Takes note of a message that came on a stream."""
+        self._messages.add()
+
+    def called(self, caller: str) -> None:
+        """Takes note of a call of a caller with a name."""
+        self._caller_calls.add(caller)
+
+    def refused(self, error: RequestError, caller: str) -> None:
+        """Counts a refusal, and for whom; `caller` is "" for a caller without a name."""
+        self._refused.add(error.reason)
+        if caller:
+            self._caller_refused.add(caller, error.reason)
+        about_state = _ABOUT_STATE.match(error.field)
+        if about_state:
+            self._state_refused.add(about_state[1])
+
+    def close(self) -> None:
+        """Ends, having told all."""
+
+
+class _Call:
+    """A call that is under way."""
+
+    __slots__ = ("_began", "_method", "_metrics")
+
+    def __init__(self, metrics: CallMetrics, method: MethodDescriptor) -> None:
+        self._metrics = metrics
+        self._method = method
+        self._began = perf_counter()
+
+    def ended(self, error: BaseException | None, context: Any) -> None:
+        self._metrics.ended(self._method, code_of(error, context), perf_counter() - self._began)
+
+
+def code_of(error: BaseException | None, context: Any) -> str:
+    """Returns the name of the gRPC code that a call ended with which passed the guard with this error, or with none."""
+    match error:
+        case None:
+            return "OK"
+        case grpc.aio.AbortError():
+            code = context.code()
+            return str((code if isinstance(code, grpc.StatusCode) else _BY_NUMBER[code]).name)
+        case asyncio.CancelledError():
+            return "CANCELLED"
+        case _:
+            return "UNKNOWN"
+
+
+_BY_NUMBER: Final[dict[Any, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}

@@ -1,0 +1,112 @@
+"""What operators see of the server itself: what it is, what it serves, and whether its event loop and its files are well."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import Counter, Gauge
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from lstmserve_server.core import packages
+from lstmserve_server.observability import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
+
+    from prometheus_client.core import Metric
+    from prometheus_client.registry import Collector
+
+
+_LOOK_EVERY: Final = 1.0  # seconds
+
+
+class ServerMetrics:
+    """Gauges of a server."""
+
+    def __init__(self, serving: Callable[[], bool]) -> None:
+        self._serving = Gauge("lstmserve_serving", "Whether the health of the server is SERVING.", registry=None)
+        self._serving.set_function(lambda: float(serving()))
+        self._build = Gauge(
+            "lstmserve_build_info",
+            "The versions of the server, of Python, and of what it depends on most; always 1.",
+            ["version", "python", "grpc", "numpy"],
+            registry=None,
+        )
+        numbers = [packages.version_of(name) for name in ("lstmserve", "grpcio", "numpy")]
+        self._build.labels(numbers[0], platform.python_version(), *numbers[1:]).set(1)
+        self._models = Gauge(
+            "lstmserve_model_info",
+            "The models that are served, by name, digest and numerics; always 1.",
+            ["model", "kind", "digest", "fingerprint"],
+            registry=None,
+        )
+        self._lag = Gauge(
+            "lstmserve_event_loop_lag_seconds",
+            "How late a timer of the last second fired: how long a call waits before it is looked at.",
+            registry=None,
+        )
+        self._reloads = Counter(
+            "lstmserve_reloads",
+            "Files that had changed and were read anew, by whether they were taken.",
+            ["what", "outcome"],
+            registry=None,
+        )
+        for what in ("certificate", "tokens"):
+            for outcome in ("ok", "failed"):
+                self._reloads.labels(what, outcome)  # Prometheus tells a first one only from a zero before it
+        self._expiry = _Expiry()
+        self._log = _LogLinesLost()
+
+    def collectors(self) -> Sequence[Collector]:
+        """Returns what Prometheus may ask."""
+        return self._serving, self._build, self._models, self._lag, self._reloads, self._expiry, self._log
+
+    def set_model(self, name: str, *, causal: bool, digest: str, fingerprint: str) -> None:
+        """Shows a model that is served."""
+        self._models.labels(name, "steps" if causal else "sequence", digest, fingerprint).set(1)
+
+    def reloaded(self, what: str, *, taken: bool) -> None:
+        """Takes note of a file that was read anew."""
+        self._reloads.labels(what, "ok" if taken else "failed").inc()
+
+    def expires(self, when: datetime) -> None:
+        """Takes note of when the certificate expires."""
+        self._expiry.when = when
+
+    async def watch_event_loop(self) -> None:
+        """Looks at how late the event loop is, for ever."""
+        while True:
+            due = monotonic() + _LOOK_EVERY
+            await asyncio.sleep(_LOOK_EVERY)
+            self._lag.set(monotonic() - due)
+
+
+class _Expiry:
+    """When the certificate expires, of a server that has one."""
+
+    when: datetime | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields the metric, or none."""
+        if self.when is not None:
+            yield GaugeMetricFamily(
+                "lstmserve_certificate_expiry_timestamp_seconds",
+                "When the certificate of the server expires.",
+                value=self.when.timestamp(),
+            )
+
+
+class _LogLinesLost:
+    """How many lines of the log nobody read."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields the metric."""
+        yield CounterMetricFamily(
+            "lstmserve_log_lines_lost",
+            "Lines of the log that were lost, as nobody read them.",
+            value=logs.lines_lost(),
+        )

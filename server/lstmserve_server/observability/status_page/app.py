@@ -1,0 +1,85 @@
+"""The page and its figures over HTTP. The page is one document: style and script are in it, and nothing else may be."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from dataclasses import asdict
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+from lstmserve_server.observability.status_page.summary import status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from prometheus_client import Metric
+
+_SCRIPTS: Final = ("dom.js", "words.js", "history.js", "sections.js", "page.js")
+_ALWAYS: Final = [
+    ("Cache-Control", "no-store"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+]
+
+
+class StatusPage:
+    """Answers / with the page, and /status.json with what it shows. Both only tell; nothing can be done here."""
+
+    def __init__(self, collect: Callable[[], Iterable[Metric]], serving: Callable[[], bool]) -> None:
+        """Reads the page.
+
+        Args:
+            collect: what the metrics are now; asked from another thread.
+            serving: whether the server says SERVING; the same.
+        """
+        self._collect = collect
+        self._serving = serving
+        style, script = _text("page.css"), "".join(map(_text, _SCRIPTS))
+        self._page = _text("page.html").replace("/* style */", style).replace("/* script */", script).encode()
+        self._policy = _policy(style, script)
+
+    def __call__(self, request: WSGIEnvironment, begin: StartResponse) -> Iterable[bytes]:
+        """Answers a request for / or /status.json, as WSGI has it."""
+        if request["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            begin("405 Method Not Allowed", [("Allow", "GET, HEAD"), ("Content-Length", "0"), *_ALWAYS])
+            return []
+        if request["PATH_INFO"] == "/":
+            body, kind = self._page, [("Content-Type", "text/html; charset=utf-8"), *self._policy]
+        else:
+            body, kind = self._figures(), [("Content-Type", "application/json")]
+        begin("200 OK", [*kind, ("Content-Length", str(len(body))), *_ALWAYS])
+        return [body] if request["REQUEST_METHOD"] == "GET" else []
+
+    def _figures(self) -> bytes:
+        told = status(self._collect(), time=time.time(), serving=self._serving())
+        return json.dumps(asdict(told), allow_nan=False, separators=(",", ":")).encode()
+
+
+def _text(name: str) -> str:
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> list[tuple[str, str]]:
+    """Returns what a browser is told to refuse: all but this style, this script, and questions to this server."""
+    rules = (
+        "default-src 'none'",
+        f"style-src '{_hash(style)}'",
+        f"script-src '{_hash(script)}'",
+        "connect-src 'self'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+    return [("Content-Security-Policy", "; ".join(rules)), ("X-Frame-Options", "DENY")]
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,0 +1,80 @@
+"""OpenTelemetry: a span for each call, below that of its caller, and one for each of its parts. Needs the extra 'traces'."""
+
+from __future__ import annotations
+
+import os
+from time import time_ns
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import context, propagate, trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from lstmserve_server.core import packages, request_context
+from lstmserve_server.observability.call_metrics import CallMetrics, Noted, Part, code_of
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import MethodDescriptor
+
+_FAULTS: Final = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
+"""The codes that are faults of a server, by OpenTelemetry's conventions for RPC."""
+
+
+class TracedCalls(CallMetrics):
+    """The metrics of calls, and their traces."""
+
+    def __init__(self, endpoint: str) -> None:
+        """Begins to trace.
+
+        Args:
+            endpoint: URL of a collector, OTLP over HTTP. All else is set by the variables of OpenTelemetry.
+        """
+        super().__init__()
+        name = os.environ.get("OTEL_SERVICE_NAME", "lstmserve")
+        own = Resource.create({SERVICE_NAME: name, SERVICE_VERSION: packages.version_of("lstmserve")})
+        self._provider = TracerProvider(resource=own)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
+        self._tracer = self._provider.get_tracer("lstmserve")
+
+    def began(self, method: MethodDescriptor, metadata: Any) -> Noted:
+        """Takes note of a call that begins, and returns what takes note of its end."""
+        carrier = {key: value for key, value in metadata or () if isinstance(value, str)}
+        service = method.containing_service.full_name
+        span = self._tracer.start_span(
+            f"{service}/{method.name}",
+            propagate.extract(carrier),
+            kind=trace.SpanKind.SERVER,
+            attributes={"rpc.system": "grpc", "rpc.service": service, "rpc.method": method.name},
+        )
+        # For the task of the call, which ends with it: so there is nothing to detach.
+        context.attach(trace.set_span_in_context(span))
+        return _Span(super().began(method, metadata), span)
+
+    def took(self, part: Part, seconds: float, ago: float = 0) -> None:
+        """Takes note of a part of a call that has ended, so many seconds ago."""
+        super().took(part, seconds)
+        end = time_ns() - int(ago * 1e9)
+        self._tracer.start_span(part, start_time=end - int(seconds * 1e9)).end(end)
+
+    def close(self) -> None:
+        """Sends what is not sent yet."""
+        self._provider.shutdown()
+
+
+class _Span:
+    """A call that is under way, with its span."""
+
+    def __init__(self, noted: Noted, span: trace.Span) -> None:
+        self._noted = noted
+        self._span = span
+
+    def ended(self, error: BaseException | None, context: Any) -> None:
+        code = code_of(error, context)
+        self._span.set_attribute("rpc.grpc.status_code", code)
+        self._span.set_attribute("lstmserve.request_id", request_context.request_id())
+        if code in _FAULTS:
+            self._span.set_status(trace.StatusCode.ERROR)
+        self._span.end()
+        self._noted.ended(error, context)

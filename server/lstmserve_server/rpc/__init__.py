@@ -1,0 +1,1 @@
+"""The gRPC surface: dispatch, authentication, codecs, streams, health."""

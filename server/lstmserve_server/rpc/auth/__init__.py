@@ -1,0 +1,1 @@
+"""Authentication and per-caller policy."""

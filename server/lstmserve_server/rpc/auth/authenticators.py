@@ -1,0 +1,242 @@
+"""Who may call: anybody, or those whose tokens stand in a file that is read anew when it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hmac
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import structlog
+
+from lstmserve_server.core.errors import Forbidden, RequestError, StartFailed, Unauthenticated
+from lstmserve_server.core.reloading import Reloading
+from lstmserve_server.rpc.auth import token_file
+from lstmserve_server.rpc.auth.callers import ANYBODY, Caller, Rules
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Iterator
+    from pathlib import Path
+
+_log = structlog.get_logger(__name__)
+
+_HEADER: Final = "authorization"
+_SCHEME: Final = "bearer "
+_Answer = TypeVar("_Answer")
+
+_LOOK_EVERY: Final = 0.25  # seconds; a change is taken at the second look that sees it
+
+
+@dataclass(slots=True, eq=False)
+class Token:
+    """What a call was let in by."""
+
+    caller: Caller
+    revoked: bool = False
+    holders: set[Admission] = field(default_factory=set)
+    """The long calls that it has let in."""
+
+    def require_valid(self) -> None:
+        """Returns if it still lets in.
+
+        Raises:
+            Unauthenticated: it was taken out of the file.
+        """
+        if self.revoked:
+            raise Unauthenticated("", f"the token of {self.caller.name!r} is not valid any more; expected a newer one")
+
+    @contextlib.contextmanager
+    def admission(self, method: str | None = None) -> Iterator[Admission]:
+        """Yields what a call that goes on for long was let in by, while it does."""
+        admission = Admission(self, method)
+        self.holders.add(admission)
+        try:
+            yield admission
+        finally:
+            self.holders.discard(admission)
+
+
+class Admission:
+    """That a call goes on for long, and may."""
+
+    def __init__(self, token: Token, method: str | None = None) -> None:
+        """Admits a call.
+
+        Args:
+            token: that has let it in.
+            method: of the services that rules speak of; None for one of the others.
+        """
+        self.token = token
+        self._method = method
+        self._model: str | None = None
+        self.withdrawn: asyncio.Future[RequestError] = asyncio.get_running_loop().create_future()
+        """Done, with the reason, when the call may go on no longer."""
+
+    def uses(self, model: str) -> None:
+        """Takes note of the model that the call is for; "" for all that there are."""
+        self._model = model
+
+    def look(self) -> None:
+        """Withdraws it if the token, or the rules of its caller, do not let the call in any more."""
+        caller = self.token.caller
+        try:
+            self.token.require_valid()
+            if self._method is not None:
+                caller.require_method(self._method)
+            if self._model is not None and not caller.may_use(self._model):
+                raise Forbidden("", f"{caller.name!r} may not use {self._model!r} any more")
+        except RequestError as error:
+            if not self.withdrawn.done():
+                self.withdrawn.set_result(error)
+
+
+async def while_admitted(answers: AsyncGenerator[_Answer], admission: Admission) -> AsyncGenerator[_Answer]:
+    """Yields answers as long as their caller may have them, and sees at once when that ends.
+
+    Raises:
+        RequestError: the caller may not any more.
+    """
+    async with contextlib.aclosing(answers):
+        while True:
+            following = asyncio.ensure_future(anext(answers))
+            try:
+                awaited: set[asyncio.Future[Any]] = {following, admission.withdrawn}
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                if admission.withdrawn.done():
+                    raise admission.withdrawn.result()
+                answer = following.result()
+            except StopAsyncIteration:
+                return
+            finally:
+                if not following.done():
+                    following.cancel()
+                    await asyncio.wait({following})
+            yield answer
+
+
+class Noted(Protocol):
+    """Takes note of a file that was read anew."""
+
+    def __call__(self, what: str, *, taken: bool) -> None:
+        """Takes note of what the file holds, and whether it was taken."""
+        ...
+
+
+class Access(Protocol):
+    """Tells who calls."""
+
+    def token_of(self, metadata: Iterable[Any] | None) -> Token:
+        """Returns the token of a call.
+
+        Args:
+            metadata: that of the call, as pairs of a key in lower case and a value.
+
+        Raises:
+            Unauthenticated: it has none that is known.
+        """
+        ...
+
+    async def watch(self) -> None:
+        """Keeps up with what changes, while the server runs."""
+        ...
+
+
+class Open:
+    """Lets everybody in."""
+
+    def __init__(self) -> None:
+        self._token = Token(ANYBODY)
+
+    def token_of(self, metadata: Iterable[Any] | None) -> Token:  # noqa: ARG002 - of the protocol
+        """Returns the token that all have."""
+        return self._token
+
+    async def watch(self) -> None:
+        """Returns at once: nothing can change."""
+
+
+class Tokens:
+    """Lets in who has a token that stands in a file. A file that makes no sense any more changes nothing, and is said once."""
+
+    def __init__(self, path: Path, noted: Noted) -> None:
+        """Reads the file.
+
+        Args:
+            path: of the file.
+            noted: is told of each reading after this one.
+
+        Raises:
+            StartFailed: it cannot be read, or makes no sense.
+        """
+        self._path = path
+        self._noted = noted
+        self._callers: dict[str, Caller] = {}
+        self._tokens: dict[bytes, Token] = {}
+        try:
+            self._file = Reloading([path], functools.partial(token_file.read, path), settles=True)
+        except token_file.TokensRefused as error:
+            message = f"cannot tell who may call: {error}"
+            raise StartFailed(message) from error
+        self._take(self._file.first)
+
+    def token_of(self, metadata: Iterable[Any] | None) -> Token:
+        """Returns the token of a call. It takes as long for all that are wrong, and tells nothing of those that are right."""
+        shown = next((value for key, value in metadata or () if key == _HEADER), None)
+        if shown is None:
+            raise Unauthenticated("", "no token came; expected the metadata authorization: Bearer TOKEN")
+        if not isinstance(shown, str) or not shown.lower().startswith(_SCHEME):
+            raise Unauthenticated("", "the metadata authorization has another scheme; expected Bearer TOKEN")
+        digest = token_file.digest(shown[len(_SCHEME) :].strip())
+        found = [token for own, token in self._tokens.items() if hmac.compare_digest(own, digest)]
+        if not found:
+            raise Unauthenticated("", "the token that came is not known; expected one that is in the server's file")
+        return found[0]
+
+    async def watch(self) -> None:
+        """Looks at the file again and again, for ever: what it says reaches calls that are under way too."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            try:
+                self.look(await asyncio.to_thread(self._file.newer))
+            except token_file.TokensRefused as error:
+                _log.error("tokens_not_reloaded", why=str(error), still="those from before")
+                self._noted("tokens", taken=False)
+            except Exception:  # noqa: BLE001 - whatever it is, the next look may find better
+                _log.exception("tokens_not_reloaded", still="those from before")
+
+    def look(self, found: dict[str, tuple[Rules, list[bytes]]] | None) -> None:
+        """Takes what the file says now; None where it has not changed."""
+        if found is None:
+            return
+        self._take(found)
+        _log.info("tokens_reloaded", callers=sorted(self._callers))
+        self._noted("tokens", taken=True)
+
+    def _take(self, found: dict[str, tuple[Rules, list[bytes]]]) -> None:
+        """Takes what the file says. Callers go on under their name, with what they have under way and still may."""
+        before, self._tokens = self._tokens, {}
+        callers, self._callers = self._callers, {}
+        for name, (rules, digests) in found.items():
+            caller = callers.get(name) or Caller(name, rules)
+            caller.become(rules)
+            self._callers[name] = caller
+            for digest in digests:
+                token = before.pop(digest, None) or Token(caller)
+                token.caller = caller
+                self._tokens[digest] = token
+        for token in before.values():
+            token.revoked = True
+        for token in (*before.values(), *self._tokens.values()):
+            for admission in tuple(token.holders):
+                admission.look()
+        self._warn_of_readers()
+
+    def _warn_of_readers(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._path.stat().st_mode & stat.S_IROTH:
+                _log.warning(
+                    "tokens_readable_by_all", file=str(self._path), advice="it is for the server alone: chmod o-r"
+                )

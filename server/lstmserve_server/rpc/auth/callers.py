@@ -1,0 +1,151 @@
+"""Who calls, and what they may do: the rules of a caller, and how much of them is used up at the moment."""
+
+from __future__ import annotations
+
+import contextvars
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+from aiolimiter import AsyncLimiter
+
+from lstmserve_server.core.errors import Busy, Forbidden, InvalidRequest, LimitExceeded, listed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a caller may do; None wherever there is no bound."""
+
+    models: frozenset[str] | None = None
+    """Names of the models that it may use."""
+
+    methods: frozenset[str] | None = None
+    """Names of the methods that it may call."""
+
+    calls_per_second: float | None = None
+    """Calls, and messages of streams, in the mean over a second; over 1 / `calls_per_second` where that is longer."""
+
+    concurrent_calls: int | None = None
+    """Calls and streams that are open at a time."""
+
+    rows: int | None = None
+    """Rows in a request."""
+
+
+class Caller:
+    """Somebody with a name, and rules that hold for all that it does at a time, whatever token it shows."""
+
+    def __init__(self, name: str, rules: Rules) -> None:
+        self.name = name
+        self._running = 0
+        self._rules = rules
+        self._rate = _limiter(rules)
+
+    def become(self, rules: Rules) -> None:
+        """Takes other rules; the calls that are under way still count."""
+        if rules.calls_per_second != self._rules.calls_per_second:
+            self._rate = _limiter(rules)
+        self._rules = rules
+
+    def require_method(self, name: str) -> None:
+        """Returns if a method may be called.
+
+        Raises:
+            Forbidden: it may not.
+        """
+        methods = self._rules.methods
+        if methods is not None and name not in methods:
+            raise Forbidden("", f"{self.name!r} may not call {name}; expected one of {listed(sorted(methods))}")
+
+    def may_use(self, model: str) -> bool:
+        """Returns whether it may use the model of a name."""
+        return self._rules.models is None or model in self._rules.models
+
+    def model_meant(self, name: str) -> str:
+        """Returns the name of the model that a request is for: that in the request, or the only one that may be used.
+
+        Raises:
+            Forbidden: it may not be used; whether there is such a model is not told.
+            InvalidRequest: there is no name, and several may be used.
+        """
+        models = self._rules.models
+        if models is None or name in models:
+            return name
+        allowed = listed(sorted(models))
+        if name:
+            raise Forbidden("model", f"{self.name!r} may not use {name[:64]!r}; expected one of {allowed}")
+        if len(models) > 1:
+            raise InvalidRequest("model", f"no name came, and {self.name!r} may use several; expected one of {allowed}")
+        return next(iter(models), name)
+
+    def require_rows(self, field: str, rows: int) -> None:
+        """Returns if a request may have so many rows.
+
+        Raises:
+            LimitExceeded: it may not.
+        """
+        most = self._rules.rows
+        if most is not None and rows > most:
+            raise LimitExceeded(field, f"{rows} rows came; expected at most {most} of {self.name!r} (its token's rows)")
+
+    def call(self) -> Self:
+        """Counts a call while it is under way: `with caller.call()`.
+
+        Raises:
+            Busy: there are as many as there may be.
+        """
+        most = self._rules.concurrent_calls
+        if most is not None and self._running >= most:
+            raise Busy("", f"{self._running} calls of {self.name!r} are running; expected fewer than {most + 1}")
+        return self
+
+    def __enter__(self) -> None:
+        """Counts a call from now on."""
+        self._running += 1
+
+    def __exit__(self, *_: object) -> None:
+        """Counts it no longer."""
+        self._running -= 1
+
+    async def take_turn(self) -> None:
+        """Waits until the rate of calls allows one more; for the messages of a stream, whose sender then has to wait too."""
+        if self._rate is not None:
+            await self._rate.acquire()
+
+    async def require_turn(self) -> None:
+        """Returns if the rate of calls allows one more.
+
+        Raises:
+            Busy: it does not yet; the error says when.
+        """
+        if self._rate is None:
+            return
+        if not self._rate.has_capacity():
+            pace = self._rate.time_period / self._rate.max_rate
+            text = (
+                f"{self.name!r} calls too often; expected {self._rules.calls_per_second:g} calls per second in the mean"
+            )
+            raise Busy("", text, retry_after=pace)
+        await self._rate.acquire()
+
+
+def _limiter(rules: Rules) -> AsyncLimiter | None:
+    rate = rules.calls_per_second
+    return None if rate is None else AsyncLimiter(max(rate, 1), max(1, 1 / rate))
+
+
+ANYBODY: Final = Caller("", Rules())
+"""The one caller of a server without tokens."""
+
+calling: Final = contextvars.ContextVar("calling", default=ANYBODY)
+"""Who makes the call that is being answered."""
+
+peer: Final[contextvars.ContextVar[Callable[[], str]]] = contextvars.ContextVar("peer", default=lambda: "")
+"""Tells the address that it comes from, in gRPC's words, such as "ipv4:192.0.2.1:50123"."""
+
+
+def called_by() -> str:
+    """Returns whom to count a call for: the name of its caller, or the host that it comes from where callers have no names."""
+    return calling.get().name or peer.get()().rpartition(":")[0]

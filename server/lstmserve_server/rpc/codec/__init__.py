@@ -1,0 +1,1 @@
+"""Protobuf messages to arrays and back."""

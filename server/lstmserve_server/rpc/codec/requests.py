@@ -1,0 +1,276 @@
+"""Requests to values that are valid by construction, and answers to responses. Nothing behind this checks again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from lstmserve import tensors
+from lstmserve.v1 import lstm_pb2
+from lstmserve_server.core.errors import InvalidRequest, LimitExceeded, WrongForModel, listed
+from lstmserve_server.rpc.auth.callers import calling
+from lstmserve_server.rpc.codec import state as state_codec
+from lstmserve_server.rpc.codec import tensors as tensor_codec
+from lstmserve_server.runtime.calls import ForwardCall, StepCall, time_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from lstmserve.v1 import shadow_pb2
+    from lstmserve_server.model.model import Answer, RecurrentModel
+    from lstmserve_server.model.spec import InputDescription
+    from lstmserve_server.runtime.registry import Registry, ServedModel
+
+    Array = NDArray[Any]
+
+_OVERHEAD_BYTES: Final = 4096  # of a response beside its tensors
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What one request may ask for."""
+
+    rows: int
+    steps: int
+    message_bytes: int
+    sequence_bytes: int
+
+
+class Codec:
+    """Reads requests for the models of a registry, within limits, and writes responses."""
+
+    def __init__(self, registry: Registry, limits: RequestLimits) -> None:
+        self._registry = registry
+        self._limits = limits
+
+    def parse_step(self, request: lstm_pb2.StepRequest) -> StepCall:
+        """Returns the call that a request asks for.
+
+        Raises:
+            RequestError: it cannot be answered; the error names the field.
+        """
+        served = self.find(request.model)
+        model = served.model
+        model.require_causal()
+        item = model.inputs[0]
+        x = self.decode_input(request.x if request.HasField("x") else None, "x", item, model, stepped=True)
+        as_values = bool(request.x.values)
+        self.check_answer(model, len(x), 1, "x.shape", as_values=as_values)
+        x = known(x, item, model, "x")
+        state, seen = state_codec.parse(request.state if request.HasField("state") else None, served, len(x))
+        return StepCall(served, (x,), state, seen, as_values, compare=request.compare)
+
+    def parse_forward(self, request: lstm_pb2.ForwardRequest) -> ForwardCall:
+        """Returns the call that a request asks for.
+
+        Raises:
+            RequestError: it cannot be answered; the error names the field.
+        """
+        served = self.find(request.model)
+        model, given = served.model, _inputs(request, served.model)
+        arrays = [
+            self.decode_input(message, field, item, model)
+            for (field, message), item in zip(given, model.inputs, strict=True)
+        ]
+        _require_one_batch(arrays, given)
+        as_values = any(message is not None and message.values for _, message in given)
+        time = time_of(arrays, model)
+        self.check_answer(model, len(arrays[0]), time if request.all_outputs else 1, "x.shape", as_values=as_values)
+        self._check_memory(model, len(arrays[0]), time)
+        lengths = _parse_lengths(request.lengths, model, len(arrays[0]), time)
+        if lengths is not None:
+            behind = np.arange(time) >= lengths[:, None]
+            arrays[0] = np.where(
+                behind.reshape(*behind.shape, *[1] * (arrays[0].ndim - 2)), arrays[0].dtype.type(0), arrays[0]
+            )
+        inputs = tuple(
+            known(array, item, model, field)
+            for array, item, (field, _) in zip(arrays, model.inputs, given, strict=True)
+        )
+        state, seen = state_codec.parse(request.state if request.HasField("state") else None, served, len(inputs[0]))
+        every = request.all_outputs
+        return ForwardCall(served, inputs, state, seen, as_values, lengths, every, compare=request.compare)
+
+    def step_response(
+        self, call: StepCall, answer: Answer, discrepancy: shadow_pb2.Comparison | None
+    ) -> lstm_pb2.StepResponse:
+        """Returns the response to a call."""
+        output, outputs, state = _encoded(call, answer)
+        return lstm_pb2.StepResponse(output=output, outputs=outputs, state=state, discrepancy=discrepancy)
+
+    def forward_response(
+        self, call: ForwardCall, answer: Answer, discrepancy: shadow_pb2.Comparison | None
+    ) -> lstm_pb2.ForwardResponse:
+        """Returns the response to a call."""
+        output, outputs, state = _encoded(call, answer)
+        return lstm_pb2.ForwardResponse(output=output, outputs=outputs, state=state, discrepancy=discrepancy)
+
+    def find(self, name: str) -> ServedModel:
+        """Returns the model that a request is for; "" is the only one.
+
+        Raises:
+            RequestError: there is none, or the caller may not use it.
+        """
+        return self._registry.find(calling.get().model_meant(name))
+
+    def decode_input(
+        self,
+        message: lstm_pb2.Tensor | None,
+        field: str,
+        item: InputDescription,
+        model: RecurrentModel,
+        *,
+        stepped: bool = False,
+    ) -> Array:
+        """Returns an input in the type in which it came, its shape checked; `stepped` for one time-step."""
+        array = tensor_codec.decode(message, field, model.dtype)
+        sequence = item.sequence and not stepped
+        rank = 1 + sequence + len(item.features)
+        if item.vocabulary is not None and array.ndim == rank - 1:  # token ids without an axis for their one feature
+            array = array[..., None]
+        if array.ndim != rank or 0 in array.shape:
+            axes = ("batch", *(["time"] if sequence else []), *_feature_axes(item))
+            expected = "at least 1 of each of " if array.ndim == rank else ""
+            raise InvalidRequest(
+                f"{field}.shape", f"{tensor_codec.show(array.shape)} came; expected {expected}({', '.join(axes)})"
+            )
+        self._check_size(array, field, model, sequence=sequence)
+        if sequence and model.fixed_time and item.shape[0] is not None and array.shape[1] != item.shape[0]:
+            raise WrongForModel(
+                f"{field}.shape", f"{array.shape[1]} time-steps came; the model reads {item.shape[0]} at once"
+            )
+        features = array.shape[-len(item.features) :]
+        if features != item.features and any(
+            expected is not None and length != expected
+            for length, expected in zip(features, item.features, strict=True)
+        ):
+            text = f"{features[0]} features came; the model has {item.features[0]}"
+            if len(features) > 1:
+                text = f"{tensor_codec.show(features)} came for each time-step; the model has {item.features}"
+            raise WrongForModel(f"{field}.shape", text)
+        return array
+
+    def _check_size(self, array: Array, field: str, model: RecurrentModel, *, sequence: bool) -> None:
+        self.check_rows(array.shape[0], f"{field}.shape")
+        if sequence and array.shape[1] > self._limits.steps:
+            text = f"{array.shape[1]} time-steps came; expected at most {self._limits.steps} (--max-steps). {_way_out(model)}"
+            raise LimitExceeded(f"{field}.shape", text)
+
+    def check_rows(self, rows: int, field: str) -> None:
+        """Refuses more rows than a request may have, and fewer than one."""
+        calling.get().require_rows(field, rows)
+        if rows > self._limits.rows:
+            raise LimitExceeded(field, f"{rows} rows came; expected at most {self._limits.rows} (--max-rows)")
+        if rows < 1:
+            raise InvalidRequest(field, f"{rows} rows came; expected at least 1")
+
+    def check_answer(self, model: RecurrentModel, rows: int, steps: int, field: str, *, as_values: bool) -> None:
+        """Refuses, before it is computed, what would not fit into a message; `field` is what asks for so much."""
+        width = 8 if as_values else model.dtype.itemsize
+        size = rows * model.answer_size(steps) * width + _OVERHEAD_BYTES
+        if size > self._limits.message_bytes:
+            raise LimitExceeded(
+                field,
+                f"the answer would be {size} bytes long; expected at most {self._limits.message_bytes} "
+                f"(--max-message-bytes). Send fewer rows. {_way_out(model)}",
+            )
+
+    def _check_memory(self, model: RecurrentModel, rows: int, steps: int) -> None:
+        """Refuses what would not fit into memory. Only a model that reads a sequence whole needs more the longer it is."""
+        size = rows * steps * model.bytes_per_step
+        if not model.causal and size > self._limits.sequence_bytes:
+            raise LimitExceeded(
+                "x.shape",
+                f"the sequence would take {size} bytes, as the model reads it whole; expected at most "
+                f"{self._limits.sequence_bytes} (--max-sequence-bytes). Send fewer rows",
+            )
+
+
+_Given = list[tuple[str, "lstm_pb2.Tensor | None"]]
+
+
+def _inputs(request: lstm_pb2.ForwardRequest, model: RecurrentModel) -> _Given:
+    """Returns the field and the tensor of each input of a model."""
+    names = [item.name for item in model.inputs]
+    if not request.inputs:
+        if len(names) > 1:
+            text = f"none came by name; the model has several: {listed(names)}"
+            raise WrongForModel("inputs", text)
+        return [("x", request.x if request.HasField("x") else None)]
+    if request.HasField("x"):
+        raise InvalidRequest("inputs", "both x and inputs by name came; expected one of them")
+    unknown = sorted(set(request.inputs) - set(names))
+    if unknown:
+        raise WrongForModel("inputs", f"{unknown[0][:64]!r} came; the model has {listed(names)}")
+    return [(f"inputs[{name[:64]!r}]", request.inputs.get(name)) for name in names]
+
+
+def _feature_axes(item: InputDescription) -> list[str]:
+    """Returns the names of the axes of a time-step: one of features, or the lengths of several."""
+    features = item.features
+    return ["features"] if len(features) == 1 else ["any" if length is None else str(length) for length in features]
+
+
+def _require_one_batch(arrays: Sequence[Array], given: _Given) -> None:
+    for array, (field, _) in zip(arrays, given, strict=True):
+        if len(array) != len(arrays[0]):
+            raise InvalidRequest(
+                f"{field}.shape", f"{len(array)} rows came; expected {len(arrays[0])}, as {given[0][0]} has"
+            )
+
+
+def _parse_lengths(lengths: Sequence[int], model: RecurrentModel, batch: int, time: int) -> Array | None:
+    if not lengths:
+        return None
+    if len(model.inputs) > 1 or not model.inputs[0].sequence:
+        raise WrongForModel("lengths", "some came; expected none, as the model has not just one input with a time axis")
+    if len(lengths) != batch:
+        raise InvalidRequest("lengths", f"{len(lengths)} came; expected one per row, which is {batch}, or none")
+    for row, length in enumerate(lengths):
+        if not 1 <= length <= time:
+            raise InvalidRequest(f"lengths[{row}]", f"{length} came; expected 1 to {time}, the time-steps of x")
+        if model.fixed_time and length != time:
+            raise WrongForModel(
+                f"lengths[{row}]", f"{length} came; the model reads {time} time-steps of every row at once"
+            )
+    return np.array(lengths, np.int64)
+
+
+def known(array: Array, item: InputDescription, model: RecurrentModel, field: str) -> Array:
+    """Returns an input in the type of the model, finite, and of token ids that the model knows, if that is what it is."""
+    array = np.ascontiguousarray(tensor_codec.finite(tensor_codec.cast(array, model.dtype, field), field))
+    words = item.vocabulary
+    if words is not None:
+        unknown = (array < 0) | (array >= words) | (array != np.floor(array))
+        if unknown.any():
+            index = tensor_codec.first(unknown)
+            text = f"{array[index]:g} at {tensor_codec.show(index)} came; expected token ids, whole numbers from 0 to {words - 1}"
+            raise WrongForModel(field, text)
+    return array
+
+
+def _encoded(call: StepCall, answer: Answer) -> tuple[lstm_pb2.Tensor, dict[str, lstm_pb2.Tensor], lstm_pb2.State]:
+    """Returns the first output, all of them by name if there are several, and the state."""
+    output, outputs = encode_outputs(call, answer, range(len(answer.outputs)))
+    state = state_codec.message_of(call.served, answer.state, call.steps_after(answer), as_values=call.as_values)
+    return output, outputs, state
+
+
+def encode_outputs(
+    call: StepCall, answer: Answer, wanted: Iterable[int]
+) -> tuple[lstm_pb2.Tensor, dict[str, lstm_pb2.Tensor]]:
+    """Returns the first of the outputs with the `wanted` numbers, and all of these by name if the model has several."""
+    names = [output.name for output in call.served.model.outputs]
+    encoded = {names[i]: tensors.encode(answer.outputs[i], as_values=call.as_values) for i in wanted}
+    return next(iter(encoded.values())), encoded if len(names) > 1 else {}
+
+
+def _way_out(model: RecurrentModel) -> str:
+    """Returns what to do with a sequence that is too long."""
+    if model.causal:
+        return "Send the sequence in parts, each with the state that the one before gave back: the answers are the same"
+    return "The sequence cannot be sent in parts, as the model reads it whole"

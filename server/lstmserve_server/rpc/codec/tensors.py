@@ -1,0 +1,74 @@
+"""Tensors of requests to arrays, and the checks that all of them pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lstmserve import tensors
+from lstmserve.tensors import TensorError
+from lstmserve_server.core.errors import InvalidRequest, WrongForModel
+from lstmserve_server.model.numerics import all_finite
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from lstmserve.v1 import lstm_pb2
+
+    Array = NDArray[Any]
+
+
+def decode(message: lstm_pb2.Tensor | None, field: str, default: np.dtype[Any]) -> Array:
+    """Returns the array that a tensor holds; `default` is the type of plain numbers that come without one.
+
+    Raises:
+        InvalidRequest: it is left out, or not well formed.
+    """
+    if message is None:
+        raise InvalidRequest(field, "nothing came; expected a tensor")
+    try:
+        return tensors.decode(message, default=default)
+    except TensorError as error:
+        raise InvalidRequest(f"{field}.{error.part}" if error.part else field, error.text) from None
+
+
+def cast(array: Array, dtype: np.dtype[Any], field: str) -> Array:
+    """Returns an array in the type of the model.
+
+    Raises:
+        WrongForModel: a number does not fit.
+    """
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):  # a signalling NaN warns; `finite` refuses it
+        made = array.astype(dtype)
+    overflowed = np.isinf(made) & np.isfinite(array)
+    if overflowed.any():
+        index = first(overflowed)
+        raise WrongForModel(field, f"{array[index]} at {show(index)} does not fit {dtype.name}, the type of the model")
+    return made
+
+
+def finite(array: Array, field: str) -> Array:
+    """Returns an array.
+
+    Raises:
+        InvalidRequest: a number in it is not finite.
+    """
+    if not all_finite(array):
+        index = first(~np.isfinite(array))
+        raise InvalidRequest(field, f"{array[index]} at {show(index)} came; expected finite numbers")
+    return array
+
+
+def first(mask: Array) -> tuple[int, ...]:
+    """Returns the place of the first element that is set."""
+    return tuple(int(i) for i in np.argwhere(mask)[0])
+
+
+def show(shape: Sequence[int]) -> str:
+    """Returns a shape or a place for an error."""
+    return f"({', '.join(map(str, shape))})"

@@ -1,0 +1,230 @@
+"""The way of a call from gRPC to the servicer and back: who calls, how it ends, and what operators see of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import structlog
+from google.protobuf import message_factory
+from google.protobuf.message import DecodeError
+
+from lstmserve_server.core import request_context
+from lstmserve_server.core.errors import InvalidRequest, NotServing, RequestError, TooLate
+from lstmserve_server.core.request_context import seconds_left
+from lstmserve_server.rpc import status
+from lstmserve_server.rpc.auth.authenticators import while_admitted
+from lstmserve_server.rpc.auth.callers import calling, peer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+    from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+    from google.protobuf.message import Message
+
+    from lstmserve_server.observability.call_metrics import CallMetrics
+    from lstmserve_server.rpc.auth.authenticators import Access, Admission, Token
+    from lstmserve_server.runtime.admission import Places
+
+    Context = grpc.aio.ServicerContext[bytes, bytes]
+
+_log = structlog.get_logger(__name__)
+
+_LONG_TO_READ: Final = 16 << 10
+"""Bytes. When all places for long calls are taken, a message above it is refused unread: it would take longer to decode it."""
+
+
+class Handlers:
+    """The methods of the services as gRPC calls them: bytes in, bytes out.
+
+    gRPC would decode the requests itself, and answer what it cannot decode with UNKNOWN and the name of a class of ours.
+    So a caller is turned away before its message is decoded. Until there are servicers, every call ends with UNAVAILABLE.
+    """
+
+    def __init__(self, access: Access, places: Places, metrics: CallMetrics) -> None:
+        self._access = access
+        self._places = places
+        self._metrics = metrics
+        self._servicers: Mapping[ServiceDescriptor, Any] = {}
+        self._under_way = _UnderWay()
+
+    def answer_with(self, servicers: Mapping[ServiceDescriptor, Any]) -> None:
+        """Begins to answer, each service by its own."""
+        self._servicers = servicers
+
+    async def wait_until_idle(self) -> None:
+        """Returns when no call is under way, apart from those that only watch."""
+        await self._under_way.none.wait()
+
+    def by_method(self, service: ServiceDescriptor) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+        """Returns a handler for each method of a service."""
+        return {method.name: self._handler(method) for method in service.methods}
+
+    def _handler(self, method: MethodDescriptor) -> grpc.RpcMethodHandler[bytes, bytes]:
+        request_type = message_factory.GetMessageClass(method.input_type)
+
+        async def one(servicer: Any, token: Token, data: bytes) -> bytes:
+            await token.caller.require_turn()
+            response = await getattr(servicer, method.name)(self._parsed(request_type, data))
+            encoded: bytes = response.SerializeToString()
+            return encoded
+
+        async def many(servicer: Any, token: Token, data: bytes, context: Context) -> None:
+            await token.caller.require_turn()
+            with token.admission(method.name) as admission:
+                request = _parse(request_type, data)
+                admission.uses(token.caller.model_meant(request.model))
+                answers = getattr(servicer, method.name)(request)
+                async with contextlib.aclosing(while_admitted(answers, admission)) as responses:
+                    async for response in responses:
+                        await _write(context, response)
+
+        async def answer_one(data: bytes, context: Context) -> bytes:
+            with self._under_way:
+                answer: bytes = await self._guarded(method, context, lambda servicer, token: one(servicer, token, data))
+                return answer
+
+        async def answer_stream(_: AsyncIterator[bytes], context: Context) -> None:
+            async def converse(servicer: Any, token: Token) -> None:
+                with token.admission(method.name) as admission:
+                    await getattr(servicer, method.name)(Stream(request_type, context, admission))
+
+            with self._under_way:
+                await self._guarded(method, context, converse)
+
+        async def answer_many(data: bytes, context: Context) -> None:
+            await self._guarded(method, context, lambda servicer, token: many(servicer, token, data, context))
+
+        if method.client_streaming:
+            return grpc.stream_stream_rpc_method_handler(answer_stream)
+        if method.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(answer_many)
+        return grpc.unary_unary_rpc_method_handler(answer_one)
+
+    def _parsed(self, request_type: Any, data: bytes) -> Any:
+        if len(data) > _LONG_TO_READ:
+            self._places.require_free()
+        return _parse(request_type, data)
+
+    async def _guarded(
+        self, method: MethodDescriptor, context: Context, work: Callable[[Any, Token], Awaitable[Any]]
+    ) -> Any:
+        """Does the work of a call, given the servicer and the caller's token, and sees to it that it is noted how it ended."""
+        metadata = context.invocation_metadata()
+        own_id = request_context.begin_request(metadata)
+        seconds_left.set(context.time_remaining)
+        peer.set(context.peer)
+        context.set_trailing_metadata(((request_context.REQUEST_ID_HEADER, own_id),))
+        noted = self._metrics.began(method, metadata)
+        try:
+            answer = await self._tried(method, context, metadata, work)
+        except _CallerGoneError:
+            noted.ended(asyncio.CancelledError(), context)
+            return None
+        except BaseException as error:
+            noted.ended(error, context)
+            raise
+        noted.ended(None, context)
+        return answer
+
+    async def _tried(
+        self,
+        method: MethodDescriptor,
+        context: Context,
+        metadata: Any,
+        work: Callable[[Any, Token], Awaitable[Any]],
+    ) -> Any:
+        """Does the work, and makes a status of our choosing of whatever happens."""
+        own_id = (request_context.REQUEST_ID_HEADER, request_context.request_id())
+        try:
+            servicer, token = self._admitted(method, metadata)
+            with token.caller.call():
+                return await work(servicer, token)
+        except RequestError as error:
+            self._metrics.refused(error, calling.get().name)
+            _log.debug("refused", method=method.name, reason=error.reason, text=str(error))
+            await status.abort(context, status.of(error), own_id)
+        except (grpc.aio.AbortError, _CallerGoneError):
+            raise
+        except Exception:  # noqa: BLE001 - the last guard: whatever it is, its text is not the caller's business
+            _log.exception("internal_error", method=method.name)
+            await status.abort(context, status.of_fault(own_id[1]), own_id)
+
+    def _admitted(self, method: MethodDescriptor, metadata: Any) -> tuple[Any, Token]:
+        servicer = self._servicers.get(method.containing_service)
+        if servicer is None:
+            raise NotServing("", "the server is starting; its models are being loaded")
+        left = seconds_left.get()()
+        if left is not None and left <= 0:
+            raise TooLate("", "the deadline has passed while the call waited; expected more time, or fewer calls")
+        token = self._access.token_of(metadata)
+        token.caller.require_method(method.name)
+        if token.caller.name:
+            calling.set(token.caller)
+            self._metrics.called(token.caller.name)
+        return servicer, token
+
+
+class _UnderWay:
+    """Counts calls while they are under way."""
+
+    def __init__(self) -> None:
+        self.none = asyncio.Event()
+        self.none.set()
+        self._calls = 0
+
+    def __enter__(self) -> None:
+        self._calls += 1
+        self.none.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._calls -= 1
+        if not self._calls:
+            self.none.set()
+
+
+class _CallerGoneError(Exception):
+    """Nobody is there any more to read what is sent."""
+
+
+class Stream:
+    """One stream as messages, to be read by one task and written by one."""
+
+    def __init__(self, request_type: Any, context: Context, admission: Admission) -> None:
+        self._request_type = request_type
+        self._context = context
+        self._caller = admission.token.caller
+        self.admission = admission
+
+    async def read(self) -> Any:
+        """Returns the next message of the caller, when its rate of calls allows it; None when the caller has sent all.
+
+        Raises:
+            RequestError: the message is none, or its caller may not send it yet.
+        """
+        data: Any = await self._context.read()
+        if data is grpc.aio.EOF:
+            return None
+        await self._caller.take_turn()
+        return _parse(self._request_type, data)
+
+    async def write(self, response: Message) -> None:
+        """Sends a message; waits as long as the caller does not read."""
+        await _write(self._context, response)
+
+
+async def _write(context: Context, response: Message) -> None:
+    data = response.SerializeToString()
+    try:
+        await context.write(data)
+    except Exception as error:  # of a kind that is gRPC's own secret: the call has ended at the other end, or by `stop`
+        raise _CallerGoneError from error
+
+
+def _parse(request_type: Any, data: bytes) -> Any:
+    try:
+        return request_type.FromString(data)
+    except DecodeError:
+        raise InvalidRequest("", f"{len(data)} bytes came that are no {request_type.DESCRIPTOR.full_name}") from None

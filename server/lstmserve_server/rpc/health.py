@@ -1,0 +1,171 @@
+"""The standard health service (grpc.health.v1), for the server as a whole and for each model.
+
+Our own rather than grpcio-health-checking's: there, one watcher that does not read blocks everybody who sets a status, and
+so the drain. Here a status is a value; watchers are woken, and never waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
+
+from lstmserve_server.core.errors import InvalidRequest, RequestError, Unauthenticated
+from lstmserve_server.rpc import status
+from lstmserve_server.rpc.auth.authenticators import while_admitted
+from lstmserve_server.rpc.auth.callers import ANYBODY
+from lstmserve_server.rpc.servicers import SERVICE
+from lstmserve_server.runtime.admission import Places
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from lstmserve_server.rpc.auth.authenticators import Access, Token
+    from lstmserve_server.rpc.auth.callers import Caller
+
+    Context = grpc.aio.ServicerContext[bytes, bytes]
+
+HEALTH_SERVICE: Final = health_pb2.DESCRIPTOR.services_by_name["Health"]
+
+EXPECTED: Final = (
+    f"'' for the server, {SERVICE.full_name!r}, or with a token {SERVICE.full_name + '/NAME'!r} for the model NAME"
+)
+"""What may be asked for."""
+
+MAX_WATCHERS: Final = 1000
+"""A watcher costs a few kilobytes for as long as it likes; beyond this number new ones are turned away."""
+
+
+class Health:
+    """Knows the status of the server ("") and of its services, and tells those who ask or watch.
+
+    Whoever asks without a token, where that is allowed, is told of the server and of its services, and of no model.
+    """
+
+    def __init__(self, services: list[str], models: list[str]) -> None:
+        """Makes it say NOT_SERVING.
+
+        Args:
+            services: the names of the services, "" among them.
+            models: the names of the models.
+        """
+        self._services = frozenset(services)
+        self._models = {service_of_model(name): name for name in models}
+        self._status = health_pb2.HealthCheckResponse.NOT_SERVING
+        self._watchers: set[asyncio.Event] = set()
+        self._places = Places(MAX_WATCHERS, "watchers of the health are here", "its own bound")
+
+    def serving(self) -> bool:
+        """Returns whether the server is SERVING; from any thread."""
+        return bool(self._status == health_pb2.HealthCheckResponse.SERVING)
+
+    def set_all(self, *, serving: bool) -> None:
+        """Sets the status of the server, of all services and of all models."""
+        self._status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for changed in self._watchers:
+            changed.set()
+
+    def handlers(self, access: Access, *, is_open: bool) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+        """Returns the methods of the service as gRPC calls them, bytes in, bytes out.
+
+        Args:
+            access: tells who calls.
+            is_open: whether those may ask too who have no token.
+        """
+
+        async def check(data: bytes, context: Context) -> bytes:
+            """Answers `Check`."""
+            async with _refusals(context):
+                service = _asked_for(data)
+                token = _token(context, access, is_open=is_open)
+                if self._knows(service, None if token is None else token.caller):
+                    return _response(self._status)
+                await context.abort(
+                    grpc.StatusCode.NOT_FOUND,
+                    f"service: no {service[:128]!r} is here, or not for you; expected {EXPECTED}",
+                )
+            raise AssertionError  # the refusal has ended the call
+
+        async def watch(data: bytes, context: Context) -> AsyncIterator[bytes]:
+            """Answers `Watch`."""
+            async with _refusals(context):
+                service, token = _asked_for(data), _token(context, access, is_open=is_open)
+                caller = ANYBODY if token is None else token.caller
+                with self._places.one(caller.name or context.peer().rpartition(":")[0]), contextlib.ExitStack() as held:
+                    statuses = self._watch(known=self._knows(service, None if token is None else caller))
+                    if token is not None:
+                        admission = held.enter_context(token.admission())
+                        if service in self._models:
+                            admission.uses(self._models[service])
+                        statuses = while_admitted(statuses, admission)
+                    async with contextlib.aclosing(statuses):
+                        async for value in statuses:
+                            yield value
+
+        return {
+            "Check": grpc.unary_unary_rpc_method_handler(check),
+            "Watch": grpc.unary_stream_rpc_method_handler(watch),
+        }
+
+    def _knows(self, service: str, caller: Caller | None) -> bool:
+        """Returns whether there is a service that a caller may ask for; None is somebody without a token."""
+        model = self._models.get(service)
+        return service in self._services or (model is not None and caller is not None and caller.may_use(model))
+
+    async def _watch(self, *, known: bool) -> AsyncGenerator[bytes]:
+        changed = asyncio.Event()
+        self._watchers.add(changed)
+        try:
+            told = None
+            while True:
+                changed.clear()
+                value = self._status if known else health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+                if value != told:
+                    told = value
+                    yield _response(value)
+                await changed.wait()
+        finally:
+            self._watchers.discard(changed)
+
+
+def _token(context: Context, access: Access, *, is_open: bool) -> Token | None:
+    """Returns the token of who asks; None for somebody without one, where that is allowed.
+
+    Raises:
+        Unauthenticated: it is not.
+    """
+    try:
+        return access.token_of(context.invocation_metadata())
+    except Unauthenticated:
+        if is_open:
+            return None
+        raise
+
+
+def _asked_for(data: bytes) -> str:
+    try:
+        return str(health_pb2.HealthCheckRequest.FromString(data).service)
+    except DecodeError:
+        raise InvalidRequest("", f"{len(data)} bytes came that are no HealthCheckRequest") from None
+
+
+@contextlib.asynccontextmanager
+async def _refusals(context: Context) -> AsyncIterator[None]:
+    """Ends the call with the status of what is refused in it."""
+    try:
+        yield
+    except RequestError as error:
+        await status.abort(context, status.of(error))
+
+
+def _response(value: int) -> bytes:
+    return bytes(health_pb2.HealthCheckResponse(status=value).SerializeToString())
+
+
+def service_of_model(name: str) -> str:
+    """Returns the name under which the health of a model is asked for."""
+    return f"{SERVICE.full_name}/{name}"

@@ -1,0 +1,56 @@
+"""Server reflection: the contract for tools such as grpcurl, to whom it is allowed.
+
+The answers are the library's. Around it stands what it lacks: messages that are none end the call with INVALID_ARGUMENT, and a
+caller needs a token where the server has some.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha._async import ReflectionServicer
+
+from lstmserve_server.core.errors import RequestError
+from lstmserve_server.rpc import status
+from lstmserve_server.rpc.auth.authenticators import while_admitted
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from lstmserve_server.rpc.auth.authenticators import Access
+
+    Context = grpc.aio.ServicerContext[bytes, bytes]
+
+SERVICES: Final = (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
+"""The names that it is asked by: the messages of both are the same."""
+
+
+def handlers(services: Iterable[str], access: Access) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+    """Returns the method of the service, which tells of some services to whom may call."""
+    servicer: Any = ReflectionServicer([*services, *SERVICES])
+
+    async def answer(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        """Answers a stream of questions."""
+        try:
+            with access.token_of(context.invocation_metadata()).admission() as admission:
+                answers = servicer.ServerReflectionInfo(_parsed(requests, context), context)
+                async with contextlib.aclosing(while_admitted(answers, admission)) as responses:
+                    async for response in responses:
+                        yield response.SerializeToString()
+        except RequestError as error:
+            await status.abort(context, status.of(error))
+
+    return {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(answer)}
+
+
+async def _parsed(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+    async for data in requests:
+        try:
+            yield reflection_pb2.ServerReflectionRequest.FromString(data)
+        except DecodeError:
+            text = f"{len(data)} bytes came that are no ServerReflectionRequest"
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)

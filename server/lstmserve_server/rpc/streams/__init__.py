@@ -1,0 +1,1 @@
+"""StreamSteps: the sans-I/O session, its codec and its server."""

@@ -1,0 +1,136 @@
+"""The messages of a stream to values that are valid by construction, and answers to responses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lstmserve.v1 import lstm_pb2
+from lstmserve_server.core.errors import InvalidRequest, WrongForModel, listed
+from lstmserve_server.rpc.codec import state as state_codec
+from lstmserve_server.rpc.codec.requests import encode_outputs, known
+from lstmserve_server.runtime.calls import ForwardCall, StepCall
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from lstmserve.v1 import shadow_pb2
+    from lstmserve_server.model.graph import ModelState
+    from lstmserve_server.model.model import Answer
+    from lstmserve_server.rpc.codec.requests import Codec
+    from lstmserve_server.runtime.registry import ServedModel
+
+    Array = NDArray[Any]
+
+_LONGEST_INTERVAL = 2**31  # time-steps between two checkpoints
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A valid first message."""
+
+    served: ServedModel
+    rows: int
+    state: ModelState
+    steps_seen: Array | None
+    checkpoint_every: int
+    outputs: tuple[int, ...]
+    """The numbers of the outputs that are wanted."""
+
+
+class StreamCodec:
+    """Reads the messages of streams for the models of a registry, within the limits of single calls."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+
+    def parse_open(self, request: lstm_pb2.StreamOpen) -> Opening:
+        """Returns the stream that a first message asks for.
+
+        Raises:
+            RequestError: it cannot be had; the error names the field.
+        """
+        served = self._codec.find(request.model)
+        model = served.model
+        model.require_causal()
+        for field, wanted, own in (
+            ("model_digest", request.model_digest, served.digest),
+            ("numerics_fingerprint", request.numerics_fingerprint, served.fingerprint),
+        ):
+            if wanted not in ("", own):
+                raise WrongForModel(field, f"{wanted[:64]!r} came; this server has {own!r}. Ask another one")
+        if not 0 <= request.checkpoint_every <= _LONGEST_INTERVAL:
+            text = f"{request.checkpoint_every} came; expected 0 to {_LONGEST_INTERVAL}"
+            raise InvalidRequest("checkpoint_every", text)
+        message = request.state if request.HasField("state") else None
+        rows = request.rows or state_codec.rows_of(message) or 1
+        self._codec.check_rows(rows, "rows")
+        self._codec.check_answer(model, rows, 1, "rows", as_values=False)
+        state, seen = state_codec.parse(message, served, rows)
+        return Opening(served, rows, state, seen, request.checkpoint_every, _wanted(request.outputs, served))
+
+    def parse_steps(
+        self, request: lstm_pb2.StreamInput, opening: Opening, state: ModelState, seen: Array | None
+    ) -> StepCall:
+        """Returns the call that a message asks for: of one time-step, or, as a `ForwardCall`, of several.
+
+        Raises:
+            RequestError: it is wrong; the error names the field.
+        """
+        served, item = opening.served, opening.served.model.inputs[0]
+        message = request.x if request.HasField("x") else None
+        one_step = message is not None and len(message.shape) == 1 + len(item.features)
+        x = self._codec.decode_input(message, "x", item, served.model, stepped=one_step)
+        if len(x) != opening.rows:
+            raise InvalidRequest("x.shape", f"{len(x)} rows came; expected {opening.rows}, as the stream has")
+        as_values = bool(request.x.values)
+        self._codec.check_answer(served.model, len(x), 1 if one_step else x.shape[1], "x.shape", as_values=as_values)
+        x = known(x, item, served.model, "x")
+        if one_step:
+            return StepCall(served, (x,), state, seen, as_values, compare=request.compare)
+        return ForwardCall(served, (x,), state, seen, as_values, None, all_outputs=True, compare=request.compare)
+
+    def parse_reset(self, request: lstm_pb2.StreamReset, opening: Opening) -> tuple[Array, ModelState, Array | None]:
+        """Returns the rows that a message begins anew, their state, and the steps that it has seen.
+
+        Raises:
+            RequestError: it is wrong; the error names the field.
+        """
+        if not request.rows:
+            raise InvalidRequest("rows", "none came; expected at least one")
+        for i, row in enumerate(request.rows):
+            if not 0 <= row < opening.rows:
+                raise InvalidRequest(f"rows[{i}]", f"{row} came; expected 0 to {opening.rows - 1}")
+        if len(set(request.rows)) < len(request.rows):
+            raise InvalidRequest("rows", "a row came twice; expected each once")
+        message = request.state if request.HasField("state") else None
+        state, seen = state_codec.parse(message, opening.served, len(request.rows))
+        return np.array(request.rows, np.int64), state, seen
+
+    def outputs(
+        self,
+        number: int,
+        call: StepCall,
+        answer: Answer,
+        opening: Opening,
+        state: lstm_pb2.State | None,
+        discrepancy: shadow_pb2.Comparison | None,
+    ) -> lstm_pb2.StreamStepsResponse:
+        """Returns the answer to a message of time-steps."""
+        output, outputs = encode_outputs(call, answer, opening.outputs)
+        message = lstm_pb2.StreamOutputs(
+            number=number, output=output, outputs=outputs, state=state, discrepancy=discrepancy
+        )
+        return lstm_pb2.StreamStepsResponse(outputs=message)
+
+
+def _wanted(names: Sequence[str], served: ServedModel) -> tuple[int, ...]:
+    known = [output.name for output in served.model.outputs]
+    for i, name in enumerate(names):
+        if name not in known:
+            raise WrongForModel(f"outputs[{i}]", f"{name[:64]!r} came; the model has {listed(known)}")
+    return tuple(known.index(name) for name in dict.fromkeys(names)) or tuple(range(len(known)))

@@ -1,0 +1,203 @@
+"""The streams of a server: each one a session with somebody at the other end, until one of the two ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lstmserve_server.core.errors import NotServing, RequestError, TooLate
+from lstmserve_server.rpc.auth.callers import called_by, calling
+from lstmserve_server.rpc.streams.session import Compute, Session
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from lstmserve_server.observability.call_metrics import CallMetrics
+    from lstmserve_server.rpc.streams.codec import StreamCodec
+    from lstmserve_server.runtime.admission import Places
+    from lstmserve_server.runtime.scheduler import Runner
+    from lstmserve_server.shadow.base import Shadow
+
+
+class Admission(Protocol):
+    """That a caller may have a stream open."""
+
+    withdrawn: asyncio.Future[RequestError]
+    """Done, with the reason, when it may not any more."""
+
+    def uses(self, model: str) -> None:
+        """Takes note of the model that the stream is for."""
+        ...
+
+
+class MessageStream(Protocol):
+    """The other end of a stream."""
+
+    @property
+    def admission(self) -> Admission:
+        """That its caller may have it open."""
+        ...
+
+    async def read(self) -> Any:
+        """Returns the next message; None when there are no more."""
+        ...
+
+    async def write(self, response: Message) -> None:
+        """Sends a message; waits as long as nobody reads."""
+        ...
+
+
+class Streams:
+    """Serves streams, at most so many at a time, until the server drains.
+
+    A stream has one message in hand: the next is not read before the answer is sent. So a caller who does not read is not
+    read from, and holds up nobody but itself.
+    """
+
+    def __init__(
+        self,
+        codec: StreamCodec,
+        runner: Runner,
+        shadow: Shadow,
+        metrics: CallMetrics,
+        places: Places,
+        *,
+        idle_seconds: float,
+        age_seconds: float,
+    ) -> None:
+        """Makes a place for streams.
+
+        Args:
+            codec: reads their messages.
+            runner: computes them.
+            shadow: is shown them.
+            metrics: takes note of them.
+            places: how many there may be.
+            idle_seconds: how long one may be without a message, in seconds; 0 for ever.
+            age_seconds: how long one may be at all; 0 for ever.
+        """
+        self._codec = codec
+        self._runner = runner
+        self._shadow = shadow
+        self._metrics = metrics
+        self._places = places
+        self._idle_seconds = idle_seconds or math.inf
+        self._age_seconds = age_seconds or math.inf
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        """Ends all streams, each with its state, when the message in hand is answered."""
+        self._draining.set()
+
+    async def serve(self, stream: MessageStream) -> None:
+        """Serves one stream to its end.
+
+        Raises:
+            RequestError: the stream ends with this error.
+        """
+        if self._draining.is_set():
+            raise NotServing("", "the server is draining; ask another one")
+        with self._places.one(called_by()), self._metrics.stream():
+            session, hand = Session(self._codec, self._refused), _Hand()
+            conversation = asyncio.create_task(self._converse(stream, session, hand))
+            draining = asyncio.create_task(self._draining.wait())
+            try:
+                why = await self._over(conversation, draining, stream.admission, hand)
+                # Not by the conversation, as to who cancels the call it looks for a moment as if all had been sent.
+                note = session.last() if why is None else session.going_away()
+                if note is not None:
+                    await stream.write(note)
+                if why is not None:
+                    raise why
+            finally:
+                draining.cancel()
+                hand.leaving = True  # whatever a read may still bring
+                if not hand.reading:  # gRPC does not bear that a read is cancelled: it ends with the stream
+                    conversation.cancel()
+                conversation.add_done_callback(_forget)
+
+    def _refused(self, error: RequestError) -> None:
+        self._metrics.refused(error, calling.get().name)
+
+    async def _converse(self, stream: MessageStream, session: Session, hand: _Hand) -> None:
+        """Answers one message after the other, until there are no more, or the stream is to be left."""
+        while not hand.leaving:
+            hand.reading, hand.since = True, monotonic()
+            request = await stream.read()
+            hand.reading = False
+            if request is None or hand.leaving:
+                return
+            self._metrics.message()
+            decision = session.receive(request)
+            if session.model:
+                stream.admission.uses(session.model)
+            if isinstance(decision, Compute):
+                try:
+                    call = self._shadow.traced(decision.call)
+                    answer = await self._runner.advance(call)
+                    decision = session.computed(answer, await self._shadow.offer(call, answer, "StreamSteps"))
+                except RequestError as error:
+                    decision = session.failed(error)
+            await stream.write(decision)
+
+    async def _over(
+        self, conversation: asyncio.Task[None], draining: asyncio.Task[bool], admission: Admission, hand: _Hand
+    ) -> RequestError | None:
+        """Waits until a stream is over. Returns why its caller has to go; None when it has sent all.
+
+        The one task that reads, computes and writes goes on meanwhile; to wait for each message here took a fifth of a step.
+        """
+        end = monotonic() + self._age_seconds
+        while True:
+            now = monotonic()
+            patience = min(end, (hand.since if hand.reading else now) + self._idle_seconds) - now
+            awaited: set[asyncio.Future[Any]] = {conversation, draining, admission.withdrawn}
+            await asyncio.wait(
+                awaited,
+                timeout=patience if math.isfinite(patience) else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if conversation.done():
+                return conversation.result()
+            why = self._why_to_leave(draining, admission, end, hand)
+            if why is not None:
+                hand.leaving = True
+                if not hand.reading:  # the message in hand is answered first
+                    await conversation
+                return why
+
+    def _why_to_leave(
+        self, draining: asyncio.Task[bool], admission: Admission, end: float, hand: _Hand
+    ) -> RequestError | None:
+        if admission.withdrawn.done():
+            return admission.withdrawn.result()
+        if draining.done():
+            return NotServing("", "the server is draining; go on with another one")
+        if monotonic() >= end:
+            return NotServing("", f"the stream is {self._age_seconds:g} seconds old; go on with a new one")
+        if hand.reading and monotonic() >= hand.since + self._idle_seconds:
+            return TooLate("", f"nothing came for {self._idle_seconds} seconds (--stream-idle-seconds)")
+        return None
+
+
+@dataclass(slots=True)
+class _Hand:
+    """What a stream has in hand."""
+
+    reading: bool = False
+    """Whether it waits for a message, rather than answering one,"""
+
+    since: float = 0.0
+    """and since when, by `monotonic`."""
+
+    leaving: bool = False
+    """Whether it is to be left when there is nothing in hand any more."""
+
+
+def _forget(conversation: asyncio.Task[None]) -> None:
+    """Takes note of how a conversation ended that nobody waits for any more."""
+    if not conversation.cancelled():
+        conversation.exception()

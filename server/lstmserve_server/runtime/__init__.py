@@ -1,0 +1,1 @@
+"""Which call is computed when, and where."""

@@ -1,0 +1,76 @@
+"""Places for calls: so many at a time, and none of the callers has so many of them that others find none."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from lstmserve_server.core.errors import Busy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SHARE: Final = 8
+"""A caller may have so many times as many places as are free: alone 8 of 9, two 8 of 17 each, and so on.
+
+The dynamic thresholds of Choudhury and Hahne (IEEE/ACM Transactions on Networking 6, 1998), for which nobody has to know how many
+callers there are. The last place is for somebody who has none: so when as many calls have ended as others found, whoever comes next
+finds one, however many they want. Of so few places that it would be a large part of them, anybody may have all.
+"""
+
+
+class Places:
+    """Counts who has how many places."""
+
+    def __init__(self, most: int, what: str, setting: str) -> None:
+        """Makes places that are free.
+
+        Args:
+            most: how many.
+            what: has a place, for the text of a refusal: "calls are running".
+            setting: the flag that says how many.
+        """
+        self._most = most
+        self._what = what
+        self._setting = setting
+        self._taken = 0
+        self._by: Counter[str] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """How many places are taken."""
+        return self._taken
+
+    def require_free(self) -> None:
+        """Returns if there is a place.
+
+        Raises:
+            Busy: there is none.
+        """
+        if self._taken >= self._most:
+            raise Busy("", f"{self._taken} {self._what}; expected fewer ({self._setting})")
+
+    @contextlib.contextmanager
+    def one(self, caller: str) -> Iterator[None]:
+        """Takes a place while a call is under way.
+
+        Raises:
+            Busy: there is none, or the caller has its share.
+        """
+        self.require_free()
+        free = self._most - self._taken
+        if self._by[caller] and self._most > _SHARE and self._by[caller] >= _SHARE * (free - 1):
+            text = (
+                f"{self._taken} {self._what}, {self._by[caller]} of them yours; expected that others find a place too"
+            )
+            raise Busy("", f"{text} ({self._setting})")
+        self._taken += 1
+        self._by[caller] += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            self._by[caller] -= 1
+            if not self._by[caller]:
+                del self._by[caller]

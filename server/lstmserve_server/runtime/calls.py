@@ -1,0 +1,72 @@
+"""Calls that are valid by construction: what a codec makes of a request, and what is computed."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from lstmserve_server.model.graph import ModelState
+    from lstmserve_server.model.model import Answer, RecurrentModel
+    from lstmserve_server.model.recording import Trace
+    from lstmserve_server.runtime.registry import ServedModel
+
+    Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StepCall:
+    """A valid request of one time-step."""
+
+    served: ServedModel
+    inputs: tuple[Array, ...]  # (batch, features...) each, in the dtype of the model, finite; of Step only one
+    state: ModelState
+    steps_seen: Array | None  # (batch,); None where unknown
+    as_values: bool
+    compare: bool = dataclasses.field(default=False, kw_only=True)
+    """Whether the caller asks for the comparison with Keras."""
+
+    trace: Trace | None = dataclasses.field(default=None, kw_only=True)
+    """What is to be filled with all that flows through the layers; None for nothing."""
+
+    @property
+    def x(self) -> Array:
+        """The first input; most models have no other."""
+        return self.inputs[0]
+
+    @property
+    def time(self) -> int:
+        """The number of time-steps."""
+        return 1
+
+    @property
+    def seen(self) -> Array | None:
+        """Whether the sequence of a row has had a step, (batch,); None where unknown, and so taken for new."""
+        return None if self.steps_seen is None else self.steps_seen > 0
+
+    def steps_after(self, answer: Answer) -> Array | None:
+        """Returns the steps that each row has seen behind the answer, (batch,); None where unknown."""
+        return None if self.steps_seen is None else self.steps_seen + answer.steps
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardCall(StepCall):
+    """A valid request of a sequence; its x is (batch, time, features...), zeros behind a row's own last step."""
+
+    lengths: Array | None  # (batch,), 1 to time each; None where all rows have them all
+    all_outputs: bool
+
+    @property
+    def time(self) -> int:
+        """The number of time-steps of the longest input."""
+        return time_of(self.inputs, self.served.model)
+
+
+def time_of(inputs: Sequence[Array], model: RecurrentModel) -> int:
+    """Returns the number of time-steps of the longest input."""
+    return max(array.shape[1] if item.sequence else 1 for array, item in zip(inputs, model.inputs, strict=True))

@@ -1,0 +1,212 @@
+"""When and where a call is computed: admission, in place or in a thread, and giving up when nobody waits any more."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+from lstmserve_server.core.errors import NotServing, TooLate
+from lstmserve_server.core.request_context import seconds_left
+from lstmserve_server.model.numerics import Numerics
+from lstmserve_server.runtime.batcher import Batcher, Computed
+from lstmserve_server.runtime.calls import ForwardCall
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lstmserve_server.model.model import Answer
+    from lstmserve_server.observability.call_metrics import CallMetrics
+    from lstmserve_server.runtime.admission import Places
+    from lstmserve_server.runtime.calls import StepCall
+
+IN_PLACE_COST: Final = 1_000_000
+"""Up to this cost (`Work.cost`) a call is computed in the event loop: some hundred microseconds, no more than
+the way to a thread and back."""
+
+_LONGEST_IN_PLACE: Final = 4 * IN_PLACE_COST
+"""Up to this cost several of them are computed together, before the event loop looks at anything else."""
+
+_ROWS_BESIDE: Final = 64
+"""In fast mode, rows that are worth a thread of their own beside another: with fewer, a row costs less with those that come yet."""
+
+
+class Runner:
+    """Computes calls until it is closed: short ones in the event loop, long ones in threads, so many at a time."""
+
+    def __init__(self, places: Places, threads: int, metrics: CallMetrics, *, batch_rows: int) -> None:
+        """Makes a runner.
+
+        Args:
+            places: of calls that take long.
+            threads: how many compute them.
+            metrics: what takes note of all.
+            batch_rows: most rows that are computed together; 1 to compute each call by itself.
+        """
+        self._places = places
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="compute")
+        self._metrics = metrics
+        self._batch_rows = batch_rows
+        self._batchers: dict[tuple[str, bool], Batcher] = {}
+        """Those of each model: of calls that are short, and of calls that are long."""
+        self._open = True
+        self._paces: dict[str, _Pace] = {}
+        """How quickly each model was seen to compute."""
+        self._ahead = 0.0
+        """Seconds that the calls in the threads, and those that wait for them, take at best."""
+        self._width = threads
+
+    async def run(self, call: StepCall, owner: Callable[[], str]) -> Answer:
+        """Computes a call of one time-step, or a `ForwardCall`, if there is room for it.
+
+        Args:
+            call: what to compute.
+            owner: returns the caller whose share of the places a long call takes.
+
+        Raises:
+            RequestError: the call cannot be taken, or its answer is not finite.
+        """
+        if not self._open:
+            raise NotServing("", "the server is draining; ask another one")
+        if _cost(call) <= IN_PLACE_COST:
+            return await self._short(call)
+        with self._places.one(owner()):
+            return await self._long(call)
+
+    async def advance(self, call: StepCall) -> Answer:
+        """Computes a call that has its place already, as the next of a stream.
+
+        Raises:
+            RequestError: its answer is not finite, or would come too late.
+        """
+        return await (self._short(call) if _cost(call) <= IN_PLACE_COST else self._long(call))
+
+    def close(self) -> None:
+        """Takes no more calls; those that run go on."""
+        self._open = False
+
+    async def _short(self, call: StepCall) -> Answer:
+        if self._batchable(call):
+            computed = await self._batcher(call, short=True).compute(call)
+        else:
+            began = perf_counter()
+            computed = Computed(_compute(call), 0, perf_counter() - began)
+            self._metrics.together(len(call.x))
+        return self._noted(call, computed)
+
+    async def _long(self, call: StepCall) -> Answer:
+        left = seconds_left.get()()
+        pace = self._paces.setdefault(call.served.name, _Pace())
+        needed = _cost(call) * pace.at_best
+        _require_time(needed, self._ahead / self._width, left)
+        self._ahead += needed
+        try:
+            if self._batchable(call):
+                computed = await self._batcher(call, short=False).compute(call)
+            else:
+                computed = await self._in_thread(call, needed, left)
+                self._metrics.together(len(call.x))
+                pace.saw(computed.took / _cost(call))
+        finally:
+            self._ahead -= needed
+        return self._noted(call, computed)
+
+    def _batchable(self, call: StepCall) -> bool:
+        return self._batch_rows > 1 and not isinstance(call, ForwardCall) and call.trace is None
+
+    def _batcher(self, call: StepCall, *, short: bool) -> Batcher:
+        """Returns where the steps of a model wait for one another; short ones so few that the loop is not held up for long."""
+        key = call.served.name, short
+        found = self._batchers.get(key)
+        if found is None:
+            rows = self._batch_rows
+            if short:
+                rows = min(rows, max(1, _LONGEST_IN_PLACE // call.served.model.work.cost(1, 1)))
+            beside = _ROWS_BESIDE if call.served.model.numerics is Numerics.FAST else 1
+            found = Batcher(
+                rows, None if short else self._threads, self._width, self._metrics.together, rows_beside=beside
+            )
+            self._batchers[key] = found
+        return found
+
+    async def _in_thread(self, call: StepCall, needed: float, left: float | None) -> Computed:
+        stopped = threading.Event()
+        came = perf_counter()
+
+        def pause() -> None:
+            if stopped.is_set():
+                raise TooLate("", "nobody waits for the answer any more")
+
+        def compute() -> Computed:
+            pause()
+            began = perf_counter()
+            if left is not None:
+                _require_time(needed, 0, left - (began - came))
+            return Computed(_compute(call, pause), began - came, perf_counter() - began)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, compute)
+        finally:  # the caller may have gone, or the deadline have passed: then the thread stops at its next pause
+            stopped.set()
+
+    def _noted(self, call: StepCall, computed: Computed) -> Answer:
+        self._metrics.took("queue", computed.waited, ago=computed.took)
+        self._metrics.took("compute", computed.took)
+        self._metrics.computed(call.served.name, len(call.x), call.time)
+        return computed.answer
+
+
+class _Pace:
+    """Seconds per unit of cost: what it takes at best, once there is enough to tell from.
+
+    A cost is no exact measure, and a busy machine makes every call slow: so half of the quickest of several counts, lest a call
+    be refused that could have been answered.
+    """
+
+    _ENOUGH = 8
+
+    def __init__(self) -> None:
+        self._quickest = math.inf
+        self._seen = 0
+
+    def saw(self, pace: float) -> None:
+        """Takes note of a call."""
+        self._quickest = min(self._quickest, pace)
+        self._seen += 1
+
+    @property
+    def at_best(self) -> float:
+        """Seconds per unit of cost that no call has come near to; 0 where that is not known."""
+        return self._quickest / 2 if self._seen >= self._ENOUGH else 0.0
+
+
+def _require_time(needed: float, ahead: float, left: float | None) -> None:
+    """Refuses what cannot be answered any more before its deadline."""
+    if left is not None and left < needed + ahead:
+        text = (
+            f"{max(left, 0):.3g} seconds are left; to compute it takes {needed:.3g} at best, behind calls that take {ahead:.3g}; "
+            "expected more time"
+        )
+        raise TooLate("", text)
+
+
+def _cost(call: StepCall) -> int:
+    return call.served.model.work.cost(len(call.x), call.time)
+
+
+def _compute(call: StepCall, pause: Callable[[], None] = lambda: None) -> Answer:
+    model = call.served.model
+    if not isinstance(call, ForwardCall):
+        return model.step(call.x, call.state, call.seen, call.trace)
+    return model.forward(
+        call.inputs,
+        call.state,
+        call.lengths,
+        all_outputs=call.all_outputs,
+        seen=call.seen,
+        pause=pause,
+        trace=call.trace,
+    )

@@ -1,0 +1,132 @@
+"""A probe that every model runs through before it is served: does it keep its promises here, and what are its bytes?"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from lstmserve_server.core.errors import ModelRefused, WrongForModel
+from lstmserve_server.model.graph import joined
+from lstmserve_server.model.numerics import Engine, Numerics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from lstmserve_server.model.model import Answer, RecurrentModel
+    from lstmserve_server.model.spec import InputDescription
+
+    Array = NDArray[Any]
+
+_ROWS: Final = 3
+_TIMES: Final = (16, 4, 1)  # time-steps of a probe, of a model that can be stepped
+_TIMES_WHOLE: Final = (
+    16,
+    256,
+    4,
+    1,
+)  # the same of one that is given sequences whole, and may have windows that must be filled
+_SCALES: Final = (1.0, 1e-2, 1e-4)  # a probe may be too large for a model whose numbers grow from step to step
+_LARGE: Final = (
+    2_000_000  # weights; from here on such a probe would take longer than to load the model, and this is enough:
+)
+_ROWS_OF_LARGE: Final = 2
+_TIMES_OF_LARGE: Final = (2, 1)
+_MOST_COST: Final = 300_000_000
+"""Of a probe (`Work.cost`): a tenth of a second. Time-steps that each hold a long sequence cost more than others."""
+
+
+def run(model: RecurrentModel) -> str:
+    """Runs the probe and returns the numerics fingerprint: a hash of mode, engine and every byte of the answer.
+
+    Two servers on which it is the same computed the same bytes with the same weights.
+
+    Raises:
+        ModelRefused: in exact mode the answers to a whole sequence, to its steps and to its rows alone differ, or the
+            model cannot compute even the probe.
+    """
+    failure: WrongForModel | None = None
+    for probe in _probes(model):
+        try:
+            return _fingerprint(model, probe)
+        except WrongForModel as error:  # such as an overflow; then the probe proves nothing
+            failure = failure or error
+    message = f"the self-test failed: {failure.text if failure else 'there is no probe'}"
+    raise ModelRefused(message) from failure
+
+
+def _fingerprint(model: RecurrentModel, probe: tuple[Array, ...]) -> str:
+    """Returns the hash of the answer to a probe, after it was found the same in every way to ask for it."""
+    whole = model.forward(probe, model.zero_state(len(probe[0])))
+    if model.numerics is Numerics.EXACT:
+        _require_equal("the rows alone", whole, _row_by_row(model, probe))
+        if model.causal:
+            _require_equal("the steps", whole, _step_by_step(model, probe[0]))
+    return hashlib.sha256(_mode(model).encode() + _bytes(whole)).hexdigest()[:32]
+
+
+def _mode(model: RecurrentModel) -> str:
+    """Returns what, beside the bytes of the answer, makes two servers different: the mode, and any engine but the reference."""
+    others = [engine for engine in model.engine.split(", ") if not engine.startswith(Engine.NUMPY.value)]
+    return " ".join([model.numerics.value, *others])
+
+
+def _probes(model: RecurrentModel) -> Iterator[tuple[Array, ...]]:
+    """Yields inputs of fewer and fewer time-steps and smaller and smaller numbers."""
+    large = model.description.parameter_count > _LARGE
+    rows = _ROWS_OF_LARGE if large else _ROWS
+    times: tuple[int, ...] = _TIMES_WHOLE
+    if model.causal:
+        times = _TIMES_OF_LARGE if large else _TIMES
+    times = tuple(time for time in times if model.work.cost(rows, time) <= _MOST_COST) or times[-1:]
+    for scale, time in itertools.product(_SCALES, times):
+        yield tuple(_probe(model, item, (rows, time), scale) for item in model.inputs)
+
+
+def _probe(model: RecurrentModel, item: InputDescription, size: tuple[int, int], scale: float) -> Array:
+    """Returns numbers that look random and are the same everywhere: Knuth's multiplicative hash, between -1 and 1."""
+    rows, time = size
+    times = (time if model.causal else item.shape[0] or time,) if item.sequence else ()
+    shape = (rows, *times, *(length or 1 for length in item.features))
+    count = np.arange(math.prod(shape), dtype=np.uint32)
+    numbers = (count * np.uint32(2654435761)).astype(np.float64) / 2**31 - 1
+    if item.vocabulary is not None:
+        return np.floor((numbers.reshape(shape) + 1) / 2 * (item.vocabulary - 1)).astype(model.dtype)
+    return (numbers.reshape(shape) * scale).astype(model.dtype)
+
+
+def _row_by_row(model: RecurrentModel, probe: tuple[Array, ...]) -> Answer:
+    rows = [
+        model.forward(tuple(array[row : row + 1] for array in probe), model.zero_state(1))
+        for row in range(len(probe[0]))
+    ]
+    outputs = tuple(np.concatenate(arrays) for arrays in zip(*(row.outputs for row in rows), strict=True))
+    return type(rows[0])(outputs, joined([row.state for row in rows]), np.concatenate([row.steps for row in rows]))
+
+
+def _step_by_step(model: RecurrentModel, x: Array) -> Answer:
+    answer = model.step(np.ascontiguousarray(x[:, 0]), model.zero_state(len(x)))
+    seen = answer.steps > 0
+    for t in range(1, x.shape[1]):
+        answer = model.step(np.ascontiguousarray(x[:, t]), answer.state, seen)
+        seen |= answer.steps > 0
+    return answer
+
+
+def _require_equal(what: str, whole: Answer, other: Answer) -> None:
+    if _bytes(whole) != _bytes(other):
+        message = (
+            f"the self-test failed: {what} give other bytes than the whole. This machine's BLAS does not compute a row "
+            "the same way each time; serve with --numerics fast, which promises a tolerance instead of bytes"
+        )
+        raise ModelRefused(message)
+
+
+def _bytes(answer: Answer) -> bytes:
+    arrays = [*answer.outputs, *(array for part in answer.state for array in part)]
+    return b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)

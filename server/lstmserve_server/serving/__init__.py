@@ -1,0 +1,1 @@
+"""The running process: settings, lifecycle, TLS, workers."""

@@ -1,0 +1,57 @@
+"""Ports that several processes listen on together, held by one that does not listen."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Self
+
+from lstmserve_server.core import addresses
+from lstmserve_server.core.errors import BadSettings, StartFailed
+
+
+class HeldPorts(contextlib.ExitStack):
+    """Keeps ports while workers come and go, so that nobody else takes one in between.
+
+    A socket that is bound, and does not listen, gets no connections (socket(7), SO_REUSEPORT). Leaving the context lets go.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        """Where workers listen; a port 0 has become the one that the system chose."""
+
+    @classmethod
+    def of(cls, listen: tuple[str, ...]) -> Self:
+        """Returns the ports of some addresses.
+
+        Raises:
+            BadSettings: an address cannot be shared, or is none.
+            StartFailed: an address cannot be listened on, and why.
+        """
+        held = cls()
+        for address in listen:
+            if address.startswith(addresses.UNIX_PREFIX):
+                message = (
+                    f"{address} cannot be shared: the system gives a Unix socket to one process alone. Give --workers 1 with it, "
+                    "or HOST:PORT with several workers"
+                )
+                raise BadSettings(message)
+            addresses.check(address)
+            held.addresses.append(held._hold(address))
+        return held
+
+    def _hold(self, address: str) -> str:
+        host, port = addresses.host_and_port(address)
+        try:
+            for family, kind, protocol, _, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+                holder = self.enter_context(socket.socket(family, kind, protocol))
+                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                if family == socket.AF_INET6:
+                    holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                holder.bind((place[0], port, *place[2:]))
+                port = holder.getsockname()[1]  # the other places of a name get the same one
+        except OSError as error:
+            message = f"cannot listen on {address}: {error.strerror or error}. Choose another address with --listen"
+            raise StartFailed(message) from error
+        return f"{address.rpartition(':')[0]}:{port}"

@@ -1,0 +1,107 @@
+"""What is known after a call was examined, and how it is told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lstmserve.v1 import shadow_pb2
+from lstmserve_server.shadow.compare import Differences, Spot
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lstmserve_server.shadow.compare import Tolerances
+    from lstmserve_server.shadow.reference.outlier_units import Odd
+
+    Array = NDArray[Any]
+
+
+@dataclass(slots=True)
+class Findings:
+    """What is known after a call was examined."""
+
+    totals: dict[tuple[int, int, str], Differences] = field(default_factory=dict)
+    """By place of the layer, number of the LSTM in it, and array."""
+
+    closer: dict[tuple[int, int, str], str] = field(default_factory=dict)
+    """Who was closer to float64, "ours" or "reference", where the difference is largest."""
+
+    first: Spot | None = None
+    first_number: int = 0
+    first_given: tuple[Array, Array, Array] | None = None
+    """x, h and c before the first step over tolerance, one row each; None where it is no LSTM's."""
+
+    odd: list[tuple[str, str, Odd]] = field(default_factory=list)
+    """Units that are off again and again, each with its layer and array."""
+
+    partly: set[str] = field(default_factory=set)
+    """Why a part could not be compared, each "reason: name of the layer"."""
+
+    arrays: dict[str, Array] = field(default_factory=dict)
+    """What the witness has for every step, by what it is, place and number: where details are wanted."""
+
+    def differences(self, key: tuple[int, int, str], layer: str) -> Differences:
+        """Returns the differences of an array, new ones for the first time."""
+        return self.totals.setdefault(key, Differences(layer, key[2]))
+
+    def note(self, spot: Spot, number: int, given: tuple[Array, Array, Array] | None) -> None:
+        """Takes note of a number over tolerance."""
+        if self.first is None or spot.order < self.first.order:
+            self.first, self.first_number, self.first_given = spot, number, given
+
+
+def closer(ours: float, reference: float, exact: float) -> str:
+    """Returns who is closer to a float64 computation, "ours" or "reference"; "" where neither is."""
+    apart = abs(ours - exact), abs(reference - exact)
+    if apart[0] == apart[1]:
+        return ""
+    return "ours" if apart[0] < apart[1] else "reference"
+
+
+def message_of(
+    found: tuple[Findings, Findings], witness: shadow_pb2.Witness, tolerances: Tolerances, noise_floor: float
+) -> shadow_pb2.Comparison:
+    """Returns what was found as clients get it; the gates of the first place are still to be compared."""
+    forced, free = found
+    totals = [differences.message() for differences in forced.totals.values()]
+    for key, total in zip(forced.totals, totals, strict=True):
+        total.ours_closer = int(forced.closer.get(key) == "ours")
+        total.reference_closer = int(forced.closer.get(key) == "reference")
+    differs = bool(forced.odd) or any(total.over for total in totals)
+    largest = max((differences.max_scaled for differences in forced.totals.values()), default=0.0)
+    comparison = shadow_pb2.Comparison(
+        verdict=shadow_pb2.VERDICT_DIFFERS if differs else shadow_pb2.VERDICT_AGREES,
+        witness=witness,
+        tolerances=tolerances.message(),
+        totals=totals,
+        drift=[differences.message() for differences in free.totals.values()],
+        below_noise=largest <= noise_floor and not differs,
+        odd_units=[
+            shadow_pb2.OddUnit(
+                layer=layer, array=array, unit=odd.unit, rms=odd.rms, times_others=odd.times_others, steps=odd.steps
+            )
+            for layer, array, odd in forced.odd
+        ],
+        partly=sorted(forced.partly | {f"free-running, {text}" for text in free.partly}),
+    )
+    if forced.first is not None:
+        comparison.first.CopyFrom(_place(forced))
+    return comparison
+
+
+def _place(found: Findings) -> shadow_pb2.Place:
+    spot = found.first
+    assert spot is not None  # noqa: S101 - or nobody asks
+    layer = found.totals[spot.place, found.first_number, spot.array].layer
+    return shadow_pb2.Place(
+        layer=layer,
+        array=spot.array,
+        row=spot.row,
+        step=spot.step,
+        unit=spot.unit,
+        ours=spot.ours,
+        reference=spot.reference,
+        float64=math.nan,
+    )

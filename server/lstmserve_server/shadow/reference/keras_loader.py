@@ -1,0 +1,212 @@
+"""Where the layers of a witness come from: the model's own file, or, where no library loads that, what our loader found in it.
+
+A witness should share as little with us as can be: a file that Keras itself loads shares nothing but the words of its
+configuration. It is only loaded after our loader has found nothing in it but layers that it knows, and in Keras' safe mode.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import keras
+import tensorflow as tf
+import tf_keras
+from keras.src.legacy.saving import legacy_h5_format
+from keras.src.saving import serialization_lib
+from tf_keras.src.saving import serialization_lib as old_serialization
+
+from lstmserve.v1 import shadow_pb2
+from lstmserve_server.shadow.reference import rebuilt_file
+from lstmserve_server.shadow.reference.free_running import does_nothing
+from lstmserve_server.shadow.reference.keras_model import Witness
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+    from lstmserve_server.model.activations import Activation
+    from lstmserve_server.model.spec import LayerDescription, ModelDescription
+
+_LOADABLE: Final = ("keras-zip", "keras-hdf5")
+
+_OLD_HARD_SIGMOID: Final = "hard_sigmoid(x/5+1/2)"
+
+
+def old_hard_sigmoid(x: Any) -> Any:
+    """Returns what `hard_sigmoid` was up to Keras 2."""
+    return tf.clip_by_value(0.2 * x + 0.5, 0.0, 1.0)
+
+
+keras.saving.register_keras_serializable(package="lstmserve")(
+    old_hard_sigmoid
+)  # Bidirectional makes its layers anew by name
+
+
+class ModelFile(NamedTuple):
+    """The file that a model is from."""
+
+    copy: int | None
+    """Descriptor of the copy that our loader has read; None where there is none."""
+    whole: bool
+    """Whether the model is all that is in it."""
+    scratch: str
+    """A folder in which this process may write."""
+
+
+def witness_of(description: ModelDescription, file: ModelFile) -> Witness:
+    """Returns a witness for a model.
+
+    Args:
+        description: the model.
+        file: the file that it is from.
+
+    Raises:
+        ValueError: no witness can be had.
+    """
+    try:
+        return _from_file(description, file)
+    except Exception as error:  # noqa: BLE001 - a library may fail on a file in any way; then there is the other witness
+        reason = f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0][:200]
+    layers = [_built(layer) for layer in description.layers]
+    text = f"LSTM layers of Keras {keras.__version__}, built from what our loader found; not the file itself: {reason}"
+    return Witness.of(shadow_pb2.WITNESS_KIND_KERAS_LAYERS, text, description, layers)
+
+
+def _from_file(description: ModelDescription, file: ModelFile) -> Witness:
+    source = description.source
+    if not file.whole:
+        raise ValueError("only a part of the model in it is served")
+    if source.format not in _LOADABLE:
+        message = f"no Keras loads a whole model from {source.format}"
+        raise ValueError(message)
+    if file.copy is None:
+        raise ValueError("there is no copy of it that was checked")
+    if source.keras_version.startswith("3"):
+        library, kind, name = keras, shadow_pb2.WITNESS_KIND_KERAS_FILE, f"Keras {keras.__version__}"
+    else:
+        library, kind, name = tf_keras, shadow_pb2.WITNESS_KIND_TF_KERAS_FILE, f"tf_keras {tf_keras.__version__}"
+    model = _load(library, file.copy, source.format, source.keras_version, file.scratch)
+    if not model.built:
+        model.build([None, *description.inputs[0].shape])
+    layers = [_found(model, layer) for layer in description.layers]
+    text = f"the file itself, written by Keras {source.keras_version} and loaded by {name}"
+    return Witness.of(kind, text, description, layers, model)
+
+
+def _load(library: Any, copy: int, form: str, version: str, scratch: str) -> Any:
+    # tf_keras heeds its argument safe_mode for .keras files only; its scope holds for all that it deserializes.
+    with old_serialization.SafeModeScope(True), serialization_lib.SafeModeScope(True):  # noqa: FBT003 - as they take it
+        if form == "keras-zip":
+            with rebuilt_file.archive(copy, version, scratch) as path:
+                return library.models.load_model(path, compile=False, safe_mode=True)
+        with rebuilt_file.hdf5(copy) as file:
+            if library is keras:  # whose load_model takes no open file
+                return legacy_h5_format.load_model_from_hdf5(file, compile=False, safe_mode=True)
+            return library.models.load_model(file, compile=False)
+
+
+def _found(model: Any, described: LayerDescription) -> Any:
+    """Returns the layer of a file that a description is of; None where it does nothing."""
+    if does_nothing(described):
+        return None
+    inside, path = model, described.name.split("/")
+    while path:
+        if not hasattr(inside, "get_layer"):  # a layer that is called twice has the number of the call behind its name
+            return inside if path[0].isdecimal() else None
+        for length in range(len(path), 0, -1):  # a name may have a slash in it
+            try:
+                inside = inside.get_layer("/".join(path[:length]))
+            except ValueError:
+                continue
+            path = path[length:]
+            break
+        else:
+            return None
+    return inside
+
+
+def _built(described: LayerDescription) -> Any:
+    """Returns a layer of Keras for a description; None for a kind that is not needed as a witness."""
+    make = _MAKERS.get(described.kind)
+    if make is None:
+        return None
+    layer = make(described)
+    weights = [weight for part in described.parts or (described,) for weight in _ordered(part)]
+    if weights:
+        features = _features(described)
+        layer.build((None, None, features) if described.kind != "Embedding" else (None, None))
+        layer.set_weights(weights)
+    return layer
+
+
+def _ordered(described: LayerDescription) -> list[np.ndarray[Any, Any]]:
+    return list(described.weights.values())
+
+
+def _features(described: LayerDescription) -> int:
+    part = (described.parts or (described,))[0]
+    return int(next(iter(part.weights.values())).shape[0])
+
+
+def _dtype(described: LayerDescription) -> str:
+    part = (described.parts or (described,))[0]
+    return str(next(iter(part.weights.values())).dtype) if part.weights else "float32"
+
+
+def _lstm(described: LayerDescription) -> Any:
+    options = described.options
+    return keras.layers.LSTM(
+        int(options["units"]),  # type: ignore[arg-type]  # the loader made it a number
+        activation=_function(described.activations["activation"]),
+        recurrent_activation=_function(described.activations["recurrent_activation"]),
+        use_bias="bias" in described.weights,
+        return_sequences=True,
+        go_backwards=bool(options["go_backwards"]),
+        zero_output_for_mask=bool(options.get("zero_output_for_mask", False)),
+        use_cudnn=False,
+        dtype=_dtype(described),
+    )
+
+
+def _bidirectional(described: LayerDescription) -> Any:
+    ahead, back = (_lstm(part) for part in described.parts)
+    mode = described.texts["merge_mode"]
+    return keras.layers.Bidirectional(
+        ahead, backward_layer=back, merge_mode=None if mode == "none" else mode, dtype=_dtype(described)
+    )
+
+
+def _dense(described: LayerDescription) -> Any:
+    return keras.layers.Dense(
+        int(described.options["units"]),  # type: ignore[arg-type]  # the loader made it a number
+        activation=_function(described.activations["activation"]),
+        use_bias="bias" in described.weights,
+        dtype=_dtype(described),
+    )
+
+
+def _embedding(described: LayerDescription) -> Any:
+    words, features = described.weights["embeddings"].shape
+    return keras.layers.Embedding(words, features, dtype=_dtype(described))
+
+
+def _activation(described: LayerDescription) -> Any:
+    return keras.layers.Activation(_function(described.activations["activation"]))
+
+
+_MAKERS: Final[dict[str, Callable[[LayerDescription], Any]]] = {
+    "LSTM": _lstm,
+    "Bidirectional": _bidirectional,
+    "Dense": _dense,
+    "Embedding": _embedding,
+    "Activation": _activation,
+}
+
+
+def _function(activation: Activation) -> Any:
+    """Returns a function of Keras by its definition; the old hard_sigmoid, which Keras 3 has no more, as it was."""
+    if activation.name == _OLD_HARD_SIGMOID:
+        return old_hard_sigmoid
+    name = activation.name.partition("(")[0]
+    return keras.activations.get(name)

@@ -1,0 +1,63 @@
+"""Those who watch for discrepancies. They are told, and never waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from lstmserve.v1 import shadow_pb2
+from lstmserve_server.core.errors import Busy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+MOST: Final = 64
+_UNREAD: Final = 100  # discrepancies that one may leave unread; then the oldest are left out
+
+
+class _Watcher:
+    """One of them."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.unread: deque[shadow_pb2.Discrepancy] = deque()
+        self.left_out = 0
+        self.woken = asyncio.Event()
+
+
+class Watchers:
+    """All of them. Everything here happens in the event loop."""
+
+    def __init__(self) -> None:
+        self._watchers: set[_Watcher] = set()
+
+    def publish(self, discrepancy: shadow_pb2.Discrepancy) -> None:
+        """Tells all who watch its model."""
+        for watcher in self._watchers:
+            if watcher.model in ("", discrepancy.model):
+                if len(watcher.unread) == _UNREAD:
+                    watcher.unread.popleft()
+                    watcher.left_out += 1
+                watcher.unread.append(discrepancy)
+                watcher.woken.set()
+
+    async def watch(self, model: str) -> AsyncGenerator[shadow_pb2.WatchDiscrepanciesResponse]:
+        """Yields discrepancies from now on; of all models for "".
+
+        Raises:
+            Busy: too many watch.
+        """
+        if len(self._watchers) >= MOST:
+            raise Busy("", f"{MOST} watch for discrepancies; expected fewer")
+        watcher = _Watcher(model)
+        self._watchers.add(watcher)
+        try:
+            while True:
+                await watcher.woken.wait()
+                while watcher.unread:
+                    left_out, watcher.left_out = watcher.left_out, 0
+                    yield shadow_pb2.WatchDiscrepanciesResponse(discrepancy=watcher.unread.popleft(), left_out=left_out)
+                watcher.woken.clear()
+        finally:
+            self._watchers.discard(watcher)

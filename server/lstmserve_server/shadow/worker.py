@@ -1,0 +1,235 @@
+"""The thread that has cases compared: one at a time, from a queue that drops what does not fit, by a process that it keeps up."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+import structlog
+
+from lstmserve_server.shadow.reference_process import CaseFailed, ReferenceLost, ReferenceProcess, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from lstmserve.v1 import shadow_pb2
+    from lstmserve_server.shadow.captured_call import Case
+    from lstmserve_server.shadow.reference_process import Told
+
+_log = structlog.get_logger(__name__)
+
+_FIRST_PAUSE: Final = 0.5  # seconds before the reference is started anew, doubled each time
+_LONGEST_PAUSE: Final = 60.0
+_STEADY: Final = 60.0  # seconds after which it has proved itself, and the pauses begin anew
+
+
+class Work(NamedTuple):
+    """A call that waits to be compared."""
+
+    model: str
+    bytes: int
+    """About how much memory it holds."""
+
+    make: Callable[[], Case]
+    """Makes the case; not before it is its turn, and in the thread."""
+
+    since: float
+    """When it was offered, by the monotonic clock."""
+
+    tell: Callable[[shadow_pb2.Comparison], None] | None
+    """Takes what was found, in the thread, where the caller waits for it."""
+
+
+class Lag(NamedTuple):
+    """How far the comparisons are behind the calls."""
+
+    calls: int
+    """How many wait."""
+
+    seconds: float
+    """How long the oldest of them has waited."""
+
+
+class Events(Protocol):
+    """What is told as it happens, in the thread."""
+
+    def reference_up(self, versions: Mapping[str, str], told: Mapping[str, Told]) -> None:
+        """The reference is ready."""
+        ...
+
+    def reference_down(self, reason: str) -> None:
+        """The reference is gone, or could not start."""
+        ...
+
+    def reference_starts_anew(self) -> None:
+        """The reference is started again."""
+        ...
+
+    def wants_details(self, reply: Reply) -> bool:
+        """Whether all that the reference has is wanted of what was compared."""
+        ...
+
+    def compared(self, work: Work, case: Case, reply: Reply) -> None:
+        """A call was compared."""
+        ...
+
+    def dropped(self, work: Work, reason: str) -> None:
+        """A call is not compared after all."""
+        ...
+
+    def failed(self, work: Work, reason: str, text: str) -> None:
+        """A comparison failed."""
+        ...
+
+
+class Pump:
+    """Has work compared, until it is stopped."""
+
+    def __init__(self, start: Callable[[], ReferenceProcess], events: Events, *, most: int, most_bytes: int) -> None:
+        self._start = start
+        self._events = events
+        self._most = most
+        self._most_bytes = most_bytes
+        self._changed = threading.Condition()
+        self._waiting: deque[Work] = deque()
+        self._bytes = 0
+        self._up = False
+        self._ever_up = False
+        self._stopping = False
+        self._reference: ReferenceProcess | None = None
+        self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
+        self._thread.start()
+
+    def offer(self, work: Work) -> str:
+        """Takes work, and returns ""; or why it cannot be taken. Never waits."""
+        with self._changed:
+            if self._stopping:
+                return "stopping"
+            if not self._up:
+                return "reference_down" if self._ever_up else "starting"
+            if len(self._waiting) >= self._most or self._bytes + work.bytes > self._most_bytes:
+                return "queue_full"
+            self._waiting.append(work)
+            self._bytes += work.bytes
+            self._changed.notify()
+            return ""
+
+    @property
+    def lag(self) -> Lag:
+        """How far it is behind."""
+        with self._changed:
+            oldest = self._waiting[0].since if self._waiting else monotonic()
+            return Lag(len(self._waiting), monotonic() - oldest)
+
+    def stop(self) -> None:
+        """Ends the thread and the reference, whatever they are doing."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+            reference = self._reference
+        if reference is not None:
+            reference.kill()
+        self._thread.join(timeout=1)  # it may be starting a process; as a daemon it holds nobody up
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE
+        while not self._is_stopping():
+            began = monotonic()
+            try:
+                with self._start() as reference:
+                    self._know(reference)
+                    reference.wait_until_ready()
+                    self._serve(reference)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+                if self._is_stopping():
+                    break
+                self._events.reference_down(str(error))
+                if monotonic() - began > _STEADY:
+                    pause = _FIRST_PAUSE
+                _log.warning("reference_down", reason=str(error), again_in_seconds=pause)
+            self._drop_all("stopping" if self._is_stopping() else "reference_down")
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping, pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            if not self._is_stopping():
+                self._events.reference_starts_anew()
+        self._drop_all("stopping")
+
+    def _know(self, reference: ReferenceProcess) -> None:
+        """Takes note of a reference that was started, so that `stop` can end it; ends it if that came before."""
+        with self._changed:
+            self._reference = reference
+            if self._stopping:
+                reference.kill()
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
+
+    def _serve(self, reference: ReferenceProcess) -> None:
+        """Has work compared, until there is to be no more.
+
+        Raises:
+            ReferenceLost: the reference is gone.
+        """
+        with self._changed:
+            self._up = self._ever_up = True
+        try:
+            self._events.reference_up(reference.versions, reference.models)
+            _log.info("reference_up", process=reference.pid, versions=reference.versions, confined_by=reference.held)
+            while (work := self._next()) is not None:
+                self._compare(reference, work)
+        finally:
+            with self._changed:
+                self._up = False
+
+    def _next(self) -> Work | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._stopping)
+            if self._stopping:
+                return None
+            work = self._waiting.popleft()
+            self._bytes -= work.bytes
+            return work
+
+    def _compare(self, reference: ReferenceProcess, work: Work) -> None:
+        lost = None
+        try:
+            case = work.make()
+            data = case.to_bytes()
+            reply = reference.ask(data)
+            if self._events.wants_details(reply):
+                reply, lost = _with_details(reference, data, reply)
+            self._events.compared(work, case, reply)
+        except ReferenceLost as error:
+            if error.reason == "garbage":
+                self._events.failed(work, error.reason, str(error))
+            else:
+                self._events.dropped(work, error.reason)
+            raise
+        except CaseFailed as error:
+            self._events.failed(work, "reference_error", str(error))
+        except Exception as error:  # noqa: BLE001 - a shadow never ends for one case
+            _log.exception("shadow_error", model=work.model)
+            self._events.failed(work, "own_error", str(error))
+        if lost is not None:  # but what had been found before is kept
+            raise lost
+
+    def _drop_all(self, reason: str) -> None:
+        with self._changed:
+            dropped = list(self._waiting)
+            self._waiting.clear()
+            self._bytes = 0
+        for work in dropped:
+            self._events.dropped(work, reason)
+
+
+def _with_details(reference: ReferenceProcess, data: bytes, reply: Reply) -> tuple[Reply, ReferenceLost | None]:
+    """Returns what was found with all that the reference has of it, as far as it can still be asked; or how it was lost."""
+    try:
+        return reply._replace(arrays={**reply.arrays, **reference.ask(data, detailed=True, again=True).arrays}), None
+    except CaseFailed:
+        return reply, None
+    except ReferenceLost as error:
+        return reply, error

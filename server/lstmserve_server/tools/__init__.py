@@ -1,0 +1,1 @@
+"""Offline commands: inspect, verify, replay, bench."""

@@ -1,0 +1,1 @@
+"""Measurement of a server on this machine."""

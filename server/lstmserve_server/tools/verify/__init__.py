@@ -1,0 +1,1 @@
+"""Comparison of a model file with Keras, offline."""

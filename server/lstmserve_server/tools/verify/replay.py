@@ -1,0 +1,310 @@
+"""What `lstmserve replay` does: calls from bundles once more, by us, by Keras and in float64, step by step and gate by gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import click
+import numpy as np
+import plotext
+from rich.table import Table
+from rich.text import Text
+
+from lstmserve import reports, terminal
+from lstmserve.text import printable
+from lstmserve.v1 import shadow_pb2
+from lstmserve_server.core import packages
+from lstmserve_server.core.errors import BadSettings, ModelRefused, RequestError, StartFailed
+from lstmserve_server.model.recording import Trace
+from lstmserve_server.runtime.calls import ForwardCall, StepCall
+from lstmserve_server.shadow import bundles, gate_differences, stepwise
+from lstmserve_server.shadow import captured_call as cases
+from lstmserve_server.shadow.compare import Tolerances
+from lstmserve_server.shadow.reference_process import CaseFailed, Limits, ReferenceLost, ReferenceProcess, Subject
+from lstmserve_server.tools.inspection import load_for_keras
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from lstmserve_server.model.model import Answer
+    from lstmserve_server.runtime.registry import ServedModel
+    from lstmserve_server.shadow.bundles import Bundle
+    from lstmserve_server.shadow.captured_call import Case
+    from lstmserve_server.shadow.reference_process import Reply
+    from lstmserve_server.shadow.stepwise import Stepwise
+
+    Array = NDArray[Any]
+
+_STEPS_AROUND: Final = 4  # of the first place over tolerance, that are shown in a table
+_LIMITS: Final = Limits(threads=2, niceness=0, seconds=600)
+_PLOT: Final = (100, 20)  # columns and lines
+
+
+class Replayed(NamedTuple):
+    """A call that was computed again."""
+
+    bundle: Bundle
+    served: ServedModel
+    same_bytes: bool
+    """Whether our answer is today what it was then, to the last bit."""
+
+    case: Case
+    reply: Reply
+
+
+def run(
+    files: Sequence[str],
+    *,
+    model: str | None,
+    architecture: str | None,
+    tolerance_h: float,
+    tolerance_c: float,
+    tolerance_unbounded: float,
+) -> int:
+    """Computes the calls of bundles again, shows them, and returns the exit code."""
+    tolerances = Tolerances(tolerance_h, tolerance_c, tolerance_unbounded)
+    console = terminal.console(width=140)
+    differs = False
+    try:
+        packages.require_keras()
+        for file in files:
+            differs |= _replay_and_show(console, Path(file), model, architecture, tolerances)
+    except (ModelRefused, StartFailed) as error:
+        click.echo(f"lstmserve: {error}", err=True)
+        return error.exit_code if isinstance(error, StartFailed) else StartFailed.exit_code
+    return int(differs)
+
+
+def _replay_and_show(
+    console: Console, file: Path, model: str | None, architecture: str | None, tolerances: Tolerances
+) -> bool:
+    """Computes the call of a bundle again and shows it; returns whether it differs.
+
+    Raises:
+        StartFailed, ModelRefused: as `_replay`; or the bundle contradicts itself.
+    """
+    try:
+        replayed = _replay(file, model, architecture, tolerances)
+        _show(console, file, replayed)
+    except (ModelRefused, StartFailed):
+        raise
+    except Exception as error:  # arrays of a changed bundle fail wherever they are used first
+        message = (
+            f"{file} is damaged, or was changed: its parts do not fit one another ({type(error).__name__}: {error})"
+        )
+        raise BadSettings(message) from error
+    return replayed.reply.comparison.verdict == shadow_pb2.VERDICT_DIFFERS
+
+
+def _replay(file: Path, model: str | None, architecture: str | None, tolerances: Tolerances) -> Replayed:
+    """Computes the call of a bundle again.
+
+    Raises:
+        StartFailed: it is no bundle, or of another model, or Keras cannot be asked.
+        ModelRefused: the model is refused.
+    """
+    try:
+        bundle = bundles.read(file)
+    except ValueError as error:
+        raise BadSettings(str(error)) from error
+    path = model or bundle.file
+    served = _served(file, bundle, model, architecture)
+    _require_fits(served, bundle.case)
+    trace = Trace()
+    call = _call(served, bundle.case, trace)
+    subject = Subject(served, path, bundle.layer, bundle.until, architecture)
+    try:
+        answer = _compute(call)
+        with ReferenceProcess([subject], tolerances, _LIMITS) as reference:
+            reference.wait_until_ready()
+            case = cases.of(call, answer, trace, bundle.case.method)
+            reply = reference.ask(case.to_bytes(), detailed=True)
+    except (RequestError, ReferenceLost, CaseFailed) as error:
+        message = f"{file} cannot be computed again: {error}"
+        raise StartFailed(message) from error
+    gate_differences.name_gates(served.model, reply, tolerances)
+    return Replayed(bundle, served, _same(bundle.case, case), case, reply)
+
+
+def _served(file: Path, bundle: Bundle, model: str | None, architecture: str | None) -> ServedModel:
+    """Returns the model of a bundle: from the file that was named, or from where the server had it, if that is the same.
+
+    Raises:
+        StartFailed: it is another one. Of a file that nobody named nothing is told: a bundle may come from a stranger.
+        ModelRefused: the file that was named is refused.
+    """
+    wanted = bundle.case.digest[:16]
+    try:
+        served = load_for_keras(bundle.case.model, model or bundle.file, bundle.layer, bundle.until, architecture)
+    except ModelRefused:
+        if model is not None:
+            raise
+    else:
+        if served.digest == bundle.case.digest:
+            return served
+        if model is not None:
+            message = f"{file} is of a model with the digest {wanted}; {model} has {served.digest[:16]}"
+            raise BadSettings(f"{message}. Name the right file with --model")
+    message = f"{file} is of a model with the digest {wanted}, which is not where the server had it, {bundle.file!r}"
+    raise BadSettings(f"{message}. Name its file with --model")
+
+
+def _require_fits(served: ServedModel, case: Case) -> None:
+    """Refuses what no server would have computed: whoever can write a bundle has written it.
+
+    Raises:
+        ValueError: the call of the bundle is not one for the model.
+    """
+    model, asked = served.model, case.asked
+    rows, inputs = case.rows, asked.inputs
+    state = [array for part in model.zero_state(1) for array in part]
+    given = [array for part in asked.state for array in part]
+    fits = (
+        rows >= 1
+        and len(inputs) == len(model.inputs)
+        and all(array.dtype == model.dtype and array.ndim >= 1 and len(array) == rows for array in inputs)
+        and [(array.shape[1:], array.dtype) for array in given] == [(array.shape[1:], array.dtype) for array in state]
+        and all(len(array) == rows and np.isfinite(array).all() for array in (*given, *inputs))
+    )
+    longest = max((array.shape[1] for array in inputs if array.ndim > 1), default=0)
+    for counts, most in ((asked.lengths, longest), (asked.steps_seen, 1 << 62)):
+        if counts is not None:
+            fits = fits and counts.dtype.kind in "iu" and counts.shape == (rows,)
+            fits = fits and bool(((counts >= 0) & (counts <= most)).all())
+    if not fits:
+        raise ValueError("what was asked is no request to this model")
+
+
+def _call(served: ServedModel, case: Case, trace: Trace) -> StepCall:
+    """Returns the call of a case, as it came."""
+    asked = case.asked
+    parts = zip(served.model.zero_state(1), asked.state, strict=True)
+    state = tuple(type(part)(*arrays) for part, arrays in parts)
+    inputs = tuple(asked.inputs)
+    if case.method == "Step" or (case.method == "StreamSteps" and not case.every):
+        return StepCall(served, inputs, state, asked.steps_seen, as_values=False, trace=trace)
+    return ForwardCall(
+        served,
+        inputs,
+        state,
+        asked.steps_seen,
+        as_values=False,
+        lengths=asked.lengths,
+        all_outputs=case.every,
+        trace=trace,
+    )
+
+
+def _compute(call: StepCall) -> Answer:
+    model = call.served.model
+    if isinstance(call, ForwardCall):
+        return model.forward(
+            call.inputs, call.state, call.lengths, all_outputs=call.all_outputs, seen=call.seen, trace=call.trace
+        )
+    return model.step(call.x, call.state, call.seen, call.trace)
+
+
+def _same(then: Case, now: Case) -> bool:
+    """Returns whether two answers to a call are the same: outputs, and h and c behind every step."""
+    pairs = [
+        *zip(then.outputs, now.outputs, strict=True),
+        *(
+            (getattr(a, name), getattr(b, name))
+            for one, other in zip(then.pieces, now.pieces, strict=True)
+            for place in one.steps
+            for a, b in zip(one.steps[place], other.steps[place], strict=True)
+            for name in ("h", "c")
+        ),
+    ]
+    return all(a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def _show(console: Console, file: Path, replayed: Replayed) -> None:
+    bundle, case, comparison = replayed.bundle, replayed.case, replayed.reply.comparison
+    recorded = bundle.comparison
+    console.print(Text(f"\n{file}", style="bold"))
+    console.print(
+        printable(f"{case.method} of {case.model}, {case.rows} rows, {case.time} steps, digest {case.digest[:16]}")
+    )
+    console.print(printable(f"then: {', '.join(f'{name} {version}' for name, version in bundle.versions.items())}"))
+    console.print("what was answered then:", style="bold")
+    _show_verdict(console, recorded)
+    console.print("computed now:", style="bold")
+    _show_verdict(console, comparison)
+    if not replayed.same_bytes:
+        text = "our answer now has other bytes than then: what was wrong then was in that process, or has been mended"
+        console.print(Text(text, style="yellow"))
+    for then, now in zip(
+        stepwise.of(replayed.served.model, bundle.case, bundle.arrays),
+        stepwise.of(replayed.served.model, case, replayed.reply.arrays),
+        strict=True,
+    ):
+        first = recorded.first if recorded.first.layer == then.layer else None
+        console.print(_table(then, now, first))
+        console.print(Text.from_ansi(_plot(then, now)))
+
+
+def _show_verdict(console: Console, comparison: shadow_pb2.Comparison) -> None:
+    differs = comparison.verdict == shadow_pb2.VERDICT_DIFFERS
+    console.print(Text("  differs" if differs else "  agrees", style="bold red" if differs else "bold green"))
+    if comparison.HasField("first"):
+        console.print(printable(f"  {reports.place_in_words(comparison.first)}"))
+    for odd in comparison.odd_units:
+        console.print(printable(f"  {reports.odd_in_words(odd)}"))
+
+
+def _table(then: Stepwise, now: Stepwise, first: shadow_pb2.Place | None) -> Table:
+    """Returns the largest differences of each step, around the first one that is over tolerance."""
+    title = f"\n{then.layer}: the largest difference of each step"
+    table = Table(
+        "step", "then: h", "c", "now: h", "c", *"ifco", "to float64: ours", "Keras", title=title, title_justify="left"
+    )
+    for column in table.columns:
+        column.justify = "right"
+    steps = then.ours_h.shape[1]
+    middle = min(first.step, steps - 1) if first is not None else int(np.nanargmax(_filled(then.forced_difference)))
+    start = max(0, middle - _STEPS_AROUND)
+    for t in range(start, min(steps, middle + _STEPS_AROUND + 1)):
+        gates = [_largest(now.ours_gates[:, t, gate] - now.keras_gates[:, t, gate]) for gate in range(4)]
+        cells = [
+            _largest(then.ours_h[:, t] - then.keras_h[:, t]),
+            _largest(then.ours_c[:, t] - then.keras_c[:, t]),
+            _largest(now.ours_h[:, t] - now.keras_h[:, t]),
+            _largest(now.ours_c[:, t] - now.keras_c[:, t]),
+            *gates,
+            max(_largest(now.ours_h[:, t] - now.exact_h[:, t]), _largest(now.ours_c[:, t] - now.exact_c[:, t])),
+            max(_largest(now.keras_h[:, t] - now.exact_h[:, t]), _largest(now.keras_c[:, t] - now.exact_c[:, t])),
+        ]
+        table.add_row(str(t), *(f"{cell:.2g}" for cell in cells), style="bold" if t == middle else "")
+    return table
+
+
+def _plot(then: Stepwise, now: Stepwise) -> str:
+    """Returns a plot of the differences over the steps, for a terminal."""
+    least = float(np.finfo(np.float32).tiny)
+    plotext.clear_figure()
+    plotext.plot_size(*_PLOT)
+    for series, label in (
+        (then.forced_difference, "then, from our h and c"),
+        (now.forced_difference, "now, from our h and c"),
+        (now.free_difference, "now, Keras on its own"),
+    ):
+        known = _filled(series)
+        plotext.plot(list(range(len(known))), np.log10(np.maximum(known, least)).tolist(), label=label)
+    plotext.title(f"{then.layer}: log10 of the largest |ours - Keras|")
+    plotext.xlabel("step")
+    text: str = plotext.build()
+    return text
+
+
+def _filled(series: Array) -> Array:
+    return np.nan_to_num(series, nan=0.0, posinf=np.finfo(np.float64).max)
+
+
+def _largest(differences: Array) -> float:
+    with np.errstate(invalid="ignore"):
+        return float(np.fmax.reduce(np.abs(differences), axis=None))

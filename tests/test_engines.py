@@ -354,8 +354,10 @@ def test_long_sequences_cost_less_than_their_steps():
 
 _IMPORTED = """
 import sys
-from lstmserve_server.numerics import Engine, Numerics
-from lstmserve_server import server, commands, inspection
+from lstmserve_server.model.numerics import Engine, Numerics
+from lstmserve_server.cli import commands
+from lstmserve_server.serving import server
+from lstmserve_server.tools import inspection
 from tests.builders import small_model
 small_model(engine=Engine(sys.argv[1]))
 print("onnxruntime" in sys.modules, "onnx" in sys.modules)

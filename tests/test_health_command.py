@@ -100,7 +100,7 @@ def test_it_is_quick_to_start():
     script = """
 import atexit, json, sys
 atexit.register(lambda: print(json.dumps(sorted(sys.modules))))
-from lstmserve_server.commands import lstmserve
+from lstmserve_server.cli.commands import lstmserve
 lstmserve(["health", "--address", "127.0.0.1:1"])
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

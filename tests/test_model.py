@@ -181,8 +181,8 @@ def test_p1_holds_across_chunks_of_time(engine):
 _THREADS = """
 import sys
 import numpy as np
-from lstmserve_server.numerics import Engine, Numerics
-from lstmserve_server.model import RecurrentModel
+from lstmserve_server.model.numerics import Engine, Numerics
+from lstmserve_server.model.model import RecurrentModel
 from tests.builders import activation, chain, dense_layer, lstm_layer, model, numbers, small_model
 import hashlib
 digest = hashlib.sha256()

@@ -184,7 +184,7 @@ def test_what_is_imported_is_compiled(target):
     """Every module that a server imports has its bytecode in the image, those of Python itself too."""
     script = """
 import json, os, sys
-import lstmserve_server.commands, lstmserve_server.server, lstmserve_server.loading.child, lstmserve_server.workers.supervisor
+import lstmserve_server.cli.commands, lstmserve_server.serving.server, lstmserve_server.loading.sandbox_child, lstmserve_server.serving.workers.supervisor
 specs = [module.__spec__ for module in sys.modules.values() if module.__spec__]
 sources = {spec.origin: spec.cached for spec in specs if str(spec.origin).endswith(".py") and spec.cached}
 print(json.dumps([len(sources), sorted(source for source, cached in sources.items() if not os.path.exists(cached))]))

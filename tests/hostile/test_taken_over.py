@@ -25,7 +25,7 @@ from tests.conftest import SUNSPOTS
 
 ATTEMPTS = """
 import json, os, signal, socket, sys, threading
-from lstmserve_server import confinement
+from lstmserve_server.core import confinement
 held = confinement.confine([sys.argv[1]], [sys.argv[2]])
 
 def outcome(attempt):
@@ -81,7 +81,7 @@ def test_a_confined_process_does_its_work_and_nothing_else(tmp_path):
 def test_limits_are_never_raised():
     """A limit that somebody has set lower stays."""
     code = (
-        "import resource as r; from lstmserve_server import confinement as c; r.setrlimit(r.RLIMIT_NOFILE, (30, 30));"
+        "import resource as r; from lstmserve_server.core import confinement as c; r.setrlimit(r.RLIMIT_NOFILE, (30, 30));"
         "c.limit({r.RLIMIT_NOFILE: 64, r.RLIMIT_CORE: 0}); print(r.getrlimit(r.RLIMIT_NOFILE), r.getrlimit(r.RLIMIT_CORE))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == (

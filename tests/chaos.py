@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 import numpy as np
 
-from lstmserve import AsyncClient, Client, LstmServeError, State, calls
+from lstmserve import AsyncClient, Client, LstmServeError, State, calls, channels
 from tests import live
 from tests.tcp_proxy import TcpProxy
 
@@ -617,7 +617,7 @@ def _plain_step(stack: contextlib.ExitStack, addresses: list[str], x: Any) -> Ca
     """Returns a function that makes a call as a gRPC client does that retries nothing."""
     service_config = '{"loadBalancingConfig": [{"round_robin": {}}]}'
     options = [("grpc.enable_retries", 0), ("grpc.service_config", service_config)]
-    channel = stack.enter_context(grpc.insecure_channel(calls.target(addresses), options))
+    channel = stack.enter_context(grpc.insecure_channel(channels.target(addresses), options))
     send = channel.unary_unary(calls.method("Step"), lambda request: request.SerializeToString())
     call = calls.step(x, None, "")
 

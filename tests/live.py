@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PROGRAM = (sys.executable, "-m", "lstmserve_server")
-CLIENT = (sys.executable, "-m", "lstmserve.cli")
+CLIENT = (sys.executable, "-m", "lstmserve")
 
 QUICK = ("--lame-duck-seconds", "0")
 

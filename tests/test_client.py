@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import lstmserve
-from lstmserve import AsyncClient, Client, State, calls
+from lstmserve import AsyncClient, Client, State, channels
 from lstmserve.v1 import lstm_pb2
 from tests.builders import numbers
 from tests.conftest import SUNSPOTS
@@ -388,4 +388,4 @@ def test_how_grpc_is_told_of_several_addresses(monkeypatch, addresses, name):
         ]
 
     monkeypatch.setattr(socket, "getaddrinfo", both)
-    assert calls.target(addresses) == name
+    assert channels.target(addresses) == name

@@ -37,7 +37,10 @@ def test_the_wheel_holds_exactly_the_two_packages(tmp_path):
 
     assert {"lstmserve", "lstmserve_server", "lstmserve-0.1.0.dist-info"} == {name.split("/")[0] for name in names}
     assert {"lstmserve/py.typed", "lstmserve_server/py.typed", "lstmserve/v1/lstm_pb2.pyi"} <= set(names)
-    page = {f"lstmserve_server/observability/status_page/{path.name}" for path in Path(status_page.__file__).parent.glob("page.*")}
+    page = {
+        f"lstmserve_server/observability/status_page/{path.name}"
+        for path in Path(status_page.__file__).parent.glob("page.*")
+    }
     assert {"page.html", "page.css", "page.js"} <= {name.rpartition("/")[2] for name in page}
     assert page <= set(names)
     base = sorted(

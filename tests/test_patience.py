@@ -11,8 +11,8 @@ import grpc
 import numpy as np
 import pytest
 
-from lstmserve import errors, resuming, tensors
-from lstmserve.resuming import Attempts
+from lstmserve import errors, resumable_stream, tensors
+from lstmserve.resumable_stream import Attempts
 from lstmserve.v1 import lstm_pb2
 from lstmserve_server.core.errors import NotServing, TooLate
 from lstmserve_server.observability.call_metrics import CallMetrics
@@ -47,7 +47,7 @@ UNAVAILABLE = errors.ServerUnavailable(grpc.StatusCode.UNAVAILABLE, "gone")
 def clock(monkeypatch):
     """Returns the clock of the client's streams."""
     made = Clock()
-    monkeypatch.setattr(resuming.time, "monotonic", made)
+    monkeypatch.setattr(resumable_stream.time, "monotonic", made)
     return made
 
 

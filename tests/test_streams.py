@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lstmserve
-from lstmserve import AsyncClient, Client, State, calls, journal, resuming, tensors
+from lstmserve import AsyncClient, Client, State, calls, channels, replay_log, resumable_stream, tensors
 from lstmserve.v1 import lstm_pb2, lstm_pb2_grpc
 from lstmserve.v1.lstm_pb2 import StreamCheckpointRequest, StreamInput, StreamOpen, StreamReset, StreamStepsRequest
 from tests import live
@@ -1030,7 +1030,7 @@ def test_a_stream_that_was_quiet_for_long_survives_the_loss_of_its_server(client
     """The patience of a stream is for looking for a server, not for the time in which its caller asked nothing."""
     whole = client.forward(X[0, :2], all_outputs=True).output
     now = [0.0]
-    monkeypatch.setattr(resuming, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
+    monkeypatch.setattr(resumable_stream, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=time.sleep))
     with TcpProxy(usual.address) as proxy, Client(proxy.address, model="small") as other, other.stream() as stream:
         outputs = [stream.step(X[0, 0])]
         now[0] += idle_for
@@ -1138,7 +1138,7 @@ LITTLE = 400  # bytes of messages, of some 24 each: the journal asks at the seve
 @pytest.mark.parametrize("in_flight", [1, 16])
 def test_a_pipeline_without_checkpoints_asks_for_them_itself(client, monkeypatch, in_flight):
     """With checkpoint_every=0, when too much is to be remembered, `steps` gives every output and ends."""
-    monkeypatch.setattr(journal, "_MOST_BYTES", LITTLE)
+    monkeypatch.setattr(replay_log, "_MOST_BYTES", LITTLE)
     whole = client.forward(X[0], all_outputs=True).output
     with client.stream(checkpoint_every=0, timeout=1, patience=0) as stream:
         outputs = list(stream.steps(X[0], in_flight=in_flight))
@@ -1149,14 +1149,14 @@ def test_a_pipeline_without_checkpoints_asks_for_them_itself(client, monkeypatch
 @pytest.mark.parametrize("count", range(14, 22))
 def test_a_pipeline_ends_wherever_the_journal_asked_for_a_checkpoint(client, monkeypatch, count):
     """A checkpoint of the journal's own as the last message in flight holds up nothing."""
-    monkeypatch.setattr(journal, "_MOST_BYTES", LITTLE)
+    monkeypatch.setattr(replay_log, "_MOST_BYTES", LITTLE)
     with client.stream(checkpoint_every=0, timeout=0.5, patience=0) as stream:
         assert count == len(list(stream.steps(X[0, :count])))
 
 
 def test_steps_without_checkpoints_go_on_when_the_journal_asks_for_one(client, monkeypatch):
     """With checkpoint_every=0, when too much is to be remembered, `step` goes on, and what is remembered is bounded."""
-    monkeypatch.setattr(journal, "_MOST_BYTES", LITTLE)
+    monkeypatch.setattr(replay_log, "_MOST_BYTES", LITTLE)
     whole, after = client.forward(X[0], all_outputs=True)
     with client.stream(checkpoint_every=0, timeout=1, patience=0) as stream:
         outputs, kept = [], []
@@ -1172,7 +1172,7 @@ def test_steps_without_checkpoints_go_on_when_the_journal_asks_for_one(client, m
 
 async def test_steps_of_asyncio_without_checkpoints_go_on_when_the_journal_asks_for_one(usual, monkeypatch):
     """The same with asyncio."""
-    monkeypatch.setattr(journal, "_MOST_BYTES", LITTLE)
+    monkeypatch.setattr(replay_log, "_MOST_BYTES", LITTLE)
     async with AsyncClient(usual.address, model="small") as client:
         whole = (await client.forward(X[0], all_outputs=True)).output
         async with client.stream(checkpoint_every=0, timeout=1, patience=0) as stream:
@@ -1183,7 +1183,7 @@ async def test_steps_of_asyncio_without_checkpoints_go_on_when_the_journal_asks_
 
 def made_journal(**options):
     """Returns the journal of a stream that is open."""
-    made = journal.Journal(StreamOpen(model="m"), **{"strict": False, **options})
+    made = replay_log.Journal(StreamOpen(model="m"), **{"strict": False, **options})
     made.receive(
         lstm_pb2.StreamStepsResponse(opened=lstm_pb2.StreamOpened(rows=2, model_digest="d", numerics_fingerprint="f"))
     )
@@ -1274,7 +1274,7 @@ def test_a_journal_sends_a_reset_again_with_its_state():
 
 def test_a_journal_asks_for_a_checkpoint_when_there_is_too_much(monkeypatch):
     """When messages come to too many bytes one checkpoint is asked for, whose answer is nobody's but the journal's."""
-    monkeypatch.setattr(journal, "_MOST_BYTES", 3 * LITTLE)
+    monkeypatch.setattr(replay_log, "_MOST_BYTES", 3 * LITTLE)
     made = made_journal()
     x = tensors.encode(numbers(2, 50))
     sent = [len(made.steps(x)) for _ in range(4)]
@@ -1325,7 +1325,7 @@ def test_a_journal_brings_every_answer_once_whatever_is_lost(every, in_flight, l
 
 def test_a_journal_notices_that_a_message_was_lost():
     """An answer to another message than the next one shows that one was lost on its way, as gRPC's own retries do."""
-    own = journal.Journal(StreamOpen(rows=1), strict=False)
+    own = replay_log.Journal(StreamOpen(rows=1), strict=False)
     for x in (1.0, 2.0, 3.0):
         own.steps(tensors.encode(np.array([[x]], np.float32)))
     own.resumed()
@@ -1336,6 +1336,6 @@ def test_a_journal_notices_that_a_message_was_lost():
 
 def test_streams_are_not_retried_by_grpc_itself():
     """The retry policy leaves out StreamSteps, and no other method."""
-    (policy,) = json.loads(dict(calls.channel_options(None))["grpc.service_config"])["methodConfig"]
+    (policy,) = json.loads(dict(channels.channel_options(None))["grpc.service_config"])["methodConfig"]
 
     assert ["Step", "Forward", "GetModel", "ListModels", "GetReport"] == [name["method"] for name in policy["name"]]

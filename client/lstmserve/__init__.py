@@ -6,6 +6,7 @@ and `lstmserve.v1` is the generated contract for those who want the bare stubs.
 
 from lstmserve.calls import Result
 from lstmserve.client import AsyncClient, Client
+from lstmserve.credentials import Tls
 from lstmserve.errors import (
     AccessDenied,
     BadAnswer,
@@ -22,7 +23,6 @@ from lstmserve.errors import (
 )
 from lstmserve.state import LayerState, State
 from lstmserve.streams import AsyncStream, Stream
-from lstmserve.transport import Tls
 
 __all__ = [
     "AccessDenied",

@@ -5,15 +5,13 @@ The synchronous and the asyncio client differ only in how they send what stands 
 
 from __future__ import annotations
 
-import json
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from lstmserve import answers, errors, tensors
+from lstmserve import errors, tensors, validation
 from lstmserve.v1 import lstm_pb2, shadow_pb2
 
 if TYPE_CHECKING:
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from lstmserve.state import State
-    from lstmserve.transport import Tls
 
 _Answer = TypeVar("_Answer")
 
@@ -33,35 +30,6 @@ _LONGEST_TIMEOUT: Final = 1e8  # seconds, three years; far longer ones overflow 
 
 _SERVICE: Final = lstm_pb2.DESCRIPTOR.services_by_name["LstmService"]
 _SHADOW_SERVICE: Final = shadow_pb2.DESCRIPTOR.services_by_name["ShadowService"]
-
-# A call is a pure function of its request, so it may be sent again whenever it is not known to have been answered.
-# CANCELLED is what gRPC's core answers to calls that meet a server in the moment when it stops.
-_SERVICE_CONFIG: Final = json.dumps(
-    {
-        "methodConfig": [
-            {
-                # Not StreamSteps: what gRPC's core sends again of a stream that was refused may lack a message. `streams` goes on
-                # with a call of its own.
-                "name": [
-                    {"service": _SERVICE.full_name, "method": method.name}
-                    for method in _SERVICE.methods
-                    if not method.client_streaming
-                ]
-                + [{"service": _SHADOW_SERVICE.full_name, "method": "GetReport"}],
-                "retryPolicy": {
-                    "maxAttempts": 5,
-                    "initialBackoff": "0.05s",
-                    "maxBackoff": "1s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
-                },
-            }
-        ],
-        # Of several addresses each is used in turn, so that one that has died costs one attempt.
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.5},
-    }
-)
 
 
 class _OutputAndState(NamedTuple):
@@ -112,72 +80,8 @@ class Call(Generic[_Answer]):
         """
         try:
             return self.read(data)
-        except answers.Unfit as error:
+        except validation.Unfit as error:
             raise errors.bad_answer(address, str(error)) from error
-
-
-def shown(addresses: str | Sequence[str]) -> str:
-    """Returns addresses as they are shown in errors."""
-    return addresses if isinstance(addresses, str) else ",".join(addresses)
-
-
-def target(addresses: str | Sequence[str], tls: Tls | None = None) -> str:
-    """Returns the name by which gRPC finds one server, or several that may each answer.
-
-    Raises:
-        ValueError: one of several addresses is not host:port, or its host is not known; or the name that their certificates
-            have is missing.
-    """
-    if isinstance(addresses, str):
-        addresses = addresses.split(",")
-    if len(addresses) == 1:
-        return addresses[0]
-    if tls is not None and tls.server_name is None:
-        message = (
-            "several addresses with TLS need the name that the certificates of all these servers have (server_name)"
-        )
-        raise ValueError(message)
-    found = [_resolved(address.strip()) for address in addresses]
-    family = "ipv4" if all(":" not in host for host, _ in found) else "ipv6"
-    hosts = [f"{host}:{port}" if family == "ipv4" else f"[{_as_ipv6(host)}]:{port}" for host, port in found]
-    return f"{family}:{','.join(hosts)}"
-
-
-def _resolved(address: str) -> tuple[str, int]:
-    """Returns the number of a host, and the port: gRPC takes several addresses as numbers only."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        message = f"{address!r} is one of several addresses; expected HOST:PORT"
-        raise ValueError(message)
-    try:
-        numbers = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-    except OSError as error:
-        message = f"{address!r} is one of several addresses, and its host is not known: {error}"
-        raise ValueError(message) from error
-    preferred = sorted(numbers, key=lambda found: found[0] != socket.AF_INET)
-    return str(preferred[0][4][0]), int(port)
-
-
-def _as_ipv6(host: str) -> str:
-    return host if ":" in host else f"::ffff:{host}"
-
-
-def channel_options(max_message_bytes: int | None, tls: Tls | None = None) -> list[tuple[str, Any]]:
-    """Returns gRPC's channel options: the retry policy, and how large a message may be (None: any size)."""
-    limit = -1 if max_message_bytes is None else max_message_bytes
-    return [
-        ("grpc.service_config", _SERVICE_CONFIG),
-        ("grpc.enable_retries", 1),
-        # gRPC's own pauses, of 1 s to 120 s, are longer than all five attempts of a call take, which would all meet the
-        # connection that broke; and a server that was away for a minute would be found a minute late.
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 1000),
-        ("grpc.max_receive_message_length", limit),
-        ("grpc.max_send_message_length", limit),
-        # No server of ours compresses, and a few hundred kilobytes could become gigabytes.
-        ("grpc.compression_enabled_algorithms_bitset", 1),
-        *([] if tls is None else tls.options()),
-    ]
 
 
 def checked_timeout(seconds: float) -> float | None:
@@ -225,7 +129,9 @@ def step(x: ArrayLike, state: State | None, model: str, *, compare: bool = False
     request = lstm_pb2.StepRequest(model=model, x=tensors.encode(rows), state=_state_message(state), compare=compare)
 
     def read(data: bytes) -> Result:
-        return _result(answers.parsed(lstm_pb2.StepResponse, data), answers.Asked(len(rows), state), single=single)
+        return _result(
+            validation.parsed(lstm_pb2.StepResponse, data), validation.Asked(len(rows), state), single=single
+        )
 
     return Call(method("Step"), request, read)
 
@@ -258,7 +164,7 @@ def forward(
     )
 
     def read(data: bytes) -> Result:
-        return _result(answers.parsed(lstm_pb2.ForwardResponse, data), answers.Asked(count, state), single=single)
+        return _result(validation.parsed(lstm_pb2.ForwardResponse, data), validation.Asked(count, state), single=single)
 
     return Call(method("Forward"), request, read)
 
@@ -288,11 +194,11 @@ def get_model(name: str) -> Call[lstm_pb2.Model]:
     request = lstm_pb2.GetModelRequest(model=name)
 
     def read(data: bytes) -> lstm_pb2.Model:
-        model = answers.parsed(lstm_pb2.GetModelResponse, data).model
+        model = validation.parsed(lstm_pb2.GetModelResponse, data).model
         if not model.name or name not in ("", model.name):
             message = f"the model {model.name!r} came; expected {name or 'a name'!r}"
-            raise answers.Unfit(message)
-        answers.require_bearable(model)
+            raise validation.Unfit(message)
+        validation.require_bearable(model)
         return model
 
     return Call(method("GetModel"), request, read)
@@ -303,9 +209,9 @@ def list_models() -> Call[list[lstm_pb2.Model]]:
     request = lstm_pb2.ListModelsRequest()
 
     def read(data: bytes) -> list[lstm_pb2.Model]:
-        models = list(answers.parsed(lstm_pb2.ListModelsResponse, data).models)
+        models = list(validation.parsed(lstm_pb2.ListModelsResponse, data).models)
         for model in models:
-            answers.require_bearable(model)
+            validation.require_bearable(model)
         return models
 
     return Call(method("ListModels"), request, read)
@@ -317,18 +223,18 @@ def shadow_report(model: str) -> Call[shadow_pb2.ShadowReport]:
     path = f"/{_SHADOW_SERVICE.full_name}/{_SHADOW_SERVICE.methods_by_name['GetReport'].name}"
 
     def read(data: bytes) -> shadow_pb2.ShadowReport:
-        response = answers.parsed(shadow_pb2.GetReportResponse, data)
+        response = validation.parsed(shadow_pb2.GetReportResponse, data)
         if not response.HasField("report"):
-            raise answers.Unfit("no report came; expected one")
+            raise validation.Unfit("no report came; expected one")
         try:
             response.report.since.ToDatetime()
             _ = response.report.mode in ("off", "all") or float(response.report.mode)
         except (ValueError, OverflowError):
-            raise answers.Unfit("the report has a time or a mode that is none") from None
+            raise validation.Unfit("the report has a time or a mode that is none") from None
         others = [part.model for part in response.report.models if model not in ("", part.model)]
         if others:
             message = f"a report on {others[0]!r} came; expected one on {model!r}"
-            raise answers.Unfit(message)
+            raise validation.Unfit(message)
         return response.report
 
     return Call(path, request, read)
@@ -378,12 +284,12 @@ def _state_message(state: State | None) -> lstm_pb2.State | None:
 
 
 def _result(
-    response: lstm_pb2.StepResponse | lstm_pb2.ForwardResponse, asked: answers.Asked, *, single: bool
+    response: lstm_pb2.StepResponse | lstm_pb2.ForwardResponse, asked: validation.Asked, *, single: bool
 ) -> Result:
-    after = answers.state(response.state, asked)
+    after = validation.state(response.state, asked)
 
     def rows(tensor: lstm_pb2.Tensor, name: str) -> NDArray[Any]:
-        array = answers.output(tensor, asked, after, name)
+        array = validation.output(tensor, asked, after, name)
         return array[0] if single else array
 
     outputs = {name: rows(tensor, f"outputs[{name!r}]") for name, tensor in response.outputs.items()}

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import grpc
 import grpc.aio
 
-from lstmserve import calls, errors, streams
-from lstmserve.connections import Endpoint, cancelled_by_owner
-from lstmserve.transport import Token
+from lstmserve import calls, channels, errors, streams
+from lstmserve.credentials import Token
+from lstmserve.stream_call import Endpoint, cancelled_by_owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from lstmserve.credentials import Tls
     from lstmserve.state import State
-    from lstmserve.transport import Tls
     from lstmserve.v1 import lstm_pb2, shadow_pb2
 
 _Answer = TypeVar("_Answer")
@@ -59,8 +59,8 @@ class Client:
         tls: Tls | None = None,
         token: str | Callable[[], str | None] | None = None,
     ) -> None:
-        target, options = calls.target(address, tls), calls.channel_options(max_message_bytes, tls)
-        self._address = calls.shown(address)
+        target, options = channels.target(address, tls), channels.channel_options(max_message_bytes, tls)
+        self._address = channels.shown(address)
         self._channel = (
             grpc.insecure_channel(target, options)
             if tls is None
@@ -234,8 +234,8 @@ class AsyncClient:
         tls: Tls | None = None,
         token: str | Callable[[], str | None] | None = None,
     ) -> None:
-        target, options = calls.target(address, tls), calls.channel_options(max_message_bytes, tls)
-        self._address = calls.shown(address)
+        target, options = channels.target(address, tls), channels.channel_options(max_message_bytes, tls)
+        self._address = channels.shown(address)
         self._channel = (
             grpc.aio.insecure_channel(target, options)
             if tls is None

@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from lstmserve import errors
-from lstmserve.connections import AsyncConnection, Connection, LostError
-from lstmserve.resuming import ResumingStream
+from lstmserve.resumable_stream import ResumingStream
+from lstmserve.stream_call import AsyncConnection, Connection, LostError
 from lstmserve.v1 import lstm_pb2
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import grpc.aio
     from numpy.typing import ArrayLike, NDArray
 
-    from lstmserve.connections import Endpoint
-    from lstmserve.journal import Answer, Request, Response
+    from lstmserve.replay_log import Answer, Request, Response
     from lstmserve.state import State
+    from lstmserve.stream_call import Endpoint
 
     Array = NDArray[Any]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import structlog
 
-from lstmserve import reports
+from lstmserve import report_text
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.shadow import compare, gate_differences
 from lstmserve_server.shadow.bundles import Bundle
@@ -130,8 +130,8 @@ class Recorder:
                 "discrepancy",
                 model=discrepancy.model,
                 method=discrepancy.method,
-                where=reports.place_in_words(comparison.first),
-                odd_units=[reports.odd_in_words(odd) for odd in comparison.odd_units],
+                where=report_text.place_in_words(comparison.first),
+                odd_units=[report_text.odd_in_words(odd) for odd in comparison.odd_units],
                 times_tolerance=margin_of(discrepancy),
                 witness=comparison.witness.text,
                 bundle=discrepancy.bundle or None,

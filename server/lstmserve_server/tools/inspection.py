@@ -14,7 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from lstmserve import terminal
+from lstmserve.cli import terminal
 from lstmserve_server.core.errors import ModelRefused
 from lstmserve_server.loading import sandbox
 from lstmserve_server.loading.store import memory_files

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from lstmserve import terminal
+from lstmserve.cli import terminal
 
 
 def bar() -> Progress:

@@ -13,7 +13,7 @@ import click
 from rich.console import Group
 from rich.text import Text
 
-from lstmserve import terminal
+from lstmserve.cli import terminal
 from lstmserve_server.core.errors import BadSettings, StartFailed
 from lstmserve_server.tools.bench import advice as benchmark_advice
 from lstmserve_server.tools.bench import tables

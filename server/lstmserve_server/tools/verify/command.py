@@ -10,7 +10,8 @@ import click
 from google.protobuf import json_format
 from rich.text import Text
 
-from lstmserve import reports, terminal
+from lstmserve import report_text
+from lstmserve.cli import report_tables, terminal
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core.errors import ModelRefused, StartFailed
 from lstmserve_server.shadow.compare import Tolerances
@@ -70,7 +71,7 @@ def _compare(verifier: Verifier) -> Verification:
 
 def _show(found: Verification, html: str | None) -> None:
     console = terminal.console(width=140)
-    console.print(reports.of_model(found.report))
+    console.print(report_tables.of_model(found.report))
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
     console.print(Text(f"\n{versions}", style="dim"))
     console.print(_verdict(found))
@@ -98,7 +99,7 @@ def _verdict(found: Verification) -> Text:
 def _what_differs(found: Verification) -> str:
     coverage = found.report.coverage
     if found.first is not None:
-        where = reports.place_in_words(found.first)
+        where = report_text.place_in_words(found.first)
         return f"{coverage.discrepant:,} of {coverage.compared:,} calls are over tolerance, the first at {where}"
     if found.report.witness.differing_weights:
         return "our loader found other weights in the file than Keras does"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from lstmserve import reports
+from lstmserve import report_text
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core import packages
 from lstmserve_server.tools.verify import charts
@@ -38,7 +38,7 @@ def write(found: Verification, path: Path) -> None:
         lstrip_blocks=True,
     )
     environment.filters |= {"count": "{:,}".format, "small": "{:.2g}".format, "share": _share, "ulp": _ulp}
-    environment.filters |= {"place": reports.place_in_words, "odd": reports.odd_in_words, "quoted": _quoted}
+    environment.filters |= {"place": report_text.place_in_words, "odd": report_text.odd_in_words, "quoted": _quoted}
     page = environment.get_template("verification.html.j2").render(_facts(found))
     path.write_text(page, encoding="utf-8", errors="replace")  # half a surrogate in a name is no reason to fail
 

@@ -11,7 +11,8 @@ import plotext
 from rich.table import Table
 from rich.text import Text
 
-from lstmserve import reports, terminal
+from lstmserve import report_text
+from lstmserve.cli import terminal
 from lstmserve.text import printable
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core import packages
@@ -252,9 +253,9 @@ def _show_verdict(console: Console, comparison: shadow_pb2.Comparison) -> None:
     differs = comparison.verdict == shadow_pb2.VERDICT_DIFFERS
     console.print(Text("  differs" if differs else "  agrees", style="bold red" if differs else "bold green"))
     if comparison.HasField("first"):
-        console.print(printable(f"  {reports.place_in_words(comparison.first)}"))
+        console.print(printable(f"  {report_text.place_in_words(comparison.first)}"))
     for odd in comparison.odd_units:
-        console.print(printable(f"  {reports.odd_in_words(odd)}"))
+        console.print(printable(f"  {report_text.odd_in_words(odd)}"))
 
 
 def _table(then: Stepwise, now: Stepwise, first: shadow_pb2.Place | None) -> Table:

@@ -10,14 +10,15 @@ import numpy as np
 from google.protobuf import json_format
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lstmserve import calls, files, reports
+from lstmserve import calls
+from lstmserve.cli import files, report_tables
+from lstmserve.cli.status_line import StatusLine
+from lstmserve.cli.terminal import console
 from lstmserve.client import Client
+from lstmserve.credentials import Tls, Token
 from lstmserve.errors import LstmServeError
 from lstmserve.state import State
-from lstmserve.status_line import StatusLine
-from lstmserve.terminal import console
 from lstmserve.text import make_printable
-from lstmserve.transport import Tls, Token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -206,7 +207,7 @@ def report(client: Client, as_json: bool) -> None:  # noqa: FBT001 - click's way
         click.echo(json_format.MessageToJson(found, preserving_proto_field_name=True))
         return
     make_printable(found)
-    console(width=140).print(reports.of_server(found))
+    console(width=140).print(report_tables.of_server(found))
 
 
 def _chunks(x: NDArray[Any], client: Client) -> Iterator[NDArray[Any]]:

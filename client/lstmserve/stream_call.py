@@ -18,8 +18,8 @@ import grpc.aio
 from lstmserve import calls, errors
 
 if TYPE_CHECKING:
-    from lstmserve.journal import Request
-    from lstmserve.transport import Token
+    from lstmserve.credentials import Token
+    from lstmserve.replay_log import Request
 
 _METHOD: Final = calls.method("StreamSteps")
 _MAX_WAITING_BYTES: Final = 4 << 20  # of what came and was not taken; a message that is larger comes alone

@@ -15,10 +15,6 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(3)
-    from lstmserve.commands import lstmserve_client  # noqa: PLC0415 - only now is it sure that it can be imported
+    from lstmserve.cli.commands import lstmserve_client  # noqa: PLC0415 - only now is it sure that it can be imported
 
     lstmserve_client()
-
-
-if __name__ == "__main__":
-    main()

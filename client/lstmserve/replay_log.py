@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
-from lstmserve import answers, errors
-from lstmserve.answers import Asked
+from lstmserve import errors, validation
 from lstmserve.state import State
 from lstmserve.v1 import lstm_pb2
+from lstmserve.validation import Asked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -109,7 +109,7 @@ class Journal:
             return False
         if kind not in (expected, "rejected") or (kind == "rejected" and number in self._own):
             message = f"{kind} came for message {number}; expected {expected}"
-            raise answers.Unfit(message)
+            raise validation.Unfit(message)
         return True
 
     def receive(self, response: Response) -> Answer | None:
@@ -124,7 +124,7 @@ class Journal:
             self._opened(response.opened)
             return None
         if kind == "going_away":
-            answers.state(response.going_away.state, self._asked())
+            validation.state(response.going_away.state, self._asked())
             self._checkpointed(response.going_away.number, response.going_away.state)
             return None
         answer = _answer(response, self._asked())
@@ -157,11 +157,11 @@ class Journal:
     def _opened(self, opened: lstm_pb2.StreamOpened) -> None:
         if opened.rows != (self._opening.rows or opened.rows) or opened.rows < 1:
             message = f"the stream was opened with {opened.rows} rows; expected {self._opening.rows or 1}"
-            raise answers.Unfit(message)
+            raise validation.Unfit(message)
         if not opened.model_digest or opened.model_digest != (self._opening.model_digest or opened.model_digest):
             expected = self._opening.model_digest[:16] or "a digest"
             message = f"the stream was opened for the model {opened.model_digest[:16]!r}; expected {expected!r}"
-            raise answers.Unfit(message)
+            raise validation.Unfit(message)
         self.opened = True
         self._opening.rows, self._opening.model_digest = opened.rows, opened.model_digest
         if self.fingerprint not in ("", opened.numerics_fingerprint):
@@ -189,10 +189,10 @@ def _answer(response: Response, asked: Asked) -> Answer:
     kind = response.WhichOneof("message")
     if kind == "outputs":
         outputs = response.outputs
-        state = answers.state(outputs.state, asked) if outputs.HasField("state") else None
-        return Answer(outputs.number, answers.output(outputs.output, asked, state), state)
+        state = validation.state(outputs.state, asked) if outputs.HasField("state") else None
+        return Answer(outputs.number, validation.output(outputs.output, asked, state), state)
     if kind == "checkpoint":
-        return Answer(response.checkpoint.number, state=answers.state(response.checkpoint.state, asked))
+        return Answer(response.checkpoint.number, state=validation.state(response.checkpoint.state, asked))
     rejected = response.rejected
     code = _CODES.get(rejected.code, grpc.StatusCode.UNKNOWN)
     return Answer(rejected.number, error=errors.from_status(code, rejected.text))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from rich.live import Live
 from rich.spinner import Spinner
 
-from lstmserve.terminal import console
+from lstmserve.cli.terminal import console
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from lstmserve import report_text
 from lstmserve.v1 import shadow_pb2
 
 if TYPE_CHECKING:
@@ -66,25 +66,6 @@ def of_model(report: shadow_pb2.ModelReport) -> RenderableType:
     if over:
         parts += [_title("The worst calls over tolerance"), _worst(over)]
     return Group(*parts)
-
-
-def place_in_words(place: shadow_pb2.Place) -> str:
-    """Returns a place as people read it."""
-    gates = f", gate {place.gates}" if place.gates else ""
-    exact = "" if math.isnan(place.float64) else f", float64 {place.float64:.9g}"
-    closer = f" ({place.closer} is closer)" if place.closer else ""
-    return (
-        f"{place.array} of layer {place.layer!r}, step {place.step}, row {place.row}, unit {place.unit}{gates}: "
-        f"ours {place.ours:.9g}, reference {place.reference:.9g}{exact}{closer}"
-    )
-
-
-def odd_in_words(odd: shadow_pb2.OddUnit) -> str:
-    """Returns a unit that is off again and again as people read it."""
-    return (
-        f"{odd.array} of layer {odd.layer!r}, unit {odd.unit}, is off by {odd.rms:.2g} again and again: "
-        f"{odd.times_others:.0f} times as much as the others, over {odd.steps:,} row-steps"
-    )
 
 
 def _verdict(report: shadow_pb2.ModelReport) -> str:
@@ -159,7 +140,7 @@ def _worst(worst: Iterable[shadow_pb2.Discrepancy]) -> Table:
 
 def _where(one: shadow_pb2.Discrepancy) -> str:
     comparison = one.comparison
-    parts = [place_in_words(comparison.first), *map(odd_in_words, comparison.odd_units)]
+    parts = [report_text.place_in_words(comparison.first), *map(report_text.odd_in_words, comparison.odd_units)]
     return "\n".join([*parts, *([f"bundle {one.bundle}"] if one.bundle else [])])
 
 

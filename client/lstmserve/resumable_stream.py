@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import grpc
 
-from lstmserve import answers, calls, errors, tensors
-from lstmserve.connections import AsyncConnection, Connection, LostError
-from lstmserve.journal import Journal, Request, Response
+from lstmserve import calls, errors, tensors, validation
+from lstmserve.replay_log import Journal, Request, Response
+from lstmserve.stream_call import AsyncConnection, Connection, LostError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from lstmserve.journal import Answer
+    from lstmserve.replay_log import Answer
     from lstmserve.state import State
     from lstmserve.v1 import lstm_pb2
 
@@ -171,11 +171,11 @@ class ResumingStream(Generic[_Connection]):
         if data is None:
             raise self._silent()
         try:
-            response = answers.parsed(Response, data)
+            response = validation.parsed(Response, data)
             self._require_turn(response)
             if not self._journal.is_in_order(response):
                 raise LostError(errors.out_of_order())
-        except answers.Unfit as error:
+        except validation.Unfit as error:
             raise self._unfit(error) from error
         if response.WhichOneof("message") != "going_away":
             self._greeted = True
@@ -187,19 +187,19 @@ class ResumingStream(Generic[_Connection]):
         """Refuses a message that is none, that opens a stream twice, or that comes before it is opened."""
         kind = response.WhichOneof("message")
         if kind is None:
-            raise answers.Unfit("an empty message came; expected one of the contract")
+            raise validation.Unfit("an empty message came; expected one of the contract")
         if kind == "opened" and self._greeted:
-            raise answers.Unfit("the stream was opened twice; expected the answer to a message")
+            raise validation.Unfit("the stream was opened twice; expected the answer to a message")
         if kind not in ("opened", "going_away") and not self._greeted:
             message = f"{kind} came before the stream was opened"
-            raise answers.Unfit(message)
+            raise validation.Unfit(message)
 
     def _is_opened(self, response: Response) -> bool | None:
         """Takes a message; returns True if the stream is open, else None."""
         self._received(response)
         return self._journal.opened or None
 
-    def _unfit(self, error: answers.Unfit) -> errors.LstmServeError:
+    def _unfit(self, error: validation.Unfit) -> errors.LstmServeError:
         """Returns the error of an answer that fits nothing that was asked; the stream has ended with it."""
         self._ended = errors.bad_answer(self._address, str(error))
         return self._ended
@@ -218,7 +218,7 @@ class ResumingStream(Generic[_Connection]):
     def _received(self, response: Response) -> Answer | None:
         try:
             answer = self._journal.receive(response)
-        except answers.Unfit as error:
+        except validation.Unfit as error:
             raise self._unfit(error) from error
         except errors.NumericsChanged as error:
             self._ended = error

@@ -1,0 +1,5 @@
+"""Runs the command line: `python -m lstmserve`."""
+
+from lstmserve.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""The command line `lstmserve-client`, which needs the extra `cli`."""

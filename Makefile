@@ -40,9 +40,9 @@ test-shuffled: $(VENV)/.installed-dev
 mutants: $(VENV)/.installed-mutants
 	$(BIN)/python scripts/mutants.py $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
 
-# tests/container/run.sh tells its variables, and what it installs where it is run by root.
+# tests/deploy/container/run.sh tells its variables, and what it installs where it is run by root.
 container-test: $(VENV)/.installed-dev
-	tests/container/run.sh
+	tests/deploy/container/run.sh
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -55,7 +55,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/buf breaking --against proto/baseline.binpb
-	$(BIN)/python -m tests.generated_code_is_fresh
+	$(BIN)/python -m scripts.generated_code_is_fresh
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
-from tests import live, node
+from tests.support import live, node
 
 if TYPE_CHECKING:
     import pytest

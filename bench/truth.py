@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tests import oracle
+from tests.support import oracle
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

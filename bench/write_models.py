@@ -9,7 +9,7 @@ import sys
 
 from bench import subject
 from bench.places import CACHE
-from tests import builders
+from tests.support import builders
 
 
 def write(units: int) -> None:

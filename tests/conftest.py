@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import settings
 
-from tests import builders, live
-
-ROOT = Path(__file__).parent.parent
-SUNSPOTS = ROOT / "examples" / "sunspots" / "sunspots.keras"
+from tests.support import builders, live
+from tests.support.paths import SUNSPOTS
 
 settings.register_profile("lstmserve", deadline=None, print_blob=True)
 settings.load_profile("lstmserve")

@@ -12,7 +12,7 @@ from lstmserve_server.model.activations import quick
 from lstmserve_server.model.engines.numpy_kernel import NumpyCell
 from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
 from lstmserve_server.model.numerics import Numerics
-from tests import builders
+from tests.support import builders
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

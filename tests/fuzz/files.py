@@ -23,9 +23,9 @@ from lstmserve_server.loading import sandbox, sandbox_child
 from lstmserve_server.loading.store.limits import Limits
 from lstmserve_server.model.numerics import Numerics
 from lstmserve_server.runtime.registry import ServedModel
-from tests import resources
 from tests.fuzz import model_files
 from tests.fuzz.tally import Tally
+from tests.support import resources
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -8,15 +8,15 @@ import time
 from typing import TYPE_CHECKING, Final, Self
 
 from lstmserve import Client
-from tests import live, resources
 from tests.fuzz.service import MODELS
+from tests.support import live, resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from tests.fuzz.tally import Tally
-    from tests.live import LiveServer
+    from tests.support.live import LiveServer
 
 PATIENCE: Final = 30  # seconds for all that was begun to be undone
 _X: Final = [0.25]

@@ -15,7 +15,7 @@ from lstmserve_server.rpc.servicers import SERVICE, SHADOW_SERVICE
 from lstmserve_server.runtime.registry import ServedModel
 from lstmserve_server.serving.server import Server
 from lstmserve_server.serving.settings import ServeSettings
-from tests.conftest import ROOT, SUNSPOTS
+from tests.support.paths import ROOT, SUNSPOTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

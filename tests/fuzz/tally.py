@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tests import resources
+from tests.support import resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,9 +13,9 @@ import numpy as np
 
 from lstmserve import tensors
 from lstmserve.v1.lstm_pb2 import StepRequest
-from tests import resources
 from tests.hostile import http2
 from tests.hostile.http2 import Connection
+from tests.support import resources
 
 STEP: Final = "/lstmserve.v1.LstmService/Step"
 STREAM: Final = "/lstmserve.v1.LstmService/StreamSteps"

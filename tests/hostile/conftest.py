@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lstmserve import Client
-from tests import live
-from tests.conftest import SUNSPOTS
 from tests.hostile.bystander import Bystander
+from tests.support import live
+from tests.support.paths import SUNSPOTS
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ from grpc_health.v1 import health_pb2
 
 from lstmserve import tensors
 from lstmserve.v1.lstm_pb2 import StepResponse
-from tests import resources
 from tests.hostile import http2
 from tests.hostile.bystander import MOST_GROWTH, OK, REQUEST, STEP, STREAM
 from tests.hostile.http2 import block, frame, message, request_headers
+from tests.support import resources
 
 WATCH = "/grpc.health.v1.Health/Watch"
 

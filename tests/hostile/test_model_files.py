@@ -16,7 +16,7 @@ import pytest
 
 from lstmserve_server.core.errors import ModelRefused
 from lstmserve_server.loading import reader
-from tests.builders import (
+from tests.support.builders import (
     SIMPLE,
     input_config,
     lstm_config,

@@ -7,8 +7,6 @@ import zlib
 import pytest
 
 from lstmserve import Client
-from tests import live
-from tests.conftest import SUNSPOTS
 from tests.hostile import http2
 from tests.hostile.bystander import (
     INTERNAL,
@@ -26,6 +24,8 @@ from tests.hostile.bystander import (
     peak,
 )
 from tests.hostile.http2 import Connection, message
+from tests.support import live
+from tests.support.paths import SUNSPOTS
 
 # Messages that are not what they seem.
 

@@ -10,7 +10,7 @@ import pytest
 
 from lstmserve_server.core.errors import ModelRefused
 from lstmserve_server.loading import reader
-from tests.builders import (
+from tests.support.builders import (
     input_config,
     lstm_config,
     lstm_weights,

@@ -22,7 +22,7 @@ from lstmserve_server.loading import reader
 from lstmserve_server.loading.formats.tensorflow.object_graph import ObjectGraph
 from lstmserve_server.loading.store import transfer
 from lstmserve_server.loading.store.arrays import Shared
-from tests.builders import (
+from tests.support.builders import (
     SIMPLE,
     input_config,
     keras_layer,
@@ -34,7 +34,7 @@ from tests.builders import (
     write_hdf5,
     write_zip,
 )
-from tests.conftest import SUNSPOTS
+from tests.support.paths import SUNSPOTS
 
 MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
 GROUP = "layers/lstm/cell/vars"

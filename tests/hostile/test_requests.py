@@ -13,9 +13,9 @@ from google.rpc import error_details_pb2, status_pb2
 from lstmserve import Client, LimitReached, calls, tensors
 from lstmserve.v1 import lstm_pb2
 from lstmserve.v1.lstm_pb2 import StepRequest, Tensor
-from tests.builders import lstm_config, lstm_weights, sequential, weights_file, write_zip
-from tests.conftest import SUNSPOTS
-from tests.live import QUICK, serving
+from tests.support.builders import lstm_config, lstm_weights, sequential, weights_file, write_zip
+from tests.support.live import QUICK, serving
+from tests.support.paths import SUNSPOTS
 
 METHODS = ("Step", "Forward", "GetModel", "ListModels")
 EXPECTED = {

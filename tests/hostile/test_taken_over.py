@@ -21,7 +21,7 @@ from lstmserve_server.loading.store import memory_files, transfer
 from lstmserve_server.loading.store.arrays import Shared
 from lstmserve_server.loading.store.limits import Limits
 from lstmserve_server.shadow import reference_process
-from tests.conftest import SUNSPOTS
+from tests.support.paths import SUNSPOTS
 
 ATTEMPTS = """
 import json, os, signal, socket, sys, threading

@@ -17,9 +17,9 @@ from lstmserve_server.loading import reader
 from lstmserve_server.loading.build import cleaning
 from lstmserve_server.loading.build.rules.registry import PLANS
 from lstmserve_server.loading.config import keras_v1
-from tests.conftest import ROOT
 from tests.hostile import payloads
 from tests.hostile.payloads import PAYLOADS
+from tests.support.paths import ROOT
 
 FIXTURES = ROOT / "tests" / "fixtures"
 FILES = sorted(

@@ -1,0 +1,119 @@
+"""The command `lstmserve health`: what it prints, and what it ends with."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import live
+from tests.support.live import run
+from tests.support.paths import SUNSPOTS
+
+
+def test_a_server_that_serves(sunspots):
+    """A server that serves ends the command with 0, as a whole and for each of its models."""
+    whole = run("health", "--address", sunspots.address)
+    model = run("health", "--address", sunspots.address, "--service", "lstmserve.v1.LstmService/sunspots")
+
+    assert (0, "SERVING\n", "") == (whole.returncode, whole.stdout, whole.stderr)
+    assert (0, "SERVING\n", "") == (model.returncode, model.stdout, model.stderr)
+
+
+def test_the_address_may_come_from_the_environment(sunspots, monkeypatch):
+    """LSTMSERVE_HEALTH_ADDRESS says whom to ask."""
+    monkeypatch.setenv("LSTMSERVE_HEALTH_ADDRESS", sunspots.address)
+
+    assert 0 == run("health").returncode
+
+
+def test_a_server_behind_a_unix_socket(tmp_path):
+    """A server that listens on a Unix socket is asked there."""
+    address = f"unix:{tmp_path / 'socket'}"
+    with live.serving(SUNSPOTS, "--listen", address, *live.QUICK):
+        assert 0 == run("health", "--address", address).returncode
+
+
+def test_no_proxy_is_asked(sunspots, monkeypatch):
+    """A proxy in the environment is passed by, as it could not reach the server's own loopback interface."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    assert 0 == run("health", "--address", sunspots.address).returncode
+
+
+def test_a_server_that_drains():
+    """A server that drains ends the command with 1, while calls are still answered."""
+    with live.serving(SUNSPOTS, "--lame-duck-seconds", "3600") as server:
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("draining")
+        ended = run("health", "--address", server.address)
+
+        assert (1, "NOT_SERVING\n", "") == (ended.returncode, ended.stdout, ended.stderr)
+        assert 0 == server.stop()  # the second signal
+
+
+def test_a_service_that_is_not_there(sunspots):
+    """A service that the server does not have ends the command with 1 and the server's sentence."""
+    ended = run("health", "--address", sunspots.address, "--service", "moon")
+
+    assert (1, "") == (ended.returncode, ended.stdout)
+    assert ended.stderr.startswith(
+        f"lstmserve: no health from {sunspots.address}: NOT_FOUND: service: no 'moon' is here, or not for you; expected '' for the server, "
+    )
+    assert 1 == len(ended.stderr.splitlines())
+
+
+def test_nobody_there():
+    """Where nobody listens the command ends with 1 and one sentence."""
+    ended = run("health", "--address", "127.0.0.1:1")
+
+    assert (1, "") == (ended.returncode, ended.stdout)
+    assert ended.stderr.startswith("lstmserve: no health from 127.0.0.1:1: UNAVAILABLE: ")
+    assert 1 == len(ended.stderr.splitlines())
+
+
+def test_a_server_that_hangs():
+    """A server that never answers is given up after --timeout."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ended = run("health", "--address", f"127.0.0.1:{silent.getsockname()[1]}", "--timeout", "0.2")
+
+    assert (1, "") == (ended.returncode, ended.stdout)
+    assert "DEADLINE_EXCEEDED" in ended.stderr
+
+
+@pytest.mark.parametrize("timeout", ["nan", "-1", "soon"])
+def test_a_timeout_that_is_none(timeout):
+    """A time-out that is no time is refused before anybody is asked."""
+    ended = run("health", "--timeout", timeout)
+
+    assert 2 == ended.returncode
+    assert "Invalid value for '--timeout'" in ended.stderr
+
+
+def test_it_is_quick_to_start():
+    """Nothing of the service is imported, as a container's engine runs the command every few seconds."""
+    script = """
+import atexit, json, sys
+atexit.register(lambda: print(json.dumps(sorted(sys.modules))))
+from lstmserve_server.cli.commands import lstmserve
+lstmserve(["health", "--address", "127.0.0.1:1"])
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    modules = json.loads(ended.stdout)
+
+    assert {"grpc", "grpc_health.v1.health_pb2"} <= set(modules)
+    assert set() == {"h5py", "numpy", "rich", "scipy", "structlog"} & set(modules)
+    assert [
+        "lstmserve_server",
+        "lstmserve_server.cli.commands",
+        "lstmserve_server.cli.options",
+        "lstmserve_server.core.errors",
+        "lstmserve_server.cli.health_probe",
+        "lstmserve_server.serving.setting_types",
+        "lstmserve_server.serving.settings",
+    ] == [module for module in modules if module.startswith("lstmserve_server")]

@@ -32,7 +32,7 @@ def timed(call: Callable[[], object], seconds: float) -> list[float]:
     """Returns how long each call took, in microseconds; three at least, and no more than are needed for quantiles."""
     samples: list[float] = []
     end = time.perf_counter() + seconds
-    while len(samples) < 3 or (time.perf_counter() < end and len(samples) < MOST_SAMPLES):  # noqa: PLR2004
+    while len(samples) < 3 or (time.perf_counter() < end and len(samples) < MOST_SAMPLES):
         began = time.perf_counter_ns()
         call()
         samples.append((time.perf_counter_ns() - began) / 1000)

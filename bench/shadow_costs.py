@@ -7,7 +7,7 @@ each; between two blocks it waits until nothing is left to be compared, so that 
 two medians of the same round, and the one shown is the median of those of all rounds.
 """
 
-# ruff: noqa: T201 - it talks to a person
+
 
 from __future__ import annotations
 

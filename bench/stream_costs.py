@@ -6,7 +6,7 @@ The server is a process of its own, and its CPU time is its own. Every ratio is 
 median of those of all rounds; the other figures are medians too.
 """
 
-# ruff: noqa: T201 - it talks to a person
+
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def _measure() -> None:
         "no:cacheprovider",
     ]
     command += [f"--cov={source}" for source in SOURCES] + ["--cov-context=test", "--cov-report="]
-    subprocess.run(command, cwd=ROOT, check=False, env={**os.environ, "COVERAGE_FILE": str(COVERAGE)})  # noqa: S603
+    subprocess.run(command, cwd=ROOT, check=False, env={**os.environ, "COVERAGE_FILE": str(COVERAGE)})
 
 
 def _reaching() -> dict[tuple[str, int], list[str]]:
@@ -221,7 +221,7 @@ def _first_failure(copy: Path, tests: list[str]) -> str | None:
     options = ["-x", "-q", "--timeout", "60", "-p", "no:cacheprovider"]
     environment = {**os.environ, "PYTHONPATH": f"{copy}/client:{copy}/server:{copy}", "PYTHONDONTWRITEBYTECODE": "1"}
     try:
-        ended = subprocess.run(  # noqa: S603
+        ended = subprocess.run(
             [sys.executable, "-P", "-m", "pytest", *options, *tests],
             cwd=copy,
             env=environment,

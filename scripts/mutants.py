@@ -31,7 +31,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 
 ROOT: Final = Path(__file__).parent.parent
 SOURCES: Final = ("client/lstmserve", "server/lstmserve_server")
-LEFT_OUT: Final = ("client/lstmserve/v1", "server/lstmserve_server/keras_reference")
+LEFT_OUT: Final = ("client/lstmserve/v1", "server/lstmserve_server/shadow/reference")
 """Generated code, and what runs in another process alone, where no line is seen."""
 
 COVERAGE: Final = ROOT / ".mutants" / "coverage"

@@ -49,7 +49,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/interrogate --quiet client server tests
+	$(BIN)/interrogate --quiet client server
 	$(BIN)/codespell
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/buf lint

@@ -7,8 +7,6 @@ each; between two blocks it waits until nothing is left to be compared, so that 
 two medians of the same round, and the one shown is the median of those of all rounds.
 """
 
-
-
 from __future__ import annotations
 
 import argparse

@@ -6,8 +6,6 @@ The server is a process of its own, and its CPU time is its own. Every ratio is 
 median of those of all rounds; the other figures are medians too.
 """
 
-
-
 from __future__ import annotations
 
 import argparse

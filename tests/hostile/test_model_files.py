@@ -123,6 +123,14 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+def test_a_chunk_may_be_larger_than_a_small_array(tmp_path):
+    """Whoever writes arrays that may grow chooses chunks without regard to their size; up to 65,536 numbers it is no bomb."""
+    grown = replaced(data=lstm_weights()[0], maxshape=(None, None), chunks=(64, 1024))
+    plain = reader.load(write_zip(tmp_path / "a.keras", weights=altered(lambda file: None)))
+
+    assert reader.load(write_zip(tmp_path / "b.keras", weights=altered(grown))).digest() == plain.digest()
+
+
 @pytest.mark.parametrize(("alter", "reason"), HOSTILE)
 def test_hostile_hdf5(tmp_path, alter, reason):
     """What HDF5 can do beyond plain arrays is refused by name, before a byte is read."""

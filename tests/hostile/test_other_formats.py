@@ -514,6 +514,16 @@ def test_hostile_object_graphs(tmp_path, nodes, reason):
     assert reason in refusal(write_checkpoint(tmp_path, nodes))
 
 
+def test_an_object_may_have_more_than_its_value(tmp_path, digest):
+    """TensorFlow may save other attributes beside the value of a variable; they are passed over."""
+    more = field(2, field(1, b"OBJECT_CONFIG_JSON") + field(2, b"x") + field(3, b"y"))
+
+    assert (
+        reader.load(write_checkpoint(tmp_path, (*NODES[:3], NODES[3] + more, more + NODES[4], NODES[5]))).digest()
+        == digest
+    )
+
+
 def test_an_object_that_many_hold_has_the_shortest_of_its_paths():
     """The graph may have circles and short cuts; each object is found once, by one of its shortest paths."""
     graph = ObjectGraph([{"a": 1, "short": 3, "self": 0}, {"b": 2, "back": 0}, {"c": 3}, {"d": 1, "e": 4}, {}], {})

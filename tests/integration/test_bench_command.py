@@ -18,7 +18,7 @@ from lstmserve_server.tools.bench import advice
 from lstmserve_server.tools.bench.benchmark import Counted, Measured, Measurement, Plan, cases
 from lstmserve_server.tools.bench.load_generator import Case, Taken, quantile
 from lstmserve_server.tools.bench.processes import Memory
-from lstmserve_server.tools.bench.tables import _bar, of_server
+from lstmserve_server.tools.bench.tables import _bar, _is_by_the_clock, of_server
 from tests.support.builders import input_config, keras_layer, lstm_config, sequential, write_zip
 from tests.support.live import PROGRAM, run, until
 from tests.support.paths import FIXTURES, SUNSPOTS
@@ -181,7 +181,7 @@ def children_that_serve(pid):
     """Returns the processes that another has started, when both run and the server has loaded its model."""
     found = {int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
     commands = {number: command_of(number) for number in found}
-    server = next((number for number, text in commands.items() if "cli\0serve" in text), None)
+    server = next((number for number, text in commands.items() if "lstmserve_server\0serve" in text), None)
     load = next(
         (number for number, text in commands.items() if "lstmserve_server.tools.bench.load_generator" in text), None
     )
@@ -234,6 +234,7 @@ def test_where_the_time_goes():
     assert {"decode": 0.2, "compute": 0.2, "encode": 0.1, "rest": 0.5} == pytest.approx(plain.shares)
     assert 0 == by_the_clock.shares["rest"]
     assert 1 == pytest.approx(sum(by_the_clock.shares.values()))
+    assert [_is_by_the_clock(plain), _is_by_the_clock(by_the_clock)] == [False, True]
 
 
 @pytest.mark.parametrize("shares", [(0.25, 0.25, 0.25, 0.25), (0.004, 0.99, 0.003, 0.003), (1 / 3, 1 / 3, 0, 1 / 3)])
@@ -257,7 +258,7 @@ def test_what_could_not_be_measured_is_shown():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("who", ["cli\0serve", "lstmserve_server.tools.bench.load_generator"])
+@pytest.mark.parametrize("who", ["lstmserve_server\0serve", "lstmserve_server.tools.bench.load_generator"])
 def test_a_process_that_is_lost_is_one_sentence(who):
     """When the server, or the load generator, is killed from outside, the command says so and ends the other: exit code 1."""
     process = subprocess.Popen(

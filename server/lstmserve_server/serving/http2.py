@@ -1,7 +1,7 @@
 """What gRPC's core is told of HTTP/2 and of connections, each with its reason. What a client can do to one connection ends here.
 
 The names are those of grpc_types.h and, where they stand in no documentation, of the core of the version that is pinned:
-`tests/test_http2.py` and `tests/hostile` see that each one works.
+`tests/unit/serving/test_http2.py` and `tests/hostile` see that each one works.
 """
 
 from __future__ import annotations

@@ -194,6 +194,25 @@ def test_a_window_gives_as_many_places_as_fit(tmp_path, options, time, places):
 
 
 @pytest.mark.parametrize(
+    ("kind", "option", "time", "left"),
+    [
+        ("Cropping1D", "cropping", 5, 2),
+        ("Cropping1D", "cropping", 4, 1),
+        ("Cropping1D", "cropping", 3, None),
+        ("ZeroPadding1D", "padding", 5, 8),
+    ],
+)
+def test_ends_are_cut_off_and_put_on(tmp_path, kind, option, time, left):
+    """At least one time-step must be left."""
+    layers = (input_config(time=time), keras_layer(kind, "ends", **{option: [1, 2]}), lstm_config())
+    if left is None:
+        with pytest.raises(ModelRefused, match="leaves nothing of 3 time-steps"):
+            loaded(tmp_path, *layers)
+    else:
+        assert loaded(tmp_path, *layers).layers[1].output_shapes == ((left, 3),)
+
+
+@pytest.mark.parametrize(
     ("mode", "units", "served"),
     [("concat", 2, True), ("sum", 4, True), ("sum", 2, False), ("mul", 2, False), ("ave", 2, False), (None, 2, True)],
 )

@@ -140,6 +140,16 @@ def test_weights_beyond_the_file_are_not_believed(change):
     os.close(file)
 
 
+def test_a_source_that_is_no_input_is_not_believed():
+    """A layer that is called on nothing, and is no input of the model, is an error."""
+    file = os.memfd_create("test")
+    form = transfer.write(reader.load(SUNSPOTS), Shared(file), file)
+    form["layers"].append({**form["layers"][0], "name": "another"})
+    with pytest.raises(ValueError, match="the inputs or outputs of the model do not exist"):
+        transfer.read(form, file)
+    os.close(file)
+
+
 @pytest.mark.parametrize("place", ["inputs", "initial_state"])
 def test_edges_to_what_does_not_exist_are_not_believed(place):
     """A layer that is called on one that stands behind it is an error, not a model."""

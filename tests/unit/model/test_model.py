@@ -333,6 +333,14 @@ def test_a_model_with_a_window_waits_until_it_is_full():
     assert whole.tobytes() == np.stack(outputs, axis=1).tobytes()
 
 
+def test_the_self_test_probes_with_numbers_all_over_the_range():
+    """Numbers that are alike would let a kernel pass that mixes them up."""
+    made = selftest._probe(small_model(), small_model().inputs[0], (4, 50), 1.0)
+
+    assert len(np.unique(made)) == made.size
+    assert np.histogram(made, 8, (-1, 1))[0].min() > made.size / 16
+
+
 def test_the_self_test_fills_wide_windows():
     """A model with a wide window and no declared length passes its self-test."""
     assert selftest.run(model(convolution(100), lstm_layer(3, 4), features=3))

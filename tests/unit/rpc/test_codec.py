@@ -408,6 +408,23 @@ def test_an_answer_in_plain_numbers_is_twice_as_long():
         codec.parse_forward(as_values)
 
 
+@pytest.mark.parametrize(("time", "served"), [(100, True), (101, False)])
+def test_a_sequence_may_need_as_much_memory_as_the_limit(time, served):
+    """Of a model that needs its whole sequence, the memory for it is bounded, and the bound itself is allowed."""
+    backwards = ServedModel.prepare("late", chain(lstm_layer(3, 2, go_backwards=True), features=3), Numerics.EXACT)
+    limits = RequestLimits(
+        rows=8, steps=1000, message_bytes=1 << 20, sequence_bytes=2 * 100 * backwards.model.bytes_per_step
+    )
+    codec = Codec(registry(backwards), limits)
+    request = ForwardRequest(x=x(2, time, 3))
+
+    if served:
+        assert codec.parse_forward(request).time == time
+    else:
+        with pytest.raises(LimitExceeded, match="--max-sequence-bytes"):
+            codec.parse_forward(request)
+
+
 def fixed_time(time=4):
     """Returns a model whose sequences have a fixed length, and whose output has one too."""
     source, layer = chain(lstm_layer(3, 2, return_sequences=True), features=3).layers

@@ -57,13 +57,13 @@ class Asked:
 
     def _settled(self) -> bool:
         coverage = self.client.shadow_report().models[0].coverage
-        done = coverage.compared + sum(coverage.dropped.values()) + sum(coverage.errors.values())
-        return done == coverage.sampled
+        done = coverage.compared_count + sum(coverage.dropped_counts.values()) + sum(coverage.error_counts.values())
+        return done == coverage.sampled_count
 
     def row(self, off: Asked) -> list[str]:
         """Returns its row of the table."""
         coverage = None if self.mode == "off" else self.client.shadow_report().models[0].coverage
-        compared = "-" if coverage is None else f"{coverage.compared:,} of {coverage.offered:,}"
+        compared = "-" if coverage is None else f"{coverage.compared_count:,} of {coverage.offered_count:,}"
         return [
             self.mode,
             f"{statistics.median(self.medians) * 1e6:.0f}",

@@ -25,7 +25,7 @@ import grpc.aio
 import numpy as np
 
 from lstmserve import AsyncClient, Client, calls, tensors
-from lstmserve.streams import CHECKPOINT_EVERY, IN_FLIGHT
+from lstmserve.streams import CHECKPOINT_INTERVAL_STEPS, IN_FLIGHT
 from lstmserve.v1 import lstm_pb2
 from tests.support import live
 from tests.support.paths import SUNSPOTS
@@ -118,7 +118,9 @@ async def unary(channel: grpc.aio.Channel) -> Ask:
 async def opened(channel: grpc.aio.Channel, rows: int = 1) -> Any:
     """Returns a stream that is open."""
     call: Any = channel.stream_stream(calls.method("StreamSteps"), Request.SerializeToString, Response.FromString)()
-    await call.write(Request(open=lstm_pb2.StreamOpen(rows=rows, checkpoint_every=CHECKPOINT_EVERY)))
+    await call.write(
+        Request(open=lstm_pb2.StreamOpen(row_count=rows, checkpoint_interval_steps=CHECKPOINT_INTERVAL_STEPS))
+    )
     response = await call.read()
     assert response.WhichOneof("message") == "opened"
     return call
@@ -127,14 +129,14 @@ async def opened(channel: grpc.aio.Channel, rows: int = 1) -> Any:
 async def streaming(channel: grpc.aio.Channel, rows: int = 1, steps: int = 1, in_flight: int = 1) -> Ask:
     """Returns the reading of an answer, and the sending of the next message, of a stream with so many under way."""
     call = await opened(channel, rows)
-    request = Request(steps=lstm_pb2.StreamInput(number=1, x=tensors.encode(input_of(rows, steps))))
+    request = Request(steps=lstm_pb2.StepInput(number=1, x=tensors.encode(input_of(rows, steps))))
     for _ in range(in_flight):
         await call.write(request)
 
     async def ask() -> None:
         """Takes an answer, and sends the next message."""
         response = await call.read()
-        assert response.WhichOneof("message") == "outputs"
+        assert response.WhichOneof("message") == "output"
         await call.write(request)
 
     return ask
@@ -163,16 +165,18 @@ def raw_asyncio(callers: int, open_one: Callable[[grpc.aio.Channel], Awaitable[A
 def raw_sync(address: str, window: Window) -> None:
     """Fills a window with one stream of gRPC without asyncio, one message in flight."""
     outgoing: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-    request = Request(steps=lstm_pb2.StreamInput(number=1, x=tensors.encode(input_of(1, 1))))
+    request = Request(steps=lstm_pb2.StepInput(number=1, x=tensors.encode(input_of(1, 1))))
     with grpc.insecure_channel(address) as channel:
         send = channel.stream_stream(calls.method("StreamSteps"), Request.SerializeToString, Response.FromString)
         answers = send(iter(outgoing.get, None))
-        outgoing.put(Request(open=lstm_pb2.StreamOpen(rows=1, checkpoint_every=CHECKPOINT_EVERY)))
+        outgoing.put(
+            Request(open=lstm_pb2.StreamOpen(row_count=1, checkpoint_interval_steps=CHECKPOINT_INTERVAL_STEPS))
+        )
         next(answers)
         with window:
             while window.open:
                 outgoing.put(request)
-                assert next(answers).WhichOneof("message") == "outputs"
+                assert next(answers).WhichOneof("message") == "output"
                 window.messages += 1
         outgoing.put(None)
 
@@ -351,7 +355,7 @@ def write_without_reading(address: str, is_open: Event, written: Any) -> None:
         async with grpc.aio.insecure_channel(address) as channel:
             call = await opened(channel, ROWS)
             is_open.set()
-            request = Request(steps=lstm_pb2.StreamInput(number=1, x=tensors.encode(input_of(ROWS, STEPS))))
+            request = Request(steps=lstm_pb2.StepInput(number=1, x=tensors.encode(input_of(ROWS, STEPS))))
             while True:
                 await call.write(request)
                 written.value += 1

@@ -15,7 +15,7 @@ import grpc.aio
 from bench import rpc, subject
 from bench.contenders import ECHOES, OURS, OWN
 from lstmserve import calls, tensors
-from lstmserve.streams import CHECKPOINT_EVERY
+from lstmserve.streams import CHECKPOINT_INTERVAL_STEPS
 from lstmserve.v1 import lstm_pb2
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ async def _unary(channel: grpc.aio.Channel, _: Case) -> Ask:
 async def opened(channel: grpc.aio.Channel, case: Case) -> Ask:
     """Opens a stream, with the messages that are to be under way; what is returned waits for an answer and sends the next."""
     call: Any = channel.stream_stream(_STREAM)()
-    opening = lstm_pb2.StreamOpen(rows=case.rows, checkpoint_every=CHECKPOINT_EVERY)
+    opening = lstm_pb2.StreamOpen(row_count=case.rows, checkpoint_interval_steps=CHECKPOINT_INTERVAL_STEPS)
     await call.write(lstm_pb2.StreamStepsRequest(open=opening).SerializeToString())
     await call.read()
     message = _message(case)
@@ -113,7 +113,7 @@ async def opened(channel: grpc.aio.Channel, case: Case) -> Ask:
 def _message(case: Case) -> bytes:
     x = subject.inputs(128, case.rows, case.steps).x
     given = tensors.encode(x[:, 0] if case.steps == 1 else x)
-    return lstm_pb2.StreamStepsRequest(steps=lstm_pb2.StreamInput(number=1, x=given)).SerializeToString()
+    return lstm_pb2.StreamStepsRequest(input=lstm_pb2.StepInput(number=1, x=given)).SerializeToString()
 
 
 async def _fill(case: Case, server: ServerProcess, seconds: float) -> Sample:
@@ -141,7 +141,7 @@ async def _first_answer(server: ServerProcess) -> bytes:
     """Returns the answer to a message of one step."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         call: Any = channel.stream_stream(_STREAM)()
-        await call.write(lstm_pb2.StreamStepsRequest(open=lstm_pb2.StreamOpen(rows=1)).SerializeToString())
+        await call.write(lstm_pb2.StreamStepsRequest(open=lstm_pb2.StreamOpen(row_count=1)).SerializeToString())
         await call.read()
         await call.write(_message(CASES[2]))
         return bytes(await call.read())

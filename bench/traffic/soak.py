@@ -65,7 +65,7 @@ async def _stream(channel: grpc.aio.Channel, chance: random.Random) -> None:
     call = await opened(channel)
     x = tensors.encode(input_of(1, 1))
     for number in range(1, STREAM_STEPS + 1):
-        await call.write(lstm_pb2.StreamStepsRequest(steps=lstm_pb2.StreamInput(number=number, x=x)))
+        await call.write(lstm_pb2.StreamStepsRequest(input=lstm_pb2.StepInput(number=number, x=x)))
         await call.read()
         if chance.random() < 0.01:
             call.cancel()

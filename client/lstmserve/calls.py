@@ -44,22 +44,22 @@ class Result(_OutputAndState):
         output: the output; of a model with several, the first.
         state: the next state.
         outputs: all outputs by name, of a model with several; empty where there is one.
-        discrepancy: how the answer differs from that of Keras, where the call asked for it with `compare`; else None.
+        comparison: how the answer differs from that of Keras, where the call asked for it with `compare`; else None.
     """
 
     outputs: dict[str, NDArray[Any]]
-    discrepancy: shadow_pb2.Comparison | None
+    comparison: shadow_pb2.Comparison | None
 
     def __new__(
         cls,
         output: NDArray[Any],
         state: State,
         outputs: dict[str, NDArray[Any]],
-        discrepancy: shadow_pb2.Comparison | None,
+        comparison: shadow_pb2.Comparison | None,
     ) -> Self:
         """Makes the pair, and keeps the rest beside it."""
         made = super().__new__(cls, output, state)
-        made.outputs, made.discrepancy = outputs, discrepancy
+        made.outputs, made.comparison = outputs, comparison
         return made
 
 
@@ -76,12 +76,12 @@ class Call(Generic[_Answer]):
         """Returns what the server at an address has answered.
 
         Raises:
-            BadAnswer: it does not fit the request.
+            InvalidResponse: it does not fit the request.
         """
         try:
             return self.read(data)
         except validation.Unfit as error:
-            raise errors.bad_answer(address, str(error)) from error
+            raise errors.invalid_response(address, str(error)) from error
 
 
 def checked_timeout(seconds: float) -> float | None:
@@ -96,14 +96,14 @@ def checked_timeout(seconds: float) -> float | None:
     return None if seconds > _LONGEST_TIMEOUT else seconds
 
 
-def checked_patience(seconds: float) -> float:
+def checked_reconnect_timeout(seconds: float) -> float:
     """Returns how long to go on looking for a server.
 
     Raises:
         ValueError: it is no number of 0 or more.
     """
     if not seconds >= 0:  # NaN too
-        message = f"a patience of {seconds} seconds; expected 0 or more"
+        message = f"a reconnect_timeout of {seconds} seconds; expected 0 or more"
         raise ValueError(message)
     return min(seconds, _LONGEST_TIMEOUT)
 
@@ -112,11 +112,11 @@ def joined(outputs: Sequence[NDArray[Any]], address: str) -> NDArray[Any]:
     """Returns the outputs of several calls as one, (rows, ...).
 
     Raises:
-        BadAnswer: they are of different widths.
+        InvalidResponse: they are of different widths.
     """
     if len({output.shape[1:] for output in outputs}) > 1:
         shapes = ", ".join(str(output.shape) for output in outputs[:4])
-        raise errors.bad_answer(address, f"outputs of the shapes {shapes} to the same kind of request")
+        raise errors.invalid_response(address, f"outputs of the shapes {shapes} to the same kind of request")
     return np.concatenate(outputs)
 
 
@@ -191,7 +191,7 @@ def windows(series: ArrayLike, length: int, stride: int, rows: int, model: str) 
 
 def get_model(name: str) -> Call[lstm_pb2.Model]:
     """Returns the call that asks for the description of one model."""
-    request = lstm_pb2.GetModelRequest(model=name)
+    request = lstm_pb2.GetModelRequest(name=name)
 
     def read(data: bytes) -> lstm_pb2.Model:
         model = validation.parsed(lstm_pb2.GetModelResponse, data).model
@@ -227,10 +227,12 @@ def shadow_report(model: str) -> Call[shadow_pb2.ShadowReport]:
         if not response.HasField("report"):
             raise validation.Unfit("no report came; expected one")
         try:
-            response.report.since.ToDatetime()
-            _ = response.report.mode in ("off", "all") or float(response.report.mode)
+            response.report.start_time.ToDatetime()
         except (ValueError, OverflowError):
-            raise validation.Unfit("the report has a time or a mode that is none") from None
+            raise validation.Unfit("the report has a start_time that is no time") from None
+        if not 0 <= response.report.sampling_rate <= 1:
+            message = f"the report has a sampling_rate of {response.report.sampling_rate}; expected 0 to 1"
+            raise validation.Unfit(message)
         others = [part.model for part in response.report.models if model not in ("", part.model)]
         if others:
             message = f"a report on {others[0]!r} came; expected one on {model!r}"
@@ -293,5 +295,5 @@ def _result(
         return array[0] if single else array
 
     outputs = {name: rows(tensor, f"outputs[{name!r}]") for name, tensor in response.outputs.items()}
-    discrepancy = response.discrepancy if response.HasField("discrepancy") else None
-    return Result(rows(response.output, "output"), after, outputs, discrepancy)
+    comparison = response.comparison if response.HasField("comparison") else None
+    return Result(rows(response.output, "output"), after, outputs, comparison)

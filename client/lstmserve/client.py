@@ -149,11 +149,11 @@ class Client:
         *,
         rows: int | None = None,
         state: State | None = None,
-        checkpoint_every: int = streams.CHECKPOINT_EVERY,
+        checkpoint_interval_steps: int = streams.CHECKPOINT_INTERVAL_STEPS,
         output: str = "",
         strict: bool = False,
         timeout: float = 5,
-        patience: float = 60,
+        reconnect_timeout: float = 60,
     ) -> streams.Stream:
         """Opens a stream: cheaper than calls of `step`, with the same answers; it survives the loss of its server.
 
@@ -166,18 +166,22 @@ class Client:
         Args:
             rows: how many rows (sequences) it advances; None for as many as `state` has, or one.
             state: what an earlier call or stream gave back; None for new sequences.
-            checkpoint_every: after how many time-steps the server sends the state, so that what came before need not be
+            checkpoint_interval_steps: after how many time-steps the server sends the state, so that what came before need not be
                 sent again when it is lost; 0 for only when asked, or when too much is to be remembered.
             output: name of the output that is wanted, of a model with several; the first, where it is left out.
             strict: whether to stop rather than to go on with a server of other numerics, whose bytes may differ.
             timeout: seconds without an answer that was asked for, after which another server is tried.
-            patience: seconds without any answer after which to give up.
+            reconnect_timeout: seconds without any answer after which to give up.
         """
         seconds = calls.checked_timeout(timeout) or math.inf
-        opening = streams.opening(self._model, rows, state, checkpoint_every, output)
+        opening = streams.opening(self._model, rows, state, checkpoint_interval_steps, output)
         endpoint = Endpoint(self._channel, self._token, self._address)
         stream = streams.Stream(
-            endpoint, opening, strict=strict, timeout=seconds, patience=calls.checked_patience(patience)
+            endpoint,
+            opening,
+            strict=strict,
+            timeout=seconds,
+            reconnect_timeout=calls.checked_reconnect_timeout(reconnect_timeout),
         )
         self._streams.add(stream)
         return stream
@@ -195,7 +199,7 @@ class Client:
         return self._send(calls.shadow_report(self._model), timeout)
 
     def close(self) -> None:
-        """Closes the connection and all streams; calls under way end with `CallCancelled`."""
+        """Closes the connection and all streams; calls under way end with `Cancelled`."""
         self._closed = True
         for stream in tuple(self._streams):
             stream.end(errors.closed())
@@ -286,18 +290,22 @@ class AsyncClient:
         *,
         rows: int | None = None,
         state: State | None = None,
-        checkpoint_every: int = streams.CHECKPOINT_EVERY,
+        checkpoint_interval_steps: int = streams.CHECKPOINT_INTERVAL_STEPS,
         output: str = "",
         strict: bool = False,
         timeout: float = 5,
-        patience: float = 60,
+        reconnect_timeout: float = 60,
     ) -> streams.AsyncStream:
         """Makes a stream, which `async with` opens: see `Client.stream`."""
         seconds = calls.checked_timeout(timeout) or math.inf
-        opening = streams.opening(self._model, rows, state, checkpoint_every, output)
+        opening = streams.opening(self._model, rows, state, checkpoint_interval_steps, output)
         endpoint = Endpoint(self._channel, self._token, self._address)
         stream = streams.AsyncStream(
-            endpoint, opening, strict=strict, timeout=seconds, patience=calls.checked_patience(patience)
+            endpoint,
+            opening,
+            strict=strict,
+            timeout=seconds,
+            reconnect_timeout=calls.checked_reconnect_timeout(reconnect_timeout),
         )
         self._streams.add(stream)
         return stream
@@ -315,7 +323,7 @@ class AsyncClient:
         return await self._send(calls.shadow_report(self._model), timeout)
 
     async def close(self) -> None:
-        """Closes the connection and all streams; calls under way end with `CallCancelled`."""
+        """Closes the connection and all streams; calls under way end with `Cancelled`."""
         self._closed = True
         for stream in tuple(self._streams):
             await stream.end(errors.closed())

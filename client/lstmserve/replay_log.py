@@ -74,7 +74,7 @@ class Journal:
 
     def steps(self, x: lstm_pb2.Tensor) -> list[Request]:
         """Returns the message of time-steps to send, and one that asks for a checkpoint where too much is to be remembered."""
-        messages = [self._recorded(Request(steps=lstm_pb2.StreamInput(number=self._last + 1, x=x)))]
+        messages = [self._recorded(Request(input=lstm_pb2.StepInput(number=self._last + 1, x=x)))]
         if self._bytes > _MOST_BYTES and not self._own:
             messages += self.checkpoint()
             self._own.add(self._last)
@@ -100,7 +100,7 @@ class Journal:
             Unfit: it is another kind of answer.
         """
         kind = response.WhichOneof("message")
-        if kind not in ("outputs", "checkpoint", "rejected"):
+        if kind not in ("output", "checkpoint", "rejected"):
             return True
         if not self._awaited:
             return False
@@ -131,7 +131,7 @@ class Journal:
         if kind == "rejected":
             self._forget(answer.number)
         elif answer.state is not None:
-            state = response.checkpoint.state if kind == "checkpoint" else response.outputs.state
+            state = response.checkpoint.state if kind == "checkpoint" else response.output.state
             self._state = answer.state
             self._checkpointed(answer.number, state)
         if answer.number <= self._delivered:
@@ -144,8 +144,10 @@ class Journal:
 
     def _asked(self) -> Asked:
         """Returns what a message of the server has to fit: a state is of the same layers as the one before it."""
-        before = None if self._state is None else dataclasses.replace(self._state, steps=None)  # a reset begins anew
-        return Asked(self._opening.rows, before, self._opening.model_digest)
+        before = (
+            None if self._state is None else dataclasses.replace(self._state, steps_seen=None)
+        )  # a reset begins anew
+        return Asked(self._opening.row_count, before, self._opening.model_digest)
 
     def _recorded(self, message: Request) -> Request:
         self._last += 1
@@ -155,15 +157,15 @@ class Journal:
         return message
 
     def _opened(self, opened: lstm_pb2.StreamOpened) -> None:
-        if opened.rows != (self._opening.rows or opened.rows) or opened.rows < 1:
-            message = f"the stream was opened with {opened.rows} rows; expected {self._opening.rows or 1}"
+        if opened.row_count != (self._opening.row_count or opened.row_count) or opened.row_count < 1:
+            message = f"the stream was opened with {opened.row_count} rows; expected {self._opening.row_count or 1}"
             raise validation.Unfit(message)
         if not opened.model_digest or opened.model_digest != (self._opening.model_digest or opened.model_digest):
             expected = self._opening.model_digest[:16] or "a digest"
             message = f"the stream was opened for the model {opened.model_digest[:16]!r}; expected {expected!r}"
             raise validation.Unfit(message)
         self.opened = True
-        self._opening.rows, self._opening.model_digest = opened.rows, opened.model_digest
+        self._opening.row_count, self._opening.model_digest = opened.row_count, opened.model_digest
         if self.fingerprint not in ("", opened.numerics_fingerprint):
             if self._strict:
                 raise errors.numerics_changed(self.fingerprint, opened.numerics_fingerprint)
@@ -182,17 +184,17 @@ class Journal:
 
 def _answer_of(request: Request) -> str:
     """Returns the kind of message that answers a request."""
-    return "outputs" if request.WhichOneof("message") == "steps" else "checkpoint"
+    return "output" if request.WhichOneof("message") == "input" else "checkpoint"
 
 
 def _answer(response: Response, asked: Asked) -> Answer:
     kind = response.WhichOneof("message")
-    if kind == "outputs":
-        outputs = response.outputs
+    if kind == "output":
+        outputs = response.output
         state = validation.state(outputs.state, asked) if outputs.HasField("state") else None
         return Answer(outputs.number, validation.output(outputs.output, asked, state), state)
     if kind == "checkpoint":
         return Answer(response.checkpoint.number, state=validation.state(response.checkpoint.state, asked))
     rejected = response.rejected
     code = _CODES.get(rejected.code, grpc.StatusCode.UNKNOWN)
-    return Answer(rejected.number, error=errors.from_status(code, rejected.text))
+    return Answer(rejected.number, error=errors.of_rejection(code, rejected))

@@ -33,11 +33,11 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between two attempts
 _Connection = TypeVar("_Connection", Connection, AsyncConnection)
 
 
-class Attempts:
-    """How long to go on looking for a server: `patience` seconds without anything that came while it was waited for."""
+class ReconnectPolicy:
+    """Reconnect policy: gives up after `reconnect_timeout` seconds without an answer."""
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
+    def __init__(self, reconnect_timeout: float) -> None:
+        self._reconnect_timeout = reconnect_timeout
         self._failures = 0
         self._since = time.monotonic()
         self.reconnects = 0
@@ -52,9 +52,9 @@ class Attempts:
         self._failures, self._since = 0, time.monotonic()
 
     @property
-    def patience_ends(self) -> float:
+    def deadline(self) -> float:
         """When there was no answer for so long that it is time to give up, by the monotonic clock."""
-        return self._since + self._patience
+        return self._since + self._reconnect_timeout
 
     def failed(self, error: errors.LstmServeError) -> float:
         """Returns the seconds to wait before the next attempt.
@@ -63,7 +63,7 @@ class Attempts:
             LstmServeError: it is no use to go on.
         """
         retryable = error.code in _RETRYABLE or error.retry_after is not None
-        if not retryable or time.monotonic() - self._since > self._patience:
+        if not retryable or time.monotonic() - self._since > self._reconnect_timeout:
             raise error
         self.reconnects += 1
         self._failures += 1
@@ -75,7 +75,7 @@ class ResumingStream(Generic[_Connection]):
     """What both kinds of streams have in common: a journal, and how it is seen."""
 
     def __init__(
-        self, opening: lstm_pb2.StreamOpen, address: str, *, strict: bool, timeout: float, patience: float
+        self, opening: lstm_pb2.StreamOpen, address: str, *, strict: bool, timeout: float, reconnect_timeout: float
     ) -> None:
         self._journal = Journal(opening, strict=strict)
         self._address = address
@@ -84,8 +84,8 @@ class ResumingStream(Generic[_Connection]):
         """When the server that is waited for has been silent for too long, by the monotonic clock."""
         self._greeted = False
         """Whether this connection's server has opened the stream."""
-        self._attempts = Attempts(patience)
-        self._single = opening.rows <= 1
+        self._attempts = ReconnectPolicy(reconnect_timeout)
+        self._single = opening.row_count <= 1
         self._connection: _Connection | None = None
         self._checkpoint: State | None = None
         self._ended: errors.LstmServeError | None = None
@@ -166,7 +166,7 @@ class ResumingStream(Generic[_Connection]):
 
         Raises:
             LostError: one was, so that the state of the server is not what it should be; or none came (None).
-            BadAnswer: it is none of those that may come.
+            InvalidResponse: it is none of those that may come.
         """
         if data is None:
             raise self._silent()
@@ -180,7 +180,7 @@ class ResumingStream(Generic[_Connection]):
         if response.WhichOneof("message") != "going_away":
             self._greeted = True
             # An answer that was delivered before is progress, but not without end.
-            self._due = min(time.monotonic(), self._attempts.patience_ends) + self._timeout
+            self._due = min(time.monotonic(), self._attempts.deadline) + self._timeout
         return response
 
     def _require_turn(self, response: Response) -> None:
@@ -201,7 +201,7 @@ class ResumingStream(Generic[_Connection]):
 
     def _unfit(self, error: validation.Unfit) -> errors.LstmServeError:
         """Returns the error of an answer that fits nothing that was asked; the stream has ended with it."""
-        self._ended = errors.bad_answer(self._address, str(error))
+        self._ended = errors.invalid_response(self._address, str(error))
         return self._ended
 
     def _send(self, messages: list[Request]) -> None:

@@ -31,7 +31,7 @@ class LayerState:
     """The state of one layer.
 
     Of an LSTM layer it is `h` and `c`, each (batch, units). Of a layer that looks at several time-steps, such as a
-    convolution, these are None and it is `window`, (batch, steps, features), and `steps`, (batch,).
+    convolution, these are None and it is `window`, (batch, steps, features), and `steps_received`, (batch,).
     """
 
     h: NDArray[Any] | None = None
@@ -41,18 +41,18 @@ class LayerState:
     """Name of the layer; "" where unknown."""
 
     window: NDArray[Any] | None = None
-    steps: NDArray[np.int64] | None = None
+    steps_received: NDArray[np.int64] | None = None
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What there is of `h`, `c`, `window` and `steps`, by name."""
-        named = {"h": self.h, "c": self.c, "window": self.window, "steps": self.steps}
+        """The arrays that there are, by name."""
+        named = {"h": self.h, "c": self.c, "window": self.window, "steps_received": self.steps_received}
         return {name: array for name, array in named.items() if array is not None}
 
     @classmethod
     def of_arrays(cls, layer: str, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Returns the state of a layer with these as its `arrays`."""
-        return cls(arrays.get("h"), arrays.get("c"), layer, arrays.get("window"), arrays.get("steps"))
+        return cls(arrays.get("h"), arrays.get("c"), layer, arrays.get("window"), arrays.get("steps_received"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +71,7 @@ class State:
     numerics_fingerprint: str = ""
     """Numerics of the server that computed it; the same one elsewhere means the same bytes."""
 
-    steps: NDArray[np.int64] | None = None
+    steps_seen: NDArray[np.int64] | None = None
     """Number of time-steps seen, (batch,); None where unknown."""
 
     @property
@@ -82,11 +82,11 @@ class State:
     @classmethod
     def zeros(cls, model: lstm_pb2.Model, batch: int = 1) -> Self:
         """Returns the state of `batch` new sequences of a model, as `Client.model()` describes it."""
-        dtype = np.dtype(lstm_pb2.DType.Name(model.dtype).removeprefix("D_TYPE_").lower())
+        dtype = np.dtype(lstm_pb2.DataType.Name(model.dtype).removeprefix("DATA_TYPE_").lower())
         return cls(
             layers=tuple(_zeros(part, batch, dtype) for part in model.state_layout),
             model_digest=model.digest,
-            steps=np.zeros(batch, np.int64),
+            steps_seen=np.zeros(batch, np.int64),
         )
 
     @classmethod
@@ -110,7 +110,7 @@ class State:
                 )
                 raise ValueError(message)
         fingerprints = {state.numerics_fingerprint for state in states}
-        steps = [state.steps for state in states if state.steps is not None]
+        steps = [state.steps_seen for state in states if state.steps_seen is not None]
         return cls(
             layers=tuple(
                 LayerState.of_arrays(
@@ -121,7 +121,7 @@ class State:
             ),
             model_digest=first.model_digest,
             numerics_fingerprint=fingerprints.pop() if len(fingerprints) == 1 else "",
-            steps=np.concatenate(steps) if len(steps) == len(states) else None,
+            steps_seen=np.concatenate(steps) if len(steps) == len(states) else None,
         )
 
     def __getitem__(self, rows: int | slice | Sequence[int] | NDArray[Any]) -> Self:
@@ -138,7 +138,7 @@ class State:
                 LayerState.of_arrays(part.layer, {name: array[rows] for name, array in part.arrays.items()})
                 for part in self.layers
             ),
-            steps=None if self.steps is None else self.steps[rows],
+            steps_seen=None if self.steps_seen is None else self.steps_seen[rows],
         )
 
     def fits(self, other: State) -> bool:
@@ -154,7 +154,7 @@ class State:
         Raises:
             ValueError: a layer has arrays of other rows or another type than there may be; the text says which.
         """
-        rows = self.batch if self.layers or self.steps is None else len(self.steps)
+        rows = self.batch if self.layers or self.steps_seen is None else len(self.steps_seen)
         for number, part in enumerate(self.layers):
             for name, array in part.arrays.items():
                 _require_rows(array, f"layers[{number}].{name}", rows)
@@ -168,9 +168,10 @@ class State:
                     f"({part.c.dtype}); expected the same"
                 )
                 raise ValueError(message)
-        if self.steps is not None and not _are_counts(self.steps, rows):
+        if self.steps_seen is not None and not _are_counts(self.steps_seen, rows):
             message = (
-                f"steps are {self.steps.dtype} of shape {self.steps.shape}; expected ({rows},) whole numbers, 0 or more"
+                f"steps_seen is {self.steps_seen.dtype} of shape {self.steps_seen.shape}; expected ({rows},) whole "
+                "numbers, 0 or more"
             )
             raise ValueError(message)
 
@@ -182,8 +183,8 @@ class State:
             "numerics_fingerprint": np.array(self.numerics_fingerprint),
             "layers": np.array([part.layer for part in self.layers]),
         }
-        if self.steps is not None:
-            arrays["steps"] = self.steps
+        if self.steps_seen is not None:
+            arrays["steps_seen"] = self.steps_seen
         for i, part in enumerate(self.layers):
             arrays |= {f"{name}{i}": array for name, array in part.arrays.items()}
         target = Path(path)
@@ -221,7 +222,7 @@ class State:
             layers=tuple(_loaded(arrays, i, str(name)) for i, name in enumerate(arrays["layers"])),
             model_digest=str(arrays["model_digest"]),
             numerics_fingerprint=str(arrays["numerics_fingerprint"]),
-            steps=arrays.get("steps"),
+            steps_seen=arrays.get("steps_seen"),
         )
 
     def to_message(self) -> lstm_pb2.State:
@@ -233,13 +234,13 @@ class State:
                     c=_encoded(part.c),
                     layer=part.layer,
                     window=_encoded(part.window),
-                    steps=None if part.steps is None else part.steps.tolist(),
+                    steps_received=None if part.steps_received is None else part.steps_received.tolist(),
                 )
                 for part in self.layers
             ],
             model_digest=self.model_digest,
             numerics_fingerprint=self.numerics_fingerprint,
-            steps=None if self.steps is None else self.steps.tolist(),
+            steps_seen=None if self.steps_seen is None else self.steps_seen.tolist(),
         )
 
     @classmethod
@@ -249,7 +250,7 @@ class State:
             layers=tuple(_decoded(part) for part in message.layers),
             model_digest=message.model_digest,
             numerics_fingerprint=message.numerics_fingerprint,
-            steps=np.array(message.steps, np.int64) if message.steps else None,
+            steps_seen=np.array(message.steps_seen, np.int64) if message.steps_seen else None,
         )
 
 
@@ -262,7 +263,7 @@ _RANKS: Final = {"h": (2, 2), "c": (2, 2), "window": (3, tensors.MAX_RANK)}
 
 def _require_rows(array: NDArray[Any], name: str, rows: int) -> None:
     kind = name.rpartition(".")[2]
-    if kind == "steps":
+    if kind in ("steps_seen", "steps_received"):
         good = _are_counts(array, rows)
     else:
         least, most = _RANKS[kind]
@@ -283,12 +284,12 @@ def _widths(part: LayerState) -> dict[str, tuple[int, ...]]:
 def _zeros(part: lstm_pb2.LayerStateLayout, batch: int, dtype: np.dtype[Any]) -> LayerState:
     if part.window_shape:
         window = np.zeros((batch, *part.window_shape), dtype)
-        return LayerState(layer=part.layer, window=window, steps=np.zeros(batch, np.int64))
+        return LayerState(layer=part.layer, window=window, steps_received=np.zeros(batch, np.int64))
     return LayerState(np.zeros((batch, part.units), dtype), np.zeros((batch, part.units), dtype), part.layer)
 
 
 def _loaded(arrays: Mapping[str, NDArray[Any]], number: int, layer: str) -> LayerState:
-    names = ("window", "steps") if f"window{number}" in arrays else ("h", "c")
+    names = ("window", "steps_received") if f"window{number}" in arrays else ("h", "c")
     return LayerState.of_arrays(layer, {name: arrays[f"{name}{number}"] for name in names})
 
 
@@ -298,5 +299,7 @@ def _encoded(array: NDArray[Any] | None) -> lstm_pb2.Tensor | None:
 
 def _decoded(part: lstm_pb2.LayerState) -> LayerState:
     if part.HasField("window"):
-        return LayerState(layer=part.layer, window=tensors.decode(part.window), steps=np.array(part.steps, np.int64))
+        return LayerState(
+            layer=part.layer, window=tensors.decode(part.window), steps_received=np.array(part.steps_received, np.int64)
+        )
     return LayerState(tensors.decode(part.h), tensors.decode(part.c), part.layer)

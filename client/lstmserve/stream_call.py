@@ -176,7 +176,11 @@ class AsyncConnection:
         if received is grpc.aio.EOF:
             code = await self._call.code()
             ended = code is grpc.StatusCode.OK
-            raise LostError(errors.ended() if ended else errors.from_status(code, await self._call.details()))
+            raise LostError(
+                errors.ended()
+                if ended
+                else errors.from_status(code, await self._call.details(), await self._call.trailing_metadata())
+            )
         return received  # type: ignore[no-any-return]  # bytes, as nothing makes anything else of them
 
     async def close(self) -> None:

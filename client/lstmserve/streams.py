@@ -34,7 +34,7 @@ _Found = TypeVar("_Found")
 IN_FLIGHT: Final = 16
 """Messages that `steps` sends ahead of the answers."""
 
-CHECKPOINT_EVERY: Final = 100
+CHECKPOINT_INTERVAL_STEPS: Final = 100
 """Time-steps between two checkpoints, unless the caller says otherwise."""
 
 
@@ -52,9 +52,9 @@ class Stream(ResumingStream[Connection]):
         *,
         strict: bool,
         timeout: float,
-        patience: float,
+        reconnect_timeout: float,
     ) -> None:
-        super().__init__(opening, endpoint.address, strict=strict, timeout=timeout, patience=patience)
+        super().__init__(opening, endpoint.address, strict=strict, timeout=timeout, reconnect_timeout=reconnect_timeout)
         self._endpoint = endpoint
         self._until(self._is_opened)
 
@@ -165,9 +165,9 @@ class AsyncStream(ResumingStream[AsyncConnection]):
         *,
         strict: bool,
         timeout: float,
-        patience: float,
+        reconnect_timeout: float,
     ) -> None:
-        super().__init__(opening, endpoint.address, strict=strict, timeout=timeout, patience=patience)
+        super().__init__(opening, endpoint.address, strict=strict, timeout=timeout, reconnect_timeout=reconnect_timeout)
         self._endpoint = endpoint
 
     async def step(self, x: ArrayLike) -> Array:
@@ -282,7 +282,7 @@ def opening(
     model: str,
     rows: int | None,
     state: State | None,
-    checkpoint_every: int,
+    checkpoint_interval_steps: int,
     output: str,
 ) -> lstm_pb2.StreamOpen:
     """Returns the message that opens a stream.
@@ -299,9 +299,9 @@ def opening(
         raise ValueError(message)
     return lstm_pb2.StreamOpen(
         model=model,
-        rows=count,
+        row_count=count,
         model_digest="" if state is None else state.model_digest,
         state=None if state is None else state.to_message(),
-        checkpoint_every=checkpoint_every,
+        checkpoint_interval_steps=checkpoint_interval_steps,
         outputs=[output] if output else [],
     )

@@ -26,21 +26,21 @@ _MAX_ELEMENTS: Final = 2**31  # a message of protobuf holds fewer bytes
 
 _BFLOAT16: Final = "bfloat16"  # NumPy has no such type; ml_dtypes adds one of this name
 
-_WIRE: Final[dict[lstm_pb2.DType, np.dtype[Any]]] = {
-    lstm_pb2.D_TYPE_FLOAT16: np.dtype("<f2"),
-    lstm_pb2.D_TYPE_BFLOAT16: np.dtype("<u2"),
-    lstm_pb2.D_TYPE_FLOAT32: np.dtype("<f4"),
-    lstm_pb2.D_TYPE_FLOAT64: np.dtype("<f8"),
-    lstm_pb2.D_TYPE_INT32: np.dtype("<i4"),
-    lstm_pb2.D_TYPE_INT64: np.dtype("<i8"),
+_WIRE: Final[dict[lstm_pb2.DataType, np.dtype[Any]]] = {
+    lstm_pb2.DATA_TYPE_FLOAT16: np.dtype("<f2"),
+    lstm_pb2.DATA_TYPE_BFLOAT16: np.dtype("<u2"),
+    lstm_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+    lstm_pb2.DATA_TYPE_FLOAT64: np.dtype("<f8"),
+    lstm_pb2.DATA_TYPE_INT32: np.dtype("<i4"),
+    lstm_pb2.DATA_TYPE_INT64: np.dtype("<i8"),
 }
 _ENUM: Final = {
-    "float16": lstm_pb2.D_TYPE_FLOAT16,
-    _BFLOAT16: lstm_pb2.D_TYPE_BFLOAT16,
-    "float32": lstm_pb2.D_TYPE_FLOAT32,
-    "float64": lstm_pb2.D_TYPE_FLOAT64,
-    "int32": lstm_pb2.D_TYPE_INT32,
-    "int64": lstm_pb2.D_TYPE_INT64,
+    "float16": lstm_pb2.DATA_TYPE_FLOAT16,
+    _BFLOAT16: lstm_pb2.DATA_TYPE_BFLOAT16,
+    "float32": lstm_pb2.DATA_TYPE_FLOAT32,
+    "float64": lstm_pb2.DATA_TYPE_FLOAT64,
+    "int32": lstm_pb2.DATA_TYPE_INT32,
+    "int64": lstm_pb2.DATA_TYPE_INT64,
 }
 _NATIVE: Final = {np.dtype(name): dtype for name, dtype in _ENUM.items() if name != _BFLOAT16}
 
@@ -69,7 +69,7 @@ def encode(array: ArrayLike, *, as_values: bool = False) -> lstm_pb2.Tensor:
         raise TypeError(message)
     if as_values:
         return lstm_pb2.Tensor(dtype=dtype, shape=array.shape, values=array.ravel().tolist())
-    if dtype == lstm_pb2.D_TYPE_BFLOAT16:
+    if dtype == lstm_pb2.DATA_TYPE_BFLOAT16:
         array = array.view(np.uint16)
     little_endian = np.asarray(array, dtype=_WIRE[dtype])
     return lstm_pb2.Tensor(dtype=dtype, shape=array.shape, data=little_endian.tobytes())
@@ -108,10 +108,10 @@ def _checked_shape(shape: Sequence[int]) -> tuple[tuple[int, ...], int]:
     return lengths, count
 
 
-def _from_data(dtype: lstm_pb2.DType, data: bytes, shape: tuple[int, ...], count: int) -> NDArray[Any]:
+def _from_data(dtype: lstm_pb2.DataType, data: bytes, shape: tuple[int, ...], count: int) -> NDArray[Any]:
     wire = _WIRE.get(dtype)
     if wire is None:
-        names = ", ".join(lstm_pb2.DType.Name(dtype) for dtype in _WIRE)
+        names = ", ".join(lstm_pb2.DataType.Name(dtype) for dtype in _WIRE)
         raise TensorError("dtype", f"{_dtype_name(dtype)} came with data; expected one of {names}")
     expected = count * wire.itemsize
     if len(data) != expected:
@@ -121,7 +121,7 @@ def _from_data(dtype: lstm_pb2.DType, data: bytes, shape: tuple[int, ...], count
             f"{count} elements for the shape {_show(shape)}, {wire.itemsize} bytes each",
         )
     array = np.frombuffer(data, wire).reshape(shape)
-    return _widen_bfloat16(array) if dtype == lstm_pb2.D_TYPE_BFLOAT16 else array
+    return _widen_bfloat16(array) if dtype == lstm_pb2.DATA_TYPE_BFLOAT16 else array
 
 
 def _from_values(
@@ -130,11 +130,11 @@ def _from_values(
     if len(tensor.values) != count:
         raise TensorError("values", f"{len(tensor.values)} came; expected {count} for the shape {_show(shape)}")
     values = np.array(tensor.values, np.float64).reshape(shape)
-    if tensor.dtype == lstm_pb2.D_TYPE_UNSPECIFIED:
+    if tensor.dtype == lstm_pb2.DATA_TYPE_UNSPECIFIED:
         return _rounded(values, np.dtype(default)) if default is not None else values
     if tensor.dtype not in _WIRE:
-        raise TensorError("dtype", f"{_dtype_name(tensor.dtype)} came; expected one of the names of DType")
-    if tensor.dtype == lstm_pb2.D_TYPE_BFLOAT16:
+        raise TensorError("dtype", f"{_dtype_name(tensor.dtype)} came; expected one of the names of DataType")
+    if tensor.dtype == lstm_pb2.DATA_TYPE_BFLOAT16:
         return _round_to_bfloat16(_rounded(values, np.dtype(np.float32)))
     return _rounded(values, _WIRE[tensor.dtype])
 
@@ -162,7 +162,7 @@ def _round_to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _dtype_name(dtype: int) -> str:
-    return lstm_pb2.DType.Name(dtype) if dtype in lstm_pb2.DType.values() else f"number {dtype}"
+    return lstm_pb2.DataType.Name(dtype) if dtype in lstm_pb2.DataType.values() else f"number {dtype}"
 
 
 def _show(shape: Sequence[int]) -> str:

@@ -23,7 +23,7 @@ MAX_NAME: Final = 4096
 """Characters of the name of a layer, behind those of the models that it is nested in."""
 
 _LEAST_RANK: Final = 2  # rows and features
-_TYPES: Final = (lstm_pb2.D_TYPE_FLOAT32, lstm_pb2.D_TYPE_FLOAT64)
+_TYPES: Final = (lstm_pb2.DATA_TYPE_FLOAT32, lstm_pb2.DATA_TYPE_FLOAT64)
 _MOST_AXES: Final = 8  # of a window
 _MOST_NUMBERS: Final = 1 << 25  # of one row's state: 128 MiB in float32
 
@@ -133,7 +133,7 @@ def _require_after(found: State, before: State) -> None:
     """Refuses a state that cannot be the one after another."""
     if before.layers and not found.fits(before):
         raise Unfit("state has other layers than the one before it")
-    if before.steps is not None and found.steps is not None and (found.steps < before.steps).any():
+    if before.steps_seen is not None and found.steps_seen is not None and (found.steps_seen < before.steps_seen).any():
         raise Unfit("state has seen fewer time-steps than the one before it")
 
 

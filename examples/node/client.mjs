@@ -24,14 +24,14 @@ const series = readFileSync(0, "utf8").trim().split(/\s+/).map(Number);
 const outputs = [];
 let state; // left out of the first call: a new sequence
 for (const value of series) {
-  const x = { dtype: "D_TYPE_FLOAT32", shape: [1, 1], data: floats([value]) };
+  const x = { dtype: "DATA_TYPE_FLOAT32", shape: [1, 1], data: floats([value]) };
   const response = await call("Step")({ x, state });
   outputs.push(numbers(response.output)[0]);
   state = response.state; // the caller carries it to the next call
 }
 
-const x = { dtype: "D_TYPE_FLOAT32", shape: [1, series.length, 1], data: floats(series) };
+const x = { dtype: "DATA_TYPE_FLOAT32", shape: [1, series.length, 1], data: floats(series) };
 const whole = await call("Forward")({ x });
 
-console.log(JSON.stringify({ outputs, last: numbers(whole.output)[0], steps: state.steps }));
+console.log(JSON.stringify({ outputs, last: numbers(whole.output)[0], steps: state.steps_seen }));
 service.close();

@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 REPORT = json.loads((HERE / "sunspots.json").read_text())
 FIRST_TEST_YEAR = int(REPORT["tested_on"].split("-")[0])
 KILLED_IN = 1860
-CHECKPOINT_EVERY = 50  # years
+CHECKPOINT_INTERVAL_STEPS = 50  # years
 
 
 def read_series() -> tuple[np.ndarray, np.ndarray]:
@@ -75,7 +75,7 @@ class Server:
 def forecast(client: Client, years: np.ndarray, counts: np.ndarray, victim: Server | None = None) -> np.ndarray:
     """Returns, after each year, the forecast of the next; kills a server on the way."""
     forecasts = []
-    with client.stream(checkpoint_every=CHECKPOINT_EVERY) as stream:
+    with client.stream(checkpoint_interval_steps=CHECKPOINT_INTERVAL_STEPS) as stream:
         for year, count in zip(years, counts, strict=True):
             began = time.perf_counter()
             if victim is not None and year == KILLED_IN:

@@ -227,7 +227,7 @@ class Plan:
     """All that is done with a stream, decided before it begins."""
 
     rows: int
-    checkpoint_every: int
+    checkpoint_interval_steps: int
     before: Any
     """What the rows have seen before the stream, (rows, time, features), or None."""
     operations: list[Operation]
@@ -488,7 +488,7 @@ class Clients:
     def play(self, plan: Plan, state: State | None, answers: Answers, timeout: float, *, sync: bool) -> int:
         """Plays a plan with a new stream of one of the clients; returns how often it reconnected."""
         arguments: dict[str, Any] = {
-            "rows": plan.rows, "state": state, "checkpoint_every": plan.checkpoint_every, "timeout": timeout,
+            "rows": plan.rows, "state": state, "checkpoint_interval_steps": plan.checkpoint_interval_steps, "timeout": timeout,
         }  # fmt: skip
 
         async def with_asyncio() -> int:
@@ -637,7 +637,7 @@ async def _streams(cluster: Cluster, count: int, roll: threading.Thread, over: t
         values, chance = np.random.default_rng(number), random.Random(number)
         rows = chance.randint(1, 8)
         inputs, answers = [], []
-        async with client.stream(rows=rows, checkpoint_every=chance.choice([0, 1, 10, 100])) as stream:
+        async with client.stream(rows=rows, checkpoint_interval_steps=chance.choice([0, 1, 10, 100])) as stream:
             if await opened.wait() == 0:
                 roll.start()
             while not over.is_set():

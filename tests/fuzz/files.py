@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from time import process_time
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import sandbox, sandbox_child
 from lstmserve_server.loading.store.limits import Limits
 from lstmserve_server.model.numerics import Numerics
@@ -74,7 +74,7 @@ def _outcome(parsers: Parsers, path: str) -> str:
         ServedModel.prepare("mutant", sandbox.described(answer, path, parsers.weights), Numerics.EXACT)
     except sandbox.Refused as error:
         raise AssertionError(str(error)) from error
-    except ModelRefused:
+    except UnsupportedModelError:
         return "refused when tried"
     return "served"
 

@@ -58,11 +58,11 @@ async def of_service(service: Service) -> list[Seed]:
     """Returns valid calls of all kinds, each of which has been answered."""
     seeds = [
         Seed("ListModels", (b"",)),
-        Seed("GetReport", (lstm_pb2.GetModelRequest(model="sunspots").SerializeToString(),)),
+        Seed("GetReport", (lstm_pb2.GetModelRequest(name="sunspots").SerializeToString(),)),
         Seed("WatchDiscrepancies", (b"",)),
     ]
     for served in service.models:
-        seeds.append(Seed("GetModel", (lstm_pb2.GetModelRequest(model=served.name).SerializeToString(),)))
+        seeds.append(Seed("GetModel", (lstm_pb2.GetModelRequest(name=served.name).SerializeToString(),)))
         seeds += [seed async for seed in _sequences(service, served)]
         if served.model.causal:
             seeds += [seed async for seed in _steps(service, served)]
@@ -101,22 +101,22 @@ async def _steps(service: Service, served: ServedModel) -> Any:
     messages = [
         lstm_pb2.StreamStepsRequest(
             open=lstm_pb2.StreamOpen(
-                model=served.name, rows=ROWS, state=state, model_digest=served.digest, checkpoint_every=3
+                model=served.name, row_count=ROWS, state=state, model_digest=served.digest, checkpoint_interval_steps=3
             )
         ),
-        lstm_pb2.StreamStepsRequest(steps=lstm_pb2.StreamInput(number=1, x=x)),
-        lstm_pb2.StreamStepsRequest(steps=lstm_pb2.StreamInput(number=2, x=_input(served.model.inputs[0]))),
+        lstm_pb2.StreamStepsRequest(input=lstm_pb2.StepInput(number=1, x=x)),
+        lstm_pb2.StreamStepsRequest(input=lstm_pb2.StepInput(number=2, x=_input(served.model.inputs[0]))),
         lstm_pb2.StreamStepsRequest(checkpoint=lstm_pb2.StreamCheckpointRequest(number=2)),
         lstm_pb2.StreamStepsRequest(reset=lstm_pb2.StreamReset(number=3, rows=[1], state=one_row)),
         lstm_pb2.StreamStepsRequest(reset=lstm_pb2.StreamReset(number=4, rows=[0, 1])),
-        lstm_pb2.StreamStepsRequest(steps=lstm_pb2.StreamInput(number=5, x=x, compare=True)),
+        lstm_pb2.StreamStepsRequest(input=lstm_pb2.StepInput(number=5, x=x, compare=True)),
     ]
     stream = tuple(message.SerializeToString() for message in messages)
     responses, error = await service.converse(stream)
     kinds = [response.WhichOneof("message") for response in responses]
     assert (
         None,
-        ["opened", "outputs", "outputs", "checkpoint", "checkpoint", "checkpoint", "outputs", "checkpoint"],
+        ["opened", "output", "output", "checkpoint", "checkpoint", "checkpoint", "output", "checkpoint"],
     ) == (
         error,
         kinds,

@@ -75,7 +75,7 @@ def answer(request, scratch):
         text = f"{type(error).__name__}: {error}"
     if payloads.has_run():
         events.append("the payload has run")
-    return {"kind": shadow_pb2.WitnessKind.Name(kind), "text": text[:300], "events": list(events)}
+    return {"kind": shadow_pb2.ReferenceModelKind.Name(kind), "text": text[:300], "events": list(events)}
 
 
 def main():

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import reader
 from tests.support.builders import (
     SIMPLE,
@@ -33,7 +33,7 @@ KERNEL = "layers/lstm/cell/vars/0"
 def refusal(path):
     """Returns why a file is refused, and asserts that no more than a few megabytes were allocated on the way."""
     tracemalloc.start()
-    with pytest.raises(ModelRefused) as refused:
+    with pytest.raises(UnsupportedModelError) as refused:
         reader.load(path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -259,7 +259,7 @@ def test_no_descriptor_is_left_open(tmp_path):
     try:
         for _ in range(150):
             reader.load(good)
-            with pytest.raises(ModelRefused):
+            with pytest.raises(UnsupportedModelError):
                 reader.load(bad)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import reader
 from tests.support.builders import (
     input_config,
@@ -52,7 +52,7 @@ def loaded(tmp_path, *layers, weights=None):
 def test_what_keras_refuses_or_rounds_is_refused(tmp_path, good, bad, text):
     """Numbers that Keras does not take, and types to which it would round what flows."""
     loaded(tmp_path, good)
-    with pytest.raises(ModelRefused, match=text):
+    with pytest.raises(UnsupportedModelError, match=text):
         loaded(tmp_path, bad)
 
 
@@ -72,7 +72,7 @@ def test_the_type_of_a_wrapped_layer_counts(tmp_path, dtype, text):
         for name, of in (("good.keras", "float32"), ("bad.keras", dtype))
     )
     reader.load(good)
-    with pytest.raises(ModelRefused, match=text):
+    with pytest.raises(UnsupportedModelError, match=text):
         reader.load(bad)
 
 
@@ -95,7 +95,7 @@ def test_two_groups_that_are_the_first_of_their_kind_are_refused(tmp_path):
     buffer = io.BytesIO(weights_file(weights))
     with h5py.File(buffer, "r+") as file:
         file.move("layers/lstm_1", "layers/lstm_0")
-    with pytest.raises(ModelRefused, match="two groups that are the first of their kind, lstm and lstm_0"):
+    with pytest.raises(UnsupportedModelError, match="two groups that are the first of their kind, lstm and lstm_0"):
         reader.load(write_zip(tmp_path / "bad.keras", config, buffer.getvalue()))
 
 
@@ -118,9 +118,9 @@ def test_names_that_stand_twice_or_in_another_order_are_refused(tmp_path):
         return reader.load(path)
 
     read("input", "a", "b")
-    with pytest.raises(ModelRefused, match="two groups of weights have the same name"):
+    with pytest.raises(UnsupportedModelError, match="two groups of weights have the same name"):
         read("a", "b", "b")
-    with pytest.raises(ModelRefused, match="Keras would give them to others than we do"):
+    with pytest.raises(UnsupportedModelError, match="Keras would give them to others than we do"):
         read("b", "a")
 
 
@@ -150,5 +150,5 @@ def test_a_layer_without_any_use_is_refused():
         return keras_config.parse({"class_name": "Functional", "config": config}, Limits())
 
     builder.require_all_used(model(used=True), Limits())
-    with pytest.raises(ModelRefused, match=r"layer 'd' \(Dense\) leads to no output of the model"):
+    with pytest.raises(UnsupportedModelError, match=r"layer 'd' \(Dense\) leads to no output of the model"):
         builder.require_all_used(model(used=False), Limits())

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import reader
 from lstmserve_server.loading.formats.tensorflow.object_graph import ObjectGraph
 from lstmserve_server.loading.store import transfer
@@ -43,7 +43,7 @@ ARCHITECTURE = json.dumps({**SIMPLE, "keras_version": "3.15.1"})
 
 def refusal(path):
     """Returns why a file or folder is refused."""
-    with pytest.raises(ModelRefused) as refused:
+    with pytest.raises(UnsupportedModelError) as refused:
         reader.load(path)
     return str(refused.value)
 
@@ -52,7 +52,7 @@ def outcome(path):
     """Returns the digest of a model, or why it is refused; anything else that a loader does is a failure of the test."""
     try:
         return reader.load(path).digest()
-    except ModelRefused as error:
+    except UnsupportedModelError as error:
         return str(error)
 
 
@@ -889,7 +889,7 @@ def test_mutants_of_what_comes_back_are_errors_of_few_kinds(tmp_path, seed):
     chance = random.Random(seed)
     file = os.memfd_create("test")
     form = json.loads(json.dumps(transfer.write(reader.load(SUNSPOTS), Shared(file), file)))
-    expected = (ModelRefused, ValueError, TypeError, KeyError, AttributeError, OverflowError)
+    expected = (UnsupportedModelError, ValueError, TypeError, KeyError, AttributeError, OverflowError)
     refused = 0
     for _ in range(300):
         try:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from lstmserve import Client, LimitReached, calls, tensors
+from lstmserve import Client, ResourceExhausted, calls, tensors
 from lstmserve.v1 import lstm_pb2
 from lstmserve.v1.lstm_pb2 import StepRequest, Tensor
 from tests.support.builders import lstm_config, lstm_weights, sequential, weights_file, write_zip
@@ -113,7 +113,9 @@ def garbage(random):
     tensor = Tensor(dtype=int(random.integers(-2, 9)), shape=shape.tolist(), data=random.bytes(random.integers(0, 40)))
     if random.integers(2):
         tensor.values.extend(random.normal(size=random.integers(0, 4)))
-    state = lstm_pb2.State(model_digest=random.choice(["", "0" * 64, "\x00"]), steps=random.integers(-3, 3, 2).tolist())
+    state = lstm_pb2.State(
+        model_digest=random.choice(["", "0" * 64, "\x00"]), steps_seen=random.integers(-3, 3, 2).tolist()
+    )
     for _ in range(random.integers(0, 4)):
         state.layers.add(h=tensor, c=tensor, layer=random.choice(["", "slow", "fast", "?"]))
     name = random.choice(["sunspots", "sunspots", "late", "", "../x", "s\u00fcn"])
@@ -204,7 +206,7 @@ def test_a_cancelled_call_frees_its_place(narrow):
         def answered():
             try:
                 return (256,) == client.forward(np.zeros((300, 3), np.float32)).output.shape
-            except LimitReached:  # the server has not heard yet
+            except ResourceExhausted:  # the server has not heard yet
                 return False
 
         while not answered():

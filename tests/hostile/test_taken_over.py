@@ -308,13 +308,13 @@ def test_arrays_come_out_of_an_archive_as_they_went_in():
 def test_what_a_reference_says_is_made_printable():
     """It may say anything, and what it says goes into logs, reports and terminals."""
     found = shadow_pb2.Comparison(verdict=shadow_pb2.VERDICT_DIFFERS, reason="\x1b]0;title\x07")
-    found.first.layer = "a\u202eb\n"
-    found.witness.differing_weights.append("\x9b31m")
+    found.first_location.layer = "a\u202eb\n"
+    found.reference_model.differing_weights.append("\x9b31m")
     reply = reference_process.reply(found.SerializeToString(), b"")
 
     assert reply.comparison.reason == "\\x1b]0;title\\x07"
-    assert reply.comparison.first.layer == "a\\u202eb\\n"
-    assert list(reply.comparison.witness.differing_weights) == ["\\x9b31m"]
+    assert reply.comparison.first_location.layer == "a\\u202eb\\n"
+    assert list(reply.comparison.reference_model.differing_weights) == ["\\x9b31m"]
 
 
 def test_a_comparison_that_is_none_is_one_error():
@@ -328,9 +328,9 @@ def test_a_comparison_that_is_none_is_one_error():
     "change",
     [
         lambda totals: setattr(totals, "layer", "none of ours"),
-        lambda totals: setattr(totals, "array", "x" * 100_000),
-        lambda totals: setattr(totals, "values", 1 << 62),
-        lambda totals: setattr(totals, "over", 1 << 60),
+        lambda totals: setattr(totals, "array", 77),
+        lambda totals: setattr(totals, "value_count", 1 << 62),
+        lambda totals: setattr(totals, "over_tolerance_count", 1 << 60),
         lambda totals: setattr(totals, "max_ulp", (1 << 63) - 1),
     ],
     ids=["another layer", "another array", "many values", "many over", "many ULP"],
@@ -338,7 +338,7 @@ def test_a_comparison_that_is_none_is_one_error():
 def test_differences_of_what_does_not_exist_are_not_counted(change):
     """Else a report would grow with whatever a reference makes up, or overflow as it is added up."""
     found = shadow_pb2.Comparison(verdict=shadow_pb2.VERDICT_AGREES)
-    totals = found.totals.add(layer="lstm", array="h", values=7)
+    totals = found.teacher_forced.add(layer="lstm", array=shadow_pb2.ARRAY_KIND_H, value_count=7)
     reference_process.reply(found.SerializeToString(), b"", {"lstm"})
     change(totals)
     with pytest.raises(ValueError, match="differences of"):
@@ -347,7 +347,7 @@ def test_differences_of_what_does_not_exist_are_not_counted(change):
 
 def test_reasons_of_a_reference_are_short_and_few():
     """They are the names of counters."""
-    for changed in ({"reason": "x" * 65}, {"partly": ["y"] * 65}):
+    for changed in ({"reason": "x" * 65}, {"partial_reasons": ["y"] * 65}):
         found = shadow_pb2.Comparison(verdict=shadow_pb2.VERDICT_NOT_COMPARABLE, **changed)
         with pytest.raises(ValueError, match="a reason that is too long"):
             reference_process.reply(found.SerializeToString(), b"")

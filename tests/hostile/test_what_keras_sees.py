@@ -12,7 +12,7 @@ import zipfile
 import h5py
 import pytest
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import reader
 from lstmserve_server.loading.build import cleaning
 from lstmserve_server.loading.build.rules.registry import PLANS
@@ -34,7 +34,7 @@ def config_of(path):
     try:
         if reader.load(path).source.format not in ("keras-zip", "keras-hdf5"):
             return None
-    except ModelRefused:
+    except UnsupportedModelError:
         return None
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -68,7 +68,7 @@ def left(config):
     """Returns the cleaned configuration as text; "" where it is refused."""
     try:
         return json.dumps(cleaning.cleaned(config))
-    except ModelRefused:
+    except UnsupportedModelError:
         return ""
 
 
@@ -161,7 +161,7 @@ def test_to_clean_a_configuration_once_more_changes_nothing(configs):
 def test_what_is_not_known_in_its_place_is_refused_by_name(place, value, named):
     """The refusal names the layer, and the class or the option."""
     layer = {"class_name": "LSTM", "config": {"name": "my_lstm", "units": 3, place: value}}
-    with pytest.raises(ModelRefused) as refused:
+    with pytest.raises(UnsupportedModelError) as refused:
         cleaning.cleaned({"class_name": "Sequential", "config": {"name": "m", "layers": [layer]}})
 
     assert str(refused.value).startswith(f"layer {named!r}")

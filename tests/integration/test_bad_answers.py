@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import lstmserve
-from lstmserve import AsyncClient, BadAnswer, Client, LayerState, State, tensors
+from lstmserve import AsyncClient, Client, InvalidResponse, LayerState, State, tensors
 from lstmserve.v1 import lstm_pb2
 
 Response = lstm_pb2.StreamStepsResponse
@@ -135,7 +135,7 @@ WRONG = {
     "not finite": (step_response(output=output_of(1, np.nan)), "output holds numbers that are not finite"),
     "infinite": (step_response(output=output_of(1, np.inf)), "output holds numbers that are not finite"),
     "malformed": (
-        step_response(output=lstm_pb2.Tensor(dtype=lstm_pb2.D_TYPE_FLOAT32, shape=[2, 1], data=b"abc")),
+        step_response(output=lstm_pb2.Tensor(dtype=lstm_pb2.DATA_TYPE_FLOAT32, shape=[2, 1], data=b"abc")),
         "output: 3 bytes came; expected 8",
     ),
     "no state": (step_response(state=state_of(2, layers=0)), "state has other layers than the one before it"),
@@ -195,7 +195,7 @@ def test_an_answer_that_does_not_fit_is_one_error_that_names_the_server(server, 
     """Whatever is wrong with it: the error is of the client's tree, says where it came from and what was expected."""
     response, text = WRONG[name]
     server.unary = response if isinstance(response, bytes) else response.SerializeToString()
-    with pytest.raises(BadAnswer) as caught:
+    with pytest.raises(InvalidResponse) as caught:
         client.call("step", X, SENT)
 
     assert f"the server at {server.address} gave an answer that does not fit what it was asked: " in str(caught.value)
@@ -219,7 +219,7 @@ def test_an_answer_that_fits_is_taken(server, client):
 def test_a_description_that_is_none_is_one_error(server, client, method):
     """Of one model or of all."""
     server.unary = b"\xff\xff"
-    with pytest.raises(BadAnswer, match="bytes came that are no"):
+    with pytest.raises(InvalidResponse, match="bytes came that are no"):
         client.call(method)
 
 
@@ -228,12 +228,12 @@ def test_a_model_of_another_name_is_not_taken(server):
     server.unary = lstm_pb2.GetModelResponse(model=lstm_pb2.Model(name="b")).SerializeToString()
     with (
         Client(server.address, model="a") as client,
-        pytest.raises(BadAnswer, match="the model 'b' came; expected 'a'"),
+        pytest.raises(InvalidResponse, match="the model 'b' came; expected 'a'"),
     ):
         client.model()
 
 
-FLOAT32 = lstm_pb2.D_TYPE_FLOAT32
+FLOAT32 = lstm_pb2.DATA_TYPE_FLOAT32
 LSTM, WINDOW = lstm_pb2.LayerStateLayout(layer="a", units=1 << 23), [1 << 12, 1 << 12]
 
 
@@ -248,8 +248,8 @@ LSTM, WINDOW = lstm_pb2.LayerStateLayout(layer="a", units=1 << 23), [1 << 12, 1 
         ([{"window_shape": [1 << 62, 1 << 62]}], FLOAT32, "numbers; expected at most"),
         ([{"window_shape": [1] * 8}], FLOAT32, ""),
         ([{"window_shape": [1] * 9}], FLOAT32, "window_shape="),
-        ([LSTM], lstm_pb2.D_TYPE_FLOAT64, ""),
-        ([LSTM], lstm_pb2.D_TYPE_INT32, "dtype"),
+        ([LSTM], lstm_pb2.DATA_TYPE_FLOAT64, ""),
+        ([LSTM], lstm_pb2.DATA_TYPE_INT32, "dtype"),
         ([LSTM], 99, "the dtype 99; expected float32 or float64"),
     ],
 )
@@ -265,18 +265,18 @@ def test_a_model_whose_state_is_none_or_too_large_is_not_taken(server, client, m
     if not text:
         assert client.call(method)
     else:
-        with pytest.raises(BadAnswer, match=text):
+        with pytest.raises(InvalidResponse, match=text):
             client.call(method)
 
 
 def opened(rows=1, digest="d", fingerprint="f"):
     """Returns the message that opens a stream."""
-    return Response(opened=lstm_pb2.StreamOpened(rows=rows, model_digest=digest, numerics_fingerprint=fingerprint))
+    return Response(opened=lstm_pb2.StreamOpened(row_count=rows, model_digest=digest, numerics_fingerprint=fingerprint))
 
 
 def outputs(number, *numbers, state=None):
     """Returns the answer to time-steps."""
-    return Response(outputs=lstm_pb2.StreamOutputs(number=number, output=output_of(*numbers), state=state))
+    return Response(outputs=lstm_pb2.StepOutput(number=number, output=output_of(*numbers), state=state))
 
 
 def going_away():
@@ -314,8 +314,8 @@ def test_a_message_of_a_stream_that_does_not_fit_ends_it(server, client, name):
         over.wait()
 
     server.stream = talk
-    with pytest.raises(BadAnswer) as caught:
-        client.converse([("step", [0.5])], timeout=5, patience=5)
+    with pytest.raises(InvalidResponse) as caught:
+        client.converse([("step", [0.5])], timeout=5, reconnect_timeout=5)
 
     assert server.address in str(caught.value)
     assert text in str(caught.value)
@@ -335,8 +335,8 @@ def test_a_stream_gives_up_on_a_server_that_makes_no_progress(server, client, wh
 
     server.stream = talk
     began = time.monotonic()
-    with pytest.raises((lstmserve.DeadlineExceeded, lstmserve.ServerUnavailable)):
-        client.converse([("step", [0.5])], timeout=0.4, patience=1)
+    with pytest.raises((lstmserve.DeadlineExceeded, lstmserve.Unavailable)):
+        client.converse([("step", [0.5])], timeout=0.4, reconnect_timeout=1)
 
     assert time.monotonic() - began < 20
 
@@ -364,7 +364,7 @@ def test_a_state_of_a_stream_is_of_the_layers_that_were_sent(server, kind):
                 yield Response(checkpoint=other)
 
     server.stream = talk
-    with pytest.raises(BadAnswer, match="state has other layers than the one before it"):
+    with pytest.raises(InvalidResponse, match="state has other layers than the one before it"):
         Both(kind, server.address).converse([("checkpoint",)], state=SENT)
 
     assert asked[0].open.model_digest == "d"
@@ -379,14 +379,14 @@ def test_a_journal_of_a_server_without_states_is_bounded(server, client):
             request = lstm_pb2.StreamStepsRequest.FromString(data)
             match request.WhichOneof("message"):
                 case "steps":
-                    yield outputs(request.steps.number, 1)
+                    yield outputs(request.input.number, 1)
                 case "checkpoint":
                     yield Response(
                         rejected=lstm_pb2.StreamRejected(number=request.checkpoint.number, code=3, text="no")
                     )
 
     server.stream = talk
-    with pytest.raises(BadAnswer, match="rejected came for message"):
+    with pytest.raises(InvalidResponse, match="rejected came for message"):
         client.converse([("step", np.zeros((1, 300_000)))] * 10)
 
 
@@ -406,12 +406,12 @@ def test_replayed_answers_do_not_hold_a_stream_for_ever(server, client):
                     over.wait(0.3)
                 elif number > 30:
                     return
-                yield outputs(request.steps.number, number)
+                yield outputs(request.input.number, number)
 
     server.stream = talk
     began = time.monotonic()
     with pytest.raises(lstmserve.LstmServeError):
-        client.converse([("step", [0.5])] * 31, timeout=0.5, patience=1)
+        client.converse([("step", [0.5])] * 31, timeout=0.5, reconnect_timeout=1)
     assert time.monotonic() - began < 8  # 30 answers at 0.3 seconds would be 9
 
 
@@ -470,7 +470,7 @@ def test_closing_a_client_closes_its_streams(server):
     client = Client(server.address)
     stream = client.stream()
     client.close()
-    with pytest.raises(lstmserve.CallCancelled):
+    with pytest.raises(lstmserve.Cancelled):
         stream.step([0.5])
     del stream
     deadline = time.monotonic() + 20
@@ -505,12 +505,12 @@ def test_a_stream_waits_for_as_long_as_answers_come(server, client):
         for request in requests:
             if request.WhichOneof("message") == "steps":
                 over.wait(0.3)
-                yield outputs(request.steps.number, request.steps.number)
+                yield outputs(request.input.number, request.input.number)
 
     server.stream = lambda requests, over: talk(
         (lstm_pb2.StreamStepsRequest.FromString(data) for data in requests), over
     )
-    answers = client.converse([("step", [0.5])] * 5, timeout=1, patience=1)
+    answers = client.converse([("step", [0.5])] * 5, timeout=1, reconnect_timeout=1)
 
     assert [float(answer[0, 0]) for answer in answers] == [1, 2, 3, 4, 5]
 
@@ -574,7 +574,7 @@ def answering(requests, over):
         request = lstm_pb2.StreamStepsRequest.FromString(data)
         match request.WhichOneof("message"):
             case "steps":
-                yield outputs(request.steps.number, request.steps.number)
+                yield outputs(request.input.number, request.input.number)
             case "checkpoint":
                 yield Response(
                     checkpoint=lstm_pb2.StreamCheckpoint(number=request.checkpoint.number, state=state_of(1))
@@ -627,7 +627,7 @@ async def test_a_task_that_is_cancelled_is_not_a_server_that_is_lost(server):
         over.wait()
 
     server.stream = talk
-    async with AsyncClient(server.address) as client, client.stream(timeout=20, patience=20) as stream:
+    async with AsyncClient(server.address) as client, client.stream(timeout=20, reconnect_timeout=20) as stream:
         waiting = asyncio.create_task(stream.step([0.5]))
         await asyncio.to_thread(asked.wait, 20)  # the message is with the server, so the caller waits for its answer
         waiting.cancel()

@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from lstmserve import AccessDenied, Client, LstmServeError
+from lstmserve import Client, LstmServeError, Unauthenticated
 from lstmserve_server.cli.commands import lstmserve as program
 from lstmserve_server.core.errors import RequestError, Unauthenticated
 from lstmserve_server.core.reloading import Reloading
@@ -75,7 +75,7 @@ def test_what_a_holder_has_open_ends_when_it_may_not_any_more(tmp_path, change):
         file.write()
         live.wait_for("tokens_reloaded")
 
-        assert isinstance(ends_with(stream), AccessDenied)
+        assert isinstance(ends_with(stream), Unauthenticated)
         goes_on.step([0.5])
         assert goes_on.reconnects == 0
 

@@ -25,7 +25,7 @@ from tests.support.paths import FIXTURES, SUNSPOTS
 
 QUICK = ("--duration", "0.1")
 PLAN = Plan("a.keras", ("exact",), 1.0, (8, 64), (1, 32), {})
-STEPPED = {"step_possible": True, "sequence_steps": 100}
+STEPPED = {"supports_step": True, "sequence_steps": 100}
 
 
 def measured(kind="step", callers=1, rows=1, steps=1, *, numerics="exact", **figures):
@@ -216,7 +216,7 @@ def test_what_is_measured_of_a_model():
     assert [("step", 8), ("stream", 8), ("stream", 8), ("forward", 8)] == [
         (c.kind, c.callers) for c in cases(one, STEPPED)
     ]
-    assert {"forward"} == {case.kind for case in cases(PLAN, {"step_possible": False, "sequence_steps": 7})}
+    assert {"forward"} == {case.kind for case in cases(PLAN, {"supports_step": False, "sequence_steps": 7})}
 
 
 def test_quantiles():

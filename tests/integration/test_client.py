@@ -47,7 +47,7 @@ def test_steps_and_forward_agree_to_the_last_bit(client):
 
     assert whole.tobytes() == np.stack(outputs).tobytes() == np.concatenate([first, second]).tobytes()
     assert bytes_of(state) == bytes_of(stepped) == bytes_of(parted)
-    assert [40] == state.steps.tolist() == stepped.steps.tolist() == parted.steps.tolist()
+    assert [40] == state.steps_seen.tolist() == stepped.steps.tolist() == parted.steps.tolist()
 
 
 def test_one_sequence_needs_no_batch_axis(client):
@@ -92,7 +92,7 @@ def test_rows_of_several_lengths(client):
         alone, alone_state = client.forward(SERIES[:length])
         assert alone.tobytes() == output[row].tobytes()
         assert bytes_of(alone_state) == bytes_of(state[row])
-    assert lengths == state.steps.tolist()
+    assert lengths == state.steps_seen.tolist()
 
 
 def test_states_of_sequences_are_stacked_and_taken_apart(client):
@@ -130,15 +130,19 @@ def test_models_are_described(client):
     assert "sunspots" == client.model().name
     assert ["late", "sunspots"] == [model.name for model in client.models()]
     assert ("slow", 48) == (client.model().state_layout[0].layer, client.model().state_layout[0].units)
-    assert "go_backwards" in client.models()[0].step_obstacle
+    assert "go_backwards" in client.models()[0].step_unsupported_reason
 
 
 @pytest.mark.parametrize(
     ("error", "code", "call"),
     [
-        (lstmserve.InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT, lambda client: client.step([np.nan])),
-        (lstmserve.WrongForModel, grpc.StatusCode.FAILED_PRECONDITION, lambda client: client.step([1, 2, 3])),
-        (lstmserve.LimitReached, grpc.StatusCode.RESOURCE_EXHAUSTED, lambda client: client.step(np.zeros((2000, 1)))),
+        (lstmserve.InvalidArgument, grpc.StatusCode.INVALID_ARGUMENT, lambda client: client.step([np.nan])),
+        (lstmserve.FailedPrecondition, grpc.StatusCode.FAILED_PRECONDITION, lambda client: client.step([1, 2, 3])),
+        (
+            lstmserve.ResourceExhausted,
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            lambda client: client.step(np.zeros((2000, 1))),
+        ),
         (
             lstmserve.DeadlineExceeded,
             grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -156,13 +160,13 @@ def test_errors_are_typed_and_carry_the_servers_text(client, error, code, call):
 
 
 def test_a_wrong_name_lists_the_right_ones(two_models):
-    """An unknown model raises NoSuchModel with the names that there are, and none among several InvalidRequest."""
+    """An unknown model raises NotFound with the names that there are, and none among several InvalidArgument."""
     with (
         Client(two_models.address, model="nine") as client,
-        pytest.raises(lstmserve.NoSuchModel, match="'late', 'sunspots'"),
+        pytest.raises(lstmserve.NotFound, match="'late', 'sunspots'"),
     ):
         client.step([1])
-    with Client(two_models.address) as client, pytest.raises(lstmserve.InvalidRequest, match="2 models are served"):
+    with Client(two_models.address) as client, pytest.raises(lstmserve.InvalidArgument, match="2 models are served"):
         client.step([1])
 
 
@@ -170,18 +174,18 @@ def test_step_on_a_model_that_has_none(two_models):
     """A model that reads from the end answers Forward, and says why not Step."""
     with Client(two_models.address, model="late") as client:
         assert (4,) == client.forward(numbers(6, 3)).output.shape
-        with pytest.raises(lstmserve.WrongForModel, match="Step is not possible: layer 'lstm' has go_backwards"):
+        with pytest.raises(lstmserve.FailedPrecondition, match="Step is not possible: layer 'lstm' has go_backwards"):
             client.step(numbers(3))
 
 
 def test_nobody_there_is_an_error_within_the_deadline():
-    """An address where nobody listens raises ServerUnavailable or DeadlineExceeded, not a hang."""
+    """An address where nobody listens raises Unavailable or DeadlineExceeded, not a hang."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
         with (
             Client(address, timeout=5) as client,
-            pytest.raises((lstmserve.ServerUnavailable, lstmserve.DeadlineExceeded)),
+            pytest.raises((lstmserve.Unavailable, lstmserve.DeadlineExceeded)),
         ):
             client.step([1])
 
@@ -204,7 +208,7 @@ class Refusing:
         if code is not None:
             context.abort(code, "not now")
         return lstm_pb2.GetModelResponse(
-            model=lstm_pb2.Model(name="late answer", dtype=lstm_pb2.D_TYPE_FLOAT32)
+            model=lstm_pb2.Model(name="late answer", dtype=lstm_pb2.DATA_TYPE_FLOAT32)
         ).SerializeToString()
 
 
@@ -238,7 +242,7 @@ def test_calls_are_retried(refusing, code):
 def test_refusals_are_not_retried(refusing):
     """A refusal that would come again is not asked for again."""
     servicer = Refusing(*[grpc.StatusCode.RESOURCE_EXHAUSTED] * 5)
-    with Client(refusing(servicer)) as client, pytest.raises(lstmserve.LimitReached):
+    with Client(refusing(servicer)) as client, pytest.raises(lstmserve.ResourceExhausted):
         client.model()
 
     assert 1 == servicer.calls
@@ -257,12 +261,12 @@ async def test_the_asyncio_client_is_the_same(two_models):
         assert expected[0].tobytes() == steps[0].output.tobytes()
         assert (29, 1) == (await client.forward_windows(SERIES, 12, rows=8)).shape
         assert ("sunspots", 2) == ((await client.model()).name, len(await client.models()))
-        with pytest.raises(lstmserve.WrongForModel, match="2 features came; the model has 1"):
+        with pytest.raises(lstmserve.FailedPrecondition, match="2 features came; the model has 1"):
             await client.step([1, 2])
 
 
 async def test_closing_the_asyncio_client_ends_its_calls(two_models):
-    """Calls under way end with CallCancelled when their client is closed, and later ones too; a cancelled task stays one."""
+    """Calls under way end with Cancelled when their client is closed, and later ones too; a cancelled task stays one."""
     client = AsyncClient(two_models.address, model="sunspots")
     long = asyncio.create_task(client.forward(np.zeros((8, 60000, 1), np.float32), timeout=100))
     other = asyncio.create_task(client.forward(np.zeros((8, 60000, 1), np.float32), timeout=100))
@@ -272,18 +276,18 @@ async def test_closing_the_asyncio_client_ends_its_calls(two_models):
         await other
     await client.close()
 
-    with pytest.raises(lstmserve.CallCancelled, match="the client was closed"):
+    with pytest.raises(lstmserve.Cancelled, match="the client was closed"):
         await long
-    with pytest.raises(lstmserve.CallCancelled, match="the client was closed"):
+    with pytest.raises(lstmserve.Cancelled, match="the client was closed"):
         await client.model()
 
 
 def test_a_closed_client_says_so(two_models):
-    """A call on a closed client raises CallCancelled."""
+    """A call on a closed client raises Cancelled."""
     client = Client(two_models.address)
     client.close()
 
-    with pytest.raises(lstmserve.CallCancelled, match="the client was closed"):
+    with pytest.raises(lstmserve.Cancelled, match="the client was closed"):
         client.model()
 
 
@@ -297,7 +301,7 @@ def test_a_timeout_is_above_zero(client, timeout):
 
 def test_errors_can_be_pickled(client):
     """An error goes to another process and back with its code, text and delay."""
-    with pytest.raises(lstmserve.WrongForModel) as raised:
+    with pytest.raises(lstmserve.FailedPrecondition) as raised:
         client.step([1, 2])
     copy = pickle.loads(pickle.dumps(raised.value))
 
@@ -351,17 +355,16 @@ def test_x_of_a_wrong_rank_is_refused(client):
     """An x of too few axes raises ValueError before it is sent; too many are the server's to judge, as some models have more."""
     with pytest.raises(ValueError, match=r"expected \(batch, features\), or \(features\) for one sequence"):
         client.step(0.5)
-    with pytest.raises(lstmserve.InvalidRequest, match=r"x.shape: \(1, 1, 1\) came; expected \(batch, features\)"):
+    with pytest.raises(lstmserve.InvalidArgument, match=r"x.shape: \(1, 1, 1\) came; expected \(batch, features\)"):
         client.step(np.zeros((1, 1, 1)))
 
 
 def test_what_the_package_offers():
     """The public names are these."""
-    assert {
-        "AccessDenied", "AsyncClient", "AsyncStream", "BadAnswer", "CallCancelled", "Client", "DeadlineExceeded", "InvalidRequest", "LayerState",
-        "LimitReached", "LstmServeError", "NoSuchModel", "NumericsChanged", "Result", "ServerFault", "ServerUnavailable",
-        "State", "Stream", "Tls", "WrongForModel",
-    } == set(lstmserve.__all__)  # fmt: skip
+    assert set(lstmserve.__all__) == {
+        "AsyncClient", "AsyncStream", "Cancelled", "Client", "DeadlineExceeded", "FailedPrecondition", "Internal", "InvalidArgument", "InvalidResponse", "LayerState", "LstmServeError",
+        "ModelMismatch", "NotFound", "NumericsChanged", "PermissionDenied", "ResourceExhausted", "Result", "State", "Stream", "Tls", "Unauthenticated", "Unavailable",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -69,4 +69,4 @@ def test_nodes_stock_client_gets_the_same_numbers(sunspots, tmp_path):
         outputs, state = client.forward(np.array(numbers, np.float32)[:, None], all_outputs=True)
     assert outputs.ravel().tolist() == answer["outputs"]
     assert outputs[-1, 0].tolist() == answer["last"]
-    assert state.steps.tolist() == answer["steps"]
+    assert state.steps_seen.tolist() == answer["steps"]

@@ -155,9 +155,9 @@ async def test_work_that_nobody_waits_for_stops_at_its_next_pause(kept, monkeypa
 
 async def test_a_stream_that_ends_keeps_nothing(kept):
     """By its caller, by a message that breaks the protocol, by being cancelled, and by being opened wrongly."""
-    opening = lstm_pb2.StreamStepsRequest(open=lstm_pb2.StreamOpen(model="small", rows=1))
-    steps = lstm_pb2.StreamStepsRequest(steps=lstm_pb2.StreamInput(number=1, x=X))
-    wrong = lstm_pb2.StreamStepsRequest(open=lstm_pb2.StreamOpen(model="none", rows=1))
+    opening = lstm_pb2.StreamStepsRequest(open=lstm_pb2.StreamOpen(model="small", row_count=1))
+    steps = lstm_pb2.StreamStepsRequest(input=lstm_pb2.StepInput(number=1, x=X))
+    wrong = lstm_pb2.StreamStepsRequest(open=lstm_pb2.StreamOpen(model="none", row_count=1))
     async with kept.nothing_kept():
         done = kept.stub.StreamSteps()
         await done.write(opening)
@@ -190,7 +190,7 @@ async def test_a_connection_that_is_lost_keeps_nothing(kept, held):
             stub = lstm_pb2_grpc.LstmServiceStub(other)
             under_way = stub.Forward(forward())
             stream = stub.StreamSteps()
-            await stream.write(lstm_pb2.StreamStepsRequest(open=lstm_pb2.StreamOpen(model="small", rows=1)))
+            await stream.write(lstm_pb2.StreamStepsRequest(open=lstm_pb2.StreamOpen(model="small", row_count=1)))
             await stream.read()
             await asyncio.to_thread(begun.wait, books.PATIENCE)
         let_go.set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lstmserve import Client, State, WrongForModel
+from lstmserve import Client, FailedPrecondition, State
 from tests.support import live
 from tests.support.builders import (
     input_config,
@@ -74,8 +74,8 @@ def test_a_missing_input_is_named(decoder):
 
 def test_a_model_with_several_inputs_is_not_stepped(decoder):
     """Step of a model with several inputs is refused with the reason that its description gives."""
-    obstacle = decoder.model().step_obstacle
-    with pytest.raises(WrongForModel) as refused:
+    obstacle = decoder.model().step_unsupported_reason
+    with pytest.raises(FailedPrecondition) as refused:
         decoder.step(numbers(3))
 
     assert "several inputs" in obstacle

@@ -110,10 +110,13 @@ lstmserve(["health", "--address", "127.0.0.1:1"])
     assert set() == {"h5py", "numpy", "rich", "scipy", "structlog"} & set(modules)
     assert [
         "lstmserve_server",
+        "lstmserve_server.cli",
         "lstmserve_server.cli.commands",
-        "lstmserve_server.cli.options",
-        "lstmserve_server.core.errors",
         "lstmserve_server.cli.health_probe",
+        "lstmserve_server.cli.options",
+        "lstmserve_server.core",
+        "lstmserve_server.core.errors",
+        "lstmserve_server.serving",
         "lstmserve_server.serving.setting_types",
         "lstmserve_server.serving.settings",
     ] == [module for module in modules if module.startswith("lstmserve_server")]

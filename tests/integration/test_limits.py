@@ -36,7 +36,7 @@ class Crowd:
             place = self.places.one(caller)
             try:
                 place.__enter__()
-            except errors.Busy:
+            except errors.Overloaded:
                 break
             held.append(place)
         return len(held)
@@ -74,11 +74,13 @@ def test_a_refusal_says_whose_places_they_are():
     """Who has its share is told so; who finds none free is told that."""
     crowd = Crowd(18)
     crowd.take("greedy")
-    with pytest.raises(errors.Busy, match="16 calls are running, 16 of them yours; expected that others find a place"):
+    with pytest.raises(
+        errors.Overloaded, match="16 calls are running, 16 of them yours; expected that others find a place"
+    ):
         crowd.places.one("greedy").__enter__()
     crowd.take("another", 1)
     crowd.take("third", 1)
-    with pytest.raises(errors.Busy, match="18 calls are running; expected fewer"):
+    with pytest.raises(errors.Overloaded, match="18 calls are running; expected fewer"):
         crowd.places.one("fourth").__enter__()
 
 
@@ -125,7 +127,7 @@ def test_what_would_come_too_late_is_not_computed():
         for _ in range(8):  # until then nobody knows how long it takes
             await runner.run(call, str)
         request_context.seconds_left.set(lambda: 1e-9)
-        with pytest.raises(errors.TooLate, match=r"to compute it takes .* at best"):
+        with pytest.raises(errors.DeadlineExceeded, match=r"to compute it takes .* at best"):
             await runner.run(call, str)
         request_context.seconds_left.set(lambda: 100.0)
         await runner.run(call, str)

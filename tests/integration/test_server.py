@@ -16,7 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from lstmserve import Client, ServerUnavailable
+from lstmserve import Client, Unavailable
 from tests.support.builders import lstm_config, lstm_weights, sequential, weights_file, write_zip
 from tests.support.live import QUICK, LiveServer, run, serving
 from tests.support.paths import SUNSPOTS
@@ -114,7 +114,7 @@ def test_health_says_not_serving_while_models_are_loaded(tmp_path):
         assert NOT_SERVING == check(server.address, "lstmserve.v1.LstmService/m7")
         with (
             Client(server.address, model="m1") as client,
-            pytest.raises(ServerUnavailable, match="the server is starting"),
+            pytest.raises(Unavailable, match="the server is starting"),
         ):
             client.step(np.zeros(2000, np.float32))
         assert 0 == server.stop()

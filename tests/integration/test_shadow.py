@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 
 from lstmserve import Client
+from lstmserve.report_text import array_name
 from lstmserve.v1 import lstm_pb2, shadow_pb2
 from lstmserve_server.core import packages
-from lstmserve_server.core.errors import StartFailed
+from lstmserve_server.core.errors import StartupError
 from lstmserve_server.shadow import reference_process
 from lstmserve_server.shadow.bundles import Bundles
 from lstmserve_server.shadow.worker import Pump
@@ -101,13 +102,13 @@ def test_a_step_is_compared_where_it_is_asked_for(server):
     """A call that asks for the comparison gets it, with every layer in it and who was the witness."""
     with Client(server.address) as client:
         _, state = client.step(_x(1, 3, 1))
-        found = client.step(_x(2, 3, 1), state, compare=True, timeout=60).discrepancy
+        found = client.step(_x(2, 3, 1), state, compare=True, timeout=60).comparison
     assert shadow_pb2.VERDICT_AGREES == found.verdict
-    assert shadow_pb2.WITNESS_KIND_KERAS_FILE == found.witness.kind
+    assert shadow_pb2.REFERENCE_MODEL_KIND_KERAS_FILE == found.reference_model.kind
     expected = {("slow", "h"), ("slow", "c"), ("fast", "h"), ("fast", "c"), ("head", "output")}
-    assert expected == {(totals.layer, totals.array) for totals in found.totals}
-    assert 3 * 48 == next(totals.values for totals in found.totals if totals.layer == "slow")
-    assert all(totals.margin < 0.1 for totals in found.totals)
+    assert expected == {(totals.layer, array_name(totals.array)) for totals in found.teacher_forced}
+    assert 3 * 48 == next(totals.value_count for totals in found.teacher_forced if totals.layer == "slow")
+    assert all(totals.tolerance_ratio < 0.1 for totals in found.teacher_forced)
     assert (1e-5, 1e-5) == (found.tolerances.h, found.tolerances.c)
 
 
@@ -117,18 +118,18 @@ def test_a_comparison_changes_no_byte(server):
         x = _x(3, 2, 300, 1)
         plain = client.forward(x, all_outputs=True)
         compared = client.forward(x, all_outputs=True, compare=True, timeout=60)
-    assert plain.discrepancy is None
+    assert plain.comparison is None
     assert _bytes(plain) == _bytes(compared)
-    slow_h = next(t for t in compared.discrepancy.totals if (t.layer, t.array) == ("slow", "h"))
-    assert 2 * 300 * 48 == slow_h.values
+    slow_h = next(t for t in compared.comparison.teacher_forced if (t.layer, array_name(t.array)) == ("slow", "h"))
+    assert 2 * 300 * 48 == slow_h.value_count
 
 
 def test_rows_of_several_lengths_are_compared(server):
     """Of rows of several lengths each row's own steps are compared, and no others."""
     with Client(server.address) as client:
-        found = client.forward(_x(4, 3, 20, 1), lengths=[20, 1, 7], compare=True, timeout=60).discrepancy
+        found = client.forward(_x(4, 3, 20, 1), lengths=[20, 1, 7], compare=True, timeout=60).comparison
     assert shadow_pb2.VERDICT_AGREES == found.verdict
-    values = {(totals.layer, totals.array): totals.values for totals in found.totals}
+    values = {(totals.layer, array_name(totals.array)): totals.value_count for totals in found.teacher_forced}
     assert (20 + 1 + 7) * 24 == values["fast", "c"]
     assert 3 == values["head", "output"]
 
@@ -141,15 +142,15 @@ def test_a_message_of_a_stream_is_compared(server):
             lambda message: message.SerializeToString(),
             lstm_pb2.StreamStepsResponse.FromString,
         )
-        x = lstm_pb2.Tensor(dtype=lstm_pb2.D_TYPE_FLOAT32, shape=[1, 5, 1], data=_x(5, 1, 5, 1).tobytes())
+        x = lstm_pb2.Tensor(dtype=lstm_pb2.DATA_TYPE_FLOAT32, shape=[1, 5, 1], data=_x(5, 1, 5, 1).tobytes())
         messages = [
             lstm_pb2.StreamStepsRequest(open=lstm_pb2.StreamOpen()),
-            lstm_pb2.StreamStepsRequest(steps=lstm_pb2.StreamInput(number=1, x=x)),
-            lstm_pb2.StreamStepsRequest(steps=lstm_pb2.StreamInput(number=2, x=x, compare=True)),
+            lstm_pb2.StreamStepsRequest(input=lstm_pb2.StepInput(number=1, x=x)),
+            lstm_pb2.StreamStepsRequest(input=lstm_pb2.StepInput(number=2, x=x, compare=True)),
         ]
-        outputs = [response.outputs for response in method(iter(messages)) if response.HasField("outputs")]
-    assert [False, True] == [output.HasField("discrepancy") for output in outputs]
-    assert shadow_pb2.VERDICT_AGREES == outputs[1].discrepancy.verdict
+        outputs = [response.output for response in method(iter(messages)) if response.HasField("output")]
+    assert [False, True] == [output.HasField("comparison") for output in outputs]
+    assert shadow_pb2.VERDICT_AGREES == outputs[1].comparison.verdict
 
 
 def test_the_report_counts_what_was_compared(server):
@@ -162,14 +163,14 @@ def test_the_report_counts_what_was_compared(server):
     coverage = report.models[0].coverage
     counted = [
         getattr(coverage, name) - getattr(before, name)
-        for name in ("offered", "sampled", "compared", "steps", "discrepant")
+        for name in ("offered_count", "sampled_count", "compared_count", "row_step_count", "discrepant_count")
     ]
     assert [2, 1, 1, 4, 0] == counted
-    assert shadow_pb2.REFERENCE_STATUS_UP == report.reference.status
-    assert "3" == report.reference.versions["keras"].split(".")[0]
-    slow = next(t for t in report.models[0].totals if (t.layer, t.array) == ("slow", "c"))
-    assert slow.values == sum(slow.by_difference) == sum(slow.by_ulp)
-    assert 0 <= report.models[0].witness.whole_model_difference < 1e-6
+    assert shadow_pb2.REFERENCE_STATUS_UP == report.reference_process.status
+    assert "3" == report.reference_process.versions["keras"].split(".")[0]
+    slow = next(t for t in report.models[0].teacher_forced if (t.layer, array_name(t.array)) == ("slow", "c"))
+    assert slow.value_count == sum(slow.difference_histogram) == sum(slow.ulp_histogram)
+    assert 0 <= report.models[0].reference_model.whole_model_difference < 1e-6
 
 
 def test_a_report_on_a_model_that_is_not_there(server):
@@ -188,7 +189,7 @@ def test_metrics(server):
     listen = next(entry["listen"] for entry in server.log if entry["event"] == "metrics")
     with urllib.request.urlopen(f"http://{listen}/metrics") as response:
         lines = response.read().decode().splitlines()
-    assert f'lstmserve_shadow_compared_total{{model="sunspots"}} {float(coverage.compared)}' in lines
+    assert f'lstmserve_shadow_compared_total{{model="sunspots"}} {float(coverage.compared_count)}' in lines
     assert "lstmserve_shadow_reference_up 1.0" in lines
     assert "lstmserve_shadow_queue_calls 0.0" in lines
     prefix = 'lstmserve_shadow_difference_bucket{array="h",le="'
@@ -228,9 +229,9 @@ def test_without_shadow_mode():
     with serving(MODEL, *QUICK) as live, Client(live.address) as client:
         result = client.step(_x(1, 1, 1), compare=True)
         assert (1, 1) == result.output.shape
-        assert shadow_pb2.VERDICT_NOT_COMPARED == result.discrepancy.verdict
-        assert "the server runs without shadow mode (--shadow)" == result.discrepancy.reason
-        assert "off" == client.shadow_report().mode
+        assert shadow_pb2.VERDICT_NOT_COMPARED == result.comparison.verdict
+        assert "the server runs without shadow mode (--shadow)" == result.comparison.reason
+        assert 0 == client.shadow_report().sampling_rate
         with pytest.raises(grpc.RpcError) as refused, grpc.insecure_channel(live.address) as channel:
             next(_watch(channel))
         assert grpc.StatusCode.FAILED_PRECONDITION == refused.value.code()
@@ -250,16 +251,21 @@ def test_discrepancies_are_watched_logged_and_bundled(faulty):
     with grpc.insecure_channel(faulty.address) as channel, Client(faulty.address) as client:
         watching = _watch(channel)
         for seed in range(4):
-            found = client.step(_x(seed, 2, 1), compare=True, timeout=60).discrepancy
+            found = client.step(_x(seed, 2, 1), compare=True, timeout=60).comparison
             assert shadow_pb2.VERDICT_DIFFERS == found.verdict
         discrepancy = next(watching).discrepancy
-    assert ("sunspots", "Step", 2, 1) == (discrepancy.model, discrepancy.method, discrepancy.rows, discrepancy.steps)
+    assert ("sunspots", "Step", 2, 1) == (
+        discrepancy.model,
+        discrepancy.method,
+        discrepancy.row_count,
+        discrepancy.step_count,
+    )
     entry = faulty.wait_for("discrepancy")
     assert entry["where"].startswith("c of layer 'fast', step 0, row ")
     assert ", unit 3, gate i: ours " in entry["where"]
     assert entry["bundle"].startswith("sunspots-")
     assert 2 == len(list(faulty.folder.iterdir()))
-    assert (2, 0) == (_report(faulty).bundles_written, _report(faulty).bundles_failed)
+    assert (2, 0) == (_report(faulty).written_bundle_count, _report(faulty).failed_bundle_count)
 
 
 def test_a_bundle_is_replayed(bundle):
@@ -349,8 +355,8 @@ def test_a_reference_that_does_not_behave(how):
             if how not in ("slow", "error"):
                 live.wait_for("reference_down")
         coverage = _report(live).models[0].coverage
-        assert 60 == coverage.offered == coverage.sampled
-        assert 60 >= sum(coverage.dropped.values()) + sum(coverage.errors.values()) > 0
+        assert 60 == coverage.offered_count == coverage.sampled_count
+        assert 60 >= sum(coverage.dropped_counts.values()) + sum(coverage.error_counts.values()) > 0
         assert 0 == live.stop()
 
 
@@ -384,8 +390,8 @@ def test_a_reference_killed_in_a_loop():
                 live.wait_for("reference_down")
                 assert expected == _bytes(client.forward(x))
             live.wait_for("reference_up")
-            assert shadow_pb2.VERDICT_AGREES == client.forward(x, compare=True).discrepancy.verdict
-        assert 3 == _report(live).reference.restarts
+            assert shadow_pb2.VERDICT_AGREES == client.forward(x, compare=True).comparison.verdict
+        assert 3 == _report(live).reference_process.restart_count
 
 
 def test_a_reference_without_memory():
@@ -393,9 +399,9 @@ def test_a_reference_without_memory():
     with serving(MODEL, "--shadow", "all", "--shadow-memory-bytes", str(64 << 20), *QUICK) as live:
         assert live.wait_for("reference_down")["reason"]
         with Client(live.address) as client:
-            found = client.step(_x(1, 1, 1), compare=True).discrepancy
+            found = client.step(_x(1, 1, 1), compare=True).comparison
         assert (shadow_pb2.VERDICT_NOT_COMPARED, "starting") == (found.verdict, found.reason)
-        assert _report(live).reference.status in (
+        assert _report(live).reference_process.status in (
             shadow_pb2.REFERENCE_STATUS_DOWN,
             shadow_pb2.REFERENCE_STATUS_STARTING,
         )
@@ -407,7 +413,7 @@ def test_who_waits_for_a_slow_reference_is_answered():
     with serving(MODEL, *arguments, *QUICK, program=ODD, env={"ODD_REFERENCE": "slow"}) as live:
         live.wait_for("reference_up")
         with Client(live.address) as client:
-            found = client.step(_x(1, 1, 1), compare=True).discrepancy
+            found = client.step(_x(1, 1, 1), compare=True).comparison
     assert (shadow_pb2.VERDICT_NOT_COMPARED, "timed_out") == (found.verdict, found.reason)
 
 
@@ -419,7 +425,7 @@ def test_who_waits_is_answered_before_his_deadline():
         with Client(live.address) as client:
             result = client.step(_x(1, 1, 1), compare=True, timeout=1.5)
     assert (1, 1) == result.output.shape
-    assert (shadow_pb2.VERDICT_NOT_COMPARED, "timed_out") == (result.discrepancy.verdict, result.discrepancy.reason)
+    assert (shadow_pb2.VERDICT_NOT_COMPARED, "timed_out") == (result.comparison.verdict, result.comparison.reason)
 
 
 def test_who_waits_is_let_go_by_a_drain():
@@ -429,10 +435,10 @@ def test_who_waits_is_let_go_by_a_drain():
         live.wait_for("reference_up")
         with Client(live.address, timeout=3600) as client, ThreadPoolExecutor(1) as beside:
             waiting = beside.submit(client.step, _x(1, 1, 1), compare=True)
-            while not _report(live).models[0].coverage.sampled:
+            while not _report(live).models[0].coverage.sampled_count:
                 pass
             assert 0 == live.stop()
-            assert "stopping" == waiting.result().discrepancy.reason
+            assert "stopping" == waiting.result().comparison.reason
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -460,10 +466,10 @@ def test_a_folder_that_cannot_be_written(tmp_path):
             for seed in range(3):
                 assert (
                     shadow_pb2.VERDICT_DIFFERS
-                    == client.step(_x(seed, 1, 1), compare=True, timeout=60).discrepancy.verdict
+                    == client.step(_x(seed, 1, 1), compare=True, timeout=60).comparison.verdict
                 )
         report = _report(live)
-        assert (0, 3) == (report.bundles_written, report.bundles_failed)
+        assert (0, 3) == (report.written_bundle_count, report.failed_bundle_count)
         live.stop()
         assert 1 == sum(entry["event"] == "bundle_not_written" for entry in live.log)
 
@@ -506,7 +512,7 @@ class _Bundle:
 def test_without_the_packages(monkeypatch):
     """Without the extra the server says in one sentence how to get it."""
     monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None if name == "tensorflow" else object())
-    with pytest.raises(StartFailed) as failed:
+    with pytest.raises(StartupError) as failed:
         packages.require_keras()
     expected = (
         "a comparison with Keras needs packages that are not installed (tensorflow): pip install 'lstmserve[shadow]'"
@@ -533,4 +539,4 @@ def test_two_workers_each_have_a_shadow():
         live.wait_for("reference_up")
         with Client(live.address) as client:
             client.step(_x(1, 1, 1))
-            assert "all" == client.shadow_report().mode
+            assert 1 == client.shadow_report().sampling_rate

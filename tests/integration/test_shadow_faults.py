@@ -108,7 +108,7 @@ class Found:
     @property
     def where(self):
         """Layer, array and gates of the first place over tolerance."""
-        first = self.comparison.first
+        first = self.comparison.first_location
         return first.layer, first.array, first.gates
 
 
@@ -127,9 +127,9 @@ def test_one_weight_off(reference, layer, which, index, gate):
     lstm = reference[1]["sigmoid"].model.lstm(place, 0)
     found = Found(reference, fault=lambda: faults.weights(lstm, faults.off(which, index, 1e-4)))
     assert found.comparison is not None
-    assert layer == found.comparison.first.layer
-    assert index[-1] % UNITS == found.comparison.first.unit
-    assert gate == found.comparison.first.gates
+    assert layer == found.comparison.first_location.layer
+    assert index[-1] % UNITS == found.comparison.first_location.unit
+    assert gate == found.comparison.first_location.gates
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_two_gates_exchanged(reference, one, other, gates):
     lstm = reference[1]["sigmoid"].model.lstm(2, 0)
     found = Found(reference, fault=lambda: faults.weights(lstm, faults.exchanged(one, other)))
     assert 1 == found.calls
-    assert 0 == found.comparison.first.step
+    assert 0 == found.comparison.first_location.step
     assert ("above", gates) == (found.where[0], found.where[2])
 
 
@@ -149,7 +149,7 @@ def test_h_and_c_exchanged(reference):
     """The exchange of h and c in an answer is found at its last step, in the layer, while the gates agree."""
     found = Found(reference, answered=faults.h_and_c_exchanged)
     assert 1 == found.calls
-    assert TIME - 1 == found.comparison.first.step
+    assert TIME - 1 == found.comparison.first_location.step
     assert ("below", "c", "") == found.where
 
 
@@ -183,18 +183,18 @@ def test_state_of_the_wrong_layer(reference):
     """The state of another layer in an answer is found at its last step, in both layers, while the gates agree."""
     found = Found(reference, answered=faults.states_exchanged)
     assert 1 == found.calls
-    assert TIME - 1 == found.comparison.first.step
+    assert TIME - 1 == found.comparison.first_location.step
     assert ("below", "c", "") == found.where
-    assert {"below", "above"} == {totals.layer for totals in found.comparison.totals if totals.over}
+    assert {"below", "above"} == {totals.layer for totals in found.comparison.teacher_forced if totals.over}
 
 
 def test_c_zeroed(reference):
     """A c that is zeroed at step 17 of 40 is found at step 17, while the gates agree."""
     found = Found(reference, fault=lambda: faults.c_zeroed_at(17, UNITS))
     assert 1 == found.calls
-    assert 17 == found.comparison.first.step
+    assert 17 == found.comparison.first_location.step
     assert ("below", "c", "") == found.where
-    assert 0 == found.comparison.first.ours
+    assert 0 == found.comparison.first_location.ours
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_nan(reference, fault, where):
     found = Found(reference, answered=fault)
     assert 1 == found.calls
     assert where == found.where
-    assert 1 == sum(totals.nan_mismatches for totals in found.comparison.totals)
+    assert 1 == sum(totals.nan_mismatch_count for totals in found.comparison.teacher_forced)
 
 
 def test_nothing_where_nothing_is_wrong(reference):
@@ -220,7 +220,7 @@ def test_drift_raises_no_alarm(reference):
     found = Found(reference, "sensitive", time=100)
     assert found.comparison is None
     assert CALLS == found.calls
-    drift = max(totals.max_absolute for totals in found.last.drift if totals.array == "h")
+    drift = max(totals.max_absolute for totals in found.last.free_running if totals.array == "h")
     forced = max(totals.max_absolute for totals in found.last.totals if totals.array == "h")
     assert drift > 0.1
     assert forced < 1e-5
@@ -229,12 +229,12 @@ def test_drift_raises_no_alarm(reference):
 @pytest.mark.parametrize(
     ("file", "kind"),
     [
-        ("keras3.15/lstm_seq_relu_hardsig_nobias.keras", shadow_pb2.WITNESS_KIND_KERAS_FILE),
-        ("tf2.15/lstm_emb_mask.keras", shadow_pb2.WITNESS_KIND_TF_KERAS_FILE),
-        ("keras1.2.2/bilstm_td.h5", shadow_pb2.WITNESS_KIND_KERAS_LAYERS),
-        ("tf2.15/lstm_last.savedmodel", shadow_pb2.WITNESS_KIND_KERAS_LAYERS),
-        ("keras3.15/conv_bn_ln_lstm.keras", shadow_pb2.WITNESS_KIND_KERAS_FILE),
-        ("keras3.15/shared_siamese.keras", shadow_pb2.WITNESS_KIND_KERAS_FILE),
+        ("keras3.15/lstm_seq_relu_hardsig_nobias.keras", shadow_pb2.REFERENCE_MODEL_KIND_KERAS_FILE),
+        ("tf2.15/lstm_emb_mask.keras", shadow_pb2.REFERENCE_MODEL_KIND_TF_KERAS_FILE),
+        ("keras1.2.2/bilstm_td.h5", shadow_pb2.REFERENCE_MODEL_KIND_KERAS_LAYERS),
+        ("tf2.15/lstm_last.savedmodel", shadow_pb2.REFERENCE_MODEL_KIND_KERAS_LAYERS),
+        ("keras3.15/conv_bn_ln_lstm.keras", shadow_pb2.REFERENCE_MODEL_KIND_KERAS_FILE),
+        ("keras3.15/shared_siamese.keras", shadow_pb2.REFERENCE_MODEL_KIND_KERAS_FILE),
     ],
 )
 def test_each_kind_of_witness(tmp_path, file, kind):
@@ -255,5 +255,5 @@ def test_each_kind_of_witness(tmp_path, file, kind):
     data = cases.of(call, answer, trace, "Forward").to_bytes()
     comparison = reference_process.reply(*service.answer({"detailed": True, "again": False}, data)[1:]).comparison
     assert shadow_pb2.VERDICT_AGREES == comparison.verdict
-    assert kind == comparison.witness.kind
-    assert {"h", "c"} <= {totals.array for totals in comparison.totals}
+    assert kind == comparison.reference_model.kind
+    assert {"h", "c"} <= {totals.array for totals in comparison.teacher_forced}

@@ -13,7 +13,7 @@ import urllib.request
 
 import pytest
 
-from lstmserve import Client, WrongForModel
+from lstmserve import Client, FailedPrecondition
 from tests.support.browser import open_tab
 from tests.support.live import QUICK, serving
 from tests.support.observed import DIGEST, Observed, busy, report
@@ -119,7 +119,7 @@ def test_a_server_that_has_answered_calls():
             for _ in range(3):
                 client.step([0.5])
             client.forward([[0.5], [0.25]])
-            with pytest.raises(WrongForModel):
+            with pytest.raises(FailedPrecondition):
                 client.step([0.5, 0.25])
         with open_tab(f"http://{metrics}/") as tab:
             _state(tab, "serving")

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 import lstmserve
 from lstmserve import AsyncClient, Client, State, calls, channels, replay_log, resumable_stream, tensors
 from lstmserve.v1 import lstm_pb2, lstm_pb2_grpc
-from lstmserve.v1.lstm_pb2 import StreamCheckpointRequest, StreamInput, StreamOpen, StreamReset, StreamStepsRequest
+from lstmserve.v1.lstm_pb2 import StepInput, StreamCheckpointRequest, StreamOpen, StreamReset, StreamStepsRequest
 from tests.support import live
 from tests.support.builders import (
     dense_layer,
@@ -208,7 +208,7 @@ def opening(model="small", **options):
 
 def steps(x, number=1, *, as_values=False):
     """Returns a message of time-steps."""
-    return StreamStepsRequest(steps=StreamInput(number=number, x=tensors.encode(x, as_values=as_values)))
+    return StreamStepsRequest(input=StepInput(number=number, x=tensors.encode(x, as_values=as_values)))
 
 
 def checkpoint(number=1):
@@ -226,7 +226,7 @@ def bytes_of(state):
     if isinstance(state, lstm_pb2.State):
         state = State.from_message(state)
     parts = [part.h.tobytes() + part.c.tobytes() for part in state.layers]
-    return b"".join(parts) + np.asarray(state.steps).tobytes()
+    return b"".join(parts) + np.asarray(state.steps_seen).tobytes()
 
 
 def stable(value, seconds=0.3):
@@ -296,7 +296,7 @@ async def advanced(client, stream, kind, x):
 async def driven(client, rows, plan):
     """Goes through a sequence as a plan says; returns all outputs and the last state."""
     x, outputs, start = X[:rows], [], 0
-    stream = await client.stream(rows=rows, checkpoint_every=3).__aenter__()
+    stream = await client.stream(rows=rows, checkpoint_interval_steps=3).__aenter__()
     for kind, count, fresh in plan:
         output, state = await advanced(client, stream, kind, x[:, start : start + count])
         outputs.append(output)
@@ -304,7 +304,7 @@ async def driven(client, rows, plan):
         if fresh:
             state = state or await stream.checkpoint()
             await stream.__aexit__(None, None, None)
-            stream = await client.stream(state=state, checkpoint_every=0).__aenter__()
+            stream = await client.stream(state=state, checkpoint_interval_steps=0).__aenter__()
         elif state is not None:
             await stream.reset(range(rows), state)
     state = await stream.checkpoint()
@@ -363,7 +363,7 @@ def test_a_row_begun_anew_gives_the_bytes_of_a_new_sequence(client):
     whole = client.forward(X[:, :15], all_outputs=True).output[:, 7:]
     new = client.forward(X[1:2, 7:15], all_outputs=True).output
 
-    assert [7, 0, 7] == after.steps.tolist()
+    assert [7, 0, 7] == after.steps_seen.tolist()
     assert (whole[0].tobytes(), new[0].tobytes(), whole[2].tobytes()) == tuple(row.tobytes() for row in output)
 
 
@@ -386,16 +386,16 @@ def test_the_first_response_names_rows_digest_and_numerics(client, channel):
     """The first response says how many rows the stream has, and what serves it as `model` does."""
     model = client.model()
     with Raw(
-        channel, opening(rows=3, model_digest=model.digest, numerics_fingerprint=model.numerics_fingerprint)
+        channel, opening(row_count=3, model_digest=model.digest, numerics_fingerprint=model.numerics_fingerprint)
     ) as stream:
         opened = stream.read()
 
-    assert (3, model.digest) == (opened.rows, opened.model_digest)
+    assert (3, model.digest) == (opened.row_count, opened.model_digest)
     assert model.numerics_fingerprint == opened.numerics_fingerprint
 
 
 ENDS = [
-    ([steps(X[:1, 0])], "INVALID_ARGUMENT", "message: steps came first; expected"),
+    ([steps(X[:1, 0])], "INVALID_ARGUMENT", "message: input came first; expected"),
     ([StreamStepsRequest()], "INVALID_ARGUMENT", "message: nothing came first; expected"),
     ([opening(), opening()], "INVALID_ARGUMENT", "message: open came again; expected"),
     ([opening("none")], "NOT_FOUND", "model: no model 'none' is served"),
@@ -405,7 +405,7 @@ ENDS = [
     ([opening(numerics_fingerprint="x")], "FAILED_PRECONDITION", "numerics_fingerprint: 'x' came; this server has"),
     ([opening(state=lstm_pb2.State(model_digest="x"))], "FAILED_PRECONDITION", "state.model_digest: "),
     ([opening(outputs=["c"])], "FAILED_PRECONDITION", "outputs[0]: 'c' came; the model has 'head'"),
-    ([opening(rows=-2)], "INVALID_ARGUMENT", "rows: -2 rows came; expected"),
+    ([opening(row_count=-2)], "INVALID_ARGUMENT", "row_count: -2 rows came; expected"),
 ]  # fmt: skip
 
 
@@ -424,7 +424,7 @@ def test_a_second_open_ends_the_stream_after_the_answers_before_it(channel):
     with Raw(channel, opening(), steps(X[:1, 0], 8), opening(), steps(X[:1, 1], 9)) as stream:
         responses, status, _ = stream.rest()
 
-    assert ["opened", "outputs"] == [response.WhichOneof("message") for response in responses]
+    assert ["opened", "output"] == [response.WhichOneof("message") for response in responses]
     assert grpc.StatusCode.INVALID_ARGUMENT == status
 
 
@@ -434,8 +434,8 @@ WRONG = [
     (steps(X[0, 0], 17), 17, 3, "x.shape: (3) came; expected"),
     (steps(np.zeros((3, 0, 3)), 18), 18, 3, "x.shape: "),
     (steps(np.full((3, 3), np.nan), 19), 19, 3, "x: nan at (0, 0) came"),
-    (StreamStepsRequest(steps=StreamInput(number=20)), 20, 3, "x: nothing came"),
-    (StreamStepsRequest(steps=StreamInput(number=21, x=lstm_pb2.Tensor(dtype=3, shape=[3, 3], data=b"123"))), 21, 3, "x.data: "),
+    (StreamStepsRequest(input=StepInput(number=20)), 20, 3, "x: nothing came"),
+    (StreamStepsRequest(input=StepInput(number=21, x=lstm_pb2.Tensor(dtype=3, shape=[3, 3], data=b"123"))), 21, 3, "x.data: "),
     (reset([0, 3], number=22), 22, 3, "rows[1]: 3 came; expected 0 to 2"),
     (reset([-1], number=23), 23, 3, "rows[0]: -1 came; expected 0 to 2"),
     (reset([2, 2], number=24), 24, 3, "rows: a row came twice"),
@@ -449,7 +449,7 @@ WRONG = [
 def test_a_wrong_message_is_answered_and_changes_nothing(client, channel, message, number, code, text):
     """A wrong message gets its number, a code and the field in the stream; state and stream are as if it had not come."""
     whole, after = client.forward(X[:, :3], all_outputs=True)
-    with Raw(channel, opening(rows=3), steps(X[:, :2], 1), message, steps(X[:, 2], 2), checkpoint(3)) as stream:
+    with Raw(channel, opening(row_count=3), steps(X[:, :2], 1), message, steps(X[:, 2], 2), checkpoint(3)) as stream:
         _, _, rejected, outputs, saved = (stream.read() for _ in range(5))
 
     assert (number, code, text) == (rejected.number, rejected.code, rejected.text[: len(text)])
@@ -496,7 +496,7 @@ def test_a_caller_that_has_sent_all_gets_all_answers_a_last_checkpoint_and_ok(cl
         responses, status, _ = stream.rest()
 
     assert grpc.StatusCode.OK == status
-    assert [*range(11, 27), 28] == [(r.outputs.number or r.checkpoint.number) for r in responses[1:-2]]
+    assert [*range(11, 27), 28] == [(r.output.number or r.checkpoint.number) for r in responses[1:-2]]
     assert (30, 26) == (responses[-2].rejected.number, responses[-1].checkpoint.number)
     assert bytes_of(after.to_message()) == bytes_of(responses[-1].checkpoint.state)
 
@@ -515,7 +515,7 @@ def test_the_outputs_that_are_wanted(usual, channel, wanted, first, named):
     """Of a model with several outputs those come that are wanted, or all, and the first of them alone too."""
     with Client(usual.address, model="two") as client:
         expected = client.step(X[:, 0]).outputs
-    with Raw(channel, opening("two", rows=3, outputs=wanted)) as stream:
+    with Raw(channel, opening("two", row_count=3, outputs=wanted)) as stream:
         stream.read()
         answer = stream.ask(steps(X[:, 0]))
 
@@ -526,10 +526,10 @@ def test_the_outputs_that_are_wanted(usual, channel, wanted, first, named):
 
 
 def test_checkpoints_come_after_so_many_steps(client, channel):
-    """With checkpoint_every the state comes with the outputs that complete so many time-steps, and is Forward's."""
+    """With checkpoint_interval_steps the state comes with the outputs that complete so many time-steps, and is Forward's."""
     cuts = [1, 1, 2, 5, 1, 3]  # 4 9 13
     parts = np.split(X[:1, :13], np.cumsum(cuts)[:-1], axis=1)
-    with Raw(channel, opening(checkpoint_every=4), *map(steps, parts, range(1, 7))) as stream:
+    with Raw(channel, opening(checkpoint_interval_steps=4), *map(steps, parts, range(1, 7))) as stream:
         stream.read()
         answers = [stream.read() for _ in parts]
 
@@ -635,8 +635,8 @@ def test_more_streams_than_there_may_be_are_refused(narrow_channel, narrow):
             trailing = dict(refused.call.trailing_metadata())
         answer = first.ask(steps(X[:1, 0], 3))
         client.step(X[0, 0])
-        with pytest.raises(lstmserve.LimitReached, match="--max-streams"):
-            client.stream(patience=0)
+        with pytest.raises(lstmserve.ResourceExhausted, match="--max-streams"):
+            client.stream(reconnect_timeout=0)
 
     assert (grpc.StatusCode.RESOURCE_EXHAUSTED, "3 streams are open; expected fewer (--max-streams)") == (status, text)
     assert "100" == trailing["grpc-retry-pushback-ms"]
@@ -685,8 +685,8 @@ def test_a_caller_that_dies_makes_room(narrow_channel, narrow):
 
 
 LIMITED = [
-    ([opening(rows=5)], "rows: 5 rows came; expected at most 4 (--max-rows)"),
-    ([opening(rows=2**62)], f"rows: {2**62} rows came; expected at most 4 (--max-rows)"),
+    ([opening(row_count=5)], "row_count: 5 rows came; expected at most 4 (--max-rows)"),
+    ([opening(row_count=2**31 - 1)], f"row_count: {2**31 - 1} rows came; expected at most 4 (--max-rows)"),
 ]
 
 
@@ -709,7 +709,7 @@ def test_steps_beyond_the_limits_are_answered_in_the_stream(narrow_channel):
 @pytest.mark.parametrize("message", [checkpoint(), reset([0])])
 def test_no_response_is_longer_than_a_message_may_be(narrow_channel, message):
     """A state longer than --max-message-bytes is never sent, whatever asks for it, and rows of such a stream cannot be stepped."""
-    with Raw(narrow_channel, opening("broad", rows=4), message) as stream:
+    with Raw(narrow_channel, opening("broad", row_count=4), message) as stream:
         stream.done()
         responses, _, _ = stream.rest()
 
@@ -721,7 +721,7 @@ def test_an_idle_stream_is_ended_with_its_state(impatient):
     with grpc.insecure_channel(impatient.address) as channel, Raw(channel, opening(), steps(X[:1, 0], 5)) as stream:
         responses, status, text = stream.rest()
 
-    assert (5, [1]) == (responses[-1].going_away.number, list(responses[-1].going_away.state.steps))
+    assert (5, [1]) == (responses[-1].going_away.number, list(responses[-1].going_away.state.steps_seen))
     assert grpc.StatusCode.DEADLINE_EXCEEDED == status
     assert f"nothing came for {IDLE_SECONDS} seconds (--stream-idle-seconds)" == text
 
@@ -780,12 +780,12 @@ def test_the_drain_finishes_what_is_in_hand_and_sends_the_states_away(busy):
         stub = health_pb2_grpc.HealthStub(channel)
         watching = stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
         statuses = [next(watching).status]
-        idle = [stack.enter_context(Raw(channel, opening("big", rows=2))) for _ in range(20)]
+        idle = [stack.enter_context(Raw(channel, opening("big", row_count=2))) for _ in range(20)]
         for stream in idle:
             stream.read()
         with Client(busy.address, timeout=PATIENCE) as client:
             states = states_after(client, cuts)
-            stream = stack.enter_context(Raw(channel, opening("big", rows=4), *map(steps, cuts, range(1, 18))))
+            stream = stack.enter_context(Raw(channel, opening("big", row_count=4), *map(steps, cuts, range(1, 18))))
             stream.read()
             stream.read()
             client.step(x[0, 0])
@@ -799,7 +799,7 @@ def test_the_drain_finishes_what_is_in_hand_and_sends_the_states_away(busy):
 
     assert [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING] == statuses
     number = away.going_away.number
-    assert list(range(2, number + 1)) == [answer.outputs.number for answer in answers]
+    assert list(range(2, number + 1)) == [answer.output.number for answer in answers]
     assert 2 <= number < 17
     assert bytes_of(states[number]) == bytes_of(away.going_away.state)
     assert (grpc.StatusCode.UNAVAILABLE, "the server is draining; go on with another one") == stream.rest()[1:]
@@ -847,9 +847,9 @@ def test_callers_that_go_are_no_fault_of_the_server(stuck_drain):
 
 
 REFUSED = [
-    (X[0, 0, :2], lstmserve.WrongForModel, "x.shape: 2 features came"),
-    (np.full(3, np.inf), lstmserve.InvalidRequest, "x: inf at"),
-    (np.zeros((2, 3)), lstmserve.InvalidRequest, "x.shape: 2 rows came"),
+    (X[0, 0, :2], lstmserve.FailedPrecondition, "x.shape: 2 features came"),
+    (np.full(3, np.inf), lstmserve.InvalidArgument, "x: inf at"),
+    (np.zeros((2, 3)), lstmserve.InvalidArgument, "x.shape: 2 rows came"),
 ]  # fmt: skip
 
 
@@ -895,7 +895,7 @@ def test_an_input_refused_among_many_in_flight(client):
     whole = client.forward(X[0, :10], all_outputs=True).output
     with client.stream() as stream:
         outputs = []
-        with pytest.raises(lstmserve.InvalidRequest, match="nan"):
+        with pytest.raises(lstmserve.InvalidArgument, match="nan"):
             outputs.extend(stream.steps(series))
         before = len(outputs)
         outputs += stream.steps(())
@@ -909,7 +909,7 @@ def test_a_step_out_of_turn_raises_and_leaves_nothing_behind(usual, client, lost
     """A step while answers of `steps` are to be taken raises; its input is never computed, not even by the next server."""
     whole = client.forward(X[0, :5], all_outputs=True).output
     with TcpProxy(usual.address) as proxy, Client(proxy.address, model="small") as other:
-        stream = other.stream(timeout=1, patience=0.5)
+        stream = other.stream(timeout=1, reconnect_timeout=0.5)
         going = stream.steps(X[0, :4], in_flight=4)
         outputs = [next(going)]
         with pytest.raises(RuntimeError, match="have not been taken"):
@@ -924,8 +924,8 @@ def test_a_step_out_of_turn_raises_and_leaves_nothing_behind(usual, client, lost
 
 
 def test_an_unknown_model_raises_when_the_stream_is_opened(usual):
-    """A stream on a model that is not served raises NoSuchModel, and never another try."""
-    with Client(usual.address, model="none") as client, pytest.raises(lstmserve.NoSuchModel, match="'none'"):
+    """A stream on a model that is not served raises NotFound, and never another try."""
+    with Client(usual.address, model="none") as client, pytest.raises(lstmserve.NotFound, match="'none'"):
         client.stream()
 
 
@@ -947,7 +947,7 @@ CLOSED_USES = {
 @pytest.mark.parametrize("use", CLOSED_USES)
 def test_a_closed_stream_raises(client, use):
     """Whatever is asked of a stream that was closed raises a sentence that says so, and opens nothing."""
-    with client.stream(timeout=1, patience=0) as stream:
+    with client.stream(timeout=1, reconnect_timeout=0) as stream:
         stream.step(X[0, 0])
 
     with pytest.raises((RuntimeError, ValueError, lstmserve.LstmServeError), match="closed"):
@@ -958,7 +958,7 @@ def test_a_closed_stream_raises(client, use):
 async def test_a_closed_stream_of_asyncio_raises(usual):
     """The same with asyncio."""
     async with AsyncClient(usual.address, model="small") as client:
-        async with client.stream(timeout=1, patience=0) as stream:
+        async with client.stream(timeout=1, reconnect_timeout=0) as stream:
             await stream.step(X[0, 0])
 
         with pytest.raises((RuntimeError, ValueError, lstmserve.LstmServeError), match="closed"):
@@ -967,17 +967,17 @@ async def test_a_closed_stream_of_asyncio_raises(usual):
 
 
 def test_a_stream_of_a_closed_client_raises(usual):
-    """A stream whose client was closed raises CallCancelled, as calls do, at once."""
+    """A stream whose client was closed raises Cancelled, as calls do, at once."""
     client = Client(usual.address, model="small")
     with client.stream() as stream:
         stream.step(X[0, 0])
         client.close()
-        with pytest.raises(lstmserve.CallCancelled, match="the client was closed"):
+        with pytest.raises(lstmserve.Cancelled, match="the client was closed"):
             stream.step(X[0, 1])
 
 
 def test_a_stream_that_waits_is_woken_by_the_close_of_its_client(usual):
-    """A step under way when the client is closed ends with CallCancelled, at once."""
+    """A step under way when the client is closed ends with Cancelled, at once."""
     with TcpProxy(usual.address) as proxy, futures.ThreadPoolExecutor(1) as pool:
         client = Client(proxy.address, model="small")
         with client.stream(timeout=10 * PATIENCE) as stream:
@@ -985,7 +985,7 @@ def test_a_stream_that_waits_is_woken_by_the_close_of_its_client(usual):
             step = pool.submit(stream.step, X[0, 0])
             live.until(lambda: stream._journal.outstanding)
             client.close()
-            with pytest.raises(lstmserve.CallCancelled, match="the client was closed"):
+            with pytest.raises(lstmserve.Cancelled, match="the client was closed"):
                 step.result(PATIENCE)
 
 
@@ -993,7 +993,7 @@ def test_leaving_a_stream_early_makes_room_and_ends_its_thread(narrow_channel, n
     """Leaving the with-block in the middle of `steps`, by an error too, frees the place at the server and the thread."""
     with Client(narrow.address, model="small") as client:
         for _ in range(2 * MOST_STREAMS):
-            with contextlib.suppress(ZeroDivisionError), client.stream(patience=5) as stream:
+            with contextlib.suppress(ZeroDivisionError), client.stream(reconnect_timeout=5) as stream:
                 next(stream.steps(itertools.cycle(X[0])))
                 raise ZeroDivisionError
         live.until(lambda: opens(narrow_channel, MOST_STREAMS))
@@ -1005,7 +1005,7 @@ async def test_leaving_a_stream_of_asyncio_early_makes_room_and_ends_its_task(na
     async with AsyncClient(narrow.address, model="small") as client:
         for _ in range(2 * MOST_STREAMS):
             with contextlib.suppress(ZeroDivisionError):
-                async with client.stream(patience=5) as stream:
+                async with client.stream(reconnect_timeout=5) as stream:
                     async for _ in stream.steps(itertools.cycle(X[0])):
                         raise ZeroDivisionError
         await asyncio.to_thread(live.until, lambda: opens(narrow_channel, MOST_STREAMS))
@@ -1018,7 +1018,7 @@ def test_a_stream_waits_for_a_place(narrow_channel, narrow):
     with contextlib.ExitStack() as stack, Client(narrow.address, model="small") as client:
         first, *_ = fill(narrow_channel, stack)
         with futures.ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(client.stream, patience=PATIENCE)
+            waiting = pool.submit(client.stream, reconnect_timeout=PATIENCE)
             live.until(lambda: first.ask(steps(X[:1, 0])) and waiting.running())
             first.done()
             with waiting.result(PATIENCE) as stream:
@@ -1051,14 +1051,12 @@ class _Faulty(lstm_pb2_grpc.LstmServiceServicer):
         self.opened += 1
         next(requests)
         yield lstm_pb2.StreamStepsResponse(
-            opened=lstm_pb2.StreamOpened(rows=1, model_digest="d", numerics_fingerprint="f")
+            opened=lstm_pb2.StreamOpened(row_count=1, model_digest="d", numerics_fingerprint="f")
         )
-        number = next(requests).steps.number
+        number = next(requests).input.number
         if self.opened < 500:
             context.abort(grpc.StatusCode.INTERNAL, "internal error")
-        yield lstm_pb2.StreamStepsResponse(
-            outputs=lstm_pb2.StreamOutputs(number=number, output=tensors.encode(X[:1, 0]))
-        )
+        yield lstm_pb2.StreamStepsResponse(output=lstm_pb2.StepOutput(number=number, output=tensors.encode(X[:1, 0])))
 
 
 def test_an_input_that_every_server_fails_at_is_given_up():
@@ -1071,8 +1069,8 @@ def test_an_input_that_every_server_fails_at_is_given_up():
     with (
         contextlib.closing(SimpleNamespace(close=lambda: server.stop(0).wait())),
         Client(f"127.0.0.1:{port}") as client,
-        client.stream(patience=0.3) as stream,
-        pytest.raises(lstmserve.ServerFault, match="internal error"),
+        client.stream(reconnect_timeout=0.3) as stream,
+        pytest.raises(lstmserve.Internal, match="internal error"),
     ):
         stream.step(X[0, 0])
 
@@ -1081,13 +1079,13 @@ def test_an_input_that_every_server_fails_at_is_given_up():
 
 def test_the_last_checkpoint_is_what_the_server_sent_last(client):
     """The last checkpoint is None at first, then what came with outputs, with a reset, and on asking."""
-    with client.stream(checkpoint_every=2) as stream:
+    with client.stream(checkpoint_interval_steps=2) as stream:
         first = stream.last_checkpoint
         list(stream.steps(X[0, :5]))
         second = stream.last_checkpoint
         third = stream.checkpoint()
 
-        assert (None, [4], [5]) == (first, second.steps.tolist(), third.steps.tolist())
+        assert (None, [4], [5]) == (first, second.steps_seen.tolist(), third.steps_seen.tolist())
         assert third is stream.last_checkpoint
         assert (0, 0) == (stream.reconnects, stream.numerics_changes)
 
@@ -1122,8 +1120,8 @@ def test_so_many_inputs_are_in_flight_and_no_more(client):
 
 
 def test_what_is_remembered_is_bounded_by_the_checkpoints(client):
-    """With checkpoint_every no more inputs are kept than those since the last checkpoint and those in flight."""
-    with client.stream(checkpoint_every=10) as stream:
+    """With checkpoint_interval_steps no more inputs are kept than those since the last checkpoint and those in flight."""
+    with client.stream(checkpoint_interval_steps=10) as stream:
         outputs = stream.steps(itertools.islice(itertools.cycle(X[0]), 500), in_flight=8)
         kept = [len(stream._journal._records) for _ in outputs]
         size = stream._journal._bytes
@@ -1137,10 +1135,10 @@ LITTLE = 400  # bytes of messages, of some 24 each: the journal asks at the seve
 
 @pytest.mark.parametrize("in_flight", [1, 16])
 def test_a_pipeline_without_checkpoints_asks_for_them_itself(client, monkeypatch, in_flight):
-    """With checkpoint_every=0, when too much is to be remembered, `steps` gives every output and ends."""
+    """With checkpoint_interval_steps=0, when too much is to be remembered, `steps` gives every output and ends."""
     monkeypatch.setattr(replay_log, "_MOST_BYTES", LITTLE)
     whole = client.forward(X[0], all_outputs=True).output
-    with client.stream(checkpoint_every=0, timeout=1, patience=0) as stream:
+    with client.stream(checkpoint_interval_steps=0, timeout=1, reconnect_timeout=0) as stream:
         outputs = list(stream.steps(X[0], in_flight=in_flight))
 
     assert whole.tobytes() == np.concatenate(outputs).tobytes()
@@ -1150,15 +1148,15 @@ def test_a_pipeline_without_checkpoints_asks_for_them_itself(client, monkeypatch
 def test_a_pipeline_ends_wherever_the_journal_asked_for_a_checkpoint(client, monkeypatch, count):
     """A checkpoint of the journal's own as the last message in flight holds up nothing."""
     monkeypatch.setattr(replay_log, "_MOST_BYTES", LITTLE)
-    with client.stream(checkpoint_every=0, timeout=0.5, patience=0) as stream:
+    with client.stream(checkpoint_interval_steps=0, timeout=0.5, reconnect_timeout=0) as stream:
         assert count == len(list(stream.steps(X[0, :count])))
 
 
 def test_steps_without_checkpoints_go_on_when_the_journal_asks_for_one(client, monkeypatch):
-    """With checkpoint_every=0, when too much is to be remembered, `step` goes on, and what is remembered is bounded."""
+    """With checkpoint_interval_steps=0, when too much is to be remembered, `step` goes on, and what is remembered is bounded."""
     monkeypatch.setattr(replay_log, "_MOST_BYTES", LITTLE)
     whole, after = client.forward(X[0], all_outputs=True)
-    with client.stream(checkpoint_every=0, timeout=1, patience=0) as stream:
+    with client.stream(checkpoint_interval_steps=0, timeout=1, reconnect_timeout=0) as stream:
         outputs, kept = [], []
         for x in X[0]:
             outputs.append(stream.step(x))
@@ -1175,7 +1173,7 @@ async def test_steps_of_asyncio_without_checkpoints_go_on_when_the_journal_asks_
     monkeypatch.setattr(replay_log, "_MOST_BYTES", LITTLE)
     async with AsyncClient(usual.address, model="small") as client:
         whole = (await client.forward(X[0], all_outputs=True)).output
-        async with client.stream(checkpoint_every=0, timeout=1, patience=0) as stream:
+        async with client.stream(checkpoint_interval_steps=0, timeout=1, reconnect_timeout=0) as stream:
             outputs = [await stream.step(x) for x in X[0]]
 
     assert whole.tobytes() == np.concatenate(outputs).tobytes()
@@ -1185,7 +1183,9 @@ def made_journal(**options):
     """Returns the journal of a stream that is open."""
     made = replay_log.Journal(StreamOpen(model="m"), **{"strict": False, **options})
     made.receive(
-        lstm_pb2.StreamStepsResponse(opened=lstm_pb2.StreamOpened(rows=2, model_digest="d", numerics_fingerprint="f"))
+        lstm_pb2.StreamStepsResponse(
+            opened=lstm_pb2.StreamOpened(row_count=2, model_digest="d", numerics_fingerprint="f")
+        )
     )
     return made
 
@@ -1193,12 +1193,12 @@ def made_journal(**options):
 def outputs_of(number, state=None):
     """Returns the answer to time-steps."""
     output = tensors.encode(np.float32([[number], [-number]]))
-    return lstm_pb2.StreamStepsResponse(outputs=lstm_pb2.StreamOutputs(number=number, output=output, state=state))
+    return lstm_pb2.StreamStepsResponse(output=lstm_pb2.StepOutput(number=number, output=output, state=state))
 
 
 def state_of(seen):
     """Returns a state."""
-    return lstm_pb2.State(model_digest="d", steps=[seen, seen])
+    return lstm_pb2.State(model_digest="d", steps_seen=[seen, seen])
 
 
 def numbers_of(messages):
@@ -1215,7 +1215,7 @@ def test_a_journal_sends_again_what_came_after_the_checkpoint():
     made.receive(outputs_of(2, state_of(2)))
     first = made.resumed()[0].open
 
-    assert ("m", 2, "d", [2, 2]) == (first.model, first.rows, first.model_digest, list(first.state.steps))
+    assert ("m", 2, "d", [2, 2]) == (first.model, first.row_count, first.model_digest, list(first.state.steps_seen))
     assert [3, 4] == numbers_of(made.resumed())
     assert 2 == made.outstanding
 
@@ -1256,7 +1256,7 @@ def test_a_journal_forgets_what_was_rejected():
         lstm_pb2.StreamStepsResponse(rejected=lstm_pb2.StreamRejected(number=2, code=9, text="x: wrong"))
     )
 
-    assert (2, lstmserve.WrongForModel, "x: wrong") == (answer.number, type(answer.error), str(answer.error))
+    assert (2, lstmserve.FailedPrecondition, "x: wrong") == (answer.number, type(answer.error), str(answer.error))
     assert [1, 3] == numbers_of(made.resumed())
 
 
@@ -1268,7 +1268,7 @@ def test_a_journal_sends_a_reset_again_with_its_state():
 
     assert message == made.resumed()[2]
     saved = lstm_pb2.StreamCheckpoint(number=2, state=state_of(8))
-    assert [8, 8] == made.receive(lstm_pb2.StreamStepsResponse(checkpoint=saved)).state.steps.tolist()
+    assert [8, 8] == made.receive(lstm_pb2.StreamStepsResponse(checkpoint=saved)).state.steps_seen.tolist()
     assert [] == numbers_of(made.resumed())
 
 
@@ -1290,7 +1290,9 @@ def test_a_journal_asks_for_a_checkpoint_when_there_is_too_much(monkeypatch):
 def test_a_strict_journal_refuses_other_numerics():
     """Other numerics are counted, or, strictly, refused; the same ones are neither."""
     same, other = (
-        lstm_pb2.StreamStepsResponse(opened=lstm_pb2.StreamOpened(rows=2, model_digest="d", numerics_fingerprint=name))
+        lstm_pb2.StreamStepsResponse(
+            opened=lstm_pb2.StreamOpened(row_count=2, model_digest="d", numerics_fingerprint=name)
+        )
         for name in "fg"
     )
     made, strict = made_journal(), made_journal(strict=True)
@@ -1325,11 +1327,11 @@ def test_a_journal_brings_every_answer_once_whatever_is_lost(every, in_flight, l
 
 def test_a_journal_notices_that_a_message_was_lost():
     """An answer to another message than the next one shows that one was lost on its way, as gRPC's own retries do."""
-    own = replay_log.Journal(StreamOpen(rows=1), strict=False)
+    own = replay_log.Journal(StreamOpen(row_count=1), strict=False)
     for x in (1.0, 2.0, 3.0):
         own.steps(tensors.encode(np.array([[x]], np.float32)))
     own.resumed()
-    answers = [lstm_pb2.StreamStepsResponse(outputs=lstm_pb2.StreamOutputs(number=number)) for number in (1, 3, 3)]
+    answers = [lstm_pb2.StreamStepsResponse(output=lstm_pb2.StepOutput(number=number)) for number in (1, 3, 3)]
 
     assert [True, False, True] == [own.is_in_order(answer) for answer in answers]
 

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from lstmserve import errors, resumable_stream, tensors
-from lstmserve.resumable_stream import Attempts
 from lstmserve.v1 import lstm_pb2
-from lstmserve_server.core.errors import NotServing, TooLate
+from lstmserve_server.core.errors import DeadlineExceeded, NotServing
 from lstmserve_server.observability.call_metrics import CallMetrics
 from lstmserve_server.rpc.auth import callers
 from lstmserve_server.rpc.auth.authenticators import Admission, Token
@@ -40,7 +39,7 @@ class Clock:
         return self.now
 
 
-UNAVAILABLE = errors.ServerUnavailable(grpc.StatusCode.UNAVAILABLE, "gone")
+UNAVAILABLE = errors.Unavailable(grpc.StatusCode.UNAVAILABLE, "gone")
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def clock(monkeypatch):
 
 def test_patience_begins_anew_with_every_answer(clock):
     """Failures are forgotten when something comes: the pauses begin anew, and so does the time."""
-    attempts = Attempts(patience=10)
+    attempts = ReconnectPolicy(reconnect_timeout=10)
     attempts.wait()
     pauses = [attempts.failed(UNAVAILABLE) for _ in range(6)]
     clock.now += 9
@@ -62,7 +61,7 @@ def test_patience_begins_anew_with_every_answer(clock):
     clock.now += 9
     attempts.failed(UNAVAILABLE)
     clock.now += 2
-    with pytest.raises(errors.ServerUnavailable):
+    with pytest.raises(errors.Unavailable):
         attempts.failed(UNAVAILABLE)
 
     assert pauses[0] == again[0] == 0
@@ -72,14 +71,14 @@ def test_patience_begins_anew_with_every_answer(clock):
 
 def test_a_caller_may_be_silent_for_as_long_as_he_likes(clock):
     """Time counts from when something is waited for; from the first failure on it goes on."""
-    attempts = Attempts(patience=10)
+    attempts = ReconnectPolicy(reconnect_timeout=10)
     clock.now += 1000
     attempts.wait()
     attempts.failed(UNAVAILABLE)
     clock.now += 8
     attempts.wait()
     clock.now += 3
-    with pytest.raises(errors.ServerUnavailable):
+    with pytest.raises(errors.Unavailable):
         attempts.failed(UNAVAILABLE)
 
 
@@ -96,7 +95,7 @@ def test_a_caller_may_be_silent_for_as_long_as_he_likes(clock):
 )
 def test_what_is_tried_again(clock, code, retried):
     """What another server, or the same one later, may answer; and whatever says when to come again."""
-    attempts = Attempts(patience=10)
+    attempts = ReconnectPolicy(reconnect_timeout=10)
     attempts.wait()
     with contextlib.nullcontext() if retried else pytest.raises(errors.LstmServeError):
         attempts.failed(errors.from_status(code, "no"))
@@ -125,12 +124,12 @@ class Talk:
 
 SERVED = served("small")
 X = tensors.encode(np.ones((1, 3), np.float32))
-OPEN = lstm_pb2.StreamStepsRequest(open=lstm_pb2.StreamOpen(rows=1))
+OPEN = lstm_pb2.StreamStepsRequest(open=lstm_pb2.StreamOpen(row_count=1))
 
 
 def step(number):
     """Returns a message of one step."""
-    return lstm_pb2.StreamStepsRequest(steps=lstm_pb2.StreamInput(number=number, x=X))
+    return lstm_pb2.StreamStepsRequest(input=lstm_pb2.StepInput(number=number, x=X))
 
 
 @contextlib.asynccontextmanager
@@ -166,7 +165,7 @@ async def test_a_stream_ends_at_its_age_though_it_is_busy():
             await one.task
 
     assert [answer.WhichOneof("message") for answer in answers[-2:]] == ["outputs", "going_away"]
-    assert answers[-1].going_away.number == answers[-2].outputs.number > 1
+    assert answers[-1].going_away.number == answers[-2].output.number > 1
     assert one.places.taken == 0
 
 
@@ -189,9 +188,9 @@ async def test_a_stream_that_is_idle_ends_and_one_that_computes_does_not(monkeyp
         await asyncio.wait({one.task}, timeout=0.5)  # five times as long as it may be idle
         assert not one.task.done()
         let_go.set()
-        assert (await one.talk.answers.get()).outputs.number == 1
+        assert (await one.talk.answers.get()).output.number == 1
         assert (await one.talk.answers.get()).going_away.number == 1
-        with pytest.raises(TooLate, match=r"nothing came for 0.1 seconds"):
+        with pytest.raises(DeadlineExceeded, match=r"nothing came for 0.1 seconds"):
             await one.task
 
 
@@ -228,7 +227,7 @@ async def test_messages_of_a_stream_use_up_the_rate():
     caller = callers.Caller("reader", callers.Rules(calls_per_second=2))
     for _ in range(2):
         await caller.take_turn()
-    with pytest.raises(callers.Busy) as busy:
+    with pytest.raises(callers.Overloaded) as busy:
         await caller.require_turn()
     waiting = asyncio.ensure_future(caller.take_turn())
     await asyncio.wait({waiting}, timeout=0.05)
@@ -253,7 +252,7 @@ async def test_as_many_calls_as_there_may_be(most, taken, refused):
     with contextlib.ExitStack() as open_calls:
         for _ in range(taken):
             open_calls.enter_context(caller.call())
-        with pytest.raises(callers.Busy) if refused else contextlib.nullcontext():
+        with pytest.raises(callers.Overloaded) if refused else contextlib.nullcontext():
             caller.call()
     with caller.call():
         pass

@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from lstmserve import AsyncClient, Client, ServerUnavailable, Tls
+from lstmserve import AsyncClient, Client, Tls, Unavailable
 from lstmserve_server.rpc.auth import token_file
 from tests.support import node
 from tests.support.live import CLIENT, QUICK, run, serving
@@ -82,7 +82,7 @@ def mutual(place):
 
 def expect_refused(address, tls):
     """Expects that a client does not reach the server."""
-    with Client(address, tls=tls, timeout=2) as client, pytest.raises(ServerUnavailable):
+    with Client(address, tls=tls, timeout=2) as client, pytest.raises(Unavailable):
         client.step([0.5])
 
 

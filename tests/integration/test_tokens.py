@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from lstmserve import AccessDenied, AsyncClient, Client, LimitReached
+from lstmserve import AsyncClient, Client, PermissionDenied, ResourceExhausted, Unauthenticated
 from lstmserve.v1 import lstm_pb2, lstm_pb2_grpc
 from lstmserve_server.cli.commands import lstmserve as program
 from lstmserve_server.core import errors
@@ -100,7 +100,7 @@ def test_a_wrong_token_is_refused(calling):
     """A token that is not known ends every kind of call with UNAUTHENTICATED, and says nothing of those that are."""
     client = calling(GUESSED)
     for call in (lambda: client.step([0.5]), client.models, client.shadow_report, lambda: client.stream().step([0.5])):
-        with pytest.raises(AccessDenied, match="the token that came is not known") as caught:
+        with pytest.raises(Unauthenticated, match="the token that came is not known") as caught:
             call()
 
         assert grpc.StatusCode.UNAUTHENTICATED == caught.value.code
@@ -156,10 +156,10 @@ def test_a_token_for_another_model_is_refused(calling):
         other.model,
         other.shadow_report,
     ):
-        with pytest.raises(AccessDenied, match="'one model' may not use 'right'; expected one of 'left'") as caught:
+        with pytest.raises(PermissionDenied, match="'one model' may not use 'right'; expected one of 'left'") as caught:
             call()
         assert grpc.StatusCode.PERMISSION_DENIED == caught.value.code
-    with pytest.raises(AccessDenied, match="'one model' may not use 'none'; expected one of 'left'"):
+    with pytest.raises(PermissionDenied, match="'one model' may not use 'none'; expected one of 'left'"):
         nobodys.step([0.5])
 
 
@@ -167,7 +167,7 @@ def test_a_method_that_is_not_allowed_is_refused(calling):
     """A caller may call the methods of its token alone."""
     client = calling("step")
     client.step([0.5])
-    with pytest.raises(AccessDenied, match="'step' may not call Forward; expected one of 'Step', 'StreamSteps'"):
+    with pytest.raises(PermissionDenied, match="'step' may not call Forward; expected one of 'Step', 'StreamSteps'"):
         client.forward([[0.5]])
 
 
@@ -175,9 +175,9 @@ def test_more_rows_than_allowed_are_refused(calling):
     """The rows of a token bound a call, and a stream."""
     client = calling("narrow")
     client.step([[0.5]] * 2)
-    with pytest.raises(LimitReached, match="3 rows came; expected at most 2 of 'narrow'"):
+    with pytest.raises(ResourceExhausted, match="3 rows came; expected at most 2 of 'narrow'"):
         client.step([[0.5]] * 3)
-    with pytest.raises(LimitReached, match="3 rows came; expected at most 2 of 'narrow'"):
+    with pytest.raises(ResourceExhausted, match="3 rows came; expected at most 2 of 'narrow'"):
         client.stream(rows=3).step([[0.5]] * 3)
 
 
@@ -185,7 +185,7 @@ def test_calls_beyond_the_rate_are_told_when_to_come_again(calling, server, know
     """A call too many is refused at once, with the seconds after which the next is due; others do not notice."""
     client, other = calling("slow"), calling("all")
     client.step([0.5])
-    with pytest.raises(LimitReached, match="'slow' calls too often; expected 0\\.5 calls per second") as caught:
+    with pytest.raises(ResourceExhausted, match="'slow' calls too often; expected 0\\.5 calls per second") as caught:
         client.step([0.5])
     other.step([0.5])
     metadata = (("authorization", f"Bearer {known[0]['slow']}"),)
@@ -204,7 +204,7 @@ def test_calls_at_a_time_are_bounded(calling):
     client = calling("single")
     with client.stream() as stream:
         stream.step([0.5])
-        with pytest.raises(LimitReached, match="1 calls of 'single' are running; expected fewer than 2") as caught:
+        with pytest.raises(ResourceExhausted, match="1 calls of 'single' are running; expected fewer than 2") as caught:
             client.step([0.5])
 
         assert 0.1 == caught.value.retry_after
@@ -212,7 +212,7 @@ def test_calls_at_a_time_are_bounded(calling):
         try:
             client.step([0.5])
             break
-        except LimitReached:
+        except ResourceExhausted:
             continue
 
 
@@ -271,7 +271,7 @@ def test_the_asyncio_client_takes_a_token(server, known):
 
 def test_no_secret_is_logged(server, known):
     """Neither tokens nor their hashes come up in the log."""
-    with Client(server.address, model="left", token=GUESSED) as client, pytest.raises(AccessDenied):
+    with Client(server.address, model="left", token=GUESSED) as client, pytest.raises(Unauthenticated):
         client.step([0.5])
     shown = str(server.log)
 
@@ -316,7 +316,7 @@ def test_tokens_change_under_load_and_no_call_fails(tmp_path):
             file.write()
             await asyncio.to_thread(live.wait_for, "tokens_reloaded")
             async with AsyncClient(address, token=older) as late:
-                with pytest.raises(AccessDenied):
+                with pytest.raises(Unauthenticated):
                     await late.step([0.5])
         over.set()
         await asyncio.gather(*callers)
@@ -343,7 +343,7 @@ def test_a_stream_ends_when_its_token_is_taken_out(tmp_path):
         file.write()
         with calling_on(other):  # the file is looked at when somebody calls
             live.wait_for("tokens_reloaded")
-        with pytest.raises(AccessDenied, match="the token of 'leaked' is not valid any more"):
+        with pytest.raises(Unauthenticated, match="the token of 'leaked' is not valid any more"):
             stream.step([0.5])
 
 
@@ -409,7 +409,7 @@ def test_a_file_that_makes_no_sense_is_refused(tmp_path, content, text):
     """The text says where, and shows nothing secret."""
     path = tmp_path / "tokens.toml"
     path.write_text(content.replace("T", f"'sha256:{'0' * 64}'"))
-    with pytest.raises(errors.StartFailed) as caught:
+    with pytest.raises(errors.StartupError) as caught:
         authenticators.Tokens(path, lambda what, taken: None)
 
     assert text in str(caught.value)
@@ -463,7 +463,7 @@ def test_a_caller_keeps_its_calls_when_its_rules_change():
     caller = callers.Caller("reader", callers.Rules(concurrent_calls=2))
     with caller.call():
         caller.become(callers.Rules(concurrent_calls=1))
-        with pytest.raises(errors.Busy), caller.call():
+        with pytest.raises(errors.Overloaded), caller.call():
             pass
     with caller.call():
         pass

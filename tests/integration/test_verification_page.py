@@ -128,10 +128,10 @@ def test_a_name_is_no_markup(page, differing):
     """A layer's name is shown letter by letter, whatever it looks like to HTML, SVG or TeX."""
 
     def renamed(report):
-        for totals in (*report.totals, *report.drift):
+        for totals in (*report.teacher_forced, *report.free_running):
             totals.layer = HOSTILE
-        report.worst[0].comparison.first.layer = HOSTILE
-        report.coverage.partly[f"window: {HOSTILE}"] = 1
+        report.worst[0].comparison.first_location.layer = HOSTILE
+        report.coverage.partial_counts[f"window: {HOSTILE}"] = 1
 
     layer = differing.served.model.lstm(1, 0)
     layer.name = HOSTILE + "\x01"
@@ -168,25 +168,27 @@ def test_without_a_call_in_detail(page, differing):
 
 def _empty(report):
     coverage = report.coverage
-    coverage.compared = coverage.steps = coverage.discrepant = 0
+    coverage.compared_count = coverage.row_step_count = coverage.discrepant_count = 0
     for field in ("totals", "drift", "worst"):
         report.ClearField(field)
 
 
 def _dropped(report):
     _empty(report)
-    report.coverage.dropped["refused"] = 2
+    report.coverage.dropped_counts["refused"] = 2
 
 
 def _in_half_precision(report):
     _empty(report)
-    report.coverage.not_comparable["half_precision"] = 2
+    report.coverage.not_comparable_counts["half_precision"] = 2
 
 
 def _masked(report):
     _empty(report)
-    report.coverage.compared = 2
-    report.totals.add(layer="mask", array="output", values=60, by_difference=[60] + [0] * 16, by_ulp=[60] + [0] * 32)
+    report.coverage.compared_count = 2
+    report.teacher_forced.add(
+        layer="mask", array="output", values=60, by_difference=[60] + [0] * 16, by_ulp=[60] + [0] * 32
+    )
 
 
 @pytest.mark.parametrize(
@@ -215,11 +217,11 @@ def test_what_a_verdict_does_not_say(page, differing):
     """What makes a verdict worth less stands below it, and that weights differ stands in it."""
 
     def report(report):
-        report.witness.differing_weights.append("bias of layer 'below', by up to 0.1")
-        report.witness.whole_model_difference = 0.25
-        report.coverage.discrepant = 0
-        report.coverage.offered = 4
-        report.totals[0].values += 7
+        report.reference_model.differing_weights.append("bias of layer 'below', by up to 0.1")
+        report.reference_model.whole_model_difference = 0.25
+        report.coverage.discrepant_count = 0
+        report.coverage.offered_count = 4
+        report.teacher_forced[0].values += 7
 
     text = _seen(page(_changed(differing, report))).text
 

@@ -129,7 +129,7 @@ def test_a_worker_that_is_killed_is_not_missed(workers, sunspots):
     with Client(sunspots.address) as client:
         expected = client.forward(np.tile(SERIES, (50, 1)), all_outputs=True).output
     load = Load(workers.address, expected)
-    with Client(workers.address) as client, client.stream(checkpoint_every=50) as stream:
+    with Client(workers.address) as client, client.stream(checkpoint_interval_steps=50) as stream:
         at, outputs = 0, []
         for number in range(10):
             os.kill(pids(workers)[1 + number % 2], signal.SIGKILL)

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import reader
 from lstmserve_server.model.model import RecurrentModel
 from lstmserve_server.runtime import selftest
@@ -187,7 +187,7 @@ def test_there_are_enough_of_them():
 @pytest.mark.parametrize("name", REFUSED)
 def test_the_reason_of_a_refusal(name):
     """A file that cannot be served says why."""
-    with pytest.raises(ModelRefused) as refused:
+    with pytest.raises(UnsupportedModelError) as refused:
         reader.load(FOLDER / name)
 
     assert f"{FOLDER / name}: {REFUSED[name]}" == str(refused.value)
@@ -201,7 +201,7 @@ def test_a_subclass_with_its_configuration(tmp_path):
     architecture = tmp_path / "subclass.json"
     architecture.write_text(json.dumps(config | {"keras_version": "3.15.1"}))
 
-    with pytest.raises(ModelRefused) as refused:
+    with pytest.raises(UnsupportedModelError) as refused:
         reader.load(path, architecture=architecture)
 
     assert f"{path}: {SUBCLASS}" == str(refused.value)

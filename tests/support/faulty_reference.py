@@ -55,7 +55,7 @@ def main() -> None:
     how, descriptor = sys.argv[1:]
     connection = Connection(int(descriptor))
     setup = json.loads(connection.recv_bytes())
-    witness = shadow_pb2.Witness(text="odd").SerializeToString().hex()
+    witness = shadow_pb2.ReferenceModel(text="odd").SerializeToString().hex()
     told = {model["name"]: {"witness": witness, "noise_floor": 0.0} for model in setup["models"]}
     connection.send_bytes(json.dumps({"versions": {"keras": "none"}, "models": told, "held": []}).encode())
     if how == "deaf":

@@ -11,6 +11,7 @@ from prometheus_client.samples import Sample
 
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.observability.admin_server import Port
+from lstmserve_server.shadow import compare
 from lstmserve_server.shadow.metrics import ShadowCollector
 from lstmserve_server.shadow.worker import Lag
 
@@ -124,17 +125,25 @@ def busy() -> Observed:
 
 def report(*models: str, discrepant: int = 0) -> shadow_pb2.ShadowReport:
     """Returns a report of shadow mode, in which the first model has discrepancies in its second layer."""
-    made = shadow_pb2.ShadowReport(mode="0.1")
-    made.reference.status = shadow_pb2.REFERENCE_STATUS_UP
+    made = shadow_pb2.ShadowReport(sampling_rate=0.1)
+    made.reference_process.status = shadow_pb2.REFERENCE_STATUS_UP
     for number, name in enumerate(models):
         model = made.models.add(model=name)
         over = 0 if number else discrepant
-        coverage = shadow_pb2.Coverage(offered=4000, sampled=402, compared=396, steps=39_600, discrepant=over)
+        coverage = shadow_pb2.Coverage(
+            offered_count=4000, sampled_count=402, compared_count=396, row_step_count=39_600, discrepant_count=over
+        )
         model.coverage.CopyFrom(coverage)
-        model.coverage.dropped["queue_full"] = 6
+        model.coverage.dropped_counts["queue_full"] = 6
         for layer, array in (("lstm", "h"), ("lstm", "c"), ("lstm_1", "h"), ("lstm_1", "c"), ("dense", "output")):
             bad = over if (layer, array) == ("lstm_1", "c") else 0
-            totals = model.totals.add(layer=layer, array=array, values=1000, over=bad, margin=12.5 if bad else 0.042)
-            totals.by_difference.extend([1000] + [0] * 16)
-            totals.by_ulp.extend([1000] + [0] * 32)
+            totals = model.teacher_forced.add(
+                layer=layer,
+                array=compare.ARRAY_KINDS[array],
+                value_count=1000,
+                over_tolerance_count=bad,
+                tolerance_ratio=12.5 if bad else 0.042,
+            )
+            totals.difference_histogram.extend([1000] + [0] * 16)
+            totals.ulp_histogram.extend([1000] + [0] * 32)
     return made

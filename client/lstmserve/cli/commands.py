@@ -162,7 +162,9 @@ def forward(
     help="Lines to send ahead of their answers. 1 answers each before the next is read; more are quicker.",
 )
 @click.option("--strict", is_flag=True, help="Stop rather than go on with a server whose bytes may differ.")
-@click.option("--patience", default=60.0, show_default=True, type=click.FloatRange(0), help="Seconds without a server.")
+@click.option(
+    "--reconnect-timeout", default=60.0, show_default=True, type=click.FloatRange(0), help="Seconds without a server."
+)
 @click.pass_obj
 def stream(
     client: Client,
@@ -171,14 +173,14 @@ def stream(
     save_state: str | None,
     in_flight: int,
     strict: bool,  # noqa: FBT001 - click's way
-    patience: float,
+    reconnect_timeout: float,
 ) -> None:
     """Advance by one time-step per line of CSV, as the lines come, and write a line for each at once.
 
     When the server is lost, it goes on with another: give --address several, with commas between them.
     """
     with (
-        client.stream(state=_load(state), strict=strict, patience=patience) as opened,
+        client.stream(state=_load(state), strict=strict, reconnect_timeout=reconnect_timeout) as opened,
         StatusLine(opened) as status,
     ):
         for output in opened.steps(status.sent(files.read_lines(input)), in_flight):
@@ -216,7 +218,7 @@ def _chunks(x: NDArray[Any], client: Client) -> Iterator[NDArray[Any]]:
     A model that cannot be stepped looks ahead, and must be given the sequence whole.
     """
     steps = x.shape[-2] if x.ndim > 1 else 0
-    if steps <= _CHUNK or not client.model().step_possible:
+    if steps <= _CHUNK or not client.model().supports_step:
         yield x
         return
     columns = (TextColumn("time-steps"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

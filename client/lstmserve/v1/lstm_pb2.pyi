@@ -8,31 +8,70 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
-    D_TYPE_UNSPECIFIED: _ClassVar[DType]
-    D_TYPE_FLOAT16: _ClassVar[DType]
-    D_TYPE_BFLOAT16: _ClassVar[DType]
-    D_TYPE_FLOAT32: _ClassVar[DType]
-    D_TYPE_FLOAT64: _ClassVar[DType]
-    D_TYPE_INT32: _ClassVar[DType]
-    D_TYPE_INT64: _ClassVar[DType]
+    DATA_TYPE_UNSPECIFIED: _ClassVar[DataType]
+    DATA_TYPE_FLOAT16: _ClassVar[DataType]
+    DATA_TYPE_BFLOAT16: _ClassVar[DataType]
+    DATA_TYPE_FLOAT32: _ClassVar[DataType]
+    DATA_TYPE_FLOAT64: _ClassVar[DataType]
+    DATA_TYPE_INT32: _ClassVar[DataType]
+    DATA_TYPE_INT64: _ClassVar[DataType]
 
 class Numerics(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     NUMERICS_UNSPECIFIED: _ClassVar[Numerics]
     NUMERICS_EXACT: _ClassVar[Numerics]
     NUMERICS_FAST: _ClassVar[Numerics]
-D_TYPE_UNSPECIFIED: DType
-D_TYPE_FLOAT16: DType
-D_TYPE_BFLOAT16: DType
-D_TYPE_FLOAT32: DType
-D_TYPE_FLOAT64: DType
-D_TYPE_INT32: DType
-D_TYPE_INT64: DType
+
+class ModelFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODEL_FORMAT_UNSPECIFIED: _ClassVar[ModelFormat]
+    MODEL_FORMAT_KERAS_ZIP: _ClassVar[ModelFormat]
+    MODEL_FORMAT_KERAS_FOLDER: _ClassVar[ModelFormat]
+    MODEL_FORMAT_KERAS_HDF5: _ClassVar[ModelFormat]
+    MODEL_FORMAT_KERAS_WEIGHTS: _ClassVar[ModelFormat]
+    MODEL_FORMAT_KERAS_SHARDS: _ClassVar[ModelFormat]
+    MODEL_FORMAT_NUMPY_NPZ: _ClassVar[ModelFormat]
+    MODEL_FORMAT_TF_SAVEDMODEL: _ClassVar[ModelFormat]
+    MODEL_FORMAT_TF_CHECKPOINT: _ClassVar[ModelFormat]
+
+class InputKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    INPUT_KIND_UNSPECIFIED: _ClassVar[InputKind]
+    INPUT_KIND_FEATURES: _ClassVar[InputKind]
+    INPUT_KIND_TOKEN_IDS: _ClassVar[InputKind]
+
+class StateKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STATE_KIND_UNSPECIFIED: _ClassVar[StateKind]
+    STATE_KIND_HIDDEN_AND_CELL: _ClassVar[StateKind]
+    STATE_KIND_WINDOW: _ClassVar[StateKind]
+DATA_TYPE_UNSPECIFIED: DataType
+DATA_TYPE_FLOAT16: DataType
+DATA_TYPE_BFLOAT16: DataType
+DATA_TYPE_FLOAT32: DataType
+DATA_TYPE_FLOAT64: DataType
+DATA_TYPE_INT32: DataType
+DATA_TYPE_INT64: DataType
 NUMERICS_UNSPECIFIED: Numerics
 NUMERICS_EXACT: Numerics
 NUMERICS_FAST: Numerics
+MODEL_FORMAT_UNSPECIFIED: ModelFormat
+MODEL_FORMAT_KERAS_ZIP: ModelFormat
+MODEL_FORMAT_KERAS_FOLDER: ModelFormat
+MODEL_FORMAT_KERAS_HDF5: ModelFormat
+MODEL_FORMAT_KERAS_WEIGHTS: ModelFormat
+MODEL_FORMAT_KERAS_SHARDS: ModelFormat
+MODEL_FORMAT_NUMPY_NPZ: ModelFormat
+MODEL_FORMAT_TF_SAVEDMODEL: ModelFormat
+MODEL_FORMAT_TF_CHECKPOINT: ModelFormat
+INPUT_KIND_UNSPECIFIED: InputKind
+INPUT_KIND_FEATURES: InputKind
+INPUT_KIND_TOKEN_IDS: InputKind
+STATE_KIND_UNSPECIFIED: StateKind
+STATE_KIND_HIDDEN_AND_CELL: StateKind
+STATE_KIND_WINDOW: StateKind
 
 class Tensor(_message.Message):
     __slots__ = ("dtype", "shape", "data", "values")
@@ -40,40 +79,40 @@ class Tensor(_message.Message):
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
-    dtype: DType
+    dtype: DataType
     shape: _containers.RepeatedScalarFieldContainer[int]
     data: bytes
     values: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
+    def __init__(self, dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class State(_message.Message):
-    __slots__ = ("layers", "model_digest", "numerics_fingerprint", "steps")
+    __slots__ = ("layers", "model_digest", "numerics_fingerprint", "steps_seen")
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
-    STEPS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_SEEN_FIELD_NUMBER: _ClassVar[int]
     layers: _containers.RepeatedCompositeFieldContainer[LayerState]
     model_digest: str
     numerics_fingerprint: str
-    steps: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, layers: _Optional[_Iterable[_Union[LayerState, _Mapping]]] = ..., model_digest: _Optional[str] = ..., numerics_fingerprint: _Optional[str] = ..., steps: _Optional[_Iterable[int]] = ...) -> None: ...
+    steps_seen: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, layers: _Optional[_Iterable[_Union[LayerState, _Mapping]]] = ..., model_digest: _Optional[str] = ..., numerics_fingerprint: _Optional[str] = ..., steps_seen: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class LayerState(_message.Message):
-    __slots__ = ("h", "c", "layer", "window", "steps")
+    __slots__ = ("h", "c", "layer", "window", "steps_received")
     H_FIELD_NUMBER: _ClassVar[int]
     C_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
-    STEPS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     h: Tensor
     c: Tensor
     layer: str
     window: Tensor
-    steps: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, h: _Optional[_Union[Tensor, _Mapping]] = ..., c: _Optional[_Union[Tensor, _Mapping]] = ..., layer: _Optional[str] = ..., window: _Optional[_Union[Tensor, _Mapping]] = ..., steps: _Optional[_Iterable[int]] = ...) -> None: ...
+    steps_received: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, h: _Optional[_Union[Tensor, _Mapping]] = ..., c: _Optional[_Union[Tensor, _Mapping]] = ..., layer: _Optional[str] = ..., window: _Optional[_Union[Tensor, _Mapping]] = ..., steps_received: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "digest", "file", "format", "keras_version", "dtype", "input_shape", "output_shape", "layers", "state_layout", "parameter_count", "weight_bytes", "numerics", "numerics_fingerprint", "step_possible", "step_obstacle", "inputs", "outputs", "remarks", "waiting_steps", "engine")
+    __slots__ = ("name", "digest", "file", "format", "keras_version", "dtype", "input_shape", "output_shape", "layers", "state_layout", "parameter_count", "weight_bytes", "numerics", "numerics_fingerprint", "supports_step", "step_unsupported_reason", "inputs", "outputs", "remarks", "waiting_steps", "engine")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
@@ -88,8 +127,8 @@ class Model(_message.Message):
     WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
-    STEP_POSSIBLE_FIELD_NUMBER: _ClassVar[int]
-    STEP_OBSTACLE_FIELD_NUMBER: _ClassVar[int]
+    SUPPORTS_STEP_FIELD_NUMBER: _ClassVar[int]
+    STEP_UNSUPPORTED_REASON_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     REMARKS_FIELD_NUMBER: _ClassVar[int]
@@ -98,9 +137,9 @@ class Model(_message.Message):
     name: str
     digest: str
     file: str
-    format: str
+    format: ModelFormat
     keras_version: str
-    dtype: DType
+    dtype: DataType
     input_shape: _containers.RepeatedScalarFieldContainer[int]
     output_shape: _containers.RepeatedScalarFieldContainer[int]
     layers: _containers.RepeatedCompositeFieldContainer[Layer]
@@ -109,24 +148,28 @@ class Model(_message.Message):
     weight_bytes: int
     numerics: Numerics
     numerics_fingerprint: str
-    step_possible: bool
-    step_obstacle: str
+    supports_step: bool
+    step_unsupported_reason: str
     inputs: _containers.RepeatedCompositeFieldContainer[ModelInput]
     outputs: _containers.RepeatedCompositeFieldContainer[ModelOutput]
     remarks: _containers.RepeatedScalarFieldContainer[str]
     waiting_steps: int
     engine: str
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., file: _Optional[str] = ..., format: _Optional[str] = ..., keras_version: _Optional[str] = ..., dtype: _Optional[_Union[DType, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., output_shape: _Optional[_Iterable[int]] = ..., layers: _Optional[_Iterable[_Union[Layer, _Mapping]]] = ..., state_layout: _Optional[_Iterable[_Union[LayerStateLayout, _Mapping]]] = ..., parameter_count: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., numerics: _Optional[_Union[Numerics, str]] = ..., numerics_fingerprint: _Optional[str] = ..., step_possible: bool = ..., step_obstacle: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[ModelInput, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[ModelOutput, _Mapping]]] = ..., remarks: _Optional[_Iterable[str]] = ..., waiting_steps: _Optional[int] = ..., engine: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., file: _Optional[str] = ..., format: _Optional[_Union[ModelFormat, str]] = ..., keras_version: _Optional[str] = ..., dtype: _Optional[_Union[DataType, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., output_shape: _Optional[_Iterable[int]] = ..., layers: _Optional[_Iterable[_Union[Layer, _Mapping]]] = ..., state_layout: _Optional[_Iterable[_Union[LayerStateLayout, _Mapping]]] = ..., parameter_count: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., numerics: _Optional[_Union[Numerics, str]] = ..., numerics_fingerprint: _Optional[str] = ..., supports_step: bool = ..., step_unsupported_reason: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[ModelInput, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[ModelOutput, _Mapping]]] = ..., remarks: _Optional[_Iterable[str]] = ..., waiting_steps: _Optional[int] = ..., engine: _Optional[str] = ...) -> None: ...
 
 class ModelInput(_message.Message):
-    __slots__ = ("name", "shape", "vocabulary")
+    __slots__ = ("name", "shape", "vocabulary", "kind", "declared_time_steps")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DECLARED_TIME_STEPS_FIELD_NUMBER: _ClassVar[int]
     name: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     vocabulary: int
-    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., vocabulary: _Optional[int] = ...) -> None: ...
+    kind: InputKind
+    declared_time_steps: int
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., vocabulary: _Optional[int] = ..., kind: _Optional[_Union[InputKind, str]] = ..., declared_time_steps: _Optional[int] = ...) -> None: ...
 
 class ModelOutput(_message.Message):
     __slots__ = ("name", "shape")
@@ -166,14 +209,16 @@ class Weight(_message.Message):
     def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class LayerStateLayout(_message.Message):
-    __slots__ = ("layer", "units", "window_shape")
+    __slots__ = ("layer", "units", "window_shape", "kind")
     LAYER_FIELD_NUMBER: _ClassVar[int]
     UNITS_FIELD_NUMBER: _ClassVar[int]
     WINDOW_SHAPE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     layer: str
     units: int
     window_shape: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, layer: _Optional[str] = ..., units: _Optional[int] = ..., window_shape: _Optional[_Iterable[int]] = ...) -> None: ...
+    kind: StateKind
+    def __init__(self, layer: _Optional[str] = ..., units: _Optional[int] = ..., window_shape: _Optional[_Iterable[int]] = ..., kind: _Optional[_Union[StateKind, str]] = ...) -> None: ...
 
 class StepRequest(_message.Message):
     __slots__ = ("model", "x", "state", "compare")
@@ -188,7 +233,7 @@ class StepRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., x: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., compare: bool = ...) -> None: ...
 
 class StepResponse(_message.Message):
-    __slots__ = ("output", "state", "outputs", "discrepancy")
+    __slots__ = ("output", "state", "outputs", "comparison")
     class OutputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -199,12 +244,12 @@ class StepResponse(_message.Message):
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
-    DISCREPANCY_FIELD_NUMBER: _ClassVar[int]
+    COMPARISON_FIELD_NUMBER: _ClassVar[int]
     output: Tensor
     state: State
     outputs: _containers.MessageMap[str, Tensor]
-    discrepancy: _shadow_pb2.Comparison
-    def __init__(self, output: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., outputs: _Optional[_Mapping[str, Tensor]] = ..., discrepancy: _Optional[_Union[_shadow_pb2.Comparison, _Mapping]] = ...) -> None: ...
+    comparison: _shadow_pb2.Comparison
+    def __init__(self, output: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., outputs: _Optional[_Mapping[str, Tensor]] = ..., comparison: _Optional[_Union[_shadow_pb2.Comparison, _Mapping]] = ...) -> None: ...
 
 class ForwardRequest(_message.Message):
     __slots__ = ("model", "x", "state", "lengths", "all_outputs", "inputs", "compare")
@@ -232,7 +277,7 @@ class ForwardRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., x: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., lengths: _Optional[_Iterable[int]] = ..., all_outputs: bool = ..., inputs: _Optional[_Mapping[str, Tensor]] = ..., compare: bool = ...) -> None: ...
 
 class ForwardResponse(_message.Message):
-    __slots__ = ("output", "state", "outputs", "discrepancy")
+    __slots__ = ("output", "state", "outputs", "comparison")
     class OutputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -243,44 +288,44 @@ class ForwardResponse(_message.Message):
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
-    DISCREPANCY_FIELD_NUMBER: _ClassVar[int]
+    COMPARISON_FIELD_NUMBER: _ClassVar[int]
     output: Tensor
     state: State
     outputs: _containers.MessageMap[str, Tensor]
-    discrepancy: _shadow_pb2.Comparison
-    def __init__(self, output: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., outputs: _Optional[_Mapping[str, Tensor]] = ..., discrepancy: _Optional[_Union[_shadow_pb2.Comparison, _Mapping]] = ...) -> None: ...
+    comparison: _shadow_pb2.Comparison
+    def __init__(self, output: _Optional[_Union[Tensor, _Mapping]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., outputs: _Optional[_Mapping[str, Tensor]] = ..., comparison: _Optional[_Union[_shadow_pb2.Comparison, _Mapping]] = ...) -> None: ...
 
 class StreamStepsRequest(_message.Message):
-    __slots__ = ("open", "steps", "checkpoint", "reset")
+    __slots__ = ("open", "input", "checkpoint", "reset")
     OPEN_FIELD_NUMBER: _ClassVar[int]
-    STEPS_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
     open: StreamOpen
-    steps: StreamInput
+    input: StepInput
     checkpoint: StreamCheckpointRequest
     reset: StreamReset
-    def __init__(self, open: _Optional[_Union[StreamOpen, _Mapping]] = ..., steps: _Optional[_Union[StreamInput, _Mapping]] = ..., checkpoint: _Optional[_Union[StreamCheckpointRequest, _Mapping]] = ..., reset: _Optional[_Union[StreamReset, _Mapping]] = ...) -> None: ...
+    def __init__(self, open: _Optional[_Union[StreamOpen, _Mapping]] = ..., input: _Optional[_Union[StepInput, _Mapping]] = ..., checkpoint: _Optional[_Union[StreamCheckpointRequest, _Mapping]] = ..., reset: _Optional[_Union[StreamReset, _Mapping]] = ...) -> None: ...
 
 class StreamOpen(_message.Message):
-    __slots__ = ("model", "rows", "state", "model_digest", "numerics_fingerprint", "checkpoint_every", "outputs")
+    __slots__ = ("model", "row_count", "state", "model_digest", "numerics_fingerprint", "checkpoint_interval_steps", "outputs")
     MODEL_FIELD_NUMBER: _ClassVar[int]
-    ROWS_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
-    CHECKPOINT_EVERY_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_INTERVAL_STEPS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     model: str
-    rows: int
+    row_count: int
     state: State
     model_digest: str
     numerics_fingerprint: str
-    checkpoint_every: int
+    checkpoint_interval_steps: int
     outputs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, model: _Optional[str] = ..., rows: _Optional[int] = ..., state: _Optional[_Union[State, _Mapping]] = ..., model_digest: _Optional[str] = ..., numerics_fingerprint: _Optional[str] = ..., checkpoint_every: _Optional[int] = ..., outputs: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., row_count: _Optional[int] = ..., state: _Optional[_Union[State, _Mapping]] = ..., model_digest: _Optional[str] = ..., numerics_fingerprint: _Optional[str] = ..., checkpoint_interval_steps: _Optional[int] = ..., outputs: _Optional[_Iterable[str]] = ...) -> None: ...
 
-class StreamInput(_message.Message):
+class StepInput(_message.Message):
     __slots__ = ("number", "x", "compare")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     X_FIELD_NUMBER: _ClassVar[int]
@@ -307,31 +352,31 @@ class StreamReset(_message.Message):
     def __init__(self, number: _Optional[int] = ..., rows: _Optional[_Iterable[int]] = ..., state: _Optional[_Union[State, _Mapping]] = ...) -> None: ...
 
 class StreamStepsResponse(_message.Message):
-    __slots__ = ("opened", "outputs", "checkpoint", "rejected", "going_away")
+    __slots__ = ("opened", "output", "checkpoint", "rejected", "going_away")
     OPENED_FIELD_NUMBER: _ClassVar[int]
-    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
     GOING_AWAY_FIELD_NUMBER: _ClassVar[int]
     opened: StreamOpened
-    outputs: StreamOutputs
+    output: StepOutput
     checkpoint: StreamCheckpoint
     rejected: StreamRejected
     going_away: StreamGoingAway
-    def __init__(self, opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., outputs: _Optional[_Union[StreamOutputs, _Mapping]] = ..., checkpoint: _Optional[_Union[StreamCheckpoint, _Mapping]] = ..., rejected: _Optional[_Union[StreamRejected, _Mapping]] = ..., going_away: _Optional[_Union[StreamGoingAway, _Mapping]] = ...) -> None: ...
+    def __init__(self, opened: _Optional[_Union[StreamOpened, _Mapping]] = ..., output: _Optional[_Union[StepOutput, _Mapping]] = ..., checkpoint: _Optional[_Union[StreamCheckpoint, _Mapping]] = ..., rejected: _Optional[_Union[StreamRejected, _Mapping]] = ..., going_away: _Optional[_Union[StreamGoingAway, _Mapping]] = ...) -> None: ...
 
 class StreamOpened(_message.Message):
-    __slots__ = ("rows", "model_digest", "numerics_fingerprint")
-    ROWS_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("row_count", "model_digest", "numerics_fingerprint")
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
-    rows: int
+    row_count: int
     model_digest: str
     numerics_fingerprint: str
-    def __init__(self, rows: _Optional[int] = ..., model_digest: _Optional[str] = ..., numerics_fingerprint: _Optional[str] = ...) -> None: ...
+    def __init__(self, row_count: _Optional[int] = ..., model_digest: _Optional[str] = ..., numerics_fingerprint: _Optional[str] = ...) -> None: ...
 
-class StreamOutputs(_message.Message):
-    __slots__ = ("number", "output", "outputs", "state", "discrepancy")
+class StepOutput(_message.Message):
+    __slots__ = ("number", "output", "outputs", "state", "comparison")
     class OutputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -343,13 +388,13 @@ class StreamOutputs(_message.Message):
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
-    DISCREPANCY_FIELD_NUMBER: _ClassVar[int]
+    COMPARISON_FIELD_NUMBER: _ClassVar[int]
     number: int
     output: Tensor
     outputs: _containers.MessageMap[str, Tensor]
     state: State
-    discrepancy: _shadow_pb2.Comparison
-    def __init__(self, number: _Optional[int] = ..., output: _Optional[_Union[Tensor, _Mapping]] = ..., outputs: _Optional[_Mapping[str, Tensor]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., discrepancy: _Optional[_Union[_shadow_pb2.Comparison, _Mapping]] = ...) -> None: ...
+    comparison: _shadow_pb2.Comparison
+    def __init__(self, number: _Optional[int] = ..., output: _Optional[_Union[Tensor, _Mapping]] = ..., outputs: _Optional[_Mapping[str, Tensor]] = ..., state: _Optional[_Union[State, _Mapping]] = ..., comparison: _Optional[_Union[_shadow_pb2.Comparison, _Mapping]] = ...) -> None: ...
 
 class StreamCheckpoint(_message.Message):
     __slots__ = ("number", "state")
@@ -360,14 +405,18 @@ class StreamCheckpoint(_message.Message):
     def __init__(self, number: _Optional[int] = ..., state: _Optional[_Union[State, _Mapping]] = ...) -> None: ...
 
 class StreamRejected(_message.Message):
-    __slots__ = ("number", "code", "text")
+    __slots__ = ("number", "code", "text", "field", "reason")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     number: int
     code: int
     text: str
-    def __init__(self, number: _Optional[int] = ..., code: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
+    field: str
+    reason: str
+    def __init__(self, number: _Optional[int] = ..., code: _Optional[int] = ..., text: _Optional[str] = ..., field: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class StreamGoingAway(_message.Message):
     __slots__ = ("number", "state")
@@ -378,10 +427,10 @@ class StreamGoingAway(_message.Message):
     def __init__(self, number: _Optional[int] = ..., state: _Optional[_Union[State, _Mapping]] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
-    __slots__ = ("model",)
-    MODEL_FIELD_NUMBER: _ClassVar[int]
-    model: str
-    def __init__(self, model: _Optional[str] = ...) -> None: ...
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
     __slots__ = ("model",)

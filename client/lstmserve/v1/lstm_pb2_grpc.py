@@ -39,7 +39,22 @@ class LstmServiceStub(object):
     - `INTERNAL`: a fault of the server; the text is a request id to look for in its log.
 
     `INVALID_ARGUMENT` carries a `google.rpc.BadRequest` and `FAILED_PRECONDITION` a `google.rpc.PreconditionFailure`, both
-    naming the field of the request; every text says what came and what was expected.
+    naming the field of the request; every text says what was found and what was expected.
+
+    Every error carries a `google.rpc.ErrorInfo` of the domain "lstmserve", whose `reason` is one of
+
+    - `INVALID_REQUEST`: the request is wrong by itself.
+    - `WRONG_FOR_MODEL`: the request is right by itself, but not for this model.
+    - `OTHER_WEIGHTS`: a state or a digest belongs to other weights. Another replica may have them.
+    - `OTHER_NUMERICS`: a stream asks for the numerics of another server. Another replica may have them.
+    - `NO_SUCH_MODEL`: no model of that name is served.
+    - `LIMIT_EXCEEDED`: the request needs more than the server gives. Waiting does not help.
+    - `BUSY`: the server, or the share of this caller, is full. Waiting helps.
+    - `NOT_SERVING`: the server is starting or draining. Another replica may answer.
+    - `UNAUTHENTICATED`: the caller shows no valid token.
+    - `PERMISSION_DENIED`: the caller may not do this.
+    - `DEADLINE_EXCEEDED`: the deadline has passed, or is too near.
+    - `INTERNAL`: a fault of the server.
     """
 
     def __init__(self, channel):
@@ -89,7 +104,22 @@ class LstmServiceServicer(object):
     - `INTERNAL`: a fault of the server; the text is a request id to look for in its log.
 
     `INVALID_ARGUMENT` carries a `google.rpc.BadRequest` and `FAILED_PRECONDITION` a `google.rpc.PreconditionFailure`, both
-    naming the field of the request; every text says what came and what was expected.
+    naming the field of the request; every text says what was found and what was expected.
+
+    Every error carries a `google.rpc.ErrorInfo` of the domain "lstmserve", whose `reason` is one of
+
+    - `INVALID_REQUEST`: the request is wrong by itself.
+    - `WRONG_FOR_MODEL`: the request is right by itself, but not for this model.
+    - `OTHER_WEIGHTS`: a state or a digest belongs to other weights. Another replica may have them.
+    - `OTHER_NUMERICS`: a stream asks for the numerics of another server. Another replica may have them.
+    - `NO_SUCH_MODEL`: no model of that name is served.
+    - `LIMIT_EXCEEDED`: the request needs more than the server gives. Waiting does not help.
+    - `BUSY`: the server, or the share of this caller, is full. Waiting helps.
+    - `NOT_SERVING`: the server is starting or draining. Another replica may answer.
+    - `UNAUTHENTICATED`: the caller shows no valid token.
+    - `PERMISSION_DENIED`: the caller may not do this.
+    - `DEADLINE_EXCEEDED`: the deadline has passed, or is too near.
+    - `INTERNAL`: a fault of the server.
     """
 
     def Step(self, request, context):
@@ -99,7 +129,7 @@ class LstmServiceServicer(object):
 
         - `INVALID_ARGUMENT`: the request is wrong by itself (a malformed tensor, a wrong rank, a value that is not finite).
         - `FAILED_PRECONDITION`: the request is wrong for this model (another number of features, a state of other weights or
-        of another shape), the result is not finite, or the model cannot be stepped (`Model.step_obstacle`).
+        of another shape), the result is not finite, or the model cannot be stepped (`Model.step_unsupported_reason`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,7 +183,8 @@ class LstmServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Describes all models that are served, by name in alphabetical order.
+        """Describes all models that are served, by name in alphabetical order. The list has no pages: a server has a handful of
+        models.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,7 +240,22 @@ class LstmService(object):
     - `INTERNAL`: a fault of the server; the text is a request id to look for in its log.
 
     `INVALID_ARGUMENT` carries a `google.rpc.BadRequest` and `FAILED_PRECONDITION` a `google.rpc.PreconditionFailure`, both
-    naming the field of the request; every text says what came and what was expected.
+    naming the field of the request; every text says what was found and what was expected.
+
+    Every error carries a `google.rpc.ErrorInfo` of the domain "lstmserve", whose `reason` is one of
+
+    - `INVALID_REQUEST`: the request is wrong by itself.
+    - `WRONG_FOR_MODEL`: the request is right by itself, but not for this model.
+    - `OTHER_WEIGHTS`: a state or a digest belongs to other weights. Another replica may have them.
+    - `OTHER_NUMERICS`: a stream asks for the numerics of another server. Another replica may have them.
+    - `NO_SUCH_MODEL`: no model of that name is served.
+    - `LIMIT_EXCEEDED`: the request needs more than the server gives. Waiting does not help.
+    - `BUSY`: the server, or the share of this caller, is full. Waiting helps.
+    - `NOT_SERVING`: the server is starting or draining. Another replica may answer.
+    - `UNAUTHENTICATED`: the caller shows no valid token.
+    - `PERMISSION_DENIED`: the caller may not do this.
+    - `DEADLINE_EXCEEDED`: the deadline has passed, or is too near.
+    - `INTERNAL`: a fault of the server.
     """
 
     @staticmethod

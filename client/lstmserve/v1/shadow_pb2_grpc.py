@@ -74,7 +74,7 @@ class ShadowServiceServicer(object):
     """
 
     def GetReport(self, request, context):
-        """Reports all that was compared since the server started. Without shadow mode it says so (`ShadowReport.mode`).
+        """Reports all that was compared since the server started. Without shadow mode it says so (`ShadowReport.sampling_rate`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from lstmserve_server.cli.options import options
-from lstmserve_server.core.errors import StartFailed
+from lstmserve_server.core.errors import StartupError
 from lstmserve_server.serving.setting_types import Positive, Seconds
 from lstmserve_server.serving.settings import ServeSettings
 
@@ -43,11 +43,11 @@ def serve(**settings: Any) -> None:
 
         telemetry.configure_log(chosen.log_format, chosen.log_level)
         asyncio.run(supervisor.run(chosen) if chosen.workers > 1 else server.run(chosen))
-    except StartFailed as error:
+    except StartupError as error:
         _fail(str(error), error.exit_code)
     except (ImportError, MemoryError, OSError, RuntimeError) as error:  # as of a limit on memory or threads (ulimit)
         why = f"{type(error).__name__}: {error}".removesuffix(": ")
-        _fail(f"the system refused what the server needs ({why})", StartFailed.exit_code)
+        _fail(f"the system refused what the server needs ({why})", StartupError.exit_code)
     telemetry.finish()
     # Not sys.exit: Python would wait for threads that may still compute what nobody waits for any more.
     os._exit(0)

@@ -8,7 +8,7 @@ import sys
 from typing import Final
 
 from lstmserve_server.core import packages
-from lstmserve_server.core.errors import StartFailed
+from lstmserve_server.core.errors import StartupError
 
 _NEEDED: Final = (
     "click",
@@ -35,12 +35,12 @@ def main() -> None:
             f"lstmserve needs packages that are not installed ({', '.join(missing)}): pip install 'lstmserve[server]'",
             file=sys.stderr,
         )
-        sys.exit(StartFailed.exit_code)
+        sys.exit(StartupError.exit_code)
     try:
         from lstmserve_server.cli.commands import lstmserve  # noqa: PLC0415 - only now is it sure that it can be imported
     except (ImportError, MemoryError, OSError) as error:  # as of a limit on memory (ulimit)
         print(f"lstmserve: the system refused what it needs ({type(error).__name__}: {error})", file=sys.stderr)  # noqa: T201 - the same
-        sys.exit(StartFailed.exit_code)
+        sys.exit(StartupError.exit_code)
     lstmserve()
 
 

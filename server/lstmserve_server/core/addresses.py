@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from lstmserve_server.core.errors import BadSettings, StartFailed
+from lstmserve_server.core.errors import SettingsError, StartupError
 
 UNIX_PREFIX: Final = "unix:"
 
@@ -21,8 +21,8 @@ def check(address: str) -> None:
     """Returns if `address` is free to be listened on.
 
     Raises:
-        StartFailed: it is not, and why.
-        BadSettings: it is no address.
+        StartupError: it is not, and why.
+        SettingsError: it is no address.
     """
     try:
         if address.startswith(UNIX_PREFIX):
@@ -32,7 +32,7 @@ def check(address: str) -> None:
     except OSError as error:
         taken = "Stop what is there, or choose" if error.errno == errno.EADDRINUSE else "Choose"
         message = f"cannot listen on {address}: {error.strerror or error}. {taken} another address with --listen"
-        raise StartFailed(message) from error
+        raise StartupError(message) from error
 
 
 def is_local(address: str) -> bool:
@@ -53,12 +53,12 @@ def host_and_port(address: str) -> tuple[str, int]:
     """Returns the two parts of HOST:PORT or [IPV6]:PORT.
 
     Raises:
-        BadSettings: it is neither.
+        SettingsError: it is neither.
     """
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - ports are 16 bits
         message = f"cannot listen on {address!r}: expected HOST:PORT, [IPV6]:PORT or unix:PATH"
-        raise BadSettings(message)
+        raise SettingsError(message)
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

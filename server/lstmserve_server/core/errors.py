@@ -1,19 +1,21 @@
 """What can be wrong, in words that know no transport; `status` maps the errors of requests to gRPC.
 
-- `ModelRefused`: a file cannot be served as Keras would compute it.
-- `StartFailed`: the server could not start.
-    - `BadSettings`: the settings make no sense.
-    - `Broken`: the server has ended by a fault.
+- `UnsupportedModelError`: a file cannot be served as Keras would compute it.
+- `StartupError`: the server could not start.
+    - `SettingsError`: the settings make no sense.
+    - `ServerCrashed`: the server has ended by a fault.
 - `RequestError`
     - `InvalidRequest`: the request is wrong by itself.
     - `WrongForModel`: the request is right in itself, but not for this model.
+        - `OtherWeights`: a state or a digest belongs to other weights.
+        - `OtherNumerics`: a stream asks for the numerics of another server.
     - `NoSuchModel`: no model of that name is served.
     - `LimitExceeded`: the request needs more than the server gives; waiting does not help.
-    - `Busy`: the server is full; waiting helps.
+    - `Overloaded`: the server is full; waiting helps.
     - `NotServing`: the server is starting or draining.
     - `Unauthenticated`: the caller does not say who it is.
-    - `Forbidden`: the caller may not do this.
-    - `TooLate`: the deadline of the call has passed.
+    - `PermissionDenied`: the caller may not do this.
+    - `DeadlineExceeded`: the deadline of the call has passed.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def _printable(text: str) -> str:
     return shown.printable(text)
 
 
-class ModelRefused(Exception):
+class UnsupportedModelError(Exception):
     """A model file cannot be served as Keras would compute it.
 
     The text says what was found and where, and what can be done about it; what a file has written into it is made printable here.
@@ -43,7 +45,7 @@ class ModelRefused(Exception):
         super().__init__(_printable(text))
 
 
-class StartFailed(Exception):
+class StartupError(Exception):
     """The server could not start; the text is one sentence for the operator, and printable."""
 
     def __init__(self, text: str) -> None:
@@ -52,13 +54,13 @@ class StartFailed(Exception):
     exit_code: ClassVar[int] = 3
 
 
-class BadSettings(StartFailed):
+class SettingsError(StartupError):
     """The settings make no sense."""
 
     exit_code = 2
 
 
-class Broken(StartFailed):
+class ServerCrashed(StartupError):
     """The server has ended by a fault of its own, or of gRPC's."""
 
     exit_code = 1
@@ -93,6 +95,18 @@ class WrongForModel(RequestError):
     reason = "WRONG_FOR_MODEL"
 
 
+class OtherWeights(WrongForModel):
+    """A state or a digest belongs to other weights; another server may have them."""
+
+    reason = "OTHER_WEIGHTS"
+
+
+class OtherNumerics(WrongForModel):
+    """A stream asks for the numerics of another server."""
+
+    reason = "OTHER_NUMERICS"
+
+
 class NoSuchModel(RequestError):
     """No model of that name is served."""
 
@@ -105,7 +119,7 @@ class LimitExceeded(RequestError):
     reason = "LIMIT_EXCEEDED"
 
 
-class Busy(RequestError):
+class Overloaded(RequestError):
     """The server has as many calls as it takes; the same request may be answered a little later.
 
     Attributes:
@@ -131,16 +145,16 @@ class Unauthenticated(RequestError):
     reason = "UNAUTHENTICATED"
 
 
-class Forbidden(RequestError):
+class PermissionDenied(RequestError):
     """The token of the caller is not for this."""
 
-    reason = "FORBIDDEN"
+    reason = "PERMISSION_DENIED"
 
 
-class TooLate(RequestError):
+class DeadlineExceeded(RequestError):
     """The deadline of the call has passed, or the caller has gone."""
 
-    reason = "TOO_LATE"
+    reason = "DEADLINE_EXCEEDED"
 
 
 def listed(names: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ import importlib.util
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from lstmserve_server.core.errors import StartFailed
+from lstmserve_server.core.errors import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,21 +34,21 @@ def require(modules: Iterable[str], feature: str, extra: str) -> None:
         extra: the extra of our package that installs them.
 
     Raises:
-        StartFailed: a module is not installed.
+        StartupError: a module is not installed.
     """
     absent = missing(modules)
     if absent:
         message = (
             f"{feature} needs packages that are not installed ({', '.join(absent)}): pip install 'lstmserve[{extra}]'"
         )
-        raise StartFailed(message)
+        raise StartupError(message)
 
 
 def require_keras() -> None:
     """Requires what a comparison with Keras imports.
 
     Raises:
-        StartFailed: a package is not installed.
+        StartupError: a package is not installed.
     """
     require(("tensorflow", "keras", "tf_keras"), "a comparison with Keras", "shadow")
 

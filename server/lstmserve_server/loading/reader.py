@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build import builder, cleaning
 from lstmserve_server.loading.build.builder import Part
 from lstmserve_server.loading.build.rules.registry import PLANS
@@ -59,7 +59,7 @@ def load(
         copy: descriptor of a copy of the file, which is read in its place; None to read the file itself.
 
     Raises:
-        ModelRefused: the file is missing, damaged, or cannot be served as Keras would compute it. The text begins with
+        UnsupportedModelError: the file is missing, damaged, or cannot be served as Keras would compute it. The text begins with
             the path.
     """
     place = _place(path, limits, architecture, store, copy)
@@ -71,9 +71,9 @@ def load(
                 cleaning.cleaned(keras_file.whole)
                 builder.require_all_used(keras_file.config, place.limits)
             return description
-    except ModelRefused as refusal:
+    except UnsupportedModelError as refusal:
         message = f"{os.fspath(path)}: {refusal}"
-        raise ModelRefused(message) from refusal.__cause__
+        raise UnsupportedModelError(message) from refusal.__cause__
 
 
 def survey(
@@ -82,7 +82,7 @@ def survey(
     """Returns the layers that a file configures, and of each whether its kind is served; for files that are refused.
 
     Raises:
-        ModelRefused: not even so much can be read.
+        UnsupportedModelError: not even so much can be read.
     """
     with _opened(_place(path, limits, architecture, None, copy)) as keras_file:
         layers = keras_file.config.layers
@@ -123,7 +123,7 @@ def _folder(place: Place) -> AbstractContextManager[KerasFile]:
         f"this is a folder that holds {found}; expected {keras_v3.CONFIG} of an unpacked .keras file, {tensorflow.SAVED_MODEL}, "
         "or one checkpoint of TensorFlow"
     )
-    raise ModelRefused(message)
+    raise UnsupportedModelError(message)
 
 
 def _file(file: BinaryIO, place: Place) -> AbstractContextManager[KerasFile]:
@@ -136,7 +136,7 @@ def _file(file: BinaryIO, place: Place) -> AbstractContextManager[KerasFile]:
         file.seek(0)
     except OSError as error:
         message = f"the file cannot be read: {error.strerror}"
-        raise ModelRefused(message) from error
+        raise UnsupportedModelError(message) from error
     if head.startswith(archives.ZIP_SIGNATURE):
         archive = archives.ZipMembers(file, place.limits)
         if numpy_npz.are_in(archive):
@@ -158,4 +158,4 @@ def _file(file: BinaryIO, place: Place) -> AbstractContextManager[KerasFile]:
         message = (
             f"this is neither a .keras nor an .h5 file, nor anything else that is read: it begins with {head[:8]!r}"
         )
-    raise ModelRefused(message)
+    raise UnsupportedModelError(message)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lstmserve.text import printable
 from lstmserve_server.core import confinement
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import sandbox_protocol
 from lstmserve_server.loading.store import memory_files, transfer
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SECONDS_TO_DIE: Final = 5.0  # after SIGKILL
 
 
-class Refused(ModelRefused):
+class Refused(UnsupportedModelError):
     """A refusal, with what is known of the layers: name, kind, and whether the kind is served."""
 
     def __init__(self, text: str, layers: Sequence[tuple[str, str, bool]] = ()) -> None:
@@ -137,7 +137,7 @@ def described(form: dict[str, Any], path: str, weights: int) -> ModelDescription
     """
     try:
         return transfer.read(form["model"], weights)
-    except (ModelRefused, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+    except (UnsupportedModelError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         message = f"{path}: the file cannot be read: the process that parsed it gave back nonsense ({error})"
         raise Refused(message) from error
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lstmserve_server.core import confinement
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import reader, sandbox_protocol
 from lstmserve_server.loading.build.builder import Part
 from lstmserve_server.loading.store import transfer
@@ -113,12 +113,12 @@ def _load(path: str, request: dict[str, Any], limits: Limits) -> dict[str, Any]:
             path, part=Part(**request["part"]), limits=limits, architecture=architecture, store=store, copy=copy
         )
         return {"model": transfer.write(description, store, request["weights"])}
-    except ModelRefused as error:
+    except UnsupportedModelError as error:
         return {"refused": str(error), "layers": _survey(path, limits, architecture, copy)}
     except MemoryError:
         return {"refused": f"{path}: the file asks for more memory than a file of its size may take"}
     except Exception as error:  # noqa: BLE001 - whatever a hostile file brings about, it is a refusal
-        refusal = ModelRefused(f"{path}: the file cannot be read: {error!r}. It is damaged")
+        refusal = UnsupportedModelError(f"{path}: the file cannot be read: {error!r}. It is damaged")
         return {"refused": str(refusal)}
 
 
@@ -126,7 +126,7 @@ def _survey(path: str, limits: Limits, architecture: str | None, copy: int | Non
     try:
         layers = reader.survey(path, limits=limits, architecture=architecture, copy=copy)
         return [(layer.name, layer.kind, served) for layer, served in layers][: sandbox_protocol.MOST_LAYERS]
-    except ModelRefused:
+    except UnsupportedModelError:
         return []
 
 

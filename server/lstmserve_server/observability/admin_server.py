@@ -15,7 +15,7 @@ import structlog
 from prometheus_client import make_wsgi_app, start_http_server
 
 from lstmserve_server.core.addresses import host_and_port
-from lstmserve_server.core.errors import StartFailed
+from lstmserve_server.core.errors import StartupError
 from lstmserve_server.observability.status_page.app import StatusPage
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Port:
             serving: whether the server says SERVING; asked from another thread.
 
         Raises:
-            StartFailed: it cannot be listened on.
+            StartupError: it cannot be listened on.
         """
         host, port = host_and_port(address)
         try:
@@ -60,7 +60,7 @@ class Port:
             message = (
                 f"cannot listen on {address} for metrics: {error.strerror or error}. Choose another with --metrics"
             )
-            raise StartFailed(message) from error
+            raise StartupError(message) from error
         self._metrics: WSGIApplication = make_wsgi_app(registry)
         self._page: WSGIApplication = StatusPage(registry.collect, serving)
         self._serving = serving

@@ -12,7 +12,7 @@ from google.protobuf import message_factory
 from google.protobuf.message import DecodeError
 
 from lstmserve_server.core import request_context
-from lstmserve_server.core.errors import InvalidRequest, NotServing, RequestError, TooLate
+from lstmserve_server.core.errors import DeadlineExceeded, InvalidRequest, NotServing, RequestError
 from lstmserve_server.core.request_context import seconds_left
 from lstmserve_server.rpc import status
 from lstmserve_server.rpc.auth.authenticators import while_admitted
@@ -158,7 +158,9 @@ class Handlers:
             raise NotServing("", "the server is starting; its models are being loaded")
         left = seconds_left.get()()
         if left is not None and left <= 0:
-            raise TooLate("", "the deadline has passed while the call waited; expected more time, or fewer calls")
+            raise DeadlineExceeded(
+                "", "the deadline has passed while the call waited; expected more time, or fewer calls"
+            )
         token = self._access.token_of(metadata)
         token.caller.require_method(method.name)
         if token.caller.name:

@@ -67,7 +67,7 @@ class LstmServicer:
 
     async def GetModel(self, request: lstm_pb2.GetModelRequest) -> lstm_pb2.GetModelResponse:
         """Describes one model."""
-        return lstm_pb2.GetModelResponse(model=model_message(self._codec.find(request.model)))
+        return lstm_pb2.GetModelResponse(model=model_message(self._codec.find(request.name)))
 
     async def ListModels(self, request: lstm_pb2.ListModelsRequest) -> lstm_pb2.ListModelsResponse:  # noqa: ARG002
         """Describes all models that the caller may use."""

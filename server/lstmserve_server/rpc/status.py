@@ -10,14 +10,16 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from lstmserve_server.core.errors import (
-    Busy,
-    Forbidden,
+    DeadlineExceeded,
     InvalidRequest,
     LimitExceeded,
     NoSuchModel,
     NotServing,
+    OtherNumerics,
+    OtherWeights,
+    Overloaded,
+    PermissionDenied,
     RequestError,
-    TooLate,
     Unauthenticated,
     WrongForModel,
 )
@@ -32,13 +34,15 @@ _PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 _CODES: Final[dict[type[RequestError], grpc.StatusCode]] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     WrongForModel: grpc.StatusCode.FAILED_PRECONDITION,
+    OtherWeights: grpc.StatusCode.FAILED_PRECONDITION,
+    OtherNumerics: grpc.StatusCode.FAILED_PRECONDITION,
     NoSuchModel: grpc.StatusCode.NOT_FOUND,
     LimitExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     NotServing: grpc.StatusCode.UNAVAILABLE,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    Forbidden: grpc.StatusCode.PERMISSION_DENIED,
-    TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
 Status = tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]
@@ -48,14 +52,8 @@ Status = tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]
 def of(error: RequestError) -> Status:
     """Returns the status of an error: code, text, and as metadata the details that programs read (google.rpc.Status)."""
     code = _CODES[type(error)]
-    details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=_DOMAIN), *_details(error)]
-    status = status_pb2.Status(code=code.value[0], message=str(error))
-    for detail in details:
-        packed = any_pb2.Any()
-        packed.Pack(detail)
-        status.details.append(packed)
-    metadata: list[tuple[str, str | bytes]] = [(_DETAILS_KEY, status.SerializeToString())]
-    if isinstance(error, Busy):
+    metadata = [_with_details(code, str(error), error.reason, _details(error))]
+    if isinstance(error, Overloaded):
         metadata.append((_PUSHBACK_KEY, str(math.ceil(error.retry_after * 1000))))
     return code, str(error), tuple(metadata)
 
@@ -68,7 +66,8 @@ def code_of(error: RequestError) -> int:
 
 def of_fault(request_id: str) -> Status:
     """Returns the status of a fault of ours: a fixed text and the id to look for in the log."""
-    return grpc.StatusCode.INTERNAL, f"internal error; look for request {request_id} in the log of the server", ()
+    code, text = grpc.StatusCode.INTERNAL, f"internal error; look for request {request_id} in the log of the server"
+    return code, text, (_with_details(code, text, "INTERNAL", []),)
 
 
 async def abort(context: Any, how: Status, *more: tuple[str, str | bytes]) -> NoReturn:
@@ -76,6 +75,15 @@ async def abort(context: Any, how: Status, *more: tuple[str, str | bytes]) -> No
     code, text, metadata = how
     await context.abort(code, text, (*metadata, *more))
     raise AssertionError  # abort always raises
+
+
+def _with_details(code: grpc.StatusCode, text: str, reason: str, details: list[Message]) -> tuple[str, str | bytes]:
+    status = status_pb2.Status(code=code.value[0], message=text)
+    for detail in (error_details_pb2.ErrorInfo(reason=reason, domain=_DOMAIN), *details):
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return _DETAILS_KEY, status.SerializeToString()
 
 
 def _details(error: RequestError) -> list[Message]:
@@ -88,7 +96,7 @@ def _details(error: RequestError) -> list[Message]:
                 type=error.reason, subject=error.field, description=error.text
             )
             return [error_details_pb2.PreconditionFailure(violations=[precondition])]
-        case Busy():
+        case Overloaded():
             delay = duration_pb2.Duration()
             delay.FromMilliseconds(math.ceil(error.retry_after * 1000))
             return [error_details_pb2.RetryInfo(retry_delay=delay)]

@@ -6,7 +6,7 @@ import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from lstmserve_server.core.errors import Busy
+from lstmserve_server.core.errors import Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,17 +46,17 @@ class Places:
         """Returns if there is a place.
 
         Raises:
-            Busy: there is none.
+            Overloaded: there is none.
         """
         if self._taken >= self._most:
-            raise Busy("", f"{self._taken} {self._what}; expected fewer ({self._setting})")
+            raise Overloaded("", f"{self._taken} {self._what}; expected fewer ({self._setting})")
 
     @contextlib.contextmanager
     def one(self, caller: str) -> Iterator[None]:
         """Takes a place while a call is under way.
 
         Raises:
-            Busy: there is none, or the caller has its share.
+            Overloaded: there is none, or the caller has its share.
         """
         self.require_free()
         free = self._most - self._taken
@@ -64,7 +64,7 @@ class Places:
             text = (
                 f"{self._taken} {self._what}, {self._by[caller]} of them yours; expected that others find a place too"
             )
-            raise Busy("", f"{text} ({self._setting})")
+            raise Overloaded("", f"{text} ({self._setting})")
         self._taken += 1
         self._by[caller] += 1
         try:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from lstmserve_server.core.errors import InvalidRequest, ModelRefused, NoSuchModel, listed
+from lstmserve_server.core.errors import InvalidRequest, NoSuchModel, UnsupportedModelError, listed
 from lstmserve_server.model.model import RecurrentModel
 from lstmserve_server.model.numerics import Engine
 from lstmserve_server.runtime import selftest
@@ -42,7 +42,7 @@ class ServedModel:
         """Makes a model ready to be served.
 
         Raises:
-            ModelRefused: it fails the self-test, or its parts do not fit one another.
+            UnsupportedModelError: it fails the self-test, or its parts do not fit one another.
         """
         try:
             model = RecurrentModel(description, numerics, engine)
@@ -54,7 +54,7 @@ class ServedModel:
                 f"the model cannot be computed ({type(error).__name__}: {error}). The file is damaged, or this is a bug: "
                 "report it"
             )
-            raise ModelRefused(message) from error
+            raise UnsupportedModelError(message) from error
 
 
 class Registry:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from lstmserve_server.core.errors import NotServing, TooLate
+from lstmserve_server.core.errors import DeadlineExceeded, NotServing
 from lstmserve_server.core.request_context import seconds_left
 from lstmserve_server.model.numerics import Numerics
 from lstmserve_server.runtime.batcher import Batcher, Computed
@@ -138,7 +138,7 @@ class Runner:
 
         def pause() -> None:
             if stopped.is_set():
-                raise TooLate("", "nobody waits for the answer any more")
+                raise DeadlineExceeded("", "nobody waits for the answer any more")
 
         def compute() -> Computed:
             pause()
@@ -190,7 +190,7 @@ def _require_time(needed: float, ahead: float, left: float | None) -> None:
             f"{max(left, 0):.3g} seconds are left; to compute it takes {needed:.3g} at best, behind calls that take {ahead:.3g}; "
             "expected more time"
         )
-        raise TooLate("", text)
+        raise DeadlineExceeded("", text)
 
 
 def _cost(call: StepCall) -> int:

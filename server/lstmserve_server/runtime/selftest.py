@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lstmserve_server.core.errors import ModelRefused, WrongForModel
+from lstmserve_server.core.errors import UnsupportedModelError, WrongForModel
 from lstmserve_server.model.graph import joined
 from lstmserve_server.model.numerics import Engine, Numerics
 
@@ -47,7 +47,7 @@ def run(model: RecurrentModel) -> str:
     Two servers on which it is the same computed the same bytes with the same weights.
 
     Raises:
-        ModelRefused: in exact mode the answers to a whole sequence, to its steps and to its rows alone differ, or the
+        UnsupportedModelError: in exact mode the answers to a whole sequence, to its steps and to its rows alone differ, or the
             model cannot compute even the probe.
     """
     failure: WrongForModel | None = None
@@ -57,7 +57,7 @@ def run(model: RecurrentModel) -> str:
         except WrongForModel as error:  # such as an overflow; then the probe proves nothing
             failure = failure or error
     message = f"the self-test failed: {failure.text if failure else 'there is no probe'}"
-    raise ModelRefused(message) from failure
+    raise UnsupportedModelError(message) from failure
 
 
 def _fingerprint(model: RecurrentModel, probe: tuple[Array, ...]) -> str:
@@ -124,7 +124,7 @@ def _require_equal(what: str, whole: Answer, other: Answer) -> None:
             f"the self-test failed: {what} give other bytes than the whole. This machine's BLAS does not compute a row "
             "the same way each time; serve with --numerics fast, which promises a tolerance instead of bytes"
         )
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
 
 
 def _bytes(answer: Answer) -> bytes:

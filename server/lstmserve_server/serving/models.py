@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from lstmserve_server.core.errors import BadSettings, ModelRefused, StartFailed
+from lstmserve_server.core.errors import SettingsError, StartupError, UnsupportedModelError
 from lstmserve_server.loading import sandbox
 from lstmserve_server.loading.store import memory_files
 from lstmserve_server.loading.store.limits import Limits
@@ -34,7 +34,7 @@ def by_name(arguments: tuple[str, ...]) -> dict[str, str]:
     """Returns the file of each model by the model's name: `NAME=FILE`, or `FILE`, which is named after itself.
 
     Raises:
-        BadSettings: a name cannot be used, or stands twice.
+        SettingsError: a name cannot be used, or stands twice.
     """
     files: dict[str, str] = {}
     for argument in arguments:
@@ -43,16 +43,16 @@ def by_name(arguments: tuple[str, ...]) -> dict[str, str]:
             name, file = Path(argument).name.split(".", maxsplit=1)[0], argument
         if not file:
             message = f"{argument!r} names no file; expected FILE or NAME=FILE"
-            raise BadSettings(message)
+            raise SettingsError(message)
         if not _NAME.fullmatch(name):
             message = (
                 f"{name!r} cannot be the name of a model; expected up to 64 letters, digits, '.', '_' and '-', beginning with a "
                 f"letter or digit. Name it yourself: NAME={file}"
             )
-            raise BadSettings(message)
+            raise SettingsError(message)
         if name in files:
             message = f"two models are called {name!r}: {files[name]} and {file}. Name them apart: NAME=FILE"
-            raise BadSettings(message)
+            raise SettingsError(message)
         files[name] = file
     return files
 
@@ -61,7 +61,7 @@ async def from_files(settings: ServeSettings, files: Mapping[str, str]) -> list[
     """Returns the models in files, loaded and tested.
 
     Raises:
-        StartFailed: one of them is refused.
+        StartupError: one of them is refused.
     """
     with memory_files.room_for_weights() as weights:
         copies = await copies_of(settings, files)
@@ -91,7 +91,7 @@ async def forms(
         copies: of files, which are read in their place.
 
     Raises:
-        StartFailed: one of them is refused.
+        StartupError: one of them is refused.
     """
     found: dict[str, dict[str, Any]] = {}
     read_instead = {files[name]: copy.descriptor for name, copy in copies.items()}
@@ -102,7 +102,7 @@ async def forms(
             for name in files:
                 found[name] = await anext(parsed)
         sandbox.seal(weights, files[name])
-    except ModelRefused as error:
+    except UnsupportedModelError as error:
         raise _not_started(name, error) from error
     return found
 
@@ -117,7 +117,7 @@ async def from_forms(
     """Returns the models that were read with `forms`, here or in another process; their weights are shared with it.
 
     Raises:
-        StartFailed: one of them is refused.
+        StartupError: one of them is refused.
     """
     numerics, engine = Numerics(settings.numerics), Engine(settings.engine)
     select.require_installed(engine)
@@ -127,7 +127,7 @@ async def from_forms(
         try:
             description = sandbox.described(form, files[name], weights)
             served = await asyncio.to_thread(ServedModel.prepare, name, description, numerics, engine, copies.get(name))
-        except ModelRefused as error:
+        except UnsupportedModelError as error:
             raise _not_started(name, error) from error
         _log_loaded(served, perf_counter() - began)
         models.append(served)
@@ -158,5 +158,5 @@ def _part(settings: ServeSettings) -> dict[str, str | None]:
     return {"layer": settings.layer, "until": settings.until, "architecture": settings.architecture}
 
 
-def _not_started(name: str, error: ModelRefused) -> StartFailed:
-    return StartFailed(f"model {name!r} is refused. {error}")
+def _not_started(name: str, error: UnsupportedModelError) -> StartupError:
+    return StartupError(f"model {name!r} is refused. {error}")

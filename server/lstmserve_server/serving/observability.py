@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from lstmserve_server.core import addresses, memory, packages
-from lstmserve_server.core.errors import BadSettings
+from lstmserve_server.core.errors import SettingsError
 from lstmserve_server.observability.call_metrics import CallMetrics
 from lstmserve_server.observability.server_metrics import ServerMetrics
 
@@ -52,7 +52,7 @@ class Operators:
             show: opens the place where metrics are shown; None to show none.
 
         Raises:
-            StartFailed: what is needed is not installed.
+            StartupError: what is needed is not installed.
         """
         self.calls = CallMetrics() if settings.traces is None else _traced(settings.traces)
         self.server = ServerMetrics(serving)
@@ -73,7 +73,7 @@ class Operators:
         """Begins to show.
 
         Raises:
-            StartFailed: an address cannot be listened on, or what is needed is not installed.
+            StartupError: an address cannot be listened on, or what is needed is not installed.
         """
         for background in (self.server.watch_event_loop(), memory.give_back()):
             self._opened.callback(asyncio.create_task(background).cancel)
@@ -106,7 +106,7 @@ async def _channelz(address: str, workers: int) -> AsyncIterator[None]:
             f"--channelz {address} cannot be had: it tells anybody who asks of all connections of one process. "
             "Expected an address on this machine, and --workers 1"
         )
-        raise BadSettings(message)
+        raise SettingsError(message)
     from grpc_channelz.v1 import channelz  # noqa: PLC0415 - only who wants it pays for it
 
     addresses.check(address)

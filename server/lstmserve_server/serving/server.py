@@ -13,7 +13,7 @@ import grpc
 import structlog
 
 from lstmserve_server.core import addresses, packages
-from lstmserve_server.core.errors import Broken, StartFailed
+from lstmserve_server.core.errors import ServerCrashed, StartupError
 from lstmserve_server.observability.admin_server import Port
 from lstmserve_server.rpc import health, reflection
 from lstmserve_server.rpc.auth import authenticators
@@ -55,7 +55,7 @@ async def run(settings: ServeSettings) -> None:
     """Serves until SIGTERM or SIGINT, then drains; a second one stops at once.
 
     Raises:
-        StartFailed: the server could not start.
+        StartupError: the server could not start.
     """
     files = models.by_name(settings.models)
     signals = Signals()
@@ -70,7 +70,7 @@ async def live(server: Server, beginning: Coroutine[None, None, None], signals: 
     """Lets a server begin, serve until a signal comes, drain, and stop.
 
     Raises:
-        StartFailed: it could not begin, or it ended by itself.
+        StartupError: it could not begin, or it ended by itself.
     """
     try:
         begun = asyncio.create_task(beginning)
@@ -83,7 +83,7 @@ async def live(server: Server, beginning: Coroutine[None, None, None], signals: 
             message = (
                 "gRPC's server has ended by itself, which it never should; see what is on standard error before this"
             )
-            raise Broken(message)
+            raise ServerCrashed(message)
     finally:
         await server.stop()
         _log.info("stopped")
@@ -112,7 +112,7 @@ class Server:
             shares_port: whether other processes listen on the same port, which somebody else has then made sure of.
 
         Raises:
-            StartFailed: a file of the settings cannot be used, or what they need is not installed.
+            StartupError: a file of the settings cannot be used, or what they need is not installed.
         """
         self._settings = settings
         self._load = load
@@ -146,7 +146,7 @@ class Server:
         """Opens the port. Health says NOT_SERVING, and calls are answered with UNAVAILABLE.
 
         Raises:
-            StartFailed: an address cannot be listened on.
+            StartupError: an address cannot be listened on.
         """
         if self._settings.shadow != "off":
             packages.require_keras()
@@ -171,7 +171,7 @@ class Server:
         """Loads the models, runs their self-tests, and begins to answer.
 
         Raises:
-            StartFailed: a model is refused.
+            StartupError: a model is refused.
         """
         registry = Registry(await self._load())
         limits = RequestLimits(
@@ -251,7 +251,7 @@ class Server:
                 self._warn_of_strangers(address)
         except RuntimeError as error:
             message = f"cannot listen on {address}: {error}. Choose another address with --listen"
-            raise StartFailed(message) from error
+            raise StartupError(message) from error
         return addresses.chosen(address, port)
 
     def _warn_of_strangers(self, address: str) -> None:

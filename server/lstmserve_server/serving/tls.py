@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from lstmserve_server.core.errors import BadSettings, StartFailed
+from lstmserve_server.core.errors import SettingsError, StartupError
 from lstmserve_server.core.reloading import Reloading, content_of
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ class Files:
         """Returns the files that the settings name.
 
         Raises:
-            BadSettings: one of them is missing.
+            SettingsError: one of them is missing.
         """
         certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
         if certificate is None or key is None:
             message = "TLS needs --tls-certificate and --tls-key together; --tls-client-ca comes on top of both"
-            raise BadSettings(message)
+            raise SettingsError(message)
         return cls(Path(certificate), Path(key), None if client_ca is None else Path(client_ca))
 
     def every(self) -> list[Path]:
@@ -70,14 +70,14 @@ class Certificates:
             metrics: takes note of when the certificate expires, and of each reading after this one.
 
         Raises:
-            StartFailed: they cannot be served.
+            StartupError: they cannot be served.
         """
         self._files = files
         try:
             self._content = Reloading(files.every(), functools.partial(_read, files), settles=False)
         except CertificateRefused as error:
             message = f"cannot speak TLS: {error}"
-            raise StartFailed(message) from error
+            raise StartupError(message) from error
         self._first, expires = self._content.first
         metrics.expires(expires)
         self._metrics = metrics

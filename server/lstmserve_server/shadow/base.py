@@ -72,7 +72,7 @@ class NoShadow:
     def report(self, model: str) -> shadow_pb2.ShadowReport:  # noqa: ARG002
         """Returns that there is none."""
         reference = shadow_pb2.ReferenceProcess(status=shadow_pb2.REFERENCE_STATUS_OFF)
-        return shadow_pb2.ShadowReport(mode="off", reference=reference)
+        return shadow_pb2.ShadowReport(reference_process=reference)
 
     async def watch(self, model: str) -> AsyncGenerator[shadow_pb2.WatchDiscrepanciesResponse]:  # noqa: ARG002
         """Refuses."""

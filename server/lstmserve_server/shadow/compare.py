@@ -14,8 +14,13 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_DECADES: Final = range(-12, 3)  # of the bounds of `Totals.by_difference`
-_POWERS: Final = 31  # of the bounds of `Totals.by_ulp`, beginning with 1
+ARRAY_KINDS: Final = {
+    "h": shadow_pb2.ARRAY_KIND_H,
+    "c": shadow_pb2.ARRAY_KIND_C,
+    "output": shadow_pb2.ARRAY_KIND_OUTPUT,
+}
+_DECADES: Final = range(-12, 3)  # of the bounds of `DifferenceStats.difference_histogram`
+_POWERS: Final = 31  # of the bounds of `DifferenceStats.ulp_histogram`, beginning with 1
 _LARGEST: Final = 2**63 - 1  # number of the contract
 _SINGLE: Final = np.finfo(np.float32).eps
 
@@ -43,7 +48,7 @@ _SENSITIVE: Final = 100
 """Times that two right models may be as far apart as one is from itself: their rounding is not that of one step and one weight."""
 
 
-def wired_alike(witness: shadow_pb2.Witness, tolerances: Tolerances) -> bool:
+def wired_alike(witness: shadow_pb2.ReferenceModel, tolerances: Tolerances) -> bool:
     """Returns whether the whole model of a file answers its probe as ours does, as far as its sensitivity lets it."""
     allowed = max(tolerances.unbounded, _SENSITIVE * witness.whole_model_sensitivity)
     return not witness.whole_model_difference > allowed
@@ -137,24 +142,24 @@ class Differences:
         powers = np.array([2**power for power in range(_POWERS + 1)], np.uint64)
         self.by_ulp += np.bincount(np.searchsorted(powers, ulp, "right"), minlength=len(powers) + 1)
 
-    def message(self) -> shadow_pb2.Totals:
+    def message(self) -> shadow_pb2.DifferenceStats:
         """Returns them as clients get them."""
         count = max(1, self.values)
-        return shadow_pb2.Totals(
+        return shadow_pb2.DifferenceStats(
             layer=self.layer,
-            array=self.array,
-            values=self.values,
+            array=ARRAY_KINDS[self.array],
+            value_count=self.values,
             max_absolute=self.max_absolute,
             mean_absolute=self.sum_absolute / count,
             max_relative=self.max_relative,
             mean_relative=self.sum_relative / count,
             max_ulp=self.max_ulp,
-            margin=self.margin,
-            over=self.over,
-            nan_mismatches=self.nan_mismatches,
-            infinity_mismatches=self.infinity_mismatches,
-            by_difference=self.by_difference.tolist(),
-            by_ulp=self.by_ulp.tolist(),
+            tolerance_ratio=self.margin,
+            over_tolerance_count=self.over,
+            nan_mismatch_count=self.nan_mismatches,
+            infinity_mismatch_count=self.infinity_mismatches,
+            difference_histogram=self.by_difference.tolist(),
+            ulp_histogram=self.by_ulp.tolist(),
         )
 
 
@@ -174,19 +179,20 @@ def _on_line(values: Array) -> Array:
     return np.where(whole < 0, lowest - whole, whole)
 
 
-def merge(total: shadow_pb2.Totals, more: shadow_pb2.Totals) -> None:
+def merge(total: shadow_pb2.DifferenceStats, more: shadow_pb2.DifferenceStats) -> None:
     """Adds the differences of another call to those of many."""
-    count = total.values + more.values
+    count = total.value_count + more.value_count
     for name in ("absolute", "relative"):
         mean, largest = f"mean_{name}", f"max_{name}"
-        summed = getattr(total, mean) * total.values + getattr(more, mean) * more.values
+        summed = getattr(total, mean) * total.value_count + getattr(more, mean) * more.value_count
         setattr(total, mean, summed / max(1, count))
         setattr(total, largest, max(getattr(total, largest), getattr(more, largest)))
-    for name in ("max_ulp", "margin"):
+    for name in ("max_ulp", "tolerance_ratio"):
         setattr(total, name, max(getattr(total, name), getattr(more, name)))
-    for name in ("values", "over", "nan_mismatches", "infinity_mismatches", "ours_closer", "reference_closer"):
+    for kind in ("value", "over_tolerance", "nan_mismatch", "infinity_mismatch", "ours_closer", "reference_closer"):
+        name = f"{kind}_count"
         setattr(total, name, getattr(total, name) + getattr(more, name))
-    for name in ("by_difference", "by_ulp"):
+    for name in ("difference_histogram", "ulp_histogram"):
         counts, added = getattr(total, name), getattr(more, name)
         counts.extend([0] * (len(added) - len(counts)))
         for i, count in enumerate(added):

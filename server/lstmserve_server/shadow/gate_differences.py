@@ -26,14 +26,16 @@ def name_gates(model: RecurrentModel, reply: Reply, tolerances: Tolerances) -> N
     with np.errstate(all="ignore"):
         ours = lstm.gates(reply.arrays["first/x"], reply.arrays["first/h"])[0]
     reference = reply.arrays["first/gates"][0]
-    unit = reply.comparison.first.unit
+    unit = reply.comparison.first_location.unit
     # Where nearly all units agree, what is far beyond their rounding is a difference too, however small.
     with np.errstate(invalid="ignore"):
         usual = float(np.median(np.abs(ours - reference)))
     rounding = max(_ROUNDINGS * float(np.finfo(model.dtype).eps), _TIMES_USUAL * usual)
     allowed = min(tolerances.of("h", model.dtype, bounded=True), rounding) * np.maximum(1, np.abs(reference[:, unit]))
     apart = _apart(ours[:, unit], reference[:, unit], allowed)
-    reply.comparison.first.gates = " ".join(name for name, differs in zip(GATES, apart, strict=True) if differs)
+    reply.comparison.first_location.gates = " ".join(
+        name for name, differs in zip(GATES, apart, strict=True) if differs
+    )
 
 
 def _apart(ours: Any, reference: Any, allowed: Any) -> list[bool]:

@@ -87,7 +87,7 @@ class KerasShadow:
         self._awaited: set[asyncio.Future[shadow_pb2.Comparison]] = set()
         self._released = False
         self._sizes = {subject.served.name: _numbers_per_step(subject.served.model) for subject in subjects}
-        self._report = Report(settings.mode, [subject.served for subject in subjects], settings.tolerances)
+        self._report = Report(settings.rate, [subject.served for subject in subjects], settings.tolerances)
         bundles = Bundles(settings.bundles, settings.most_bundles, settings.bundle_bytes)
         recorder = Recorder(subjects, settings.tolerances, self._report, bundles, self._in_loop(self._watchers.publish))
         start = functools.partial(ReferenceProcess, subjects, settings.tolerances, settings.limits)

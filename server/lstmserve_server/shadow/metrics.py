@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from lstmserve import report_text
 from lstmserve.v1 import shadow_pb2
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 _DIFFERENCE_BOUNDS: Final = ("0", *(f"1e{power:+03d}" for power in range(-12, 3)), "+Inf")
 _ULP_BOUNDS: Final = ("0", *(str(2**power - 1) for power in range(1, 32)), "+Inf")
-_ARRAYS: Final = ("h", "c", "output")
 
 
 class ShadowCollector:
@@ -35,14 +35,14 @@ class ShadowCollector:
         yield from _of_reasons(report.models)
         yield from _of_differences(report.models)
         yield from _of_layers(report.models)
-        up = report.reference.status == shadow_pb2.REFERENCE_STATUS_UP
+        up = report.reference_process.status == shadow_pb2.REFERENCE_STATUS_UP
         yield GaugeMetricFamily(
             "lstmserve_shadow_reference_up", "Whether the process that computes with Keras is up.", value=int(up)
         )
         yield CounterMetricFamily(
             "lstmserve_shadow_reference_restarts",
             "How often the process that computes with Keras was started anew.",
-            value=report.reference.restarts,
+            value=report.reference_process.restart_count,
         )
         lag = self._lag()
         yield GaugeMetricFamily("lstmserve_shadow_queue_calls", "Calls that wait to be compared.", value=lag.calls)
@@ -52,18 +52,18 @@ class ShadowCollector:
         bundles = CounterMetricFamily(
             "lstmserve_shadow_bundles", "Bundles for replay, by whether they could be written.", labels=["written"]
         )
-        bundles.add_metric(["yes"], report.bundles_written)
-        bundles.add_metric(["no"], report.bundles_failed)
+        bundles.add_metric(["yes"], report.written_bundle_count)
+        bundles.add_metric(["no"], report.failed_bundle_count)
         yield bundles
 
 
 def _of_calls(models: Sequence[shadow_pb2.ModelReport]) -> Iterator[Metric]:
     for name, text, attribute in (
-        ("offered", "Calls that were answered while shadow mode was on.", "offered"),
-        ("sampled", "Calls that were to be compared with Keras.", "sampled"),
-        ("compared", "Calls that were compared with Keras.", "compared"),
-        ("compared_steps", "Row-steps of LSTM layers that were compared with Keras.", "steps"),
-        ("discrepant", "Calls that are over tolerance.", "discrepant"),
+        ("offered", "Calls that were answered while shadow mode was on.", "offered_count"),
+        ("sampled", "Calls that were to be compared with Keras.", "sampled_count"),
+        ("compared", "Calls that were compared with Keras.", "compared_count"),
+        ("compared_steps", "Row-steps of LSTM layers that were compared with Keras.", "row_step_count"),
+        ("discrepant", "Calls that are over tolerance.", "discrepant_count"),
     ):
         family = CounterMetricFamily(f"lstmserve_shadow_{name}", text, labels=["model"])
         for model in models:
@@ -73,9 +73,9 @@ def _of_calls(models: Sequence[shadow_pb2.ModelReport]) -> Iterator[Metric]:
 
 def _of_reasons(models: Sequence[shadow_pb2.ModelReport]) -> Iterator[Metric]:
     for name, text, attribute in (
-        ("dropped", "Sampled calls that were not compared, by reason.", "dropped"),
-        ("not_comparable", "Sampled calls that cannot be compared, by reason.", "not_comparable"),
-        ("errors", "Sampled calls whose comparison failed, by reason.", "errors"),
+        ("dropped", "Sampled calls that were not compared, by reason.", "dropped_counts"),
+        ("not_comparable", "Sampled calls that cannot be compared, by reason.", "not_comparable_counts"),
+        ("errors", "Sampled calls whose comparison failed, by reason.", "error_counts"),
     ):
         family = CounterMetricFamily(f"lstmserve_shadow_{name}", text, labels=["model", "reason"])
         for model in models:
@@ -99,15 +99,15 @@ def _of_differences(models: Sequence[shadow_pb2.ModelReport]) -> Iterator[Metric
         labels=["model", "array"],
     )
     for model in models:
-        for array in _ARRAYS:
-            totals = [totals for totals in model.totals if totals.array == array]
+        for kind, array in report_text.ARRAY_NAMES.items():
+            totals = [totals for totals in model.teacher_forced if totals.array == kind]
             if not totals:
                 continue
             labels = [model.model, array]
-            over.add_metric(labels, sum(t.over for t in totals))
-            summed = sum(t.mean_absolute * t.values for t in totals)
-            apart.add_metric(labels, _buckets(_DIFFERENCE_BOUNDS, [t.by_difference for t in totals]), summed)
-            ulp.add_metric(labels, _buckets(_ULP_BOUNDS, [t.by_ulp for t in totals]), None)
+            over.add_metric(labels, sum(t.over_tolerance_count for t in totals))
+            summed = sum(t.mean_absolute * t.value_count for t in totals)
+            apart.add_metric(labels, _buckets(_DIFFERENCE_BOUNDS, [t.difference_histogram for t in totals]), summed)
+            ulp.add_metric(labels, _buckets(_ULP_BOUNDS, [t.ulp_histogram for t in totals]), None)
     yield from (over, apart, ulp)
 
 
@@ -122,9 +122,11 @@ def _of_layers(models: Sequence[shadow_pb2.ModelReport]) -> Iterator[Metric]:
         labels=labels,
     )
     for model in models:
-        for totals in model.totals:
-            over.add_metric([model.model, totals.layer, totals.array], totals.over)
-            margin.add_metric([model.model, totals.layer, totals.array], totals.margin)
+        for totals in model.teacher_forced:
+            over.add_metric(
+                [model.model, totals.layer, report_text.array_name(totals.array)], totals.over_tolerance_count
+            )
+            margin.add_metric([model.model, totals.layer, report_text.array_name(totals.array)], totals.tolerance_ratio)
     yield from (over, margin)
 
 

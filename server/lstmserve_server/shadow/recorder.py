@@ -81,7 +81,12 @@ class Recorder:
         gate_differences.name_gates(self._subjects[work.model].served.model, reply, self._tolerances)
         self._report.compared(work.model, comparison, case.steps)
         discrepancy = shadow_pb2.Discrepancy(
-            model=work.model, method=case.method, when=now(), rows=case.rows, steps=case.time, comparison=comparison
+            model=work.model,
+            method=case.method,
+            find_time=now(),
+            row_count=case.rows,
+            step_count=case.time,
+            comparison=comparison,
         )
         if comparison.verdict == shadow_pb2.VERDICT_DIFFERS:
             self._bundle(case, reply, discrepancy)
@@ -130,10 +135,10 @@ class Recorder:
                 "discrepancy",
                 model=discrepancy.model,
                 method=discrepancy.method,
-                where=report_text.place_in_words(comparison.first),
-                odd_units=[report_text.odd_in_words(odd) for odd in comparison.odd_units],
+                where=report_text.place_in_words(comparison.first_location),
+                odd_units=[report_text.odd_in_words(odd) for odd in comparison.outlier_units],
                 times_tolerance=margin_of(discrepancy),
-                witness=comparison.witness.text,
+                witness=comparison.reference_model.text,
                 bundle=discrepancy.bundle or None,
                 left_out=self._lines.left_out(),
             )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from google.protobuf.message import DecodeError
 
-from lstmserve import archives
+from lstmserve import archives, report_text
 from lstmserve.text import make_printable, printable
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core import confinement
@@ -49,7 +49,6 @@ _MOST_ARRAYS: Final = 100_000
 _MOST_VERSIONS: Final = 64
 _LONGEST_REASON: Final = 64  # characters
 _LARGEST_COUNT: Final = 1 << 62 >> 16
-_ARRAYS: Final = ("h", "c", "output")
 
 
 class ReferenceLost(Exception):
@@ -110,7 +109,7 @@ class Reply(NamedTuple):
 class Told(NamedTuple):
     """What the reference says of a model when it is ready."""
 
-    witness: shadow_pb2.Witness
+    witness: shadow_pb2.ReferenceModel
     noise_floor: float
 
 
@@ -267,7 +266,7 @@ def setup(
 
 
 def _told(told: Mapping[str, Any]) -> Told:
-    witness = shadow_pb2.Witness.FromString(bytes.fromhex(told["witness"]))
+    witness = shadow_pb2.ReferenceModel.FromString(bytes.fromhex(told["witness"]))
     del witness.differing_weights[_MOST_VERSIONS:]
     make_printable(witness)
     return Told(witness, float(told["noise_floor"]))
@@ -295,15 +294,26 @@ def _comparison(data: bytes, layers: Collection[str] | None) -> shadow_pb2.Compa
         message = f"a verdict of {comparison.verdict}"
         raise ValueError(message)
     make_printable(comparison)
-    for totals in (*comparison.totals, *comparison.drift):
+    for totals in (*comparison.teacher_forced, *comparison.free_running):
         counts = [
-            getattr(totals, name) for name in ("values", "over", "max_ulp", "nan_mismatches", "infinity_mismatches")
+            getattr(totals, name)
+            for name in (
+                "value_count",
+                "over_tolerance_count",
+                "max_ulp",
+                "nan_mismatch_count",
+                "infinity_mismatch_count",
+            )
         ]
         known = layers is None or totals.layer in layers
-        if not known or totals.array not in _ARRAYS or not all(0 <= count < _LARGEST_COUNT for count in counts):
-            message = f"differences of {totals.array[:64]!r} of layer {totals.layer[:64]!r}, or {max(counts)} of them"
+        if (
+            not known
+            or totals.array not in report_text.ARRAY_NAMES
+            or not all(0 <= count < _LARGEST_COUNT for count in counts)
+        ):
+            message = f"differences of array {totals.array} of layer {totals.layer[:64]!r}, or {max(counts)} of them"
             raise ValueError(message)
-    if len(comparison.reason) > _LONGEST_REASON or len(comparison.partly) > _MOST_VERSIONS:
+    if len(comparison.reason) > _LONGEST_REASON or len(comparison.partial_reasons) > _MOST_VERSIONS:
         raise ValueError("a reason that is too long, or too many of them")
     return comparison
 

@@ -25,10 +25,10 @@ _MOST_REASONS: Final = 32  # different texts of what could not be compared in pa
 class Report:
     """Counts. Written by the thread that has calls compared, read by any."""
 
-    def __init__(self, mode: str, models: Iterable[ServedModel], tolerances: Tolerances) -> None:
+    def __init__(self, sampling_rate: float, models: Iterable[ServedModel], tolerances: Tolerances) -> None:
         self._lock = threading.Lock()
-        self._report = shadow_pb2.ShadowReport(mode=mode, since=now(), process=os.getpid())
-        self._report.reference.status = shadow_pb2.REFERENCE_STATUS_STARTING
+        self._report = shadow_pb2.ShadowReport(sampling_rate=sampling_rate, start_time=now(), process_id=os.getpid())
+        self._report.reference_process.status = shadow_pb2.REFERENCE_STATUS_STARTING
         self._models: dict[str, shadow_pb2.ModelReport] = {}
         for served in models:
             self._models[served.name] = self._report.models.add(
@@ -41,7 +41,7 @@ class Report:
         with self._lock:
             copy = shadow_pb2.ShadowReport.FromString(self._report.SerializeToString())
         for told in copy.models:
-            told.coverage.offered = self._offered[told.model]
+            told.coverage.offered_count = self._offered[told.model]
         if model:
             kept = [told for told in copy.models if told.model == model]
             del copy.models[:]
@@ -55,17 +55,17 @@ class Report:
     def sampled(self, model: str) -> None:
         """Counts a call that is to be compared."""
         with self._lock:
-            self._models[model].coverage.sampled += 1
+            self._models[model].coverage.sampled_count += 1
 
     def dropped(self, model: str, reason: str) -> None:
         """Counts a call that is not compared after all."""
         with self._lock:
-            self._models[model].coverage.dropped[reason] += 1
+            self._models[model].coverage.dropped_counts[reason] += 1
 
     def failed(self, model: str, reason: str) -> None:
         """Counts a call whose comparison failed."""
         with self._lock:
-            self._models[model].coverage.errors[reason] += 1
+            self._models[model].coverage.error_counts[reason] += 1
 
     def compared(self, model: str, comparison: shadow_pb2.Comparison, steps: int) -> None:
         """Adds what was found of a call."""
@@ -73,16 +73,22 @@ class Report:
             told = self._models[model]
             coverage = told.coverage
             if comparison.verdict == shadow_pb2.VERDICT_NOT_COMPARABLE:
-                has_place = comparison.reason in coverage.not_comparable or len(coverage.not_comparable) < _MOST_REASONS
-                coverage.not_comparable[comparison.reason if has_place else "other"] += 1
+                has_place = (
+                    comparison.reason in coverage.not_comparable_counts
+                    or len(coverage.not_comparable_counts) < _MOST_REASONS
+                )
+                coverage.not_comparable_counts[comparison.reason if has_place else "other"] += 1
                 return
-            coverage.compared += 1
-            coverage.steps += steps
-            coverage.discrepant += comparison.verdict == shadow_pb2.VERDICT_DIFFERS
-            for text in comparison.partly:
-                if text in coverage.partly or len(coverage.partly) < _MOST_REASONS:
-                    coverage.partly[text] += 1
-            for known, found in ((told.totals, comparison.totals), (told.drift, comparison.drift)):
+            coverage.compared_count += 1
+            coverage.row_step_count += steps
+            coverage.discrepant_count += comparison.verdict == shadow_pb2.VERDICT_DIFFERS
+            for text in comparison.partial_reasons:
+                if text in coverage.partial_counts or len(coverage.partial_counts) < _MOST_REASONS:
+                    coverage.partial_counts[text] += 1
+            for known, found in (
+                (told.teacher_forced, comparison.teacher_forced),
+                (told.free_running, comparison.free_running),
+            ):
                 for totals in found:
                     compare.merge(_same(known, totals), totals)
 
@@ -104,36 +110,36 @@ class Report:
         """Counts a bundle."""
         with self._lock:
             if written:
-                self._report.bundles_written += 1
+                self._report.written_bundle_count += 1
             else:
-                self._report.bundles_failed += 1
+                self._report.failed_bundle_count += 1
 
     def reference_up(self, versions: Mapping[str, str], told: Mapping[str, Told]) -> None:
         """Takes note that the reference is ready, and what it says of each model."""
         with self._lock:
-            reference = self._report.reference
+            reference = self._report.reference_process
             reference.status, reference.reason = shadow_pb2.REFERENCE_STATUS_UP, ""
             reference.versions.update(versions)
             for name, model in self._models.items():
-                model.witness.CopyFrom(told[name].witness)
+                model.reference_model.CopyFrom(told[name].witness)
                 model.noise_floor = told[name].noise_floor
 
     def reference_down(self, reason: str) -> None:
         """Takes note that the reference is gone, and will be started anew."""
         with self._lock:
-            reference = self._report.reference
+            reference = self._report.reference_process
             reference.status, reference.reason = shadow_pb2.REFERENCE_STATUS_DOWN, reason
 
     def reference_starts_anew(self) -> None:
         """Takes note that the reference is being started again."""
         with self._lock:
-            self._report.reference.status = shadow_pb2.REFERENCE_STATUS_STARTING
-            self._report.reference.restarts += 1
+            self._report.reference_process.status = shadow_pb2.REFERENCE_STATUS_STARTING
+            self._report.reference_process.restart_count += 1
 
 
 def margin_of(discrepancy: shadow_pb2.Discrepancy) -> float:
     """Returns the largest part of the tolerance that something of a call took."""
-    return max((totals.margin for totals in discrepancy.comparison.totals), default=0.0)
+    return max((totals.tolerance_ratio for totals in discrepancy.comparison.teacher_forced), default=0.0)
 
 
 def _badness(discrepancy: shadow_pb2.Discrepancy) -> tuple[bool, float]:
@@ -148,10 +154,12 @@ def now() -> Timestamp:
     return stamp
 
 
-def _same(known: Iterable[shadow_pb2.Totals], totals: shadow_pb2.Totals) -> shadow_pb2.Totals:
+def _same(
+    known: Iterable[shadow_pb2.DifferenceStats], totals: shadow_pb2.DifferenceStats
+) -> shadow_pb2.DifferenceStats:
     """Returns those of the same array of the same layer, new ones if there are none yet."""
     for other in known:
         if (other.layer, other.array) == (totals.layer, totals.array):
             return other
-    added: shadow_pb2.Totals = known.add(layer=totals.layer, array=totals.array)  # type: ignore[attr-defined]  # repeated
+    added: shadow_pb2.DifferenceStats = known.add(layer=totals.layer, array=totals.array)  # type: ignore[attr-defined]  # repeated
     return added

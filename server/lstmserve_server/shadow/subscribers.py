@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.core.errors import Busy
+from lstmserve_server.core.errors import Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -46,10 +46,10 @@ class Watchers:
         """Yields discrepancies from now on; of all models for "".
 
         Raises:
-            Busy: too many watch.
+            Overloaded: too many watch.
         """
         if len(self._watchers) >= MOST:
-            raise Busy("", f"{MOST} watch for discrepancies; expected fewer")
+            raise Overloaded("", f"{MOST} watch for discrepancies; expected fewer")
         watcher = _Watcher(model)
         self._watchers.add(watcher)
         try:
@@ -57,7 +57,9 @@ class Watchers:
                 await watcher.woken.wait()
                 while watcher.unread:
                     left_out, watcher.left_out = watcher.left_out, 0
-                    yield shadow_pb2.WatchDiscrepanciesResponse(discrepancy=watcher.unread.popleft(), left_out=left_out)
+                    yield shadow_pb2.WatchDiscrepanciesResponse(
+                        discrepancy=watcher.unread.popleft(), dropped_count=left_out
+                    )
                 watcher.woken.clear()
         finally:
             self._watchers.discard(watcher)

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lstmserve.cli import terminal
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import sandbox
 from lstmserve_server.loading.store import memory_files
 from lstmserve_server.loading.store.limits import Limits
@@ -108,7 +108,7 @@ def inspect(
         return Accepted(path, ServedModel.prepare(description.source.file, description, Numerics.EXACT))
     except sandbox.Refused as error:
         return Refused(path, str(error), error.layers)
-    except ModelRefused as error:  # by the self-test
+    except UnsupportedModelError as error:  # by the self-test
         return Refused(path, str(error), [])
 
 
@@ -118,7 +118,7 @@ def load(
     """Returns the model in a file, or a part of it.
 
     Raises:
-        ModelRefused: it cannot be served.
+        UnsupportedModelError: it cannot be served.
     """
     read_instead = None if copy is None else copy.descriptor
     loading = sandbox.load(path, Limits(), layer=layer, until=until, architecture=architecture, copy=read_instead)
@@ -138,7 +138,7 @@ def load_for_keras(
         architecture: see `layer`.
 
     Raises:
-        ModelRefused: it cannot be served.
+        UnsupportedModelError: it cannot be served.
     """
     copy = memory_files.copy_of(path, Limits().file_bytes)
     description = load(path, layer, until, architecture, copy)

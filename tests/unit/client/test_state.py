@@ -11,7 +11,7 @@ from tests.support.builders import numbers
 
 MODEL = lstm_pb2.Model(
     digest="abc",
-    dtype=lstm_pb2.D_TYPE_FLOAT64,
+    dtype=lstm_pb2.DATA_TYPE_FLOAT64,
     state_layout=[
         lstm_pb2.LayerStateLayout(layer="first", units=3),
         lstm_pb2.LayerStateLayout(layer="second", units=2),
@@ -28,7 +28,7 @@ def state_of(batch, seed=0, steps=True):
         ),
         model_digest="abc",
         numerics_fingerprint="fp",
-        steps=np.arange(batch) + 10 * seed if steps else None,
+        steps_seen=np.arange(batch) + 10 * seed if steps else None,
     )
 
 
@@ -39,10 +39,10 @@ def assert_same(expected, got):
     for one, other in zip(expected.layers, got.layers, strict=True):
         assert (one.h.tobytes(), one.c.tobytes()) == (other.h.tobytes(), other.c.tobytes())
         assert one.h.shape == other.h.shape
-    if expected.steps is None:
-        assert got.steps is None
+    if expected.steps_seen is None:
+        assert got.steps_seen is None
     else:
-        np.testing.assert_array_equal(expected.steps, got.steps)
+        np.testing.assert_array_equal(expected.steps_seen, got.steps_seen)
 
 
 def test_zeros_have_the_layout_and_type_of_the_model():
@@ -50,7 +50,7 @@ def test_zeros_have_the_layout_and_type_of_the_model():
     zeros = State.zeros(MODEL, batch=4)
 
     assert [((4, 3), np.float64), ((4, 2), np.float64)] == [(part.h.shape, part.c.dtype) for part in zeros.layers]
-    assert ("abc", 4, [0, 0, 0, 0]) == (zeros.model_digest, zeros.batch, zeros.steps.tolist())
+    assert ("abc", 4, [0, 0, 0, 0]) == (zeros.model_digest, zeros.batch, zeros.steps_seen.tolist())
 
 
 def test_a_message_comes_back_as_it_was():
@@ -115,7 +115,7 @@ def test_rows_are_taken_by_number_slice_list_and_mask(rows, expected):
 
     assert len(expected) == part.batch
     np.testing.assert_array_equal(state_of(4).layers[1].c[expected], part.layers[1].c)
-    np.testing.assert_array_equal(state_of(4).steps[expected], part.steps)
+    np.testing.assert_array_equal(state_of(4).steps_seen[expected], part.steps_seen)
 
 
 def test_a_row_beyond_the_end_is_named():
@@ -134,7 +134,7 @@ def test_stacking_keeps_only_what_all_agree_on():
     other = State(state_of(1).layers, "abc", "other", None)
     stacked = State.stack([state_of(2), other])
 
-    assert ("", None) == (stacked.numerics_fingerprint, stacked.steps)
+    assert ("", None) == (stacked.numerics_fingerprint, stacked.steps_seen)
 
 
 def test_states_of_different_models_are_not_stacked():

@@ -13,9 +13,9 @@ from lstmserve.tensors import TensorError
 from lstmserve.v1 import lstm_pb2
 from lstmserve.v1.lstm_pb2 import Tensor
 
-FLOAT16, BFLOAT16 = lstm_pb2.D_TYPE_FLOAT16, lstm_pb2.D_TYPE_BFLOAT16
-FLOAT32, FLOAT64 = lstm_pb2.D_TYPE_FLOAT32, lstm_pb2.D_TYPE_FLOAT64
-INT32, INT64 = lstm_pb2.D_TYPE_INT32, lstm_pb2.D_TYPE_INT64
+FLOAT16, BFLOAT16 = lstm_pb2.DATA_TYPE_FLOAT16, lstm_pb2.DATA_TYPE_BFLOAT16
+FLOAT32, FLOAT64 = lstm_pb2.DATA_TYPE_FLOAT32, lstm_pb2.DATA_TYPE_FLOAT64
+INT32, INT64 = lstm_pb2.DATA_TYPE_INT32, lstm_pb2.DATA_TYPE_INT64
 
 arrays = st.sampled_from(["<f2", "<f4", "<f8", "<i4", "<i8", ">f4", ">i8"]).flatmap(
     lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
@@ -89,16 +89,16 @@ def test_values_without_a_type_take_the_default():
         (
             Tensor(shape=[1], data=bytes(4)),
             "dtype",
-            "D_TYPE_UNSPECIFIED came with data; expected one of D_TYPE_FLOAT16, D_TYPE_BFLOAT16, D_TYPE_FLOAT32, "
-            "D_TYPE_FLOAT64, D_TYPE_INT32, D_TYPE_INT64",
+            "DATA_TYPE_UNSPECIFIED came with data; expected one of DATA_TYPE_FLOAT16, DATA_TYPE_BFLOAT16, DATA_TYPE_FLOAT32, "
+            "DATA_TYPE_FLOAT64, DATA_TYPE_INT32, DATA_TYPE_INT64",
         ),
         (
             Tensor(dtype=99, shape=[1], data=bytes(4)),
             "dtype",
-            "number 99 came with data; expected one of D_TYPE_FLOAT16, D_TYPE_BFLOAT16, D_TYPE_FLOAT32, D_TYPE_FLOAT64, "
-            "D_TYPE_INT32, D_TYPE_INT64",
+            "number 99 came with data; expected one of DATA_TYPE_FLOAT16, DATA_TYPE_BFLOAT16, DATA_TYPE_FLOAT32, DATA_TYPE_FLOAT64, "
+            "DATA_TYPE_INT32, DATA_TYPE_INT64",
         ),
-        (Tensor(dtype=99, shape=[1], values=[1]), "dtype", "number 99 came; expected one of the names of DType"),
+        (Tensor(dtype=99, shape=[1], values=[1]), "dtype", "number 99 came; expected one of the names of DataType"),
         (
             Tensor(dtype=FLOAT32, shape=[2, 3], data=bytes(23)),
             "data",
@@ -163,6 +163,6 @@ def test_nothing_but_a_refusal_comes_of_garbage():
 
 
 def test_an_array_without_a_place_in_a_tensor_is_named():
-    """An array of a type that has no DType is refused by name."""
+    """An array of a type that has no DataType is refused by name."""
     with pytest.raises(TypeError, match=r"^an array of complex64 cannot be sent; expected one of float16, bfloat16,"):
         tensors.encode(np.zeros(1, np.complex64))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lstmserve_server.core.errors import ModelRefused, WrongForModel
+from lstmserve_server.core.errors import UnsupportedModelError, WrongForModel
 from lstmserve_server.loading import reader
 from lstmserve_server.loading.store.limits import Limits
 from lstmserve_server.model.model import RecurrentModel
@@ -120,7 +120,7 @@ def test_an_input_is_ids_or_numbers_and_not_both(tmp_path):
         outputs=["sum"],
     )
     weights = {**WORDS, "layers/dense/vars": [numbers(5, 4), numbers(4)]}
-    with pytest.raises(ModelRefused, match="token ids to an Embedding, and numbers to layer 'dense'"):
+    with pytest.raises(UnsupportedModelError, match="token ids to an Embedding, and numbers to layer 'dense'"):
         reader.load(write_zip(tmp_path / "m.keras", config, weights_file(weights)))
 
 
@@ -136,7 +136,7 @@ def test_all_layers_together_have_a_limit_of_steps(tmp_path, count, served):
     if served:
         assert load().layers[-1].output_shapes == ((60_000, 4),)
     else:
-        with pytest.raises(ModelRefused, match="time-steps for each row; expected at most 262144"):
+        with pytest.raises(UnsupportedModelError, match="time-steps for each row; expected at most 262144"):
             load()
 
 
@@ -147,7 +147,7 @@ def test_a_layer_has_a_limit_of_steps(tmp_path, n, served):
     if served:
         loaded(tmp_path, *layers)
     else:
-        with pytest.raises(ModelRefused, match="expected at most 65536 time-steps"):
+        with pytest.raises(UnsupportedModelError, match="expected at most 65536 time-steps"):
             loaded(tmp_path, *layers)
 
 
@@ -163,7 +163,7 @@ def test_weights_have_a_limit_in_all(tmp_path):
 
     loaded(tmp_path, *layers, weights=second, limits=Limits(file_bytes=enough))
     big = {"layers/lstm/cell/vars": lstm_weights(3, 64)}
-    with pytest.raises(ModelRefused, match="expected at most"):
+    with pytest.raises(UnsupportedModelError, match="expected at most"):
         loaded(tmp_path, input_config(), lstm_config(64), weights=big, limits=Limits(file_bytes=20_000))
 
 
@@ -187,7 +187,7 @@ def test_a_window_gives_as_many_places_as_fit(tmp_path, options, time, places):
     weights = {"layers/conv1d/vars": [numbers(window, 3, 3), numbers(3)], "layers/lstm/cell/vars": lstm_weights()}
     layers = (input_config(time=time), conv, lstm_config())
     if places is None:
-        with pytest.raises(ModelRefused, match="time-steps at once, and 5 reach it"):
+        with pytest.raises(UnsupportedModelError, match="time-steps at once, and 5 reach it"):
             loaded(tmp_path, *layers, weights=weights)
     else:
         assert loaded(tmp_path, *layers, weights=weights).layers[1].output_shapes == ((places, 3),)
@@ -206,7 +206,7 @@ def test_ends_are_cut_off_and_put_on(tmp_path, kind, option, time, left):
     """At least one time-step must be left."""
     layers = (input_config(time=time), keras_layer(kind, "ends", **{option: [1, 2]}), lstm_config())
     if left is None:
-        with pytest.raises(ModelRefused, match="leaves nothing of 3 time-steps"):
+        with pytest.raises(UnsupportedModelError, match="leaves nothing of 3 time-steps"):
             loaded(tmp_path, *layers)
     else:
         assert loaded(tmp_path, *layers).layers[1].output_shapes == ((left, 3),)
@@ -228,7 +228,7 @@ def test_two_directions_of_different_widths_can_be_joined_and_not_added(tmp_path
     if served:
         assert loaded(tmp_path, *layers, weights=weights).layers[1].options["merge_mode"] == (mode or "none")
     else:
-        with pytest.raises(ModelRefused, match="with 4 and 2 units"):
+        with pytest.raises(UnsupportedModelError, match="with 4 and 2 units"):
             loaded(tmp_path, *layers, weights=weights)
 
 
@@ -251,12 +251,12 @@ def test_a_window_may_look_back_as_far_as_a_sequence_is_long(tmp_path, dilation,
     if served:
         loaded(tmp_path, *layers, weights=weights)
     else:
-        with pytest.raises(ModelRefused, match="looks at as much"):
+        with pytest.raises(UnsupportedModelError, match="looks at as much"):
             loaded(tmp_path, *layers, weights=weights)
 
 
 def test_an_input_may_have_as_many_axes_as_the_limit(tmp_path):
     """That of time counts, that of the batch does not."""
     loaded(tmp_path, input_config(), lstm_config(), limits=Limits(axes=2))
-    with pytest.raises(ModelRefused, match="the input 'input_layer' of the model has the shape"):
+    with pytest.raises(UnsupportedModelError, match="the input 'input_layer' of the model has the shape"):
         loaded(tmp_path, input_config(), lstm_config(), limits=Limits(axes=1))

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lstmserve_server.core.errors import ModelRefused, WrongForModel
+from lstmserve_server.core.errors import UnsupportedModelError, WrongForModel
 from lstmserve_server.loading import reader
 from lstmserve_server.loading.build.rules import registry as kinds
 from lstmserve_server.loading.build.rules.base import Block, Incoming, Reading, Writer
@@ -87,7 +87,7 @@ def test_versions_that_are_read(version):
 @pytest.mark.parametrize("version", ["0.3.3", "4.0.0", "", None, 3, "3.x", "2"])
 def test_versions_that_are_not_read(version):
     """Others, and what is none."""
-    with pytest.raises(ModelRefused, match="those of Keras 1, 2 and 3 are served"):
+    with pytest.raises(UnsupportedModelError, match="those of Keras 1, 2 and 3 are served"):
         architecture.checked_version(version)
 
 
@@ -136,7 +136,7 @@ def test_which_lstm_heeds_the_mask_of_its_input(version, states, masked_by_call,
 @pytest.mark.parametrize("kind", ["Multiply", "Maximum", "Minimum"])
 def test_merges_that_alter_what_a_mask_passes_over(kind):
     """Keras 3.4 puts other numbers there: refused where there is a mask, and served where there is none, or an older Keras."""
-    with pytest.raises(ModelRefused, match="is given a mask, for which Keras 3 replaces what it passes over"):
+    with pytest.raises(UnsupportedModelError, match="is given a mask, for which Keras 3 replaces what it passes over"):
         kinds.plan(reading(kind, MASKED, MASKED))
     assert kinds.plan(reading(kind, PLAIN, PLAIN)).kind == kind
     assert kinds.plan(reading(kind, MASKED, MASKED, version="3.3.3")).mask is None
@@ -146,14 +146,14 @@ def test_merges_that_alter_what_a_mask_passes_over(kind):
 
 def test_a_keras_3_that_does_not_say_which_cannot_merge_masks():
     """Every one does it in its own way; without masks there is nothing to ask."""
-    with pytest.raises(ModelRefused, match="the file does not say which wrote it"):
+    with pytest.raises(UnsupportedModelError, match="the file does not say which wrote it"):
         kinds.plan(reading("Add", MASKED, PLAIN, version="3"))
     assert kinds.plan(reading("Add", PLAIN, PLAIN, version="3")).kind == "Add"
 
 
 def test_a_recurrent_activation_that_is_not_stated():
     """Its default changed during Keras 2, so there it has to be; in Keras 3 it never changed."""
-    with pytest.raises(ModelRefused, match="does not say its recurrent_activation"):
+    with pytest.raises(UnsupportedModelError, match="does not say its recurrent_activation"):
         kinds.plan(reading("LSTM", PLAIN, version="2.15.0", units=4))
     stated = kinds.plan(reading("LSTM", PLAIN, version="2.15.0", units=4, recurrent_activation="hard_sigmoid"))
     assert stated.options["recurrent_activation"].name == "hard_sigmoid(x/5+1/2)"
@@ -170,7 +170,7 @@ def test_weights_of_a_layer_that_is_frozen_in_part():
     named = ["both/backward_lstm/kernel:0", "both/forward_lstm/kernel:0"]
 
     assert in_order_of_pieces(layer, named, (forward, backward)) == named[::-1]
-    with pytest.raises(ModelRefused, match="is frozen in part"):
+    with pytest.raises(UnsupportedModelError, match="is frozen in part"):
         in_order_of_pieces(layer, ["kernel:0", "kernel_1:0"], (forward, backward))
     whole = [dataclasses.replace(block, trainable=True) for block in (forward, backward)]
     assert in_order_of_pieces(layer, ["kernel:0", "kernel_1:0"], whole) == ["kernel:0", "kernel_1:0"]
@@ -220,7 +220,7 @@ def test_a_mask_that_is_the_one_that_flows_anyway_is_served_and_another_is_not(t
     weights = weights_file({"layers/lstm/cell/vars": lstm_weights()})
     assert reader.load(write_zip(tmp_path / "good.keras", functional(0.0), weights)).layers[-1].kind == "LSTM"
     for other in (functional(1.0), functional(0.0, axis=1), functional(0.0, axis=[1])):
-        with pytest.raises(ModelRefused, match="is called with a mask of its author's own"):
+        with pytest.raises(UnsupportedModelError, match="is called with a mask of its author's own"):
             reader.load(write_zip(tmp_path / "bad.keras", other, weights))
 
 
@@ -297,7 +297,7 @@ def test_most_fixtures_can_be_stepped():
     for path in sorted(FIXTURES.glob("keras3.15/*.keras")):
         try:
             model = RecurrentModel(reader.load(path), Numerics.EXACT)
-        except ModelRefused:
+        except UnsupportedModelError:
             continue
         name = f"{path.parent.name}/{path.name}"
         if model.causal:

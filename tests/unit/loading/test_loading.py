@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import reader
 from lstmserve_server.loading.build.builder import Part
 from lstmserve_server.loading.store.limits import Limits
@@ -33,7 +33,7 @@ NAMES = ("kernel", "recurrent_kernel", "bias")
 
 def refusal(path, **options):
     """Returns why a file is refused, without the path in front."""
-    with pytest.raises(ModelRefused) as refused:
+    with pytest.raises(UnsupportedModelError) as refused:
         reader.load(path, **options)
     assert str(refused.value).startswith(f"{path}: ")
     return str(refused.value).removeprefix(f"{path}: ")
@@ -573,5 +573,5 @@ def test_damage_is_refused_or_harmless(tmp_path, write):
         path.write_bytes(damaged)
         try:
             reader.load(path)
-        except ModelRefused:
+        except UnsupportedModelError:
             continue

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import lstmserve
-from lstmserve_server.core.errors import ModelRefused, WrongForModel
+from lstmserve_server.core.errors import UnsupportedModelError, WrongForModel
 from lstmserve_server.model.engines import conformance, select
 from lstmserve_server.model.engines.numpy_kernel import NumpyCell
 from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
@@ -139,7 +139,7 @@ def test_a_layer_that_computes_something_else_is_refused(change):
     wrong = reference(weights=change(WEIGHTS))
 
     with pytest.raises(
-        ModelRefused, match=r"layer 'late': other 1 is \S+ times as far from NumPy as it may be, on a probe"
+        UnsupportedModelError, match=r"layer 'late': other 1 is \S+ times as far from NumPy as it may be, on a probe"
     ):
         conformance.check("late", "other 1", wrong, reference(), Numerics.EXACT)
 
@@ -161,7 +161,9 @@ def test_exact_mode_refuses_a_layer_that_breaks_a_promise(forward):
     """A cell whose last bits depend on company or cut is refused in exact mode, and only there."""
     cell = Wrapped(reference(), forward=forward)
 
-    with pytest.raises(ModelRefused, match=r"layer 'late': other 1 gives other bytes for .* or with --numerics fast"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"layer 'late': other 1 gives other bytes for .* or with --numerics fast"
+    ):
         conformance.check("late", "other 1", cell, reference(), Numerics.EXACT)
     conformance.check("late", "other 1", cell, reference(), Numerics.FAST)
 
@@ -170,7 +172,9 @@ def test_fast_mode_refuses_a_sequence_that_is_another():
     """A cell whose sequences have nothing to do with its steps is refused in either mode."""
     cell = Wrapped(reference(), forward=lambda outputs, x: outputs[:, ::-1])
 
-    with pytest.raises(ModelRefused, match="layer 'late': other 1 computes something else for a whole sequence"):
+    with pytest.raises(
+        UnsupportedModelError, match="layer 'late': other 1 computes something else for a whole sequence"
+    ):
         conformance.check("late", "other 1", cell, reference(), Numerics.FAST)
 
 
@@ -215,7 +219,7 @@ def test_a_model_whose_layer_differs_is_not_served(monkeypatch):
     right = onnx_graph.lstm
     monkeypatch.setattr(onnx_graph, "lstm", lambda weights, functions: right(weights._replace(bias=None), functions))
 
-    with pytest.raises(ModelRefused, match=r"layer 'first': onnxruntime \S+ is \S+ times as far from NumPy"):
+    with pytest.raises(UnsupportedModelError, match=r"layer 'first': onnxruntime \S+ is \S+ times as far from NumPy"):
         ServedModel.prepare("small", small_model().description, Numerics.EXACT, Engine.ONNXRUNTIME)
 
 
@@ -227,7 +231,8 @@ def test_a_graph_that_is_not_taken_is_refused(monkeypatch):
     monkeypatch.setattr(onnx_graph, "lstm", lambda weights, functions: b"nonsense")
 
     with pytest.raises(
-        ModelRefused, match=r"layer 'first': onnxruntime \S+ does not take it \(.*\); serve with --engine numpy"
+        UnsupportedModelError,
+        match=r"layer 'first': onnxruntime \S+ does not take it \(.*\); serve with --engine numpy",
     ):
         small_model(engine=Engine.ONNXRUNTIME)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstmserve_server.core.errors import ModelRefused, WrongForModel
+from lstmserve_server.core.errors import UnsupportedModelError, WrongForModel
 from lstmserve_server.model.model import RecurrentModel
 from lstmserve_server.model.numerics import Numerics
 from lstmserve_server.model.spec import LayerDescription
@@ -366,5 +366,5 @@ class Drifting(RecurrentModel):
 
 def test_the_self_test_fails_where_a_promise_is_broken():
     """A model whose steps differ from its whole by one part in a million is not served."""
-    with pytest.raises(ModelRefused, match="the self-test failed: the steps give other bytes than the whole"):
+    with pytest.raises(UnsupportedModelError, match="the self-test failed: the steps give other bytes than the whole"):
         selftest.run(Drifting(chain(lstm_layer(3, 5), features=3)))

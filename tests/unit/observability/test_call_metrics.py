@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lstmserve import Client, InvalidRequest, NoSuchModel, WrongForModel, tensors
+from lstmserve import Client, FailedPrecondition, InvalidArgument, NotFound, tensors
 from lstmserve.v1 import lstm_pb2, lstm_pb2_grpc
 from lstmserve_server.core import errors
 from lstmserve_server.observability.call_metrics import CallMetrics
@@ -65,9 +65,9 @@ def test_calls_are_counted_by_how_they_ended(server):
         for _ in range(3):
             client.step([0.5])
         client.forward([[0.5], [0.25]])
-        with pytest.raises(WrongForModel):
+        with pytest.raises(FailedPrecondition):
             client.step([0.5, 0.25])
-        with Client(server.address, model="other") as other, pytest.raises(NoSuchModel):
+        with Client(server.address, model="other") as other, pytest.raises(NotFound):
             other.step([0.5])
     seen = settled(server.metrics)
 
@@ -103,7 +103,7 @@ def test_what_was_computed_is_counted(server):
         client.step([[0.5], [0.25]], state)
         with client.stream() as stream:
             stream.step([0.5])
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(InvalidArgument):
             client.step([0.5], state)
     seen = settled(server.metrics)
 

@@ -81,7 +81,7 @@ def test_a_reference_that_is_down():
     """A reference that is not up is told, and so is one of several."""
     told = Observed()
     down = report("first")
-    down.reference.status = shadow_pb2.REFERENCE_STATUS_DOWN
+    down.reference_process.status = shadow_pb2.REFERENCE_STATUS_DOWN
     told.shadow(down)
 
     assert not _status(told.registry.collect()).shadow.reference_up

@@ -10,7 +10,7 @@ import pytest
 from lstmserve import State, tensors
 from lstmserve.v1 import lstm_pb2
 from lstmserve.v1.lstm_pb2 import ForwardRequest, LayerState, StepRequest, Tensor
-from lstmserve_server.core.errors import InvalidRequest, LimitExceeded, NoSuchModel, WrongForModel
+from lstmserve_server.core.errors import InvalidRequest, LimitExceeded, NoSuchModel, OtherWeights, WrongForModel
 from lstmserve_server.loading import reader
 from lstmserve_server.model.lstm import LSTMState
 from lstmserve_server.model.model import Answer
@@ -71,10 +71,10 @@ NAN = np.array([[0, 0, 0], [0, np.nan, 0]], np.float32)
 BIG_H = np.array([[0, 0, 0, 0, 0], [0, 0, 3.5, 0, 0]], np.float32)
 
 STATE_REFUSALS = [
-    (state(model_digest="0" * 64), WrongForModel, "state.model_digest",
+    (state(model_digest="0" * 64), OtherWeights, "state.model_digest",
      f"the state belongs to a model with the digest '{'0' * 64}'; this one has '{SMALL.digest}'. Start the sequence anew, "
      "or ask a server that has the model of the state"),
-    (lstm_pb2.State(steps=[1, 2]), InvalidRequest, "state.steps", "step counts came without h and c; expected both or neither"),
+    (lstm_pb2.State(steps_seen=[1, 2]), InvalidRequest, "state.steps_seen", "step counts came without h and c; expected both or neither"),
     (state(layers=[part()]), WrongForModel, "state.layers", "1 came; the model has 2 LSTM layers: 'first', 'second'"),
     (layers(layer="second"), WrongForModel, "state.layers[0].layer",
      "'second' came; expected 'first': the layers are 'first', 'second'"),
@@ -91,15 +91,15 @@ STATE_REFUSALS = [
      "inf at (0, 0) came; expected finite numbers"),
     (layers(h=tensors.encode(BIG_H)), WrongForModel, "state.layers[0].h",
      "3.5 at (1, 2) came; this layer computes no h beyond 1. Were h and c exchanged?"),
-    (state(steps=[1]), InvalidRequest, "state.steps", "1 came; expected one per row, which is 2, or none"),
-    (state(steps=[1, -1]), InvalidRequest, "state.steps[1]", "-1 came; expected 0 to 4611686018427387904"),
+    (state(steps_seen=[1]), InvalidRequest, "state.steps_seen", "1 came; expected one per row, which is 2, or none"),
+    (state(steps_seen=[1, -1]), InvalidRequest, "state.steps_seen[1]", "-1 came; expected 0 to 4611686018427387904"),
 ]  # fmt: skip
 
 X_REFUSALS = [
     ({"x": None}, InvalidRequest, "x", "nothing came; expected a tensor"),
-    ({"x": lambda shape: Tensor(dtype=lstm_pb2.D_TYPE_FLOAT32, shape=shape, data=bytes(5))}, InvalidRequest, "x.data", None),
+    ({"x": lambda shape: Tensor(dtype=lstm_pb2.DATA_TYPE_FLOAT32, shape=shape, data=bytes(5))}, InvalidRequest, "x.data", None),
     ({"x": lambda shape: Tensor(dtype=9, shape=shape, data=bytes(5))}, InvalidRequest, "x.dtype", None),
-    ({"x": lambda shape: Tensor(dtype=lstm_pb2.D_TYPE_FLOAT32, shape=[-1, *shape], data=bytes(5))}, InvalidRequest, "x.shape",
+    ({"x": lambda shape: Tensor(dtype=lstm_pb2.DATA_TYPE_FLOAT32, shape=[-1, *shape], data=bytes(5))}, InvalidRequest, "x.shape",
      None),
     ({"model": "other"}, NoSuchModel, "model", "no model 'other' is served; expected one of 'small'"),
 ]  # fmt: skip
@@ -218,7 +218,7 @@ def test_a_long_list_of_names_is_cut():
 def test_bare_h_and_c_may_be_anything_finite():
     """A state without a digest may come from elsewhere, so its h is not held against what the layer can compute."""
     message = state(
-        layers=[part(h=tensors.encode(BIG_H), layer=""), part(units=4, layer="")], model_digest="", steps=[]
+        layers=[part(h=tensors.encode(BIG_H), layer=""), part(units=4, layer="")], model_digest="", steps_seen=[]
     )
 
     call = CODEC.parse_step(StepRequest(x=x(2, 3), state=message))
@@ -261,11 +261,11 @@ def answer_of(*steps):
 
 def test_steps_are_counted_on_per_row():
     """The response counts each row's own steps on from the request, and not at all where it gave none."""
-    counted = CODEC.parse_forward(ForwardRequest(x=x(2, 5, 3), lengths=[5, 2], state=state(steps=[7, 0])))
-    unknown = CODEC.parse_forward(ForwardRequest(x=x(2, 5, 3), state=state(steps=[])))
+    counted = CODEC.parse_forward(ForwardRequest(x=x(2, 5, 3), lengths=[5, 2], state=state(steps_seen=[7, 0])))
+    unknown = CODEC.parse_forward(ForwardRequest(x=x(2, 5, 3), state=state(steps_seen=[])))
 
-    assert [12, 2] == list(CODEC.forward_response(counted, answer_of(5, 2), None).state.steps)
-    assert [] == list(CODEC.forward_response(unknown, answer_of(5, 2), None).state.steps)
+    assert [12, 2] == list(CODEC.forward_response(counted, answer_of(5, 2), None).state.steps_seen)
+    assert [] == list(CODEC.forward_response(unknown, answer_of(5, 2), None).state.steps_seen)
 
 
 def test_the_response_says_what_it_belongs_to():
@@ -275,7 +275,7 @@ def test_the_response_says_what_it_belongs_to():
 
     assert (SMALL.digest, SMALL.fingerprint) == (response.state.model_digest, response.state.numerics_fingerprint)
     assert ["first", "second"] == [layer.layer for layer in response.state.layers]
-    assert [1] == list(response.state.steps)
+    assert [1] == list(response.state.steps_seen)
 
 
 def test_the_answer_has_the_form_of_the_question():
@@ -294,7 +294,7 @@ def test_the_description_of_a_model():
     """GetModel tells everything a caller needs to build requests."""
     message = model_message(SMALL)
 
-    assert ("small", "made.keras", "keras-zip", "3.15.1") == (
+    assert ("small", "made.keras", lstm_pb2.MODEL_FORMAT_KERAS_ZIP, "3.15.1") == (
         message.name,
         message.file,
         message.format,
@@ -307,8 +307,8 @@ def test_the_description_of_a_model():
         == message.parameter_count
         == message.weight_bytes // 4
     )
-    assert (lstm_pb2.D_TYPE_FLOAT32, lstm_pb2.NUMERICS_EXACT) == (message.dtype, message.numerics)
-    assert (True, "", 0) == (message.step_possible, message.step_obstacle, message.waiting_steps)
+    assert (lstm_pb2.DATA_TYPE_FLOAT32, lstm_pb2.NUMERICS_EXACT) == (message.dtype, message.numerics)
+    assert (True, "", 0) == (message.supports_step, message.step_unsupported_reason, message.waiting_steps)
     assert [("input", [-1, -1, 3])] == [(item.name, list(item.shape)) for item in message.inputs]
     assert [("dense", [-1, 2])] == [(item.name, list(item.shape)) for item in message.outputs]
     assert [[], ["input"], ["first"], ["second"]] == [list(layer.inputs) for layer in message.layers]
@@ -483,5 +483,5 @@ def test_an_output_that_is_wanted_twice_is_encoded_once():
     """Or a message of a few bytes would be answered with as many outputs as it has names."""
     from lstmserve_server.rpc.streams.codec import StreamCodec  # noqa: PLC0415 - for this alone
 
-    opening = StreamCodec(CODEC).parse_open(lstm_pb2.StreamOpen(rows=1, outputs=["dense"] * 500))
+    opening = StreamCodec(CODEC).parse_open(lstm_pb2.StreamOpen(row_count=1, outputs=["dense"] * 500))
     assert opening.outputs == (0,)

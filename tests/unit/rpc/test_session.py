@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from lstmserve import State, tensors
 from lstmserve.v1 import lstm_pb2
-from lstmserve.v1.lstm_pb2 import StreamCheckpointRequest, StreamInput, StreamOpen, StreamReset, StreamStepsRequest
+from lstmserve.v1.lstm_pb2 import StepInput, StreamCheckpointRequest, StreamOpen, StreamReset, StreamStepsRequest
 from lstmserve_server.core.errors import InvalidRequest, LimitExceeded, NoSuchModel, WrongForModel
 from lstmserve_server.rpc.codec.requests import Codec, RequestLimits
 from lstmserve_server.rpc.streams.codec import StreamCodec
@@ -48,7 +48,7 @@ def opened(**options):
 
 def steps(x, number=1):
     """Returns a message of time-steps."""
-    return StreamStepsRequest(steps=StreamInput(number=number, x=tensors.encode(x)))
+    return StreamStepsRequest(input=StepInput(number=number, x=tensors.encode(x)))
 
 
 def reset(rows, state=None, number=1):
@@ -63,10 +63,10 @@ def checkpoint(number=1):
 
 def test_the_first_response_says_what_serves():
     """Opening a stream tells rows, digest and numerics."""
-    response = answered(Session(CODEC, ignored), StreamStepsRequest(open=StreamOpen(rows=3)))
+    response = answered(Session(CODEC, ignored), StreamStepsRequest(open=StreamOpen(row_count=3)))
 
     assert (3, SMALL.digest, SMALL.fingerprint) == (
-        response.opened.rows,
+        response.opened.row_count,
         response.opened.model_digest,
         response.opened.numerics_fingerprint,
     )
@@ -76,13 +76,13 @@ def test_steps_alone_and_several_at_once_give_the_bytes_of_the_whole():
     """One step per message and several give what Forward gives, and the state of it."""
     x = numbers(2, 7, 3)
     whole = MODEL.forward((x,), MODEL.zero_state(2), all_outputs=True)
-    session = opened(rows=2)
+    session = opened(row_count=2)
 
     parts = [
-        answered(session, steps(x[:, 0])).outputs.output,
-        answered(session, steps(x[:, 1:5])).outputs.output,
-        answered(session, steps(x[:, 5])).outputs.output,
-        answered(session, steps(x[:, 6:7])).outputs.output,
+        answered(session, steps(x[:, 0])).output.output,
+        answered(session, steps(x[:, 1:5])).output.output,
+        answered(session, steps(x[:, 5])).output.output,
+        answered(session, steps(x[:, 6:7])).output.output,
     ]
     outputs = [tensors.decode(part).reshape(2, -1, 2) for part in parts]
     state = State.from_message(answered(session, checkpoint()).checkpoint.state)
@@ -90,15 +90,15 @@ def test_steps_alone_and_several_at_once_give_the_bytes_of_the_whole():
     assert whole.output.tobytes() == np.concatenate(outputs, axis=1).tobytes()
     for expected, got in zip(whole.state, state.layers, strict=True):
         assert (expected.h.tobytes(), expected.c.tobytes()) == (got.h.tobytes(), got.c.tobytes())
-    assert [7, 7] == state.steps.tolist()
+    assert [7, 7] == state.steps_seen.tolist()
 
 
 def test_a_checkpoint_comes_when_it_is_due():
     """The state comes with the outputs after every so many time-steps, counted over messages, or on asking."""
-    session, x = opened(rows=1, checkpoint_every=3), numbers(1, 3)
+    session, x = opened(row_count=1, checkpoint_interval_steps=3), numbers(1, 3)
 
-    due = [answered(session, steps(x, number)).outputs.HasField("state") for number in range(1, 8)]
-    at_once = answered(session, steps(np.repeat(x[:, None], 4, axis=1))).outputs.HasField("state")
+    due = [answered(session, steps(x, number)).output.HasField("state") for number in range(1, 8)]
+    at_once = answered(session, steps(np.repeat(x[:, None], 4, axis=1))).output.HasField("state")
 
     assert [False, False, True, False, False, True, False] == due
     assert at_once
@@ -106,7 +106,7 @@ def test_a_checkpoint_comes_when_it_is_due():
 
 def test_other_rows_go_on_when_one_begins_anew():
     """A reset changes the rows that it names, to zeros or to a state, and no other, and is answered with the state."""
-    session, x = opened(rows=3), numbers(3, 3)
+    session, x = opened(row_count=3), numbers(3, 3)
     answered(session, steps(x))
     before = State.from_message(answered(session, checkpoint()).checkpoint.state)
     given = before[0]
@@ -119,19 +119,19 @@ def test_other_rows_go_on_when_one_begins_anew():
     for part, old, new in zip(after.layers, before.layers, zeroed.layers, strict=True):
         assert part.h[0].tobytes() == old.h[0].tobytes() == part.h[1].tobytes() == part.h[2].tobytes()
         assert (new.h[1].tobytes(), new.h[0].any()) == (part.h[1].tobytes(), False)
-    assert [0, 1, 1] == zeroed.steps.tolist()
+    assert [0, 1, 1] == zeroed.steps_seen.tolist()
 
 
 BROKEN = [
-    ([steps(numbers(1, 3))], InvalidRequest, "message: steps came first; expected a message that opens the stream first, and once"),
+    ([steps(numbers(1, 3))], InvalidRequest, "message: input came first; expected a message that opens the stream first, and once"),
     ([StreamStepsRequest()], InvalidRequest, "message: nothing came first; expected"),
     ([StreamStepsRequest(open=StreamOpen())] * 2, InvalidRequest, "message: open came again; expected"),
     ([StreamStepsRequest(open=StreamOpen(model="none"))], NoSuchModel, "model: no model 'none' is served"),
-    ([StreamStepsRequest(open=StreamOpen(rows=9))], LimitExceeded, "rows: 9 rows came; expected at most 8 (--max-rows)"),
-    ([StreamStepsRequest(open=StreamOpen(rows=-1))], InvalidRequest, "rows: -1 rows came; expected at least 1"),
+    ([StreamStepsRequest(open=StreamOpen(row_count=9))], LimitExceeded, "row_count: 9 rows came; expected at most 8 (--max-rows)"),
+    ([StreamStepsRequest(open=StreamOpen(row_count=-1))], InvalidRequest, "row_count: -1 rows came; expected at least 1"),
     ([StreamStepsRequest(open=StreamOpen(model_digest="x"))], WrongForModel, "model_digest: 'x' came; this server has"),
     ([StreamStepsRequest(open=StreamOpen(numerics_fingerprint="y"))], WrongForModel, "numerics_fingerprint: 'y' came; this"),
-    ([StreamStepsRequest(open=StreamOpen(checkpoint_every=-1))], InvalidRequest, "checkpoint_every: -1 came; expected 0 to"),
+    ([StreamStepsRequest(open=StreamOpen(checkpoint_interval_steps=-1))], InvalidRequest, "checkpoint_interval_steps: -1 came; expected 0 to"),
     ([StreamStepsRequest(open=StreamOpen(outputs=["none"]))], WrongForModel, "outputs[0]: 'none' came; the model has 'dense'"),
     ([StreamStepsRequest(open=StreamOpen(state=lstm_pb2.State(model_digest="z")))], WrongForModel, "state.model_digest: the state"),
 ]  # fmt: skip
@@ -154,19 +154,19 @@ WRONG = [
     (steps(numbers(1, 4), 6), 6, 9, "x.shape: 4 features came; the model has 3"),
     (steps(np.full((1, 3), np.nan), 7), 7, 3, "x: nan at (0, 0) came; expected finite numbers"),
     (steps(numbers(1, 11, 3), 8), 8, 8, "x.shape: 11 time-steps came; expected at most 10 (--max-steps)"),
-    (StreamStepsRequest(steps=StreamInput(number=9)), 9, 3, "x: nothing came; expected a tensor"),
+    (StreamStepsRequest(input=StepInput(number=9)), 9, 3, "x: nothing came; expected a tensor"),
     (reset([], number=10), 10, 3, "rows: none came; expected at least one"),
     (reset([0, 0], number=11), 11, 3, "rows: a row came twice; expected each once"),
     (reset([1], number=12), 12, 3, "rows[0]: 1 came; expected 0 to 0"),
     (reset([0], lstm_pb2.State(model_digest="z"), 13), 13, 9, "state.model_digest: the state belongs to a model"),
-    (StreamStepsRequest(), 0, 3, "message: nothing came; expected steps, checkpoint or reset"),
+    (StreamStepsRequest(), 0, 3, "message: nothing came; expected input, checkpoint or reset"),
 ]
 
 
 @pytest.mark.parametrize(("message", "number", "code", "text"), WRONG)
 def test_a_wrong_message_is_named_and_changes_nothing(message, number, code, text):
     """A message that is wrong is answered with its number, a code and a text, and the stream goes on as if it had not come."""
-    session, untouched, x = opened(rows=1), opened(rows=1), numbers(1, 3)
+    session, untouched, x = opened(row_count=1), opened(row_count=1), numbers(1, 3)
     for each in (session, untouched):
         answered(each, steps(x))
 
@@ -203,7 +203,7 @@ def test_a_model_that_cannot_be_stepped_is_refused():
 
 def test_the_end_and_the_drain_give_the_state():
     """When all was sent, and when the server drains, the state is given; a stream that was never opened has none."""
-    session = opened(rows=1)
+    session = opened(row_count=1)
     answered(session, steps(numbers(1, 3), 7))
     expected = answered(session, checkpoint()).checkpoint.state
 
@@ -225,7 +225,7 @@ class SessionMachine(RuleBasedStateMachine):
         """Opens a stream of rows that have seen nothing."""
         self.every, self.session = every, Session(CODEC, ignored)
         self.histories = [np.zeros((0, 3), np.float32) for _ in range(rows)]
-        answered(self.session, StreamStepsRequest(open=StreamOpen(rows=rows, checkpoint_every=every)))
+        answered(self.session, StreamStepsRequest(open=StreamOpen(row_count=rows, checkpoint_interval_steps=every)))
         self.saved = []
 
     def expected_state(self, row):
@@ -244,7 +244,7 @@ class SessionMachine(RuleBasedStateMachine):
                     got.h[row].tobytes(),
                     got.c[row].tobytes(),
                 )
-            assert len(self.histories[row]) == state.steps[row]
+            assert len(self.histories[row]) == state.steps_seen[row]
         return state
 
     @rule(count=st.integers(1, 4), alone=st.booleans())
@@ -254,7 +254,7 @@ class SessionMachine(RuleBasedStateMachine):
         x = self.random.normal(size=(len(self.histories), count, 3)).astype(np.float32)
         message = steps(x[:, 0] if alone else x, self.number)
         x = x[:, :1] if alone else x
-        outputs = answered(self.session, message).outputs
+        outputs = answered(self.session, message).output
         self.histories = [np.concatenate([old, new]) for old, new in zip(self.histories, x, strict=True)]
         self.since += x.shape[1]
         output = tensors.decode(outputs.output).reshape(len(self.histories), -1, 2)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.core.errors import Busy
+from lstmserve_server.core.errors import Overloaded
 from lstmserve_server.loading import reader
 from lstmserve_server.model.numerics import Numerics
 from lstmserve_server.model.recording import Trace
@@ -85,8 +85,8 @@ def test_the_measures_are_those_of_the_definition(ours, theirs):
     assert absolute.max() == message.max_absolute
     assert pytest.approx(absolute.mean()) == message.mean_absolute
     assert pytest.approx(relative.max()) == message.max_relative
-    assert (absolute > 1e-5 * np.maximum(1, np.abs(theirs.astype(float)))).sum() == message.over
-    assert 7 == sum(message.by_difference) == sum(message.by_ulp) == message.values
+    assert (absolute > 1e-5 * np.maximum(1, np.abs(theirs.astype(float)))).sum() == message.over_tolerance_count
+    assert 7 == sum(message.difference_histogram) == sum(message.ulp_histogram) == message.value_count
 
 
 def test_nan_and_infinity():
@@ -120,7 +120,7 @@ def test_sums_of_parts_are_the_whole(ours, theirs, cut):
     """Two parts merged are what the whole is."""
     whole = Differences("", "h")
     whole.add(ours, theirs, 1e-5)
-    total = shadow_pb2.Totals()
+    total = shadow_pb2.DifferenceStats()
     for part in (slice(None, cut), slice(cut, None)):
         found = Differences("", "h")
         found.add(ours[part], theirs[part], 1e-5)
@@ -128,10 +128,10 @@ def test_sums_of_parts_are_the_whole(ours, theirs, cut):
     expected = whole.message()
     assert pytest.approx(expected.mean_absolute) == total.mean_absolute
     assert pytest.approx(expected.mean_relative) == total.mean_relative
-    for name in ("values", "max_absolute", "max_relative", "max_ulp", "over", "margin"):
+    for name in ("value_count", "max_absolute", "max_relative", "max_ulp", "over_tolerance_count", "tolerance_ratio"):
         assert getattr(expected, name) == getattr(total, name)
-    assert list(expected.by_difference) == list(total.by_difference)
-    assert list(expected.by_ulp) == list(total.by_ulp)
+    assert list(expected.difference_histogram) == list(total.difference_histogram)
+    assert list(expected.ulp_histogram) == list(total.ulp_histogram)
 
 
 def _tallied(tally, steps, wrong=None, by=0.0, seed=0):
@@ -148,7 +148,7 @@ def test_an_odd_unit_is_found():
     (odd,) = _tallied(tally, 1, wrong=5, by=1e-6)
     assert (5, 100) == (odd.unit, odd.steps)
     assert pytest.approx(1e-6, rel=0.1) == odd.rms
-    assert odd.times_others > 50
+    assert odd.ratio_to_median > 50
 
 
 def test_rounding_makes_no_unit_odd():
@@ -207,7 +207,7 @@ def test_what_was_found_is_kept(second, arrays, lost):
 )
 def test_whole_models_are_apart_as_far_as_they_are_sensitive(expected, apart, sensitivity):
     """Whole models that are apart are wired differently only beyond what rounding makes of them."""
-    witness = shadow_pb2.Witness(whole_model_difference=apart, whole_model_sensitivity=sensitivity)
+    witness = shadow_pb2.ReferenceModel(whole_model_difference=apart, whole_model_sensitivity=sensitivity)
     assert expected == compare.wired_alike(witness, Tolerances())
 
 
@@ -309,13 +309,18 @@ def test_a_case_is_never_a_pickle(served):
 
 def test_no_comparisons_are_no_success(served):
     """A report in which nothing was compared says so in numbers: offered and dropped, and nothing compared."""
-    report = Report("all", [served], Tolerances())
+    report = Report(1, [served], Tolerances())
     for _ in range(3):
         report.offered("sunspots")
         report.sampled("sunspots")
         report.dropped("sunspots", "starting")
     coverage = report.copy("sunspots").models[0].coverage
-    assert (3, 3, 0, {"starting": 3}) == (coverage.offered, coverage.sampled, coverage.compared, dict(coverage.dropped))
+    assert (3, 3, 0, {"starting": 3}) == (
+        coverage.offered_count,
+        coverage.sampled_count,
+        coverage.compared_count,
+        dict(coverage.dropped_counts),
+    )
 
 
 async def test_who_does_not_read_is_told_what_was_left_out():
@@ -325,11 +330,11 @@ async def test_who_does_not_read_is_told_what_was_left_out():
     task = asyncio.ensure_future(anext(slow))
     await asyncio.sleep(0)  # until it watches
     for rows in range(150):
-        watchers.publish(shadow_pb2.Discrepancy(model="a", rows=rows))
+        watchers.publish(shadow_pb2.Discrepancy(model="a", row_count=rows))
     first = await task
-    assert (50, 50) == (first.discrepancy.rows, first.left_out)
+    assert (50, 50) == (first.discrepancy.row_count, first.dropped_count)
     second = await anext(slow)
-    assert (51, 0) == (second.discrepancy.rows, second.left_out)
+    assert (51, 0) == (second.discrepancy.row_count, second.dropped_count)
     await slow.aclose()
 
 
@@ -339,7 +344,7 @@ async def test_too_many_watchers_are_refused():
     watching = [watchers.watch("") for _ in range(MOST)]
     tasks = [asyncio.ensure_future(anext(watcher)) for watcher in watching]
     await asyncio.sleep(0)
-    with pytest.raises(Busy):
+    with pytest.raises(Overloaded):
         await anext(watchers.watch(""))
     tasks[0].cancel()
     await asyncio.wait({tasks[0]})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build import inputs, precision
 from lstmserve_server.loading.build.rules import base, masks, merge
 from lstmserve_server.loading.build.rules import registry as kinds
@@ -50,7 +50,7 @@ def describe(file: KerasFile, limits: Limits, part: Part) -> ModelDescription:
     """Returns the description of a model, or of a part of it.
 
     Raises:
-        ModelRefused: something in it cannot be served as Keras would compute it.
+        UnsupportedModelError: something in it cannot be served as Keras would compute it.
     """
     graph = _graph(file.config, limits, part)
     precise = precision.of(graph)
@@ -72,14 +72,14 @@ def require_all_used(config: ModelConfig, limits: Limits) -> None:
     """Refuses a model that lists a layer without any use: nobody has looked at how large it is.
 
     Raises:
-        ModelRefused: there is one.
+        UnsupportedModelError: there is one.
     """
     calls = keras_graph.pruned(keras_graph.unfold(config, limits)).calls
     used = {call.layer.path for call in calls}
     for layer in keras_graph.leaves(config):
         if layer.path not in used and layer.kind != "InputLayer":
             message = f"{layer} leads to no output of the model; expected those alone that do. Save the model anew"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
 
 
 def _graph(config: ModelConfig, limits: Limits, part: Part) -> Graph:
@@ -90,24 +90,24 @@ def _graph(config: ModelConfig, limits: Limits, part: Part) -> Graph:
     for call in graph.calls:
         if call.layer.kind == "InputLayer" and call.inputs:
             message = f"{call.layer} stands in the middle of the model; expected it first"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         if call.layer.kind != "InputLayer" and not call.inputs:
             message = f"{call.layer} is called on nothing; expected the output of another layer"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         if call.training:
             message = (
                 f"{call.layer} was called with training=True (Monte-Carlo dropout), so Keras itself answers at random. Save the "
                 "model anew without it"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         if call.layer.kind not in kinds.PLANS and not call.layer.operation:
             message = f"{kinds.refusal_of(call.layer)}. {_advice(config)}"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
     if not any(call.layer.kind in (*_LSTMS, "Bidirectional") for call in graph.calls):
         inside = next((call.layer for call in graph.calls if call.layer.kind == "TimeDistributed"), None)
         where = "" if inside is None else f", but for what {inside} holds, which begins anew at every time-step"
         message = f"the model has no LSTM layer{where}, so there is no state to carry"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return graph
 
 
@@ -117,7 +117,7 @@ def _one(config: ModelConfig, name: str) -> LayerConfig:
             return layer
     found = next((str(layer) for layer in config.layers if layer.name == name), f"no layer {name!r}")
     message = f"--layer {name} asks for an LSTM layer, and the model has {found}. {_advice(config)}"
-    raise ModelRefused(message)
+    raise UnsupportedModelError(message)
 
 
 def _advice(config: ModelConfig) -> str:
@@ -153,7 +153,7 @@ class _Building:
         call = self.graph.calls[number]
         if call.further:
             message = f"{call.layer} is called with {call.further}, which is not served"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         if self._is_mask(call):
             self.masks[Tensor(number, 0)] = self._mask_of(call)
             return
@@ -189,7 +189,7 @@ class _Building:
         for tensor in self.graph.outputs:
             if tensor not in self.numbers:
                 message = f"the model has no output {tensor.output} of {self.graph.calls[tensor.call].layer}"
-                raise ModelRefused(message)
+                raise UnsupportedModelError(message)
             name, repetition = self.named[tensor], 2
             while name in made:
                 name, repetition = f"{self.named[tensor]}/{repetition}", repetition + 1
@@ -205,7 +205,7 @@ class _Building:
                 else f"output {tensor.output} of another layer, which has none"
             )
             message = f"{call.layer} is called on {what}"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return self.incoming[self.numbers[tensor]]
 
     def _is_mask(self, call: Call) -> bool:
@@ -232,7 +232,7 @@ class _Building:
                 f"{call.layer} is called with a mask of its author's own; served are the masks that Masking and "
                 "Embedding(mask_zero=True) make"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
 
     def _append(self, number: int, plan: Plan, coming: tuple[Incoming, ...]) -> None:
         call = self.graph.calls[number]
@@ -287,13 +287,13 @@ class _Building:
                     f"layer {layer.name!r} ({layer.kind}) gives {shape} for each row, or looks at as much; expected at most "
                     f"{self.limits.steps} time-steps and {self.limits.numbers} numbers"
                 )
-                raise ModelRefused(message)
+                raise UnsupportedModelError(message)
             if self.steps > self.limits.steps_of_all:
                 message = (
                     f"up to layer {layer.name!r} ({layer.kind}) the layers compute {self.steps} time-steps for each row; expected "
                     f"at most {self.limits.steps_of_all}"
                 )
-                raise ModelRefused(message)
+                raise UnsupportedModelError(message)
 
     def _described(
         self,
@@ -324,14 +324,14 @@ class _Building:
             blocks, arrays = self.stored[layer.path]
             if [block.shapes for block in blocks] != [block.shapes for block in plan.blocks]:
                 message = f"{layer} is called on inputs of different widths"
-                raise ModelRefused(message)
+                raise UnsupportedModelError(message)
             return arrays
         self.total += (
             sum(math.prod(shape) for block in plan.blocks for shape in block.shapes.values()) * self.dtype.itemsize
         )
         if self.total > self.limits.file_bytes:
             message = f"the weights up to {layer} take {self.total} bytes; expected at most {self.limits.file_bytes}"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         stored = self.file.weights.read(layer, plan.blocks, self.dtype)
         arrays = [block.convert(own) if block.convert else own for block, own in zip(plan.blocks, stored, strict=True)]
         self.stored[layer.path] = (plan.blocks, arrays)
@@ -354,7 +354,7 @@ class _Building:
             message = (
                 f"an input is token ids to an Embedding, and numbers to layer {others[0]!r}; expected one or the other"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return min(sizes) if sizes else None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build.rules import activations, masks
 from lstmserve_server.loading.build.rules.registry import PLANS
 from lstmserve_server.loading.config import keras_config, keras_v1
@@ -72,7 +72,7 @@ def cleaned(config: Mapping[str, Any]) -> dict[str, Any]:
         config: as the file has it; `keras_config.parse` has accepted it.
 
     Raises:
-        ModelRefused: there is something in it that is not known in its place, called by its name.
+        UnsupportedModelError: there is something in it that is not known in its place, called by its name.
     """
     return _model(config)
 
@@ -87,7 +87,7 @@ def _model(entry: Mapping[str, Any]) -> dict[str, Any]:
     layers = inner.get("layers")
     if not isinstance(layers, list):
         message = f"the {kind} model lists no layers"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     config = {
         key: _plain(inner[key], f"the {kind} model", key)
         for key in ("name", "trainable", "build_input_shape", "input_layers", "output_layers")
@@ -242,7 +242,7 @@ def _plain(value: Any, what: str, option: str, depth: int = _DEEPEST) -> Any:
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         message = f"{what} holds a {type(value).__name__} where its configuration should be"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return value
 
 
@@ -252,15 +252,15 @@ def _called(entry: Mapping[str, Any]) -> str:
     return f"layer {str(name)[:_LONGEST]!r} ({str(entry.get('class_name'))[:_LONGEST]})"
 
 
-def _unknown(what: str, kind: Any) -> ModelRefused:
-    return ModelRefused(
+def _unknown(what: str, kind: Any) -> UnsupportedModelError:
+    return UnsupportedModelError(
         f"{what} is of the class {str(kind)[:_LONGEST]!r}, which is not known in this place. Serve a part of it with --layer "
         "or --until, or rebuild it with Keras' own layers"
     )
 
 
-def _not_plain(what: str, option: str, value: Any) -> ModelRefused:
-    return ModelRefused(
+def _not_plain(what: str, option: str, value: Any) -> UnsupportedModelError:
+    return UnsupportedModelError(
         f"{what} has {option}={repr(value)[:_LONGEST]}; expected numbers and texts up to {_LONGEST_TEXT} letters. "
         "An object in this place is not read, and never handed to Keras"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build.rules.base import Incoming
 from lstmserve_server.loading.build.rules.registry import WITH_WEIGHTS
 from lstmserve_server.loading.config.keras_graph import Tensor
@@ -36,7 +36,7 @@ def incoming(graph: Graph, number: int, weights: Weights, limits: Limits, *, tim
     """Returns what an input of the model is.
 
     Raises:
-        ModelRefused: its shape is declared nowhere, or makes no sense.
+        UnsupportedModelError: its shape is declared nowhere, or makes no sense.
     """
     layer = graph.calls[number].layer
     ids = _first_user(graph, number) == "Embedding"
@@ -54,10 +54,10 @@ def incoming(graph: Graph, number: int, weights: Weights, limits: Limits, *, tim
         message = (
             f"the input {layer.name!r} of the model has the shape {tuple(declared)}; expected (batch, time, features)"
         )
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     if layer.options.get("optional") is True:
         message = f"{layer} may be left out (optional=True), which is not served"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     _require_dtype(layer, ids=ids)
     return Incoming(shape, ids=True)
 
@@ -66,20 +66,20 @@ def _require_dtype(layer: LayerConfig, *, ids: bool) -> None:
     """Refuses an input of a type to which Keras would round what comes.
 
     Raises:
-        ModelRefused: it is none of float32 and float64, or of whole numbers where it is token ids.
+        UnsupportedModelError: it is none of float32 and float64, or of whole numbers where it is token ids.
     """
     dtype = layer.options.get("dtype", "float32")
     if dtype not in (_IDS if ids else _FLOATS):
         expected = "expected float32, float64, or token ids as whole numbers"
         message = f"{layer} takes {dtype}, to which Keras rounds what comes; {expected}"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
 
 
 def are_time_major(graph: Graph) -> bool:
     """Returns whether the sequences of a model have their time-steps first, in front of the batch.
 
     Raises:
-        ModelRefused: some have, and others have not.
+        UnsupportedModelError: some have, and others have not.
     """
     lstms = [call.layer for call in graph.calls if call.layer.kind == "LSTM"]
     if not any(layer.options.get("time_major") is True for layer in lstms):
@@ -88,7 +88,7 @@ def are_time_major(graph: Graph) -> bool:
         alike = call.layer.kind in _ALIKE_WITH_TIME_FIRST and len(call.inputs) <= 1
         if not alike or (call.layer.kind == "LSTM" and call.layer.options.get("time_major") is not True):
             message = f"{call.layer} stands in a model with time_major=True; served there are {', '.join(_ALIKE_WITH_TIME_FIRST)}"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
     return True
 
 
@@ -123,4 +123,4 @@ def _first_with_weights(graph: Graph, number: int) -> LayerConfig:
         if call.layer.kind in WITH_WEIGHTS:
             return call.layer
     message = f"the model does not declare how many features its input {graph.calls[number].layer.name!r} has"
-    raise ModelRefused(message)
+    raise UnsupportedModelError(message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ _Listed = TypeVar("_Listed")
 
 
 class Weights(Protocol):
-    """Where a format keeps the weights of a layer. Every method raises `ModelRefused` where they are not as expected."""
+    """Where a format keeps the weights of a layer. Every method raises `UnsupportedModelError` where they are not as expected."""
 
     def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> Arrays:
         """Returns the weights of each block of a layer, each of its shape, in `dtype`, finite and read-only."""
@@ -65,9 +65,9 @@ def features_of_kernel(layer: LayerConfig, shape: tuple[int, ...]) -> int:
     """Returns how many features a layer reads whose first weight has a shape; () where it has none.
 
     Raises:
-        ModelRefused: that is no kernel.
+        UnsupportedModelError: that is no kernel.
     """
     if len(shape) < 2:  # noqa: PLR2004 - a kernel has at least two axes
         message = f"{layer} has no kernel in the file, and the model does not declare how many features it reads"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return shape[-2]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,7 +35,7 @@ def of(graph: Graph) -> Precision:
     """Returns the type in which a model is computed: the widest of its layers, and float32 at least.
 
     Raises:
-        ModelRefused: a layer computes in a type, or with weights of a type, that is not served.
+        UnsupportedModelError: a layer computes in a type, or with weights of a type, that is not served.
     """
     policies: dict[str, LayerConfig] = {}
     for call in graph.calls:
@@ -50,7 +50,7 @@ def of(graph: Graph) -> Precision:
                 f"{layer} computes in {policy}; served are {', '.join(POLICIES)}. Rebuild the model with "
                 "keras.config.set_dtype_policy('float32'), copy the weights with set_weights, and save it anew"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
     dtype = np.dtype(np.float64) if "float64" in policies else np.dtype(np.float32)
     remarks = [
         f"Keras computes {layer} in {policy}, and is up to {_HALF[policy]} from exact for it; here it is {dtype.name}"

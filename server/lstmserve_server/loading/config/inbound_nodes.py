@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -52,7 +52,7 @@ def of_model(config: ModelConfig) -> tuple[Nodes, tuple[Edge, ...]]:
     """Returns the calls of all layers of a functional model, by layer and number, and its outputs.
 
     Raises:
-        ModelRefused: they cannot be read.
+        UnsupportedModelError: they cannot be read.
     """
     outputs = endpoints(config.outputs, "output_layers")
     parsed = {
@@ -82,13 +82,13 @@ def endpoints(value: Any, what: str) -> list[Edge]:
     """Returns the edges of `input_layers` or `output_layers`: one [name, node, tensor], or a list or mapping of such.
 
     Raises:
-        ModelRefused: it is something else.
+        UnsupportedModelError: it is something else.
     """
     try:
         return _endpoints(value)
     except (TypeError, ValueError) as error:
         message = f"{what} of the model cannot be read: {error}"
-        raise ModelRefused(message) from error
+        raise UnsupportedModelError(message) from error
 
 
 def _endpoints(value: Any) -> list[Edge]:
@@ -120,7 +120,7 @@ def _node(layer: LayerConfig, node: Any) -> Node:
         return _keras_3_node(node) if isinstance(node, dict) else _keras_2_node(node)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError) as error:
         message = f"{layer} has inbound_nodes that cannot be read: {error!r}"
-        raise ModelRefused(message) from error
+        raise UnsupportedModelError(message) from error
 
 
 def _keras_2_node(node: Any) -> Node:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.model.activations import Era
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def parse(config: Mapping[str, Any], limits: Limits) -> ModelConfig:
     """Returns the layers of a model.
 
     Raises:
-        ModelRefused: the configuration is no Sequential and no functional model of Keras' own.
+        UnsupportedModelError: the configuration is no Sequential and no functional model of Keras' own.
     """
     kind = _text(config, "class_name", "the configuration")
     _require_of_keras(config, f"the model ({kind})")
@@ -133,7 +133,7 @@ def parse(config: Mapping[str, Any], limits: Limits) -> ModelConfig:
         f"the model is of class {kind!r}, whose code is not in the file; only Sequential and functional models can be "
         "served. Serve one of its LSTM layers with --layer, or rebuild it as one of these two and copy the weights over"
     )
-    raise ModelRefused(message)
+    raise UnsupportedModelError(message)
 
 
 def inner_layer(entry: Any, what: str) -> LayerConfig:
@@ -149,10 +149,10 @@ def inner_layer(entry: Any, what: str) -> LayerConfig:
 def _layers(entries: Any, model_kind: str, limits: Limits) -> tuple[LayerConfig, ...]:
     if not isinstance(entries, list) or not entries:
         message = f"the {model_kind} model lists no layers"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     if len(entries) > limits.layers:
         message = f"the model has {len(entries)} layers; expected at most {limits.layers}"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     layers = []
     for entry in entries:
         entry = _mapping(entry, "the list of layers")  # noqa: PLW2901 - the same value, checked
@@ -169,7 +169,7 @@ def _layers(entries: Any, model_kind: str, limits: Limits) -> tuple[LayerConfig,
     names = [layer.name for layer in layers]
     if len(set(names)) < len(names):
         message = f"two layers have the same name; the names are {', '.join(map(repr, names))}"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return tuple(layers)
 
 
@@ -178,10 +178,10 @@ def _name(entry: Mapping[str, Any], options: Mapping[str, Any], kind: str) -> st
     name = options.get("name", entry.get("name"))
     if not isinstance(name, str) or not 1 <= len(name) <= _NAME_LENGTH or not name.isprintable():
         message = f"a layer ({kind}) has the name {_short(name)}; expected 1 to {_NAME_LENGTH} printable characters"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     if entry.get("name", name) != name:
         message = f"a layer ({kind}) has two names, {_short(entry['name'])} and {name!r}"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return name
 
 
@@ -190,7 +190,7 @@ def _nodes(entry: Mapping[str, Any], name: str) -> tuple[Any, ...]:
     nodes = entry.get("inbound_nodes") or []
     if not isinstance(nodes, list):
         message = f"layer {name!r} has inbound_nodes that are no list"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return tuple(nodes)
 
 
@@ -210,7 +210,7 @@ def _require_of_keras(entry: Mapping[str, Any], what: str) -> None:
         message = (
             f"{what} is a class of its author's own ({_short(registered or module)}), whose code is not in the file"
         )
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
 
 
 def _shape(value: Any) -> tuple[int | None, ...] | None:
@@ -222,7 +222,7 @@ def _shape(value: Any) -> tuple[int | None, ...] | None:
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         message = f"{what} holds a {type(value).__name__} where its configuration should be"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return value
 
 
@@ -230,7 +230,7 @@ def _text(value: Mapping[str, Any], key: str, what: str) -> str:
     text = value.get(key)
     if not isinstance(text, str) or not text.isprintable() or len(text) > _NAME_LENGTH:
         message = f"{what} has the {key} {_short(text)}; expected up to {_NAME_LENGTH} printable characters"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return text
 
 

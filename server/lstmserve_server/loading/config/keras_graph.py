@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.config import inbound_nodes
 from lstmserve_server.loading.config.keras_config import LayerConfig
 
@@ -62,7 +62,7 @@ def unfold(config: ModelConfig, limits: Limits) -> Graph:
     """Returns the graph of a model.
 
     Raises:
-        ModelRefused: it cannot be read, makes no sense, or is too large.
+        UnsupportedModelError: it cannot be read, makes no sense, or is too large.
     """
     unfolding = _Unfolding(limits)
     if config.functional:
@@ -122,13 +122,13 @@ def until(graph: Graph, name: str) -> Graph:
     """Returns the part of a graph that leads to the first output of a layer, called by its name or its path.
 
     Raises:
-        ModelRefused: the graph has no such layer.
+        UnsupportedModelError: the graph has no such layer.
     """
     found = [n for n, call in enumerate(graph.calls) if name in (call.layer.name, "/".join(call.layer.path))]
     if not found:
         known = ", ".join(dict.fromkeys("/".join(call.layer.path) for call in graph.calls if call.inputs))
         message = f"--until {name} asks for a layer that the model does not have; it has {known}"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return pruned(Graph(graph.calls, (Tensor(found[-1], 0),)))
 
 
@@ -170,7 +170,7 @@ def _input_layers(config: ModelConfig) -> list[LayerConfig]:
         layer = by_name.get(edge.layer)
         if layer is None or layer.kind != "InputLayer":
             message = f"the model names {edge.layer!r} as an input, which is no InputLayer of it"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         inputs.append(layer)
     return inputs
 
@@ -198,7 +198,7 @@ class _Unfolding:
     def _require_few(self, calls: int) -> None:
         if calls >= self.limits.calls:
             message = f"the layers of the model are called more than {self.limits.calls} times"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
 
     def call(self, call: Call, outer: tuple[str, ...]) -> list[Tensor]:
         """Adds a call of a layer, or the calls of the model that it is, and returns all outputs that it may have."""
@@ -216,7 +216,7 @@ class _Unfolding:
         """Adds the calls of a Sequential, and returns its outputs."""
         if len(given) != 1:
             message = f"the model {'/'.join(outer)!r} in it is called on {len(given)} tensors; expected one"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         flowing = given
         for place, layer in enumerate(config.layers):
             if layer.kind == "InputLayer" and place == 0:
@@ -229,7 +229,7 @@ class _Unfolding:
         inputs = _input_layers(config)
         if len(inputs) != len(given):
             message = f"the model {'/'.join(outer)!r} in it is called on {len(given)} tensors; expected {len(inputs)}"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         for layer, tensor in zip(inputs, given, strict=True):
             self._require_same_type(layer, self.calls[tensor.call].layer)
         known = {(layer.name, 0): [tensor] for layer, tensor in zip(inputs, given, strict=True)}
@@ -247,7 +247,7 @@ class _Unfolding:
         same = outer.kind == "InputLayer" and outer.options.get("dtype") == dtype
         if dtype not in (None, "float32", "float64") and not same:
             message = f"{inner} of a model within the model takes {dtype}, to which Keras rounds what comes; that is not served"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
 
 
 def _called(layer: LayerConfig, node: Node, known: dict[tuple[str, int], list[Tensor]]) -> Call:
@@ -263,7 +263,7 @@ def _output(edge: Edge, known: dict[tuple[str, int], list[Tensor]]) -> Tensor:
     made = known[edge.layer, edge.node]
     if edge.output >= len(made):
         message = f"a layer reads output {edge.output} of {edge.layer!r}, which has {len(made)}"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return made[edge.output]
 
 
@@ -273,7 +273,7 @@ def _in_order(
     """Returns the nodes that lead to the outputs, each behind those that it depends on.
 
     Raises:
-        ModelRefused: an edge leads nowhere, or in a circle.
+        UnsupportedModelError: an edge leads nowhere, or in a circle.
     """
     ordered: list[tuple[str, int]] = []
     done, open_nodes = set(known), set()
@@ -285,11 +285,11 @@ def _in_order(
             continue
         if key not in nodes:
             message = f"the graph leads to call {key[1]} of {key[0]!r}, which the model does not have"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         missing = [(edge.layer, edge.node) for edge in nodes[key][1].edges if (edge.layer, edge.node) not in done]
         if missing and key in open_nodes:
             message = f"the graph leads in a circle through {key[0]!r}"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         if missing:
             open_nodes.add(key)
             waiting += reversed(missing)

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplemen
 
 
 class Members(Protocol):
-    """Members by name. Every method raises `ModelRefused` where one is not as expected."""
+    """Members by name. Every method raises `UnsupportedModelError` where one is not as expected."""
 
     def names(self) -> list[str]:
         """Returns the names, sorted."""
@@ -59,7 +59,7 @@ class FolderMembers:
             content = file.read(limit + 1)
         if len(content) > limit:
             message = f"{name} is more than {limit} bytes long"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return content
 
     @contextlib.contextmanager
@@ -79,16 +79,16 @@ class ZipMembers:
             self._zip = zipfile.ZipFile(file)
         except _DAMAGE as error:
             message = f"the file is a damaged zip archive: {error}"
-            raise ModelRefused(message) from error
+            raise UnsupportedModelError(message) from error
         self._size = file.seek(0, io.SEEK_END)
         infos = self._zip.infolist()
         if len(infos) > limits.zip_members:
             message = f"the archive has {len(infos)} members; expected at most {limits.zip_members}"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         self._infos = {info.filename: info for info in infos}
         if len(self._infos) < len(infos):
             message = "the archive has two members of the same name, so two readers may see two models"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
 
     def names(self) -> list[str]:
         """Returns the names, sorted."""
@@ -102,10 +102,10 @@ class ZipMembers:
                 content = member.read(info.file_size + 1)
         except _DAMAGE as error:
             message = f"{name} cannot be unpacked: {error}. The file is damaged, or was cut off while it was copied"
-            raise ModelRefused(message) from error
+            raise UnsupportedModelError(message) from error
         if len(content) != info.file_size:
             message = f"{name} declares {info.file_size} bytes and holds {len(content)}; the file is damaged"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return content
 
     @contextlib.contextmanager
@@ -124,17 +124,17 @@ class ZipMembers:
         if info is None:
             found = ", ".join(name[:64] for name in sorted(self._infos)[:8])
             message = f"the archive has no {name}; it holds {found or 'nothing'}. Is it a .keras file of Keras 3?"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         packed = min(info.compress_size, self._size)  # what the archive declares may be a lie
         if info.file_size > limit or info.file_size > self._limits.zip_ratio * max(packed, 1 << 10):
             message = (
                 f"{name} declares {info.file_size} bytes, packed into {info.compress_size}; expected at most {limit}, and at "
                 f"most {self._limits.zip_ratio} times its packed size"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         if info.flag_bits & _ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             message = f"{name} is encrypted or packed in an unusual way; expected it stored or deflated, as Keras does"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return info
 
     def _offset(self, info: zipfile.ZipInfo) -> int:
@@ -149,7 +149,7 @@ class ZipMembers:
             or info.compress_size != info.file_size
         ):
             message = f"{info.filename} cannot be unpacked: it is not where the archive says. The file is damaged, or was cut off"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return offset
 
 
@@ -161,7 +161,7 @@ def _require_check_sum(part: _Part, info: zipfile.ZipInfo) -> None:
         message = (
             f"{info.filename} cannot be unpacked: Bad CRC-32. The file is damaged, or was cut off while it was copied"
         )
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     part.seek(0)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
 import h5py
 import numpy as np
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.store import arrays
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _FILTERS: Final = {
 
 
 class Group:
-    """A group of a file. All of its methods raise `ModelRefused` where the file holds something else than expected."""
+    """A group of a file. All of its methods raise `UnsupportedModelError` where the file holds something else than expected."""
 
     def __init__(self, group: h5py.Group, path: str, limits: Limits, store: Store) -> None:
         self._group = group
@@ -65,7 +65,7 @@ class Group:
             names = list(self._group)
         if not all(isinstance(name, str) for name in names):
             message = f"{self.path or '/'} has members whose names are no text"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return names
 
     def group(self, name: str) -> Group:
@@ -73,7 +73,7 @@ class Group:
         member = self._member(name)
         if not isinstance(member, h5py.Group):
             message = f"{self.path}/{name} is an array; expected a group"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return Group(member, f"{self.path}/{name}", self._limits, self._store)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -81,7 +81,7 @@ class Group:
         dataset = self._member(name)
         if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
             message = f"{self.path}/{name} is no array; expected one"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return tuple(dataset.shape)
 
     def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -93,7 +93,7 @@ class Group:
         dataset = self._member(name)
         if not isinstance(dataset, h5py.Dataset):
             message = f"{path} is a group; expected an array"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         with _damage_refused(path):
             _require_plain(dataset, path, shape, dtype)
             array = self._store.empty(shape, dtype)
@@ -146,10 +146,10 @@ class Group:
             message = (
                 f"{what} is of type {dtype} and shape {shape}; expected {'a list of texts' if rank else 'one text'}"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         if size > self._limits.attribute_bytes:
             message = f"{what} is {size} bytes long; expected at most {self._limits.attribute_bytes}"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         if 0 in shape:
             return np.empty(shape)
         with _damage_refused(what):
@@ -164,14 +164,14 @@ class Group:
                     part not in ("", ".") and member.get(part, getlink=True) is None
                 ):
                     message = f"{path} is missing. The file is damaged, or was cut off while it was written"
-                    raise ModelRefused(message)
+                    raise UnsupportedModelError(message)
                 link = member.get(part, getlink=True)
                 if not isinstance(link, h5py.HardLink):
                     message = (
                         f"{path} is a link to another place ({type(link).__name__}), which Keras never writes; "
                         "nothing outside the file itself is opened"
                     )
-                    raise ModelRefused(message)
+                    raise UnsupportedModelError(message)
                 member = member[part]
         return member
 
@@ -180,31 +180,31 @@ def _require_plain(dataset: h5py.Dataset, path: str, shape: tuple[int, ...], dty
     """Checks all that can be known of an array before a byte of it is read."""
     if dataset.shape != shape:
         message = f"{path} has the shape {dataset.shape}; expected {shape} from the configuration"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     arrays.require_type(dataset.dtype, dtype, path)
     if dataset.external or dataset.is_virtual:
         message = (
             f"{path} is stored outside the file, which Keras never does; nothing outside the file itself is opened"
         )
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     create = dataset.id.get_create_plist()
     filters = [create.get_filter(i)[0] for i in range(create.get_nfilters())]
     for number in filters:
         if number not in _FILTERS or filters.count(number) > 1:  # deflated twice, a kilobyte becomes a gigabyte
             known = ", ".join(sorted(_FILTERS.values()))
             message = f"{path} is packed with the HDF5 filter {number}; expected none, or each at most once of {known}"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
     stored, size = dataset.id.get_storage_size(), dataset.size * dataset.dtype.itemsize
     if dataset.chunks is None and stored != size:
         message = (
             f"{path} declares {size} bytes and holds {stored}. The file is damaged, or was cut off while it was written"
         )
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     if dataset.chunks is not None:
         expected = int(np.prod([-(-length // part) for length, part in zip(shape, dataset.chunks, strict=True)]))
         if dataset.id.get_num_chunks() != expected or int(np.prod(dataset.chunks)) > max(2 * dataset.size, 1 << 16):
             message = f"{path} declares {expected} chunks of {dataset.chunks} and holds {dataset.id.get_num_chunks()} for {shape}"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
 
 
 def _as_text(value: Any, what: str) -> str:
@@ -213,7 +213,7 @@ def _as_text(value: Any, what: str) -> str:
         text.encode("utf-8")  # h5py lets bytes that are no UTF-8 through as lone surrogates
     except UnicodeError as error:
         message = f"{what} is no text in UTF-8: {error}"
-        raise ModelRefused(message) from error
+        raise UnsupportedModelError(message) from error
     return text
 
 
@@ -225,4 +225,4 @@ def _damage_refused(what: str) -> Iterator[None]:
     except _DAMAGE as error:
         reason = str(error) or type(error).__name__
         message = f"{what} cannot be read: {reason}. The file is damaged, or was cut off while it was written or copied"
-        raise ModelRefused(message) from error
+        raise UnsupportedModelError(message) from error

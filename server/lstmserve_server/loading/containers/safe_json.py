@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from lstmserve_server.loading.store.limits import Limits
@@ -15,26 +15,26 @@ def parse(text: str | bytes, what: str, limits: Limits) -> dict[str, Any]:
     """Returns the JSON object that `text` holds; `what` names it in errors.
 
     Raises:
-        ModelRefused: it is too long, nested too deeply, not JSON, not an object, or an object in it has a key twice
+        UnsupportedModelError: it is too long, nested too deeply, not JSON, not an object, or an object in it has a key twice
             (then two readers may see two models).
     """
     if len(text) > limits.config_bytes:
         message = f"{what} is {len(text)} bytes long; expected at most {limits.config_bytes}"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     try:
         value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
     except RecursionError:
         message = f"{what} is nested too deeply; expected at most {limits.config_depth} levels"
-        raise ModelRefused(message) from None
+        raise UnsupportedModelError(message) from None
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError among them
         message = f"{what} is not valid JSON: {error}"
-        raise ModelRefused(message) from error
+        raise UnsupportedModelError(message) from error
     if not isinstance(value, dict):
         message = f"{what} is a {type(value).__name__}; expected a JSON object"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     if _deeper_than(value, limits.config_depth):
         message = f"{what} is nested too deeply; expected at most {limits.config_depth} levels"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return value
 
 

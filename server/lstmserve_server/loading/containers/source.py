@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from lstmserve_server.loading.store.arrays import Store
@@ -45,7 +45,7 @@ class Place:
         """Opens the file.
 
         Raises:
-            ModelRefused: it is missing, no regular file, or too large.
+            UnsupportedModelError: it is missing, no regular file, or too large.
         """
         # By its name, so that who opens it twice has two places to read from.
         return _open(self.path if self.copy is None else Path(f"/proc/self/fd/{self.copy}"), self.limits)
@@ -54,7 +54,7 @@ class Place:
         """Opens another file of the same folder, or of this one if it is a folder itself; `name` may lead into folders below.
 
         Raises:
-            ModelRefused: it is missing, too large, or leads out of the folder.
+            UnsupportedModelError: it is missing, too large, or leads out of the folder.
         """
         return _open_within(self.path if self.path.is_dir() else self.path.parent, name, self.limits)
 
@@ -68,7 +68,7 @@ class Place:
         Called only for what needs it: no other has a second file opened.
 
         Raises:
-            ModelRefused: it cannot be read.
+            UnsupportedModelError: it cannot be read.
         """
         stem = self.name.split(".")[0]
         usual = (
@@ -94,7 +94,7 @@ class Place:
             message = (
                 f"the architecture {os.fspath(self.named_architecture or around / str(found))} is no text: {error}"
             )
-            raise ModelRefused(message) from error
+            raise UnsupportedModelError(message) from error
 
 
 def _open_within(folder: Path, name: str, limits: Limits) -> BinaryIO:
@@ -104,15 +104,15 @@ def _open_within(folder: Path, name: str, limits: Limits) -> BinaryIO:
         inside = path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a NUL, letters that are none
         message = f"{name!r} cannot be opened: {error}"
-        raise ModelRefused(message) from error
+        raise UnsupportedModelError(message) from error
     if not inside:
         message = f"{name} lies outside {folder}; nothing outside a model's own folder is opened"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     try:
         return _open(path, limits)
-    except ModelRefused as refusal:
+    except UnsupportedModelError as refusal:
         message = f"{name}: {refusal}"
-        raise ModelRefused(message) from refusal.__cause__
+        raise UnsupportedModelError(message) from refusal.__cause__
 
 
 def _open(path: Path, limits: Limits) -> BinaryIO:
@@ -121,7 +121,7 @@ def _open(path: Path, limits: Limits) -> BinaryIO:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         message = f"the file cannot be opened: {getattr(error, 'strerror', None) or error}"
-        raise ModelRefused(message) from error
+        raise UnsupportedModelError(message) from error
     status = os.fstat(descriptor)
     problem = ""
     if stat.S_ISDIR(status.st_mode):
@@ -132,5 +132,5 @@ def _open(path: Path, limits: Limits) -> BinaryIO:
         problem = f"the file is {status.st_size} bytes long; expected at most {limits.file_bytes} (--max-model-bytes)"
     if problem:
         os.close(descriptor)
-        raise ModelRefused(problem)
+        raise UnsupportedModelError(problem)
     return os.fdopen(descriptor, "rb")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.config import keras_config, keras_v1
 from lstmserve_server.loading.containers import safe_json
 
@@ -38,7 +38,7 @@ def find(place: Place, version: str | None = None) -> Configured | None:
         version: of the Keras that wrote the weights, if they say it.
 
     Raises:
-        ModelRefused: it cannot be read.
+        UnsupportedModelError: it cannot be read.
     """
     found = place.architecture()
     if found is None:
@@ -52,7 +52,7 @@ def required(place: Place, what: str) -> Configured:
     """Returns the configuration that is named for a file or lies beside it; `what` names the file in the refusal.
 
     Raises:
-        ModelRefused: there is none.
+        UnsupportedModelError: there is none.
     """
     found = find(place)
     if found is None:
@@ -60,9 +60,9 @@ def required(place: Place, what: str) -> Configured:
     return found
 
 
-def missing(what: str) -> ModelRefused:
+def missing(what: str) -> UnsupportedModelError:
     """Returns the refusal of weights without a configuration."""
-    return ModelRefused(
+    return UnsupportedModelError(
         f"{what} holds weights without the model's configuration. Give it with --architecture (what model.to_json() "
         "writes), or save the whole model: model.save('model.keras')"
     )
@@ -108,13 +108,13 @@ def checked_version(version: Any) -> str:
     """Returns the version of the Keras that wrote a file.
 
     Raises:
-        ModelRefused: it is none that is served.
+        UnsupportedModelError: it is none that is served.
     """
     if version != "3" and (not isinstance(version, str) or not _VERSION.fullmatch(version)):
         readable = isinstance(version, str) and version.isprintable()
         shown = version[:40] if readable else "of an unknown version"
         message = f"the file was written by Keras {shown}; those of Keras 1, 2 and 3 are served"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return str(version)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build.keras_file import features_of_kernel, read_listed
 from lstmserve_server.loading.build.rules.registry import WITH_WEIGHTS
 from lstmserve_server.loading.config import keras_graph
@@ -94,7 +94,7 @@ class NumberedGroups:
             holds = any(f"{place}/{name}/{first}/0" in self._root for first in _FIRST_PLACES)
             if holds and f"{place}/{name}" not in known:
                 message = f"the file holds weights in {place}/{name}, and the model has no layer for them. Do they belong together?"
-                raise ModelRefused(message)
+                raise UnsupportedModelError(message)
 
     @staticmethod
     def are_in(root: Tree) -> bool:
@@ -130,7 +130,7 @@ class NumberedGroups:
             numbers = sorted(found.get(kind, []))
             if len(set(numbers)) < len(numbers):
                 message = f"{place} has two groups that are the first of their kind, {kind} and {kind}_0; Keras knows one of them"
-                raise ModelRefused(message)
+                raise UnsupportedModelError(message)
             number = numbers[count] if count < len(numbers) else count
             group = f"{place}/{kind}_{number}" if number else f"{place}/{kind}"
             self._groups[*outer, layer.name] = group
@@ -152,7 +152,7 @@ class NumberedGroups:
                 shape = self._variables(layer, place).shape("0")
                 return shape[-2] if len(shape) > 1 else 0
         message = f"{layer} has no weights in the file, and the model does not declare how many features it reads"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
 
     def _read(self, layer: LayerConfig, block: Block, dtype: np.dtype[Any]) -> dict[str, NDArray[Any]]:
         group = self._variables(layer, f"{block.place}/vars" if block.place else "vars")
@@ -160,11 +160,11 @@ class NumberedGroups:
         if sorted(found) != sorted(str(i) for i in range(len(block.shapes))):
             names = ", ".join(block.shapes)
             message = f"{layer} has {len(found)} weights in {group.path}; expected {len(block.shapes)}: {names}"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         for i, (weight, shape) in enumerate(block.shapes.items()):
             if weight in block.idle and group.shape(str(i)) != shape:  # Keras reads it, if we do not
                 message = f"{group.path}/{i} has the shape {group.shape(str(i))}; expected {shape}"
-                raise ModelRefused(message)
+                raise UnsupportedModelError(message)
         return {
             weight: group.array(str(i), shape, dtype)
             for i, (weight, shape) in enumerate(block.shapes.items())
@@ -177,7 +177,7 @@ class NumberedGroups:
                 f"{layer} has no weights in the file; expected them in {self._groups[layer.path]}. The file was cut off, or "
                 "belongs to another model"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return self._root.group(f"{self._groups[layer.path]}/{place}")
 
 
@@ -200,7 +200,7 @@ class NamedGroups:
                 f"the file holds weights for {', '.join(full)}, and the model has the layers {', '.join(known)}: Keras would "
                 "give them to others than we do. Do they belong together?"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return cls(weights, {name: name for name in known})
 
     @classmethod
@@ -215,7 +215,7 @@ class NamedGroups:
                 f"the architecture has {len(layers)} layers with weights ({', '.join(layers)}), and the file {len(groups)} "
                 f"({', '.join(groups)}). Do they belong together?{'' if in_order else ' If so, say so with --architecture'}"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return cls(weights, dict(zip(layers, groups, strict=True)))
 
     @staticmethod
@@ -238,7 +238,7 @@ class NamedGroups:
         if [_own_name(path) for path in paths] != expected:
             found = f"the weights {', '.join(map(_own_name, paths))}" if paths else "no weights"
             message = f"{layer} has {found} in the file; expected {', '.join(expected)}"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return read_listed(paths, blocks, lambda path, shape: group.array(path, shape, dtype))
 
     def features_of(self, layer: LayerConfig) -> int:
@@ -252,7 +252,7 @@ class NamedGroups:
         name = self._names.get(top, top)
         if "/" in name or name not in self._weights:
             message = f"{layer} has no weights in the file. The file is damaged, or was cut off while it was written"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         group = self._weights.group(name)
         paths = group.texts("weight_names") or []
         if layer.outer:  # a model keeps the weights of all its layers in one list, those that are trained first
@@ -262,7 +262,7 @@ class NamedGroups:
                 f"{layer} has two weights in one place. Keras 3.0 to 3.2 broke such files as it wrote them (Bidirectional, "
                 "nested models): save the model anew, as .keras"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return group, paths
 
 
@@ -272,7 +272,7 @@ def in_order_of_pieces(layer: LayerConfig, paths: list[str], blocks: Sequence[Bl
     A list of weights has those first that are trained, so that a layer that is frozen in part lists its pieces in another order.
 
     Raises:
-        ModelRefused: it is frozen in part, and names do not tell the pieces apart.
+        UnsupportedModelError: it is frozen in part, and names do not tell the pieces apart.
     """
     if len(blocks) < 2:  # noqa: PLR2004 - one and another
         return paths
@@ -291,7 +291,7 @@ def require_all_or_none_frozen(layer: LayerConfig, blocks: Sequence[Block]) -> N
             f"{layer} is frozen in part, and the file lists its weights in an order that cannot be told. Save the model anew as "
             ".keras, or with all of the layer trainable"
         )
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
 
 
 def are_of_an_lstm(shapes: Sequence[tuple[int, ...]]) -> bool:
@@ -306,12 +306,12 @@ def _layer_names(weights: Tree) -> list[str]:
     """Returns the names of the groups in the order in which Keras reads them.
 
     Raises:
-        ModelRefused: one stands twice.
+        UnsupportedModelError: one stands twice.
     """
     names = weights.texts("layer_names") or []
     if len(set(names)) < len(names):
         message = f"two groups of weights have the same name; the names are {', '.join(map(repr, names))}"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return names
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build.keras_file import KerasFile
 from lstmserve_server.loading.containers import safe_json
 from lstmserve_server.loading.containers.hdf5 import Group
@@ -28,7 +28,7 @@ def read(file: BinaryIO, place: Place) -> Iterator[KerasFile]:
     """Opens the model in an HDF5 file: a whole one, or weights alone with the architecture that is found for them.
 
     Raises:
-        ModelRefused: it is no model of Keras 1, 2 or 3.
+        UnsupportedModelError: it is no model of Keras 1, 2 or 3.
     """
     with Group.open(file, place.limits, place.store) as root:
         text = root.text("model_config")
@@ -46,11 +46,11 @@ def weights_alone(root: Tree, place: Place, form: str) -> KerasFile:
     """Returns the model whose weights are in `root`, with the architecture that is found for them.
 
     Raises:
-        ModelRefused: there is none, or it does not fit.
+        UnsupportedModelError: there is none, or it does not fit.
     """
     if "nb_layers" in root.attribute_names():
         message = "the file was written by a Keras before 1.0, whose files are not read. Load it there, and save its model anew"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     written_by = root.text("keras_version")
     found = architecture.find(place, written_by) or _of_one_lstm(root, written_by, place)
     source = Source(place.name, form, found.version, found.remarks)

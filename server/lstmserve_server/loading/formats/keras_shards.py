@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.containers import safe_json
 from lstmserve_server.loading.containers.hdf5 import Group
 from lstmserve_server.loading.formats import keras_hdf5
@@ -28,14 +28,14 @@ def read(file: BinaryIO, place: Place) -> Iterator[KerasFile]:
     """Opens the model whose weights an index lists, with the architecture that is found for them.
 
     Raises:
-        ModelRefused: it is no such index, or one of the files is not as expected.
+        UnsupportedModelError: it is no such index, or one of the files is not as expected.
     """
     content = file.read(place.limits.config_bytes + 1)
     index = safe_json.parse(content, "the index of the weights", place.limits)
     names = _file_names(index.get(_MAP))
     if len(names) > place.limits.shards:
         message = f"the index lists {len(names)} files; expected at most {place.limits.shards}"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(place.beside(name)) for name in names]
         groups = [stack.enter_context(Group.open(each, place.limits, place.store)) for each in files]
@@ -51,7 +51,7 @@ def _file_names(weight_map: Any) -> list[str]:
         message = (
             "this is JSON, but no index of weights: expected a weight_map from places to the names of files beside it"
         )
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return list(dict.fromkeys(names))
 
 
@@ -87,7 +87,7 @@ class _Union:
         having = self._having(name)
         if len(having) > 1:
             message = f"{self.path}/{name} stands in {len(having)} files, so two readers may see two models"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return having[0].array(name, shape, dtype)
 
     def text(self, name: str) -> str | None:

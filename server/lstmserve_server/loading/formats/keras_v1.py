@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ class Keras1Groups:
         parts = [paths[i * share : (i + 1) * share] for i in range(len(blocks))]
         if len(paths) != share * len(blocks):
             message = f"{layer} has {len(paths)} weights in the file, which is no multiple of {len(blocks)}"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return [_read(layer, group, part, block.shapes, dtype) for part, block in zip(parts, blocks, strict=True)]
 
     def features_of(self, layer: LayerConfig) -> int:
@@ -88,4 +88,4 @@ def _require_names(layer: LayerConfig, paths: list[str], expected: list[str]) ->
         path.endswith(f"_{name}") for path, name in zip(found, expected, strict=True)
     ):
         message = f"{layer} has the weights {', '.join(found) or 'none'} in the file; expected {', '.join(expected)}"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build.keras_file import KerasFile
 from lstmserve_server.loading.config import keras_config
 from lstmserve_server.loading.containers import safe_json
@@ -30,12 +30,12 @@ def read(members: Members, place: Place, form: str) -> Iterator[KerasFile]:
     """Opens the model whose members are those of a `.keras` archive; `form` names the format.
 
     Raises:
-        ModelRefused: it is no such archive.
+        UnsupportedModelError: it is no such archive.
     """
     limits, found = place.limits, members.names()
     if _PICKLED in found and _WEIGHTS not in found:
         message = f"the weights are in {_PICKLED}, a pickle, which would have to be run. Save the model anew with h5py installed"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     metadata = safe_json.parse(members.read(_METADATA, limits.config_bytes), _METADATA, limits)
     version = architecture.checked_version(metadata.get("keras_version"))
     whole = safe_json.parse(members.read(CONFIG, limits.config_bytes), CONFIG, limits)

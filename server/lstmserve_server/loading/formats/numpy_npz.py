@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build.keras_file import KerasFile, features_of_kernel, read_listed
 from lstmserve_server.loading.config import keras_graph
 from lstmserve_server.loading.formats import architecture
@@ -50,7 +50,7 @@ def read_archive(members: Members, place: Place) -> Iterator[KerasFile]:
     """Opens the model whose weights an `.npz` file lists, layer by layer, with the architecture that is found for it.
 
     Raises:
-        ModelRefused: it is no such list, or the architecture does not fit.
+        UnsupportedModelError: it is no such list, or the architecture does not fit.
     """
     names = _in_order(members.names())
     shapes = [_Array(members, name, place).shape for name in names]
@@ -72,7 +72,7 @@ def _in_order(names: Sequence[str]) -> list[str]:
             f"the archive holds {', '.join(name[:64] for name in names[:8])}; expected arr_0.npy, arr_1.npy and so on, as "
             "np.savez('weights.npz', *model.get_weights()) writes them"
         )
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return [f"arr_{number}.npy" for number in range(len(names))]
 
 
@@ -89,13 +89,13 @@ class _Array:
             size = file.seek(0, io.SEEK_END) - self._begin
         if size != math.prod(self.shape) * self._dtype.itemsize:
             message = f"{name} declares {self.shape} of {self._dtype} and holds {size} bytes; the file is damaged"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
 
     def read(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Returns the numbers, of the shape and in the type that are expected."""
         if self.shape != shape:
             message = f"{self.name} has the shape {self.shape}; expected {shape} from the configuration"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         arrays.require_type(self._dtype, dtype, self.name)
         array = self._place.store.empty(shape, dtype)
         with self._members.open(self.name) as file:
@@ -128,13 +128,13 @@ def _header(file: Any, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
         tokenize.TokenError,
     ) as error:
         message = f"{name} is no array of NumPy: {error}"
-        raise ModelRefused(message) from error
+        raise UnsupportedModelError(message) from error
     if dtype.hasobject:
         message = f"{name} is a pickle, which would have to be run. Save weights as np.savez('weights.npz', *model.get_weights())"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     if any(type(length) is not int or length < 0 for length in shape):
         message = f"{name} has the shape {shape}; expected whole numbers"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return shape, fortran, dtype
 
 
@@ -151,14 +151,14 @@ class ListedWeights:
         if rest or sum(len(own) for own in self._of_layer.values()) != len(listed):
             expected = sum(_count(layer.kind, layer.options) for layer in keras_graph.leaves(config))
             message = f"the file holds {len(listed)} arrays, and the architecture asks for {expected}. Do they belong together?"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
 
     def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> list[dict[str, NDArray[Any]]]:
         """Returns the weights of each block: see `keras_file.Weights`."""
         own, expected = self._of_layer[layer.path], [name for block in blocks for name in block.shapes]
         if len(own) != len(expected):
             message = f"{layer} would have {len(own)} of the arrays; expected {len(expected)}: {', '.join(expected)}"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         require_all_or_none_frozen(layer, blocks)
         return read_listed(own, blocks, lambda array, shape: array.read(shape, dtype))
 

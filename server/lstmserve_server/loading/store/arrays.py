@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,12 +71,12 @@ def require_type(stored: np.dtype[Any], wanted: np.dtype[Any], where: str) -> No
     """Refuses numbers that do not all have a place in the type in which the model computes.
 
     Raises:
-        ModelRefused: they are of a wider type, or no floating-point numbers.
+        UnsupportedModelError: they are of a wider type, or no floating-point numbers.
     """
     known = _NARROWER[wanted.name]
     if stored != BFLOAT16 and (stored.name not in known or not stored.isnative):
         message = f"{where} holds {stored}; expected {', '.join(known)} or bfloat16 from the configuration"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
 
 
 def widen_bfloat16(stored: Array, into: Array) -> None:
@@ -88,7 +88,7 @@ def finished(array: Array, where: str) -> Array:
     """Returns an array, read-only, after all of it was found finite.
 
     Raises:
-        ModelRefused: it holds an infinity or a NaN.
+        UnsupportedModelError: it holds an infinity or a NaN.
     """
     flat = array.reshape(-1)
     for start in range(0, flat.size, _BLOCK):
@@ -97,6 +97,6 @@ def finished(array: Array, where: str) -> Array:
             place = start + int(np.flatnonzero(~finite)[0])
             index = tuple(int(i) for i in np.unravel_index(place, array.shape))
             message = f"{where} holds {flat[place]} at {index}; the weights of a model are finite. Was its training diverging?"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
     array.flags.writeable = False
     return array

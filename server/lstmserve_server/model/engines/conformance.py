@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lstmserve_server.core.errors import ModelRefused, WrongForModel
+from lstmserve_server.core.errors import UnsupportedModelError, WrongForModel
 from lstmserve_server.model.lstm import LSTMState
 from lstmserve_server.model.numerics import Numerics
 
@@ -41,7 +41,7 @@ def check(name: str, engine: str, cell: Cell, reference: NumpyCell, numerics: Nu
         numerics: the mode.
 
     Raises:
-        ModelRefused: it does not, and how far it is off.
+        UnsupportedModelError: it does not, and how far it is off.
     """
     weights = sum(array.size for array in reference.weights if array is not None)
     with np.errstate(all="ignore"):
@@ -54,7 +54,7 @@ def check(name: str, engine: str, cell: Cell, reference: NumpyCell, numerics: Nu
                     f"layer {name!r}: {engine} is {margin:.3g} times as far from NumPy as it may be, on a probe of {rows} rows "
                     f"and {x.shape[1]} time-steps. Serve with --engine numpy"
                 )
-                raise ModelRefused(message)
+                raise UnsupportedModelError(message)
             _require_promises(name, engine, cell, x, states, numerics)
 
 
@@ -75,7 +75,7 @@ def _computed(
         except WrongForModel as error:
             failure = failure or error
     message = f"layer {name!r}: {engine} computes no probe ({failure}). Serve with --engine numpy"
-    raise ModelRefused(message)
+    raise UnsupportedModelError(message)
 
 
 def _stepped(cell: Cell, x: Array, state: LSTMState) -> list[LSTMState]:
@@ -117,11 +117,11 @@ def _require_promises(
                 f"layer {name!r}: {engine} gives other bytes for {what} than for the steps of all rows, on this machine. Serve "
                 "with --engine numpy, or with --numerics fast, which promises a tolerance instead of bytes"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         # From step to step a difference of rounding may grow, so this asks only whether it is the same computation.
         if not np.allclose(made, expected, rtol=1e-2, atol=1e-2):
             message = f"layer {name!r}: {engine} computes something else for {what} than for its steps. Serve with --engine numpy"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
 
 
 def _cuts(rows: int, time: int) -> Iterator[tuple[str, Array, int, int]]:

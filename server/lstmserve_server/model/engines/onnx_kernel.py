@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from lstmserve_server.core import memory
-from lstmserve_server.core.errors import ModelRefused, WrongForModel
+from lstmserve_server.core.errors import UnsupportedModelError, WrongForModel
 from lstmserve_server.model import lstm
 from lstmserve_server.model.engines import onnx_graph
 from lstmserve_server.model.engines.onnx_graph import OUTPUTS, Function
@@ -73,7 +73,7 @@ class OnnxCell:
             self._session = _session(onnx_graph.lstm(weights, (recurrent, inner, inner)))
         except Exception as error:  # ONNX Runtime's have no class in common
             message = f"layer {name!r}: {NAME} does not take it ({error}); serve with --engine numpy"
-            raise ModelRefused(message) from error
+            raise UnsupportedModelError(message) from error
 
     def step(self, x: Array, state: LSTMState) -> LSTMState:
         """Advances every row by one time-step."""

@@ -33,7 +33,7 @@ def require_installed(engine: Engine) -> None:
     """Returns if an engine can be used.
 
     Raises:
-        StartFailed: its package is not installed.
+        StartupError: its package is not installed.
     """
     if engine is Engine.ONNXRUNTIME:
         packages.require(["onnxruntime"], "--engine onnxruntime", "onnx")
@@ -43,7 +43,7 @@ def cell(name: str, spec: LSTMSpec, weights: LSTMWeights, arithmetic: Arithmetic
     """Returns the cell of a layer in the engine that is asked for, or in NumPy where that engine cannot.
 
     Raises:
-        ModelRefused: the engine could, but does not compute what NumPy does.
+        UnsupportedModelError: the engine could, but does not compute what NumPy does.
     """
     reference = NumpyCell(spec, weights, arithmetic.product)
     numpy = f"numpy {np.__version__}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import structlog
 
-from lstmserve_server.core.errors import Forbidden, RequestError, StartFailed, Unauthenticated
+from lstmserve_server.core.errors import PermissionDenied, RequestError, StartupError, Unauthenticated
 from lstmserve_server.core.reloading import Reloading
 from lstmserve_server.rpc.auth import token_file
 from lstmserve_server.rpc.auth.callers import ANYBODY, Caller, Rules
@@ -87,7 +87,7 @@ class Admission:
             if self._method is not None:
                 caller.require_method(self._method)
             if self._model is not None and not caller.may_use(self._model):
-                raise Forbidden("", f"{caller.name!r} may not use {self._model!r} any more")
+                raise PermissionDenied("", f"{caller.name!r} may not use {self._model!r} any more")
         except RequestError as error:
             if not self.withdrawn.done():
                 self.withdrawn.set_result(error)
@@ -169,7 +169,7 @@ class Tokens:
             noted: is told of each reading after this one.
 
         Raises:
-            StartFailed: it cannot be read, or makes no sense.
+            StartupError: it cannot be read, or makes no sense.
         """
         self._path = path
         self._noted = noted
@@ -179,7 +179,7 @@ class Tokens:
             self._file = Reloading([path], functools.partial(token_file.read, path), settles=True)
         except token_file.TokensRefused as error:
             message = f"cannot tell who may call: {error}"
-            raise StartFailed(message) from error
+            raise StartupError(message) from error
         self._take(self._file.first)
 
     def token_of(self, metadata: Iterable[Any] | None) -> Token:

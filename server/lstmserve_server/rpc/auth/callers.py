@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from aiolimiter import AsyncLimiter
 
-from lstmserve_server.core.errors import Busy, Forbidden, InvalidRequest, LimitExceeded, listed
+from lstmserve_server.core.errors import InvalidRequest, LimitExceeded, Overloaded, PermissionDenied, listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,11 +53,11 @@ class Caller:
         """Returns if a method may be called.
 
         Raises:
-            Forbidden: it may not.
+            PermissionDenied: it may not.
         """
         methods = self._rules.methods
         if methods is not None and name not in methods:
-            raise Forbidden("", f"{self.name!r} may not call {name}; expected one of {listed(sorted(methods))}")
+            raise PermissionDenied("", f"{self.name!r} may not call {name}; expected one of {listed(sorted(methods))}")
 
     def may_use(self, model: str) -> bool:
         """Returns whether it may use the model of a name."""
@@ -67,7 +67,7 @@ class Caller:
         """Returns the name of the model that a request is for: that in the request, or the only one that may be used.
 
         Raises:
-            Forbidden: it may not be used; whether there is such a model is not told.
+            PermissionDenied: it may not be used; whether there is such a model is not told.
             InvalidRequest: there is no name, and several may be used.
         """
         models = self._rules.models
@@ -75,7 +75,7 @@ class Caller:
             return name
         allowed = listed(sorted(models))
         if name:
-            raise Forbidden("model", f"{self.name!r} may not use {name[:64]!r}; expected one of {allowed}")
+            raise PermissionDenied("model", f"{self.name!r} may not use {name[:64]!r}; expected one of {allowed}")
         if len(models) > 1:
             raise InvalidRequest("model", f"no name came, and {self.name!r} may use several; expected one of {allowed}")
         return next(iter(models), name)
@@ -94,11 +94,11 @@ class Caller:
         """Counts a call while it is under way: `with caller.call()`.
 
         Raises:
-            Busy: there are as many as there may be.
+            Overloaded: there are as many as there may be.
         """
         most = self._rules.concurrent_calls
         if most is not None and self._running >= most:
-            raise Busy("", f"{self._running} calls of {self.name!r} are running; expected fewer than {most + 1}")
+            raise Overloaded("", f"{self._running} calls of {self.name!r} are running; expected fewer than {most + 1}")
         return self
 
     def __enter__(self) -> None:
@@ -118,7 +118,7 @@ class Caller:
         """Returns if the rate of calls allows one more.
 
         Raises:
-            Busy: it does not yet; the error says when.
+            Overloaded: it does not yet; the error says when.
         """
         if self._rate is None:
             return
@@ -127,7 +127,7 @@ class Caller:
             text = (
                 f"{self.name!r} calls too often; expected {self._rules.calls_per_second:g} calls per second in the mean"
             )
-            raise Busy("", text, retry_after=pace)
+            raise Overloaded("", text, retry_after=pace)
         await self._rate.acquire()
 
 

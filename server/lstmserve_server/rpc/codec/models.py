@@ -21,9 +21,9 @@ def model_message(served: ServedModel) -> lstm_pb2.Model:
         name=served.name,
         digest=served.digest,
         file=description.source.file,
-        format=description.source.format,
+        format=f"MODEL_FORMAT_{description.source.format.upper().replace('-', '_')}",
         keras_version=description.source.keras_version,
-        dtype=f"D_TYPE_{model.dtype.name.upper()}",
+        dtype=f"DATA_TYPE_{model.dtype.name.upper()}",
         input_shape=_shape_message(description.inputs[0].shape),
         output_shape=_shape_message(description.outputs[0].shape),
         layers=[
@@ -42,10 +42,16 @@ def model_message(served: ServedModel) -> lstm_pb2.Model:
         numerics=f"NUMERICS_{model.numerics.name}",
         numerics_fingerprint=served.fingerprint,
         engine=model.engine,
-        step_possible=model.causal,
-        step_obstacle=model.step_obstacle,
+        supports_step=model.causal,
+        step_unsupported_reason=model.step_obstacle,
         inputs=[
-            lstm_pb2.ModelInput(name=item.name, shape=_shape_message(item.shape), vocabulary=item.vocabulary or 0)
+            lstm_pb2.ModelInput(
+                name=item.name,
+                shape=_shape_message(item.shape),
+                vocabulary=item.vocabulary or 0,
+                kind="INPUT_KIND_FEATURES" if item.vocabulary is None else "INPUT_KIND_TOKEN_IDS",
+                declared_time_steps=(item.shape[0] or 0) if item.sequence else 0,
+            )
             for item in model.inputs
         ],
         outputs=[lstm_pb2.ModelOutput(name=item.name, shape=_shape_message(item.shape)) for item in model.outputs],
@@ -68,8 +74,8 @@ def _weight_messages(layer: LayerDescription) -> list[lstm_pb2.Weight]:
 def _layout_message(layer: Carried) -> lstm_pb2.LayerStateLayout:
     state = layer.zero_state(1)
     if isinstance(state, LSTMState):
-        return lstm_pb2.LayerStateLayout(layer=layer.name, units=state.h.shape[1])
-    return lstm_pb2.LayerStateLayout(layer=layer.name, window_shape=state.window.shape[1:])
+        return lstm_pb2.LayerStateLayout(layer=layer.name, units=state.h.shape[1], kind="STATE_KIND_HIDDEN_AND_CELL")
+    return lstm_pb2.LayerStateLayout(layer=layer.name, window_shape=state.window.shape[1:], kind="STATE_KIND_WINDOW")
 
 
 def _shape_message(shape: Shape) -> list[int]:

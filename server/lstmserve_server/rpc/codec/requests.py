@@ -100,14 +100,14 @@ class Codec:
     ) -> lstm_pb2.StepResponse:
         """Returns the response to a call."""
         output, outputs, state = _encoded(call, answer)
-        return lstm_pb2.StepResponse(output=output, outputs=outputs, state=state, discrepancy=discrepancy)
+        return lstm_pb2.StepResponse(output=output, outputs=outputs, state=state, comparison=discrepancy)
 
     def forward_response(
         self, call: ForwardCall, answer: Answer, discrepancy: shadow_pb2.Comparison | None
     ) -> lstm_pb2.ForwardResponse:
         """Returns the response to a call."""
         output, outputs, state = _encoded(call, answer)
-        return lstm_pb2.ForwardResponse(output=output, outputs=outputs, state=state, discrepancy=discrepancy)
+        return lstm_pb2.ForwardResponse(output=output, outputs=outputs, state=state, comparison=discrepancy)
 
     def find(self, name: str) -> ServedModel:
         """Returns the model that a request is for; "" is the only one.

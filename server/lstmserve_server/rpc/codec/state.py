@@ -9,7 +9,7 @@ import numpy as np
 
 from lstmserve import tensors
 from lstmserve.v1 import lstm_pb2
-from lstmserve_server.core.errors import InvalidRequest, WrongForModel, listed
+from lstmserve_server.core.errors import InvalidRequest, OtherWeights, WrongForModel, listed
 from lstmserve_server.model.layers.base import WindowState
 from lstmserve_server.model.layers.recurrent import LSTM
 from lstmserve_server.model.lstm import LSTMState
@@ -38,14 +38,14 @@ def parse(message: lstm_pb2.State | None, served: ServedModel, batch: int) -> tu
     """
     model = served.model
     if message is not None and message.model_digest not in ("", served.digest):
-        raise WrongForModel(
+        raise OtherWeights(
             "state.model_digest",
             f"the state belongs to a model with the digest {message.model_digest[:64]!r}; this one has {served.digest!r}. "
             "Start the sequence anew, or ask a server that has the model of the state",
         )
     if message is None or not message.layers:
-        if message is not None and message.steps and model.carried:
-            raise InvalidRequest("state.steps", "step counts came without h and c; expected both or neither")
+        if message is not None and message.steps_seen and model.carried:
+            raise InvalidRequest("state.steps_seen", "step counts came without h and c; expected both or neither")
         return model.zero_state(batch), np.zeros(batch, np.int64)
     if len(message.layers) != len(model.carried):
         raise WrongForModel("state.layers", f"{len(message.layers)} came; the model has {_layers_of(model)}")
@@ -62,7 +62,7 @@ def parse(message: lstm_pb2.State | None, served: ServedModel, batch: int) -> tu
             layers.append(_lstm(part, layer, field, batch, model, computed_here=bool(message.model_digest)))
         else:
             layers.append(_window(part, layer, field, batch, model))
-    return tuple(layers), _steps_seen(message.steps, "state.steps", batch) if message.steps else None
+    return tuple(layers), _steps_seen(message.steps_seen, "state.steps_seen", batch) if message.steps_seen else None
 
 
 def rows_of(message: lstm_pb2.State | None) -> int:
@@ -73,7 +73,7 @@ def rows_of(message: lstm_pb2.State | None) -> int:
         for tensor in (part.h, part.window):
             if tensor.shape:
                 return max(0, tensor.shape[0])
-    return len(message.steps)
+    return len(message.steps_seen)
 
 
 def message_of(served: ServedModel, state: ModelState, steps: Array | None, *, as_values: bool) -> lstm_pb2.State:
@@ -85,7 +85,7 @@ def message_of(served: ServedModel, state: ModelState, steps: Array | None, *, a
         ],
         model_digest=served.digest,
         numerics_fingerprint=served.fingerprint,
-        steps=None if steps is None else steps.tolist(),
+        steps_seen=None if steps is None else steps.tolist(),
     )
 
 
@@ -94,14 +94,14 @@ def _layer_message(layer: Carried, part: LayerState, *, as_values: bool) -> lstm
         h, c = (tensors.encode(array, as_values=as_values) for array in part)
         return lstm_pb2.LayerState(h=h, c=c, layer=layer.name)
     window = tensors.encode(part.window, as_values=as_values)
-    return lstm_pb2.LayerState(window=window, steps=part.steps.tolist(), layer=layer.name)
+    return lstm_pb2.LayerState(window=window, steps_received=part.steps.tolist(), layer=layer.name)
 
 
 def _lstm(
     part: lstm_pb2.LayerState, layer: LSTM, field: str, batch: int, model: RecurrentModel, *, computed_here: bool
 ) -> LSTMState:
     """Returns the state of an LSTM layer."""
-    if part.HasField("window") or part.steps:
+    if part.HasField("window") or part.steps_received:
         raise WrongForModel(
             f"{field}.window", f"came for {layer.name!r}, which is an LSTM layer; expected h and c alone"
         )
@@ -122,7 +122,7 @@ def _window(part: lstm_pb2.LayerState, layer: Carried, field: str, batch: int, m
     axes = ("batch", "steps", "features")
     shape = (batch, *zero.window.shape[1:])
     window = _array(part.window if part.HasField("window") else None, f"{field}.window", shape, axes, model)
-    return WindowState(window, _steps_seen(part.steps, f"{field}.steps", batch))
+    return WindowState(window, _steps_seen(part.steps_received, f"{field}.steps_received", batch))
 
 
 def _array(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lstmserve.v1 import lstm_pb2
-from lstmserve_server.core.errors import InvalidRequest, WrongForModel, listed
+from lstmserve_server.core.errors import InvalidRequest, OtherNumerics, OtherWeights, WrongForModel, listed
 from lstmserve_server.rpc.codec import state as state_codec
 from lstmserve_server.rpc.codec.requests import encode_outputs, known
 from lstmserve_server.runtime.calls import ForwardCall, StepCall
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_LONGEST_INTERVAL = 2**31  # time-steps between two checkpoints
+_LONGEST_INTERVAL = 2**31 - 1  # time-steps between two checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Opening:
     rows: int
     state: ModelState
     steps_seen: Array | None
-    checkpoint_every: int
+    checkpoint_interval_steps: int
     outputs: tuple[int, ...]
     """The numbers of the outputs that are wanted."""
 
@@ -57,24 +57,24 @@ class StreamCodec:
         served = self._codec.find(request.model)
         model = served.model
         model.require_causal()
-        for field, wanted, own in (
-            ("model_digest", request.model_digest, served.digest),
-            ("numerics_fingerprint", request.numerics_fingerprint, served.fingerprint),
+        for field, wanted, own, refusal in (
+            ("model_digest", request.model_digest, served.digest, OtherWeights),
+            ("numerics_fingerprint", request.numerics_fingerprint, served.fingerprint, OtherNumerics),
         ):
             if wanted not in ("", own):
-                raise WrongForModel(field, f"{wanted[:64]!r} came; this server has {own!r}. Ask another one")
-        if not 0 <= request.checkpoint_every <= _LONGEST_INTERVAL:
-            text = f"{request.checkpoint_every} came; expected 0 to {_LONGEST_INTERVAL}"
-            raise InvalidRequest("checkpoint_every", text)
+                raise refusal(field, f"{wanted[:64]!r} came; this server has {own!r}. Ask another one")
+        if not 0 <= request.checkpoint_interval_steps <= _LONGEST_INTERVAL:
+            text = f"{request.checkpoint_interval_steps} came; expected 0 to {_LONGEST_INTERVAL}"
+            raise InvalidRequest("checkpoint_interval_steps", text)
         message = request.state if request.HasField("state") else None
-        rows = request.rows or state_codec.rows_of(message) or 1
-        self._codec.check_rows(rows, "rows")
-        self._codec.check_answer(model, rows, 1, "rows", as_values=False)
+        rows = request.row_count or state_codec.rows_of(message) or 1
+        self._codec.check_rows(rows, "row_count")
+        self._codec.check_answer(model, rows, 1, "row_count", as_values=False)
         state, seen = state_codec.parse(message, served, rows)
-        return Opening(served, rows, state, seen, request.checkpoint_every, _wanted(request.outputs, served))
+        return Opening(served, rows, state, seen, request.checkpoint_interval_steps, _wanted(request.outputs, served))
 
     def parse_steps(
-        self, request: lstm_pb2.StreamInput, opening: Opening, state: ModelState, seen: Array | None
+        self, request: lstm_pb2.StepInput, opening: Opening, state: ModelState, seen: Array | None
     ) -> StepCall:
         """Returns the call that a message asks for: of one time-step, or, as a `ForwardCall`, of several.
 
@@ -122,10 +122,10 @@ class StreamCodec:
     ) -> lstm_pb2.StreamStepsResponse:
         """Returns the answer to a message of time-steps."""
         output, outputs = encode_outputs(call, answer, opening.outputs)
-        message = lstm_pb2.StreamOutputs(
-            number=number, output=output, outputs=outputs, state=state, discrepancy=discrepancy
+        message = lstm_pb2.StepOutput(
+            number=number, output=output, outputs=outputs, state=state, comparison=discrepancy
         )
-        return lstm_pb2.StreamStepsResponse(outputs=message)
+        return lstm_pb2.StreamStepsResponse(output=message)
 
 
 def _wanted(names: Sequence[str], served: ServedModel) -> tuple[int, ...]:

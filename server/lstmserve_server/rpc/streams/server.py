@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lstmserve_server.core.errors import NotServing, RequestError, TooLate
+from lstmserve_server.core.errors import DeadlineExceeded, NotServing, RequestError
 from lstmserve_server.rpc.auth.callers import called_by, calling
 from lstmserve_server.rpc.streams.session import Compute, Session
 
@@ -179,7 +179,7 @@ class Streams:
         if monotonic() >= end:
             return NotServing("", f"the stream is {self._age_seconds:g} seconds old; go on with a new one")
         if hand.reading and monotonic() >= hand.since + self._idle_seconds:
-            return TooLate("", f"nothing came for {self._idle_seconds} seconds (--stream-idle-seconds)")
+            return DeadlineExceeded("", f"nothing came for {self._idle_seconds} seconds (--stream-idle-seconds)")
         return None
 
 

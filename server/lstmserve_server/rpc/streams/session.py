@@ -83,14 +83,14 @@ class Session:
             raise InvalidRequest("message", f"open came again; {_OPEN_FIRST}")
         try:
             match kind:
-                case "steps":
-                    return self._steps(request.steps, self._opening)
+                case "input":
+                    return self._steps(request.input, self._opening)
                 case "reset":
                     return self._reset(request.reset, self._opening)
                 case "checkpoint":
                     return self._checkpoint(request.checkpoint.number)
                 case _:
-                    raise InvalidRequest("message", "nothing came; expected steps, checkpoint or reset")
+                    raise InvalidRequest("message", "nothing came; expected input, checkpoint or reset")
         except RequestError as error:
             return self._rejected(_number_of(request), error)
 
@@ -102,7 +102,7 @@ class Session:
         self._pending, self._number, self._as_values = None, number, call.as_values
         self._state, self._steps_seen = answer.state, call.steps_after(answer)
         self._since_checkpoint += call.time
-        due = 0 < self._opening.checkpoint_every <= self._since_checkpoint
+        due = 0 < self._opening.checkpoint_interval_steps <= self._since_checkpoint
         state = self._state_message() if due else None
         return self._codec.outputs(number, call, answer, self._opening, state, discrepancy)
 
@@ -127,11 +127,11 @@ class Session:
         opening = self._codec.parse_open(request)
         self._opening, self._state, self._steps_seen = opening, opening.state, opening.steps_seen
         opened = lstm_pb2.StreamOpened(
-            rows=opening.rows, model_digest=opening.served.digest, numerics_fingerprint=opening.served.fingerprint
+            row_count=opening.rows, model_digest=opening.served.digest, numerics_fingerprint=opening.served.fingerprint
         )
         return lstm_pb2.StreamStepsResponse(opened=opened)
 
-    def _steps(self, request: lstm_pb2.StreamInput, opening: Opening) -> Compute:
+    def _steps(self, request: lstm_pb2.StepInput, opening: Opening) -> Compute:
         call = self._codec.parse_steps(request, opening, self._state, self._steps_seen)
         self._pending = (request.number, call)
         return Compute(call)
@@ -156,7 +156,9 @@ class Session:
 
     def _rejected(self, number: int, error: RequestError) -> Response:
         self._refused(error)
-        rejected = lstm_pb2.StreamRejected(number=number, code=status.code_of(error), text=str(error))
+        rejected = lstm_pb2.StreamRejected(
+            number=number, code=status.code_of(error), text=str(error), field=error.field, reason=error.reason
+        )
         return lstm_pb2.StreamStepsResponse(rejected=rejected)
 
     def _state_message(self) -> lstm_pb2.State:

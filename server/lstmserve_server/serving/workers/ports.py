@@ -7,7 +7,7 @@ import socket
 from typing import Self
 
 from lstmserve_server.core import addresses
-from lstmserve_server.core.errors import BadSettings, StartFailed
+from lstmserve_server.core.errors import SettingsError, StartupError
 
 
 class HeldPorts(contextlib.ExitStack):
@@ -26,8 +26,8 @@ class HeldPorts(contextlib.ExitStack):
         """Returns the ports of some addresses.
 
         Raises:
-            BadSettings: an address cannot be shared, or is none.
-            StartFailed: an address cannot be listened on, and why.
+            SettingsError: an address cannot be shared, or is none.
+            StartupError: an address cannot be listened on, and why.
         """
         held = cls()
         for address in listen:
@@ -36,7 +36,7 @@ class HeldPorts(contextlib.ExitStack):
                     f"{address} cannot be shared: the system gives a Unix socket to one process alone. Give --workers 1 with it, "
                     "or HOST:PORT with several workers"
                 )
-                raise BadSettings(message)
+                raise SettingsError(message)
             addresses.check(address)
             held.addresses.append(held._hold(address))
         return held
@@ -53,5 +53,5 @@ class HeldPorts(contextlib.ExitStack):
                 port = holder.getsockname()[1]  # the other places of a name get the same one
         except OSError as error:
             message = f"cannot listen on {address}: {error.strerror or error}. Choose another address with --listen"
-            raise StartFailed(message) from error
+            raise StartupError(message) from error
         return f"{address.rpartition(':')[0]}:{port}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from prometheus_client import CollectorRegistry
 
-from lstmserve_server.core.errors import BadSettings, StartFailed
+from lstmserve_server.core.errors import SettingsError, StartupError
 from lstmserve_server.loading.store import memory_files
 from lstmserve_server.observability import admin_server
 from lstmserve_server.serving import models
@@ -41,7 +41,7 @@ async def run(settings: ServeSettings) -> None:
     """Serves with several processes until SIGTERM or SIGINT, then lets them drain; a second one stops them at once.
 
     Raises:
-        StartFailed: the service could not start.
+        StartupError: the service could not start.
     """
     files = models.by_name(settings.models)
     signals = Signals()
@@ -86,7 +86,7 @@ class Supervisor:
         """Opens the port for operators, with what all workers say.
 
         Raises:
-            StartFailed: it cannot be listened on.
+            StartupError: it cannot be listened on.
         """
         gathered = aggregation.Gathered(self._asking, lambda: self._restarts)
         registry = CollectorRegistry()
@@ -101,7 +101,7 @@ class Supervisor:
         """Keeps the workers running until a signal comes, and returns when all have ended.
 
         Raises:
-            StartFailed: the first of them could not start.
+            StartupError: the first of them could not start.
         """
         first, *others = self._handovers
         canary = asyncio.Event()  # what is wrong with models or settings is seen, and said, once
@@ -130,7 +130,9 @@ class Supervisor:
                 return
             if handover.number == 1 and not ready.is_set():
                 message = report.failure if report else f"the first worker ended before it could serve: {end}"
-                raise (BadSettings if report and report.exit_code == BadSettings.exit_code else StartFailed)(message)
+                raise (SettingsError if report and report.exit_code == SettingsError.exit_code else StartupError)(
+                    message
+                )
             if monotonic() - began > _STEADY:
                 pause = _FIRST_PAUSE
             self._restarts += 1

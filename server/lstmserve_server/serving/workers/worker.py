@@ -13,7 +13,7 @@ import sys
 
 import structlog
 
-from lstmserve_server.core.errors import StartFailed
+from lstmserve_server.core.errors import StartupError
 from lstmserve_server.loading.store.memory_files import SealedCopy
 from lstmserve_server.observability import logs
 from lstmserve_server.serving import models, server
@@ -25,7 +25,7 @@ async def serve(handover: Handover) -> None:
     """Serves until SIGTERM, or until the supervisor is gone, however it ended.
 
     Raises:
-        StartFailed: it could not start.
+        StartupError: it could not start.
     """
     signals = server.Signals()
     loop = asyncio.get_running_loop()
@@ -80,7 +80,7 @@ def main() -> None:
     code = 0
     try:
         asyncio.run(serve(handover))
-    except StartFailed as error:
+    except StartupError as error:
         _say(Report(str(error), error.exit_code))
         code = error.exit_code
     logs.finish()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.shadow.compare import Differences, Spot
+from lstmserve_server.shadow.compare import ARRAY_KINDS, Differences, Spot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,8 +25,8 @@ class Findings:
     totals: dict[tuple[int, int, str], Differences] = field(default_factory=dict)
     """By place of the layer, number of the LSTM in it, and array."""
 
-    closer: dict[tuple[int, int, str], str] = field(default_factory=dict)
-    """Who was closer to float64, "ours" or "reference", where the difference is largest."""
+    closer: dict[tuple[int, int, str], shadow_pb2.Closer] = field(default_factory=dict)
+    """Which side was closer to float64 where the difference is largest."""
 
     first: Spot | None = None
     first_number: int = 0
@@ -52,56 +52,61 @@ class Findings:
             self.first, self.first_number, self.first_given = spot, number, given
 
 
-def closer(ours: float, reference: float, exact: float) -> str:
-    """Returns who is closer to a float64 computation, "ours" or "reference"; "" where neither is."""
+def closer(ours: float, reference: float, exact: float) -> shadow_pb2.Closer:
+    """Returns which side is closer to a float64 computation."""
     apart = abs(ours - exact), abs(reference - exact)
     if apart[0] == apart[1]:
-        return ""
-    return "ours" if apart[0] < apart[1] else "reference"
+        return shadow_pb2.CLOSER_UNSPECIFIED
+    return shadow_pb2.CLOSER_OURS if apart[0] < apart[1] else shadow_pb2.CLOSER_REFERENCE
 
 
 def message_of(
-    found: tuple[Findings, Findings], witness: shadow_pb2.Witness, tolerances: Tolerances, noise_floor: float
+    found: tuple[Findings, Findings], witness: shadow_pb2.ReferenceModel, tolerances: Tolerances, noise_floor: float
 ) -> shadow_pb2.Comparison:
     """Returns what was found as clients get it; the gates of the first place are still to be compared."""
     forced, free = found
     totals = [differences.message() for differences in forced.totals.values()]
     for key, total in zip(forced.totals, totals, strict=True):
-        total.ours_closer = int(forced.closer.get(key) == "ours")
-        total.reference_closer = int(forced.closer.get(key) == "reference")
-    differs = bool(forced.odd) or any(total.over for total in totals)
+        total.ours_closer_count = int(forced.closer.get(key) == shadow_pb2.CLOSER_OURS)
+        total.reference_closer_count = int(forced.closer.get(key) == shadow_pb2.CLOSER_REFERENCE)
+    differs = bool(forced.odd) or any(total.over_tolerance_count for total in totals)
     largest = max((differences.max_scaled for differences in forced.totals.values()), default=0.0)
     comparison = shadow_pb2.Comparison(
         verdict=shadow_pb2.VERDICT_DIFFERS if differs else shadow_pb2.VERDICT_AGREES,
-        witness=witness,
+        reference_model=witness,
         tolerances=tolerances.message(),
-        totals=totals,
-        drift=[differences.message() for differences in free.totals.values()],
+        teacher_forced=totals,
+        free_running=[differences.message() for differences in free.totals.values()],
         below_noise=largest <= noise_floor and not differs,
-        odd_units=[
-            shadow_pb2.OddUnit(
-                layer=layer, array=array, unit=odd.unit, rms=odd.rms, times_others=odd.times_others, steps=odd.steps
+        outlier_units=[
+            shadow_pb2.OutlierUnit(
+                layer=layer,
+                array=ARRAY_KINDS[array],
+                unit=odd.unit,
+                rms=odd.rms,
+                ratio_to_median=odd.ratio_to_median,
+                row_step_count=odd.steps,
             )
             for layer, array, odd in forced.odd
         ],
-        partly=sorted(forced.partly | {f"free-running, {text}" for text in free.partly}),
+        partial_reasons=sorted(forced.partly | {f"free-running, {text}" for text in free.partly}),
     )
     if forced.first is not None:
-        comparison.first.CopyFrom(_place(forced))
+        comparison.first_location.CopyFrom(_place(forced))
     return comparison
 
 
-def _place(found: Findings) -> shadow_pb2.Place:
+def _place(found: Findings) -> shadow_pb2.Location:
     spot = found.first
     assert spot is not None  # noqa: S101 - or nobody asks
     layer = found.totals[spot.place, found.first_number, spot.array].layer
-    return shadow_pb2.Place(
+    return shadow_pb2.Location(
         layer=layer,
-        array=spot.array,
+        array=ARRAY_KINDS[spot.array],
         row=spot.row,
         step=spot.step,
         unit=spot.unit,
         ours=spot.ours,
         reference=spot.reference,
-        float64=math.nan,
+        exact=math.nan,
     )

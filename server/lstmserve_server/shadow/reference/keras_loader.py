@@ -70,7 +70,7 @@ def witness_of(description: ModelDescription, file: ModelFile) -> Witness:
         reason = f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0][:200]
     layers = [_built(layer) for layer in description.layers]
     text = f"LSTM layers of Keras {keras.__version__}, built from what our loader found; not the file itself: {reason}"
-    return Witness.of(shadow_pb2.WITNESS_KIND_KERAS_LAYERS, text, description, layers)
+    return Witness.of(shadow_pb2.REFERENCE_MODEL_KIND_KERAS_LAYERS, text, description, layers)
 
 
 def _from_file(description: ModelDescription, file: ModelFile) -> Witness:
@@ -83,9 +83,13 @@ def _from_file(description: ModelDescription, file: ModelFile) -> Witness:
     if file.copy is None:
         raise ValueError("there is no copy of it that was checked")
     if source.keras_version.startswith("3"):
-        library, kind, name = keras, shadow_pb2.WITNESS_KIND_KERAS_FILE, f"Keras {keras.__version__}"
+        library, kind, name = keras, shadow_pb2.REFERENCE_MODEL_KIND_KERAS_FILE, f"Keras {keras.__version__}"
     else:
-        library, kind, name = tf_keras, shadow_pb2.WITNESS_KIND_TF_KERAS_FILE, f"tf_keras {tf_keras.__version__}"
+        library, kind, name = (
+            tf_keras,
+            shadow_pb2.REFERENCE_MODEL_KIND_TF_KERAS_FILE,
+            f"tf_keras {tf_keras.__version__}",
+        )
     model = _load(library, file.copy, source.format, source.keras_version, file.scratch)
     if not model.built:
         model.build([None, *description.inputs[0].shape])

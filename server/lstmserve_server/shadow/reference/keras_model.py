@@ -93,7 +93,7 @@ def _tensor(array: Array) -> Any:
 class Witness:
     """Layers of Keras for a model."""
 
-    kind: shadow_pb2.WitnessKind
+    kind: shadow_pb2.ReferenceModelKind
     text: str
     description: ModelDescription
     layers: list[Any]
@@ -111,7 +111,7 @@ class Witness:
     @classmethod
     def of(
         cls,
-        kind: shadow_pb2.WitnessKind,
+        kind: shadow_pb2.ReferenceModelKind,
         text: str,
         description: ModelDescription,
         layers: list[Any],

@@ -31,7 +31,7 @@ class Odd:
 
     unit: int
     rms: float
-    times_others: float
+    ratio_to_median: float
     steps: int
 
 
@@ -72,4 +72,4 @@ class Tally:
         least = np.maximum(_TIMES * middle, _LEAST)
         odd = np.flatnonzero((relative > least) & (rms > _LEAST_EPS * self._eps))
         found = [Odd(int(u), float(rms[u]), float(relative[u] / middle), self._steps) for u in odd]
-        return sorted(found, key=lambda unit: -unit.times_others)
+        return sorted(found, key=lambda unit: -unit.ratio_to_median)

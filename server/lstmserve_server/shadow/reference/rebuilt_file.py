@@ -41,7 +41,7 @@ def archive(copy: int, version: str, scratch: str) -> Iterator[Path]:
         scratch: folder for the name of the file, by whose ending the libraries tell how it is to be read.
 
     Raises:
-        ModelRefused: it is not what our loader accepted.
+        UnsupportedModelError: it is not what our loader accepted.
         OSError: the folder cannot be written.
     """
     limits, made = Limits(), memory_files.private_copy(b"")
@@ -69,7 +69,7 @@ def hdf5(copy: int) -> Iterator[h5py.File]:
     """Yields an open `.h5` file, in memory, from the copy that our loader has checked.
 
     Raises:
-        ModelRefused: it is not what our loader accepted.
+        UnsupportedModelError: it is not what our loader accepted.
     """
     limits = Limits()
     with h5py.File(io.BytesIO(_path(copy).read_bytes()), "r+") as file:

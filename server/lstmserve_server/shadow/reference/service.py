@@ -33,7 +33,7 @@ class _Known:
         self.noise_floor = 0.0
         self.not_comparable = ""
         self.examiner: Examiner | None = None
-        self.message = shadow_pb2.Witness(whole_model_difference=-1, whole_model_sensitivity=-1)
+        self.message = shadow_pb2.ReferenceModel(whole_model_difference=-1, whole_model_sensitivity=-1)
         try:
             self._find_witness(keras_loader.ModelFile(given["copy"], given["whole"], setup["scratch"]))
         except Exception as error:  # noqa: BLE001 - without a witness a model is served all the same, and is said to have none
@@ -92,7 +92,7 @@ def _not_comparable(known: _Known) -> shadow_pb2.Comparison:
     return shadow_pb2.Comparison(
         verdict=shadow_pb2.VERDICT_NOT_COMPARABLE,
         reason=known.not_comparable,
-        witness=known.message,
+        reference_model=known.message,
         tolerances=known.tolerances.message(),
     )
 
@@ -105,8 +105,8 @@ def _arrays(
     if forced.first is not None and forced.first_given is not None:
         x, h, c = forced.first_given
         exact, gates = examiner.explained(forced.first, forced.first_number, forced.first_given)
-        place = comparison.first
-        place.float64 = exact
+        place = comparison.first_location
+        place.exact = exact
         place.closer = findings.closer(place.ours, place.reference, exact)
         where = np.array([forced.first.place, forced.first_number], np.int64)
         arrays |= {"first/where": where, "first/x": x, "first/h": h, "first/c": c, "first/gates": gates}

@@ -207,7 +207,7 @@ class Benchmark:
         """Starts all.
 
         Raises:
-            StartFailed: the model is refused, or a process cannot be started.
+            StartupError: the model is refused, or a process cannot be started.
         """
         with contextlib.ExitStack() as starting:
             self._load = starting.enter_context(Load())
@@ -238,7 +238,7 @@ class Benchmark:
         """Yields each case before it is measured; with several servers, each case with one after the other.
 
         Raises:
-            StartFailed: a process is gone.
+            StartupError: a process is gone.
         """
         for case in self.cases:
             for numerics, server in self._servers.items():
@@ -276,7 +276,7 @@ def cases(plan: Plan, model: Mapping[str, Any]) -> list[Case]:
     """Returns what is to be measured of a model; of one that cannot be stepped, `Forward` alone."""
     few, many = plan.concurrency[0], plan.concurrency[-1]
     sequence = model["sequence_steps"]
-    if not model["step_possible"]:
+    if not model["supports_step"]:
         return [
             *(Case("forward", callers, 1, sequence) for callers in plan.concurrency),
             *(Case("forward", few, rows, sequence) for rows in plan.rows),

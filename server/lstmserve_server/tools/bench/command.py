@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.text import Text
 
 from lstmserve.cli import terminal
-from lstmserve_server.core.errors import BadSettings, StartFailed
+from lstmserve_server.core.errors import SettingsError, StartupError
 from lstmserve_server.tools.bench import advice as benchmark_advice
 from lstmserve_server.tools.bench import tables
 from lstmserve_server.tools.bench.benchmark import Benchmark, Machine, Plan
@@ -92,7 +92,7 @@ def run(file: str, options: Mapping[str, Any], *, as_json: bool) -> int:
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no process is left behind
     try:
         found = _measure(_plan(file, options), options["deadline"])
-    except StartFailed as error:
+    except StartupError as error:
         click.echo(f"lstmserve: {error}", err=True)
         return error.exit_code
     except KeyboardInterrupt:
@@ -107,19 +107,19 @@ def run(file: str, options: Mapping[str, Any], *, as_json: bool) -> int:
     if any(server.measurements for server in found.servers):
         return 0
     click.echo("lstmserve: nothing could be measured; see the failures", err=True)
-    return StartFailed.exit_code
+    return StartupError.exit_code
 
 
 def _plan(file: str, options: Mapping[str, Any]) -> Plan:
     """Returns what is to be measured.
 
     Raises:
-        BadSettings: the options make no sense.
+        SettingsError: the options make no sense.
     """
     numerics = options["numerics"]
     if options["compare_numerics"] and numerics is not None:
         message = "--compare-numerics measures both exact and fast; expected no --numerics beside it"
-        raise BadSettings(message)
+        raise SettingsError(message)
     return Plan(
         file,
         ("exact", "fast") if options["compare_numerics"] else (numerics or "exact",),
@@ -134,7 +134,7 @@ def _measure(plan: Plan, deadline: float) -> Found:
     """Measures everything, with a progress bar where somebody looks.
 
     Raises:
-        StartFailed: it cannot be done.
+        StartupError: it cannot be done.
     """
     machine = Machine.here()
     with bar() as progress:

@@ -123,8 +123,8 @@ class Generator:
             "fingerprint": model.numerics_fingerprint,
             "parameters": model.parameter_count,
             "weight_bytes": model.weight_bytes,
-            "step_possible": model.step_possible,
-            "step_obstacle": model.step_obstacle,
+            "supports_step": model.supports_step,
+            "step_obstacle": model.step_unsupported_reason,
             "sequence_steps": _sequence_steps(model),
         }
 
@@ -243,9 +243,9 @@ def _forward_request(model: lstm_pb2.Model, case: Case) -> bytes:
 
 async def _streaming(channel: grpc.aio.Channel, model: lstm_pb2.Model, case: Case) -> Ask:
     size = (case.rows,) if case.steps == 1 else (case.rows, case.steps)
-    steps = lstm_pb2.StreamInput(number=1, x=tensors.encode(_numbers(model, model.inputs[0], size)))
-    request = lstm_pb2.StreamStepsRequest(steps=steps).SerializeToString()
-    opening = lstm_pb2.StreamOpen(rows=case.rows, checkpoint_every=_CHECKPOINT_EVERY)
+    steps = lstm_pb2.StepInput(number=1, x=tensors.encode(_numbers(model, model.inputs[0], size)))
+    request = lstm_pb2.StreamStepsRequest(input=steps).SerializeToString()
+    opening = lstm_pb2.StreamOpen(row_count=case.rows, checkpoint_interval_steps=_CHECKPOINT_EVERY)
     call: Any = channel.stream_stream(_STREAM)()
     await call.write(lstm_pb2.StreamStepsRequest(open=opening).SerializeToString())
     await _read(call)
@@ -273,7 +273,7 @@ def _numbers(model: lstm_pb2.Model, item: lstm_pb2.ModelInput, size: tuple[int, 
     random = np.random.default_rng(0)
     if item.vocabulary:
         return random.integers(0, item.vocabulary, shape)
-    dtype = lstm_pb2.DType.Name(model.dtype).removeprefix("D_TYPE_").lower()
+    dtype = lstm_pb2.DataType.Name(model.dtype).removeprefix("DATA_TYPE_").lower()
     return random.uniform(-0.5, 0.5, shape).astype(dtype)
 
 
@@ -291,7 +291,7 @@ def _is_sequence(item: lstm_pb2.ModelInput) -> bool:
 def _sequence_steps(model: lstm_pb2.Model) -> int:
     """Returns the time-steps of a sequence: those that the model wants, if it looks at one whole."""
     wanted = [item.shape[1] for item in model.inputs if _is_sequence(item) and item.shape[1] > 0]
-    return SEQUENCE if model.step_possible or not wanted else int(wanted[0])
+    return SEQUENCE if model.supports_step or not wanted else int(wanted[0])
 
 
 async def _obey() -> None:

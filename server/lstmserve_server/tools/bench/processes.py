@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from lstmserve_server.core.errors import BadSettings, Broken, StartFailed
+from lstmserve_server.core.errors import ServerCrashed, SettingsError, StartupError
 from lstmserve_server.observability.status_page.samples import Samples
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _PYTHON: Final = (sys.executable, "-P", "-m")
 _PATIENCE: Final = 5.0  # seconds for a process to end by itself
 _NAME: Final = "model"
-_ENDED: Final[Mapping[int, type[StartFailed]]] = {1: Broken, 2: BadSettings}
+_ENDED: Final[Mapping[int, type[StartupError]]] = {1: ServerCrashed, 2: SettingsError}
 
 
 class CaseFailed(Exception):
@@ -98,7 +98,7 @@ class Server(_Child):
         """Returns when it serves.
 
         Raises:
-            StartFailed: it does not; the text and the exit code are the server's own.
+            StartupError: it does not; the text and the exit code are the server's own.
         """
         log: Any = self.process.stderr
         for line in log:
@@ -118,7 +118,7 @@ class Server(_Child):
         """Returns its metrics.
 
         Raises:
-            StartFailed: it is gone.
+            StartupError: it is gone.
         """
         host, _, port = self._operators.rpartition(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=_PATIENCE)
@@ -135,15 +135,15 @@ class Server(_Child):
         """Returns what it has in memory."""
         return Memory.of(self.process.pid)
 
-    def ended(self) -> StartFailed:
+    def ended(self) -> StartupError:
         """Returns what to say of a server that has ended by itself, or does not answer any more."""
         try:
             code = self.process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
-            return Broken("the server does not answer any more")
+            return ServerCrashed("the server does not answer any more")
         said = next((line for line in reversed(self._last) if line.startswith("lstmserve: ")), "")
         text = said.strip().removeprefix("lstmserve: ").removeprefix(f"model '{_NAME}' is refused. ")
-        kind = _ENDED.get(code, StartFailed) if said else Broken
+        kind = _ENDED.get(code, StartupError) if said else ServerCrashed
         noise = [line.strip() for line in self._last if _event(line) is None]
         return kind(text or f"the server has ended by itself, with {code}{''.join(f': {line}' for line in noise[-1:])}")
 
@@ -165,7 +165,7 @@ class Load(_Child):
 
         Raises:
             CaseFailed: the server did not answer as it should.
-            StartFailed: the generator is gone.
+            StartupError: the generator is gone.
         """
         pipe: Any = self.process.stdin
         try:
@@ -186,8 +186,8 @@ class Load(_Child):
         return answer
 
 
-def _lost() -> Broken:
-    return Broken("the load generator has ended by itself; see what is on standard error before this")
+def _lost() -> ServerCrashed:
+    return ServerCrashed("the load generator has ended by itself; see what is on standard error before this")
 
 
 def _event(line: str) -> Any:

@@ -53,7 +53,7 @@ def heading(file: str, model: Mapping[str, Any], machine: Machine) -> Renderable
     facts.add_row("machine", f"{count(machine.cpus, 'CPU')}{usable}, {machine.processor}, {machine.system}")
     facts.add_row("versions", ", ".join(f"{name} {version}" for name, version in machine.versions.items()))
     head: list[RenderableType] = [Text(f"\n{file}\n", style="bold"), facts]
-    if not model["step_possible"]:
+    if not model["supports_step"]:
         text = f"\nOnly Forward is measured: this model cannot be stepped, as {model['step_obstacle']}."
         head.append(Text(text, style="yellow"))
     return Group(*head)

@@ -14,6 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lstmserve import report_text
 from lstmserve_server.shadow import stepwise
 from lstmserve_server.shadow.compare import Tolerances
 from lstmserve_server.shadow.gate_differences import GATES
@@ -89,7 +90,7 @@ def tolerance(found: Verification, array: str, *, bounded: bool = True) -> float
 
 def drawings(found: Verification) -> list[Drawing]:
     """Returns the figures, in the order in which they stand on the page."""
-    totals, made = found.report.totals, []
+    totals, made = found.report.teacher_forced, []
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of letters that a font lacks: the browser has others
         mpl.rcdefaults()
@@ -97,7 +98,7 @@ def drawings(found: Verification) -> list[Drawing]:
         lines = [] if found.detailed is None else _lines(found, found.detailed)
         if lines:
             made.append(_over_time(lines, found.report.noise_floor))
-        if any(any(one.by_difference) for one in totals):
+        if any(any(one.difference_histogram) for one in totals):
             made += [_by_difference(found), _by_ulp(totals)]
         lines = [one for one in lines if not np.isnan(one.gates).all()]  # a mask passes over all steps
         allowed = tolerance(found, "h")
@@ -206,7 +207,7 @@ def _at_most(numbers: Array) -> str:
 
 
 def _by_difference(found: Verification) -> Drawing:
-    counts, model = _counts(found.report.totals, "by_difference"), found.served.model
+    counts, model = _counts(found.report.teacher_forced, "difference_histogram"), found.served.model
     bounded = {math.isfinite(model.lstm(*place).spec.activation.bound) for place in model.lstm_places}
     allowed = {array: [tolerance(found, array, bounded=one) for one in bounded] for array in "hc"}
     allowed["output"] = [tolerance(found, "h")]
@@ -220,8 +221,8 @@ def _by_difference(found: Verification) -> Drawing:
     return _drawn(figure, "by-difference", "How far numbers are apart", text)
 
 
-def _by_ulp(totals: Sequence[shadow_pb2.Totals]) -> Drawing:
-    counts = _counts(totals, "by_ulp")
+def _by_ulp(totals: Sequence[shadow_pb2.DifferenceStats]) -> Drawing:
+    counts = _counts(totals, "ulp_histogram")
     each = 2 if any(numbers[_MOST_BINS:].any() for numbers in counts.values()) else 1  # powers of two in a bin
     counts = {kind: np.append(one[0], one[1:].reshape(-1, each).sum(axis=1)) for kind, one in counts.items()}
     powers = {edge: edge * each for edge in range(32 // each)}
@@ -234,10 +235,15 @@ def _by_ulp(totals: Sequence[shadow_pb2.Totals]) -> Drawing:
     return _drawn(figure, "by-ulp", "How far numbers are apart in units in the last place (ULP)", text)
 
 
-def _counts(totals: Sequence[shadow_pb2.Totals], name: str) -> dict[str, Array]:
+def _counts(totals: Sequence[shadow_pb2.DifferenceStats], name: str) -> dict[str, Array]:
     """Returns a histogram of each kind of arrays, over all layers."""
     every = {
-        kind: [getattr(one, name) for one in totals if one.array == kind and any(getattr(one, name))] for kind in _KINDS
+        kind: [
+            getattr(one, name)
+            for one in totals
+            if report_text.array_name(one.array) == kind and any(getattr(one, name))
+        ]
+        for kind in _KINDS
     }
     return {kind: np.sum(counts, axis=0) for kind, counts in every.items() if counts}
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from lstmserve import report_text
 from lstmserve.cli import report_tables, terminal
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.core.errors import ModelRefused, StartFailed
+from lstmserve_server.core.errors import StartupError, UnsupportedModelError
 from lstmserve_server.shadow.compare import Tolerances
 from lstmserve_server.tools.progress import bar
 from lstmserve_server.tools.verify.verifier import Plan, Verifier
@@ -46,9 +46,9 @@ def run(file: str, html: str | None, options: Mapping[str, Any], *, as_json: boo
         if html is not None:
             _require_writable(Path(html))
         found = _compare(Verifier(file, plan, tolerances, part))
-    except (ModelRefused, StartFailed) as error:
+    except (UnsupportedModelError, StartupError) as error:
         click.echo(f"lstmserve: {error}", err=True)
-        return error.exit_code if isinstance(error, StartFailed) else StartFailed.exit_code
+        return error.exit_code if isinstance(error, StartupError) else StartupError.exit_code
     if html is not None:
         from lstmserve_server.tools.verify import html_report  # noqa: PLC0415 - only who wants a page pays for plots
 
@@ -80,19 +80,19 @@ def _show(found: Verification, html: str | None) -> None:
 
 
 def _verdict(found: Verification) -> Text:
-    coverage, dropped = found.report.coverage, dict(found.report.coverage.dropped)
+    coverage, dropped = found.report.coverage, dict(found.report.coverage.dropped_counts)
     match found.verdict:
         case shadow_pb2.VERDICT_AGREES:
-            text = f"{coverage.compared:,} calls, {coverage.steps:,} row-steps of LSTM layers: all within tolerance"
+            text = f"{coverage.compared_count:,} calls, {coverage.row_step_count:,} row-steps of LSTM layers: all within tolerance"
             return Text(f"\nAGREES: {text}", style="bold green")
         case shadow_pb2.VERDICT_DIFFERS:
             return Text(f"\nDIFFERS: {_what_differs(found)}", style="bold red")
         case shadow_pb2.VERDICT_NOT_COMPARABLE:
-            reasons = ", ".join(coverage.not_comparable)
-            return Text(f"\nNOT COMPARABLE: {reasons}. {found.report.witness.text}", style="bold yellow")
+            reasons = ", ".join(coverage.not_comparable_counts)
+            return Text(f"\nNOT COMPARABLE: {reasons}. {found.report.reference_model.text}", style="bold yellow")
         case _:
-            why = [*dropped, *coverage.errors, *found.failures] or ["a mask passes over every step"]
-            known = "NOT ALL" if coverage.steps else "NOTHING"
+            why = [*dropped, *coverage.error_counts, *found.failures] or ["a mask passes over every step"]
+            known = "NOT ALL" if coverage.row_step_count else "NOTHING"
             return Text(f"\n{known} COMPARED: {', '.join(why)}", style="bold yellow")
 
 
@@ -100,10 +100,11 @@ def _what_differs(found: Verification) -> str:
     coverage = found.report.coverage
     if found.first is not None:
         where = report_text.place_in_words(found.first)
-        return f"{coverage.discrepant:,} of {coverage.compared:,} calls are over tolerance, the first at {where}"
-    if found.report.witness.differing_weights:
+        return f"{coverage.discrepant_count:,} of {coverage.compared_count:,} calls are over tolerance, the first at {where}"
+    if found.report.reference_model.differing_weights:
         return "our loader found other weights in the file than Keras does"
-    return f"the whole models are {found.report.witness.whole_model_difference:.2g} apart for a probe: they are wired differently"
+    apart = found.report.reference_model.whole_model_difference
+    return f"the whole models are {apart:.2g} apart for a probe: they are wired differently"
 
 
 def _as_json(found: Verification) -> str:
@@ -121,7 +122,7 @@ def _require_writable(path: Path) -> None:
     """Refuses a report that could not be written, before minutes are spent on it.
 
     Raises:
-        StartFailed: it cannot be written.
+        StartupError: it cannot be written.
     """
     there = path.exists()
     try:
@@ -131,4 +132,4 @@ def _require_writable(path: Path) -> None:
             path.unlink()
     except OSError as error:
         message = f"the report cannot be written to {path}: {error.strerror}"
-        raise StartFailed(message) from error
+        raise StartupError(message) from error

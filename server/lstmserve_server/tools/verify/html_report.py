@@ -50,14 +50,19 @@ def _facts(found: Verification) -> dict[str, Any]:
         "found": found,
         "report": report,
         "coverage": report.coverage,
-        "witness": report.witness,
+        "witness": report.reference_model,
         "model": found.served.model.description,
         "verdict": shadow_pb2.Verdict.Name(found.verdict).removeprefix("VERDICT_").lower(),
-        "largest": max((totals.margin for totals in report.totals), default=0.0),
-        "over": [one for one in report.worst if one.comparison.HasField("first")],
-        "odd": {(odd.layer, odd.array) for one in report.worst for odd in one.comparison.odd_units},
+        "largest": max((totals.tolerance_ratio for totals in report.teacher_forced), default=0.0),
+        "over": [one for one in report.worst if one.comparison.HasField("first_location")],
+        "odd": {
+            (odd.layer, report_text.array_name(odd.array))
+            for one in report.worst
+            for odd in one.comparison.outlier_units
+        },
         "not_finite": sum(
-            t.values - sum(t.by_difference) - t.nan_mismatches - t.infinity_mismatches for t in report.totals
+            t.value_count - sum(t.difference_histogram) - t.nan_mismatch_count - t.infinity_mismatch_count
+            for t in report.teacher_forced
         ),
         "tolerances": {
             "h": charts.tolerance(found, "h"),

@@ -16,7 +16,7 @@ from lstmserve.cli import terminal
 from lstmserve.text import printable
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core import packages
-from lstmserve_server.core.errors import BadSettings, ModelRefused, RequestError, StartFailed
+from lstmserve_server.core.errors import RequestError, SettingsError, StartupError, UnsupportedModelError
 from lstmserve_server.model.recording import Trace
 from lstmserve_server.runtime.calls import ForwardCall, StepCall
 from lstmserve_server.shadow import bundles, gate_differences, stepwise
@@ -74,9 +74,9 @@ def run(
         packages.require_keras()
         for file in files:
             differs |= _replay_and_show(console, Path(file), model, architecture, tolerances)
-    except (ModelRefused, StartFailed) as error:
+    except (UnsupportedModelError, StartupError) as error:
         click.echo(f"lstmserve: {error}", err=True)
-        return error.exit_code if isinstance(error, StartFailed) else StartFailed.exit_code
+        return error.exit_code if isinstance(error, StartupError) else StartupError.exit_code
     return int(differs)
 
 
@@ -86,18 +86,18 @@ def _replay_and_show(
     """Computes the call of a bundle again and shows it; returns whether it differs.
 
     Raises:
-        StartFailed, ModelRefused: as `_replay`; or the bundle contradicts itself.
+        StartupError, UnsupportedModelError: as `_replay`; or the bundle contradicts itself.
     """
     try:
         replayed = _replay(file, model, architecture, tolerances)
         _show(console, file, replayed)
-    except (ModelRefused, StartFailed):
+    except (UnsupportedModelError, StartupError):
         raise
     except Exception as error:  # arrays of a changed bundle fail wherever they are used first
         message = (
             f"{file} is damaged, or was changed: its parts do not fit one another ({type(error).__name__}: {error})"
         )
-        raise BadSettings(message) from error
+        raise SettingsError(message) from error
     return replayed.reply.comparison.verdict == shadow_pb2.VERDICT_DIFFERS
 
 
@@ -105,13 +105,13 @@ def _replay(file: Path, model: str | None, architecture: str | None, tolerances:
     """Computes the call of a bundle again.
 
     Raises:
-        StartFailed: it is no bundle, or of another model, or Keras cannot be asked.
-        ModelRefused: the model is refused.
+        StartupError: it is no bundle, or of another model, or Keras cannot be asked.
+        UnsupportedModelError: the model is refused.
     """
     try:
         bundle = bundles.read(file)
     except ValueError as error:
-        raise BadSettings(str(error)) from error
+        raise SettingsError(str(error)) from error
     path = model or bundle.file
     served = _served(file, bundle, model, architecture)
     _require_fits(served, bundle.case)
@@ -126,7 +126,7 @@ def _replay(file: Path, model: str | None, architecture: str | None, tolerances:
             reply = reference.ask(case.to_bytes(), detailed=True)
     except (RequestError, ReferenceLost, CaseFailed) as error:
         message = f"{file} cannot be computed again: {error}"
-        raise StartFailed(message) from error
+        raise StartupError(message) from error
     gate_differences.name_gates(served.model, reply, tolerances)
     return Replayed(bundle, served, _same(bundle.case, case), case, reply)
 
@@ -135,13 +135,13 @@ def _served(file: Path, bundle: Bundle, model: str | None, architecture: str | N
     """Returns the model of a bundle: from the file that was named, or from where the server had it, if that is the same.
 
     Raises:
-        StartFailed: it is another one. Of a file that nobody named nothing is told: a bundle may come from a stranger.
-        ModelRefused: the file that was named is refused.
+        StartupError: it is another one. Of a file that nobody named nothing is told: a bundle may come from a stranger.
+        UnsupportedModelError: the file that was named is refused.
     """
     wanted = bundle.case.digest[:16]
     try:
         served = load_for_keras(bundle.case.model, model or bundle.file, bundle.layer, bundle.until, architecture)
-    except ModelRefused:
+    except UnsupportedModelError:
         if model is not None:
             raise
     else:
@@ -149,9 +149,9 @@ def _served(file: Path, bundle: Bundle, model: str | None, architecture: str | N
             return served
         if model is not None:
             message = f"{file} is of a model with the digest {wanted}; {model} has {served.digest[:16]}"
-            raise BadSettings(f"{message}. Name the right file with --model")
+            raise SettingsError(f"{message}. Name the right file with --model")
     message = f"{file} is of a model with the digest {wanted}, which is not where the server had it, {bundle.file!r}"
-    raise BadSettings(f"{message}. Name its file with --model")
+    raise SettingsError(f"{message}. Name its file with --model")
 
 
 def _require_fits(served: ServedModel, case: Case) -> None:
@@ -244,7 +244,7 @@ def _show(console: Console, file: Path, replayed: Replayed) -> None:
         stepwise.of(replayed.served.model, case, replayed.reply.arrays),
         strict=True,
     ):
-        first = recorded.first if recorded.first.layer == then.layer else None
+        first = recorded.first_location if recorded.first_location.layer == then.layer else None
         console.print(_table(then, now, first))
         console.print(Text.from_ansi(_plot(then, now)))
 
@@ -252,13 +252,13 @@ def _show(console: Console, file: Path, replayed: Replayed) -> None:
 def _show_verdict(console: Console, comparison: shadow_pb2.Comparison) -> None:
     differs = comparison.verdict == shadow_pb2.VERDICT_DIFFERS
     console.print(Text("  differs" if differs else "  agrees", style="bold red" if differs else "bold green"))
-    if comparison.HasField("first"):
-        console.print(printable(f"  {report_text.place_in_words(comparison.first)}"))
-    for odd in comparison.odd_units:
+    if comparison.HasField("first_location"):
+        console.print(printable(f"  {report_text.place_in_words(comparison.first_location)}"))
+    for odd in comparison.outlier_units:
         console.print(printable(f"  {report_text.odd_in_words(odd)}"))
 
 
-def _table(then: Stepwise, now: Stepwise, first: shadow_pb2.Place | None) -> Table:
+def _table(then: Stepwise, now: Stepwise, first: shadow_pb2.Location | None) -> Table:
     """Returns the largest differences of each step, around the first one that is over tolerance."""
     title = f"\n{then.layer}: the largest difference of each step"
     table = Table(

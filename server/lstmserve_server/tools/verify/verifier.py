@@ -9,7 +9,7 @@ import numpy as np
 
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core import packages
-from lstmserve_server.core.errors import BadSettings, RequestError, StartFailed
+from lstmserve_server.core.errors import RequestError, SettingsError, StartupError
 from lstmserve_server.model.layers.recurrent import LSTM
 from lstmserve_server.model.recording import Trace
 from lstmserve_server.runtime.calls import ForwardCall
@@ -70,7 +70,7 @@ class Verification:
 
     report: shadow_pb2.ModelReport
     versions: Mapping[str, str]
-    first: shadow_pb2.Place | None
+    first: shadow_pb2.Location | None
     """The first place over tolerance, of the first call that had one."""
 
     detailed: Detailed | None
@@ -83,16 +83,18 @@ class Verification:
     def wired_alike(self) -> bool:
         """Whether the whole model of the file answers its probe as ours does."""
         allowed = self.report.tolerances
-        return compare.wired_alike(self.report.witness, Tolerances(allowed.h, allowed.c, allowed.unbounded))
+        return compare.wired_alike(self.report.reference_model, Tolerances(allowed.h, allowed.c, allowed.unbounded))
 
     @property
     def verdict(self) -> shadow_pb2.Verdict:
         """What it comes to. That nothing differs counts only where steps of LSTMs were compared, and no comparison failed."""
-        coverage, witness = self.report.coverage, self.report.witness
-        if coverage.discrepant or witness.differing_weights or not self.wired_alike:
+        coverage, witness = self.report.coverage, self.report.reference_model
+        if coverage.discrepant_count or witness.differing_weights or not self.wired_alike:
             return shadow_pb2.VERDICT_DIFFERS
-        if not coverage.steps or coverage.errors:
-            return shadow_pb2.VERDICT_NOT_COMPARABLE if coverage.not_comparable else shadow_pb2.VERDICT_NOT_COMPARED
+        if not coverage.row_step_count or coverage.error_counts:
+            return (
+                shadow_pb2.VERDICT_NOT_COMPARABLE if coverage.not_comparable_counts else shadow_pb2.VERDICT_NOT_COMPARED
+            )
         return shadow_pb2.VERDICT_AGREES
 
 
@@ -109,8 +111,8 @@ class Verifier:
         """Loads the model.
 
         Raises:
-            ModelRefused: it is refused.
-            StartFailed: there is no Keras to compare with, or the given inputs do not fit.
+            UnsupportedModelError: it is refused.
+            StartupError: there is no Keras to compare with, or the given inputs do not fit.
         """
         packages.require_keras()
         self._served = load_for_keras(None, path, **part)
@@ -118,9 +120,9 @@ class Verifier:
         self._path, self._plan, self._tolerances, self._part = path, plan, tolerances, part
         self._failures: dict[str, None] = {}
         self._inputs = _Inputs(self._served.model, plan)
-        self._report = Report("all", [self._served], tolerances)
+        self._report = Report(1, [self._served], tolerances)
         self._subject = Subject(self._served, path, **part)
-        self._first: shadow_pb2.Place | None = None
+        self._first: shadow_pb2.Location | None = None
         self._detailed: Detailed | None = None
         self._versions: Mapping[str, str] = {}
 
@@ -128,7 +130,7 @@ class Verifier:
         """Yields how many calls are compared, after each.
 
         Raises:
-            StartFailed: the reference could not start, or was lost.
+            StartupError: the reference could not start, or was lost.
         """
         try:
             with ReferenceProcess([self._subject], self._tolerances, _LIMITS) as reference:
@@ -141,7 +143,7 @@ class Verifier:
                     yield number + 1
         except ReferenceLost as error:
             message = f"Keras cannot be asked: {error}"
-            raise StartFailed(message) from error
+            raise StartupError(message) from error
 
     def found(self) -> Verification:
         """Returns what was found so far."""
@@ -175,7 +177,7 @@ class Verifier:
         try:
             data = case.to_bytes()
             reply = reference.ask(data, detailed=shown)
-            first_over = self._first is None and reply.comparison.HasField("first")
+            first_over = self._first is None and reply.comparison.HasField("first_location")
             if first_over and not shown:
                 reply = reply._replace(arrays={**reply.arrays, **reference.ask(data, detailed=True, again=True).arrays})
         except CaseFailed as error:
@@ -185,11 +187,11 @@ class Verifier:
         gate_differences.name_gates(model, reply, self._tolerances)
         comparison = reply.comparison
         self._report.compared(name, comparison, case.steps)
-        if (shown or first_over) and comparison.totals:
+        if (shown or first_over) and comparison.teacher_forced:
             self._detailed = Detailed(case, comparison, reply.arrays)
         if first_over:
-            self._first = comparison.first
-        discrepancy = shadow_pb2.Discrepancy(model=name, rows=rows, steps=call.time, comparison=comparison)
+            self._first = comparison.first_location
+        discrepancy = shadow_pb2.Discrepancy(model=name, row_count=rows, step_count=call.time, comparison=comparison)
         if self._report.is_among_worst(discrepancy):
             self._report.remember(discrepancy)
 
@@ -233,7 +235,7 @@ def _read(path: Path, model: RecurrentModel) -> tuple[Array, ...]:
     """Returns the inputs in a file.
 
     Raises:
-        BadSettings: they do not fit the model.
+        SettingsError: they do not fit the model.
     """
     names = [item.name for item in model.inputs]
     try:
@@ -242,18 +244,18 @@ def _read(path: Path, model: RecurrentModel) -> tuple[Array, ...]:
     except Exception as error:  # NumPy and zipfile fail on a damaged file in many ways
         expected = f"Expected .npy, or .npz with the inputs by name: {', '.join(names)}"
         message = f"{path} cannot be read: {type(error).__name__}: {error}. {expected}"
-        raise BadSettings(message) from error
+        raise SettingsError(message) from error
     if len(arrays) != len(names):
         message = (
             f"{path} has one array; the model has several inputs: {', '.join(names)}. Give an .npz with all by name"
         )
-        raise BadSettings(message)
+        raise SettingsError(message)
     fitted = tuple(_fitted(array, item, model, path) for array, item in zip(arrays, model.inputs, strict=True))
     if len({len(array) for array in fitted}) > 1:
         message = (
             f"{path} has inputs of {', '.join(str(len(array)) for array in fitted)} rows; expected as many of each"
         )
-        raise BadSettings(message)
+        raise SettingsError(message)
     return fitted
 
 
@@ -270,16 +272,16 @@ def _fitted(array: Array, item: InputDescription, model: RecurrentModel, path: P
     if not fits or array.dtype.kind not in "fiu" or 0 in array.shape:
         axes = ["batch", *(["time"] if item.sequence else []), *(str(n or "any") for n in features)]
         message = f"{path} has {array.dtype} numbers of the shape {array.shape} for {item.name!r}; expected ({', '.join(axes)})"
-        raise BadSettings(message)
+        raise SettingsError(message)
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array.astype(model.dtype))
     if not np.isfinite(array).all():
         message = f"{path} has numbers for {item.name!r} that are not finite in {model.dtype.name}"
-        raise BadSettings(message)
+        raise SettingsError(message)
     words = item.vocabulary
     if words is not None and ((array < 0) | (array >= words) | (array != np.floor(array))).any():
         message = (
             f"{path} has numbers for {item.name!r} that are no token ids; expected whole ones from 0 to {words - 1}"
         )
-        raise BadSettings(message)
+        raise SettingsError(message)
     return array

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -154,9 +154,9 @@ class Reading:
         rest = {"output_shapes": (self.incoming.shape,), "mask": self.incoming.mask} | rest
         return Plan(kind, options or {}, **rest)
 
-    def refuse(self, text: str) -> ModelRefused:
+    def refuse(self, text: str) -> UnsupportedModelError:
         """Returns the refusal of this layer."""
-        return ModelRefused(f"{self.layer} {text}")
+        return UnsupportedModelError(f"{self.layer} {text}")
 
     def get(self, option: str, default: Any = None) -> Any:
         """Returns the value of an option, which from now on counts as read."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build.rules import (
     activations,
     base,
@@ -28,11 +28,11 @@ def plan(reading: Reading) -> Plan:
     """Returns what a layer will be.
 
     Raises:
-        ModelRefused: the kind of layer or one of its options is not served, or an option makes no sense.
+        UnsupportedModelError: the kind of layer or one of its options is not served, or an option makes no sense.
     """
     rule = PLANS.get(reading.layer.kind)
     if rule is None:
-        raise ModelRefused(refusal_of(reading.layer))
+        raise UnsupportedModelError(refusal_of(reading.layer))
     if len(reading.incomings) > 1 + reading.states and rule not in (merge.elementwise, merge.concatenate):
         raise reading.refuse(f"is called on {len(reading.incomings)} tensors; expected one")
     made = rule(reading)

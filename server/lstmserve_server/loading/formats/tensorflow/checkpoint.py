@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
 
 import numpy as np
 
-from lstmserve_server.core.errors import ModelRefused, listed
+from lstmserve_server.core.errors import UnsupportedModelError, listed
 from lstmserve_server.loading.formats.tensorflow import crc32c, protos, sstable
 from lstmserve_server.loading.store import arrays
 
@@ -35,7 +35,7 @@ _DTYPES: Final = {
 
 
 class Bundle:
-    """A checkpoint. All of its methods raise `ModelRefused` where it holds something else than expected."""
+    """A checkpoint. All of its methods raise `UnsupportedModelError` where it holds something else than expected."""
 
     def __init__(self, entries: Mapping[str, Any], shards: _Shards, place: Place) -> None:
         self._entries = entries
@@ -52,7 +52,7 @@ class Bundle:
             content = file.read(most + 1)
         if len(content) > most:
             message = f"the index of the checkpoint is longer than {most} bytes"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         found = sstable.read(content)
         header = protos.parse("BundleHeader", found.pop(b"", b""), "the header of the checkpoint")
         most = place.limits.shards
@@ -61,7 +61,7 @@ class Bundle:
                 f"the checkpoint has {header.num_shards} parts and {'big' if header.endianness else 'little'}-endian "
                 f"numbers; expected 1 to {most}, and little-endian ones"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         entries = {_name(key): protos.parse("BundleEntry", value, _name(key)) for key, value in found.items()}
         with contextlib.ExitStack() as stack:
             yield cls(entries, _Shards(place, prefix, header.num_shards, stack), place)
@@ -79,7 +79,7 @@ class Bundle:
         lengths = tuple(dimension.size for dimension in shape.dim)
         if shape.unknown_rank or len(lengths) > _RANK or not all(0 <= length < 1 << 40 for length in lengths):
             message = f"{name} has the shape {lengths[: _RANK + 1]}; expected up to {_RANK} known lengths"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return lengths
 
     def dtype(self, name: str) -> np.dtype[Any]:
@@ -91,7 +91,7 @@ class Bundle:
             message = (
                 f"{name} holds numbers of TensorFlow's type {number}, which is not read; expected float32 or float64"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return np.dtype(_DTYPES[number])
 
     def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -102,7 +102,7 @@ class Bundle:
         found, stored = self.shape(name), self.dtype(name)
         if found != shape:
             message = f"{name} has the shape {found}; expected {shape} from the configuration"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         arrays.require_type(stored, dtype, name)
         array = self._store.empty(shape, dtype)
         raw = array if stored == dtype else np.empty(shape, stored)
@@ -120,7 +120,7 @@ class Bundle:
                 f"the checkpoint has no {OBJECT_GRAPH}, as those of TensorFlow 1 (tf.train.Saver); it holds "
                 f"{listed(self.names())}. Save the model anew: model.save('model.keras')"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return self._text(OBJECT_GRAPH)
 
     def _text(self, name: str) -> bytes:
@@ -129,7 +129,7 @@ class Bundle:
         if entry.dtype != _STRING or self.shape(name) or not 0 < entry.size <= self._limits.index_bytes:
             most = self._limits.index_bytes
             message = f"{name} is of type {entry.dtype} and {entry.size} bytes long; expected one text of up to {most}"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         content = bytearray(entry.size)
         self._read(name, memoryview(content))
         length, at = sstable.varint(bytes(content[:16]), 0, name)
@@ -143,13 +143,13 @@ class Bundle:
             message = (
                 f"{name} declares {length} bytes and holds {len(text)}, or its check sum does not agree; it is damaged"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return text
 
     def _entry(self, name: str) -> Any:
         if name not in self._entries:
             message = f"the checkpoint has no {name}; it holds {listed(self.names())}"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return self._entries[name]
 
     def _fill(self, name: str, buffer: memoryview) -> None:
@@ -157,7 +157,7 @@ class Bundle:
         self._read(name, buffer)
         if crc32c.masked(buffer) != self._entry(name).crc32c:
             message = f"the check sum of {name} does not agree. The file is damaged, or belongs to another index"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
 
     def _read(self, name: str, buffer: memoryview) -> None:
         entry = self._entry(name)
@@ -166,10 +166,10 @@ class Bundle:
                 f"{name} is stored in {len(entry.slices)} slices (a partitioned variable), which are not read. Save the model "
                 "anew without a partitioner"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         if entry.size != len(buffer):
             message = f"{name} declares {entry.size} bytes; expected {len(buffer)} from its shape. The index is damaged"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         self._shards.read(name, entry.shard_id, entry.offset, buffer)
 
 
@@ -187,7 +187,7 @@ class _Shards:
         """Reads a piece of a part, for the entry of that name."""
         if not 0 <= number < self._count:
             message = f"{name} is in part {number} of {self._count}. The index is damaged"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         if number not in self._files:
             part = f"{self._prefix}.data-{number:05}-of-{self._count:05}"
             file = self._stack.enter_context(self._place.beside(part))
@@ -198,16 +198,16 @@ class _Shards:
                 f"{name} is {len(buffer)} bytes at {offset} of part {number}, which has {length}. The part was cut off while it "
                 "was copied, or belongs to another index"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         try:
             file.seek(offset)
             count = file.readinto(buffer)  # type: ignore[attr-defined]  # binary files have it
         except OSError as error:
             message = f"{name} cannot be read: {error}"
-            raise ModelRefused(message) from error
+            raise UnsupportedModelError(message) from error
         if count != len(buffer):
             message = f"{name} is {len(buffer)} bytes long, of which {count} could be read"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
 
 
 def _name(key: bytes) -> str:
@@ -215,8 +215,8 @@ def _name(key: bytes) -> str:
         name = key.decode("utf-8")
     except UnicodeDecodeError as error:
         message = f"the checkpoint has a name that is no text in UTF-8: {key[:64]!r}"
-        raise ModelRefused(message) from error
+        raise UnsupportedModelError(message) from error
     if not name.isprintable():
         message = f"the checkpoint has a name that is not printable: {name[:64]!r}"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return name

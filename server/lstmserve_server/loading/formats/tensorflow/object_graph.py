@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.formats.tensorflow import protos
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ObjectGraph:
         """Returns the graph of a checkpoint.
 
         Raises:
-            ModelRefused: it is no graph, or its nodes name others that do not exist, or two by one name.
+            UnsupportedModelError: it is no graph, or its nodes name others that do not exist, or two by one name.
         """
         what = "the object graph of the checkpoint"
         encoded = protos.parse("ObjectGraph", content, what).nodes
@@ -62,7 +62,7 @@ class ObjectGraph:
             for attribute in node.attributes:
                 if attribute.name == _VALUE and number in variables:
                     message = f"the object graph gives two values to {attribute.full_name!r}. The file is damaged"
-                    raise ModelRefused(message)
+                    raise UnsupportedModelError(message)
                 if attribute.name == _VALUE:
                     variables[number] = Variable(attribute.checkpoint_key, attribute.full_name)
         return cls.of_nodes(nodes, variables)
@@ -72,7 +72,7 @@ class ObjectGraph:
         """Returns the graph of decoded nodes; see `decode`."""
         if not nodes:
             message = "the object graph has no nodes; it is damaged"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         every = []
         for node in nodes:
             children = {child.local_name: child.node_id for child in node.children}
@@ -80,7 +80,7 @@ class ObjectGraph:
                 message = (
                     "the object graph has a node that names two others alike, or one that does not exist; it is damaged"
                 )
-                raise ModelRefused(message)
+                raise UnsupportedModelError(message)
             every.append(children)
         return cls(every, variables)
 

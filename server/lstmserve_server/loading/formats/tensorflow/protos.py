@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,24 +53,24 @@ def parse(message: str, content: bytes, what: str) -> Any:
     """Returns `content` decoded as the message of that name in the table; `what` names it in errors.
 
     Raises:
-        ModelRefused: it is no such message.
+        UnsupportedModelError: it is no such message.
     """
     try:
         return _CLASSES[message].FromString(content)
     except (DecodeError, RecursionError, UnicodeError) as error:
         text = f"{what} cannot be decoded as TensorFlow's {message}: {error}. The file is damaged, or was cut off"
-        raise ModelRefused(text) from error
+        raise UnsupportedModelError(text) from error
 
 
 def parse_all(message: str, contents: Sequence[bytes], most: int, what: str) -> list[Any]:
     """Returns each of `contents` decoded as the message of that name, after they were found not too many.
 
     Raises:
-        ModelRefused: they are more than `most`, or one of them is no such message.
+        UnsupportedModelError: they are more than `most`, or one of them is no such message.
     """
     if len(contents) > most:
         text = f"{what} has {len(contents)} nodes; expected at most {most}"
-        raise ModelRefused(text)
+        raise UnsupportedModelError(text)
     return [parse(message, content, what) for content in contents]
 
 

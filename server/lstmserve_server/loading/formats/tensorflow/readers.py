@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build.keras_file import KerasFile
 from lstmserve_server.loading.config import keras_config
 from lstmserve_server.loading.containers import safe_json
@@ -47,12 +47,12 @@ def read_saved_model(place: Place) -> Iterator[KerasFile]:
     """Opens the model in the folder of a SavedModel.
 
     Raises:
-        ModelRefused: it is no model of Keras that can be read.
+        UnsupportedModelError: it is no model of Keras that can be read.
     """
     objects = _keras_objects(place)
     if not place.has(f"{_VARIABLES}.index"):
         message = f"the folder has no {_VARIABLES}.index; expected a SavedModel with its weights"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     with Bundle.open(place, _VARIABLES) as bundle:
         graph = ObjectGraph.decode(bundle.object_graph(), place.limits)
         if () in objects:
@@ -73,11 +73,11 @@ def read_checkpoint(place: Place, index: str) -> Iterator[KerasFile]:
     """Opens the model in a checkpoint, `index` and the files of its arrays, whose layers the architecture names.
 
     Raises:
-        ModelRefused: it is no checkpoint of a Keras model, or no architecture is found for it.
+        UnsupportedModelError: it is no checkpoint of a Keras model, or no architecture is found for it.
     """
     if not index.endswith(".index"):
         message = f"this is the index of a TensorFlow checkpoint, called {index}; expected PREFIX.index beside PREFIX.data-..."
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     found = architecture.required(place, "the checkpoint")
     with Bundle.open(place, index.removesuffix(".index")) as bundle:
         graph = ObjectGraph.decode(bundle.object_graph(), place.limits)
@@ -94,13 +94,13 @@ def _keras_objects(place: Place) -> _KerasObjects:
     graphs = protos.parse("SavedModel", _content(place, SAVED_MODEL), SAVED_MODEL).meta_graphs
     if len(graphs) != 1:
         message = f"{SAVED_MODEL} holds {len(graphs)} graphs; expected one, as Keras writes it"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     nodes = protos.parse_all("SavedObject", graphs[0].object_graph_def.nodes, place.limits.nodes, SAVED_MODEL)
     if not nodes:
         message = (
             f"{SAVED_MODEL} has no objects, as those of TensorFlow 1. Save the model anew: model.save('model.keras')"
         )
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     paths = ObjectGraph.of_nodes(nodes, {}).paths()
     return {
         path: nodes[number].user_object.metadata
@@ -149,5 +149,5 @@ def _content(place: Place, name: str) -> bytes:
         content = file.read(most + 1)
     if len(content) > most:
         message = f"{name} is longer than {most} bytes"
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return content

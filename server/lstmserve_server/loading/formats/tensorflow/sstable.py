@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from lstmserve_server.core.errors import ModelRefused
+from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.formats.tensorflow import crc32c
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ def read(content: bytes) -> dict[bytes, bytes]:
     """Returns all entries of a table.
 
     Raises:
-        ModelRefused: it is no table, compressed, or damaged.
+        UnsupportedModelError: it is no table, compressed, or damaged.
     """
     if len(content) < _FOOTER or not content.endswith(MAGIC):
         message = (
             f"the index of the checkpoint ends with {content[-len(MAGIC) :]!r}; expected {MAGIC!r}, as LevelDB writes it. "
             "The file is something else, or was cut off while it was written or copied"
         )
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     footer = content[-_FOOTER:]
     _, at = _handle(footer, 0)  # of the block of meta-information, which TensorFlow leaves empty
     handle, _ = _handle(footer, at)
@@ -65,7 +65,7 @@ def varint(data: bytes, at: int, what: str) -> tuple[int, int]:
         if byte < 0x80:  # noqa: PLR2004 - the bit that says that another byte follows
             return value, at + count + 1
     message = f"{what} has a number without an end at {at}. The file is damaged, or was cut off"
-    raise ModelRefused(message)
+    raise UnsupportedModelError(message)
 
 
 def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
@@ -91,7 +91,7 @@ def _block(content: bytes, handle: tuple[int, int]) -> bytes:
             f"the index of the checkpoint is compressed (kind {kind}{', snappy' if kind == 1 else ''}); expected it plain, "
             "as TensorFlow writes it"
         )
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     stored = int.from_bytes(content[end + 1 : end + _TRAILER], "little")
     if crc32c.masked(content[offset : end + 1]) != stored:
         raise _damaged(f"the check sum of its block at {offset} does not agree")
@@ -125,5 +125,5 @@ def _end_of_entries(block: bytes) -> int:
     return end
 
 
-def _damaged(text: str) -> ModelRefused:
-    return ModelRefused(f"the index of the checkpoint is damaged, or was cut off while it was copied: {text}")
+def _damaged(text: str) -> UnsupportedModelError:
+    return UnsupportedModelError(f"the index of the checkpoint is damaged, or was cut off while it was copied: {text}")

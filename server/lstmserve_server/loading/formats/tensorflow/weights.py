@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from lstmserve_server.core.errors import ModelRefused, listed
+from lstmserve_server.core.errors import UnsupportedModelError, listed
 from lstmserve_server.loading.build.keras_file import features_of_kernel, read_listed
 from lstmserve_server.loading.build.rules.registry import WITH_WEIGHTS
 from lstmserve_server.loading.config import keras_graph
@@ -75,7 +75,7 @@ class TrackedWeights:
             kept = self._kept.get(child, (layer.kind, layer.name))
             if kept != (layer.kind, layer.name):
                 message = f"{layer} stands where the file has {kept[1]!r} ({kept[0]}). The file is damaged"
-                raise ModelRefused(message)
+                raise UnsupportedModelError(message)
             self._nodes[*outer, layer.name] = child
             if layer.inside is not None:
                 self._find(layer.inside, child, (*outer, layer.name))
@@ -112,7 +112,7 @@ class TrackedWeights:
         found = {self._graph.variable(children[name]) for name in (weight, f"_{weight}") if name in children} - {None}
         if len(found) > 1:
             message = f"{layer} has both {weight} and _{weight}, so two readers may see two models"
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return next(iter(found), None)
 
     def _require_no_others(self, layer: LayerConfig, block: Block) -> None:
@@ -124,7 +124,7 @@ class TrackedWeights:
             message = (
                 f"{layer} has the weights {', '.join(sorted(found))} in the file; expected {', '.join(block.shapes)}"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
 
     def _node(self, layer: LayerConfig, place: str) -> int | None:
         node = self._nodes.get(layer.path)
@@ -140,13 +140,13 @@ class TrackedWeights:
                 f"{layer} has no {where} in the file. Was it saved before the layer was built, or by Keras 3, which leaves the "
                 "weights of StackedRNNCells out?"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         if not self._in_order and layer.name not in variable.full_name.split("/"):
             message = (
                 f"{layer} stands where the file has {variable.full_name}. Does the architecture belong to it? If so, say so with "
                 "--architecture"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return variable.key
 
 
@@ -186,7 +186,7 @@ class ExportedWeights:
                 f"{layer} has the weights {found} in the file; expected {', '.join(expected)}{next_ones}. What model.export writes "
                 "does not say which weight is whose: save the model with model.save('model.keras')"
             )
-            raise ModelRefused(message)
+            raise UnsupportedModelError(message)
         return read_listed(variables, blocks, lambda item, shape: self._bundle.array(item.key, shape, dtype))
 
     def features_of(self, layer: LayerConfig) -> int:
@@ -240,14 +240,14 @@ def _matched(config: ModelConfig, found: Layers, outer: tuple[str, ...]) -> list
         f"{where} has {len(found.nodes)} layers in the file, and {len(config.layers)} in the configuration. Do they "
         "belong together?"
     )
-    raise ModelRefused(message)
+    raise UnsupportedModelError(message)
 
 
 def model_in(graph: ObjectGraph) -> int:
     """Returns the one model in a checkpoint: its root, or what its root holds.
 
     Raises:
-        ModelRefused: there is none, or more than one.
+        UnsupportedModelError: there is none, or more than one.
     """
     if layers_of(graph, graph.ROOT).nodes:
         return graph.ROOT
@@ -258,7 +258,7 @@ def model_in(graph: ObjectGraph) -> int:
             f"the checkpoint holds {'more than one model' if names else 'no Sequential and no functional model'}: {found}. "
             "Save the one that is wanted alone: model.save('model.keras')"
         )
-        raise ModelRefused(message)
+        raise UnsupportedModelError(message)
     return graph.children(graph.ROOT)[names[0]]
 
 

@@ -43,7 +43,7 @@ class LstmServeError(Exception):
         retry_after: seconds after which the server finds it worth asking again; None if it does not say so.
     """
 
-    def __init__(  # noqa: PLR0913 - all of them, so that the error can be pickled
+    def __init__(
         self,
         code: grpc.StatusCode,
         text: str,
@@ -53,7 +53,7 @@ class LstmServeError(Exception):
         retry_after: float | None = None,
     ) -> None:
         text, reason, field, request_id = map(printable, (text, reason, field, request_id))
-        super().__init__(code, text, reason, field, request_id, retry_after)
+        super().__init__(code, text, reason, field, request_id, retry_after)  # all of them, so that it can be pickled
         self.code = code
         self.text = text
         self.reason = reason

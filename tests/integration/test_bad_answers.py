@@ -209,8 +209,10 @@ def test_an_answer_that_fits_is_taken(server, client):
     assert client.call("step", X).output.tolist() == [[1], [2]]
     assert client.call("step", X, State(())).output.tolist() == [[1], [2]]  # a state without layers begins anew
 
-    window = lstm_pb2.LayerState(layer="conv", window=tensors.encode(np.zeros((2, 3, 1), np.float32)), steps=[1, 1])
-    waiting = lstm_pb2.State(layers=[window], model_digest="d", steps=[1, 1])
+    window = lstm_pb2.LayerState(
+        layer="conv", window=tensors.encode(np.zeros((2, 3, 1), np.float32)), steps_received=[1, 1]
+    )
+    waiting = lstm_pb2.State(layers=[window], model_digest="d", steps_seen=[1, 1])
     server.unary = step_response(output=output_of(np.nan, np.nan), state=waiting).SerializeToString()
     assert np.isnan(client.call("step", X).output).all()
 
@@ -447,8 +449,8 @@ def test_a_compressed_answer_is_not_unfolded(server):
     [
         ({"timeout": 0}, "a timeout of 0 seconds"),
         ({"timeout": float("nan")}, "a timeout of nan seconds"),
-        ({"patience": float("nan")}, "a patience of nan seconds"),
-        ({"patience": -1}, "a patience of -1 seconds"),
+        ({"reconnect_timeout": float("nan")}, "a reconnect_timeout of nan seconds"),
+        ({"reconnect_timeout": -1}, "a reconnect_timeout of -1 seconds"),
         ({"rows": 0}, "a stream of 0 rows"),
         ({"rows": -1}, "a stream of -1 rows"),
     ],

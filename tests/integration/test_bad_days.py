@@ -23,7 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from lstmserve import Client, LstmServeError, Unauthenticated
 from lstmserve_server.cli.commands import lstmserve as program
-from lstmserve_server.core.errors import RequestError, Unauthenticated
+from lstmserve_server.core.errors import RequestError
 from lstmserve_server.core.reloading import Reloading
 from lstmserve_server.observability import log_writer, logs
 from lstmserve_server.rpc import health
@@ -37,7 +37,7 @@ from tests.support.paths import SUNSPOTS
 def streaming(live, token=None):
     """Returns an open stream that has answered, and its client."""
     client = Client(live.address, token=token)
-    stream = client.stream(timeout=20, patience=1)
+    stream = client.stream(timeout=20, reconnect_timeout=1)
     stream.step([0.5])
     return client, stream
 

@@ -47,7 +47,7 @@ def test_steps_and_forward_agree_to_the_last_bit(client):
 
     assert whole.tobytes() == np.stack(outputs).tobytes() == np.concatenate([first, second]).tobytes()
     assert bytes_of(state) == bytes_of(stepped) == bytes_of(parted)
-    assert [40] == state.steps_seen.tolist() == stepped.steps.tolist() == parted.steps.tolist()
+    assert [40] == state.steps_seen.tolist() == stepped.steps_seen.tolist() == parted.steps_seen.tolist()
 
 
 def test_one_sequence_needs_no_batch_axis(client):

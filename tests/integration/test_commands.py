@@ -63,7 +63,7 @@ def test_a_state_goes_from_call_to_call_in_a_file(call, sunspots, tmp_path):
         expected = client.forward(SERIES[:8]).output
 
     assert expected.tolist() == [np.float32(ended.stdout)]
-    assert [8] == State.load(tmp_path / "t").steps.tolist()
+    assert [8] == State.load(tmp_path / "t").steps_seen.tolist()
 
 
 def test_each_line_of_step_is_a_sequence(call):
@@ -218,7 +218,7 @@ def test_inspect_shows_a_model_to_a_program():
     """Inspect --json gives the description of the contract, and norm and range of every gate."""
     report = json.loads(run("inspect", "--json", SUNSPOTS).stdout)
 
-    assert (True, "keras-zip") == (report["servable"], report["model"]["format"])
+    assert (True, "MODEL_FORMAT_KERAS_ZIP") == (report["servable"], report["model"]["format"])
     gates = [row["gate"] for row in report["weights"] if (row["layer"], row["weight"]) == ("slow", "kernel")]
     assert ["i", "f", "c", "o"] == gates
     assert all(row["min"] <= row["max"] and row["norm"] > 0 for row in report["weights"])

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from lstmserve.report_text import array_name
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.loading import reader
 from lstmserve_server.loading.store.memory_files import copy_of, room_for_weights
@@ -109,7 +110,7 @@ class Found:
     def where(self):
         """Layer, array and gates of the first place over tolerance."""
         first = self.comparison.first_location
-        return first.layer, first.array, first.gates
+        return first.layer, array_name(first.array), first.gates
 
 
 @pytest.mark.parametrize(
@@ -220,8 +221,8 @@ def test_drift_raises_no_alarm(reference):
     found = Found(reference, "sensitive", time=100)
     assert found.comparison is None
     assert CALLS == found.calls
-    drift = max(totals.max_absolute for totals in found.last.free_running if totals.array == "h")
-    forced = max(totals.max_absolute for totals in found.last.totals if totals.array == "h")
+    drift = max(totals.max_absolute for totals in found.last.free_running if totals.array == shadow_pb2.ARRAY_KIND_H)
+    forced = max(totals.max_absolute for totals in found.last.teacher_forced if totals.array == shadow_pb2.ARRAY_KIND_H)
     assert drift > 0.1
     assert forced < 1e-5
 
@@ -256,4 +257,4 @@ def test_each_kind_of_witness(tmp_path, file, kind):
     comparison = reference_process.reply(*service.answer({"detailed": True, "again": False}, data)[1:]).comparison
     assert shadow_pb2.VERDICT_AGREES == comparison.verdict
     assert kind == comparison.reference_model.kind
-    assert {"h", "c"} <= {totals.array for totals in comparison.teacher_forced}
+    assert {"h", "c"} <= {array_name(totals.array) for totals in comparison.teacher_forced}

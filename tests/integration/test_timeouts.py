@@ -52,7 +52,7 @@ def clock(monkeypatch):
 
 def test_patience_begins_anew_with_every_answer(clock):
     """Failures are forgotten when something comes: the pauses begin anew, and so does the time."""
-    attempts = ReconnectPolicy(reconnect_timeout=10)
+    attempts = resumable_stream.ReconnectPolicy(reconnect_timeout=10)
     attempts.wait()
     pauses = [attempts.failed(UNAVAILABLE) for _ in range(6)]
     clock.now += 9
@@ -71,7 +71,7 @@ def test_patience_begins_anew_with_every_answer(clock):
 
 def test_a_caller_may_be_silent_for_as_long_as_he_likes(clock):
     """Time counts from when something is waited for; from the first failure on it goes on."""
-    attempts = ReconnectPolicy(reconnect_timeout=10)
+    attempts = resumable_stream.ReconnectPolicy(reconnect_timeout=10)
     clock.now += 1000
     attempts.wait()
     attempts.failed(UNAVAILABLE)
@@ -95,7 +95,7 @@ def test_a_caller_may_be_silent_for_as_long_as_he_likes(clock):
 )
 def test_what_is_tried_again(clock, code, retried):
     """What another server, or the same one later, may answer; and whatever says when to come again."""
-    attempts = ReconnectPolicy(reconnect_timeout=10)
+    attempts = resumable_stream.ReconnectPolicy(reconnect_timeout=10)
     attempts.wait()
     with contextlib.nullcontext() if retried else pytest.raises(errors.LstmServeError):
         attempts.failed(errors.from_status(code, "no"))
@@ -164,7 +164,7 @@ async def test_a_stream_ends_at_its_age_though_it_is_busy():
         with pytest.raises(NotServing, match="seconds old"):
             await one.task
 
-    assert [answer.WhichOneof("message") for answer in answers[-2:]] == ["outputs", "going_away"]
+    assert [answer.WhichOneof("message") for answer in answers[-2:]] == ["output", "going_away"]
     assert answers[-1].going_away.number == answers[-2].output.number > 1
     assert one.places.taken == 0
 

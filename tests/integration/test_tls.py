@@ -330,4 +330,4 @@ def test_a_stock_client_of_another_language(place, tmp_path):
     assert expected.astype(float).tolist() == said["output"]
     assert ["sunspots"] == said["models"]
     assert grpc.StatusCode.UNAUTHENTICATED.value[0] == said["refused"]
-    assert ["opened", "outputs", "checkpoint"] == said["kinds"]
+    assert ["opened", "output", "checkpoint"] == said["kinds"]

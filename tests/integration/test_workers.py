@@ -164,7 +164,7 @@ def test_a_signal_to_the_supervisor_drains_the_workers():
     with live.LiveServer(SUNSPOTS, "--workers", "2", "--listen", "127.0.0.1:0", "--lame-duck-seconds", "0.1") as server:
         server.wait_for(READY)
         processes = pids(server).values()
-        with Client(server.address) as client, client.stream(patience=0.5) as stream:
+        with Client(server.address) as client, client.stream(reconnect_timeout=0.5) as stream:
             stream.step(SERIES[0])
             code = server.stop()
             wait_until_gone(processes)

@@ -83,7 +83,8 @@ def _facts_of(report: shadow_pb2.ModelReport) -> dict[str, str]:
         "digest": report.digest[:16],
         "witness": witness.text or "none yet",
         "coverage": f"{coverage.offered_count:,} answered, {coverage.sampled_count:,} sampled, "
-        f"{coverage.compared_count:,} compared ({coverage.row_step_count:,} row-steps of layers), {coverage.discrepant_count:,} over tolerance",
+        f"{coverage.compared_count:,} compared "
+        f"({coverage.row_step_count:,} row-steps of layers), {coverage.discrepant_count:,} over tolerance",
         "dropped": _counts(coverage.dropped_counts),
         "failed": _counts(coverage.error_counts),
         "not comparable": _counts(coverage.not_comparable_counts),

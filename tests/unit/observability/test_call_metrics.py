@@ -186,6 +186,9 @@ def test_every_metric_stands_on_the_page():
 
 def test_every_reason_stands_on_the_page():
     """The page has each reason of an error with its code, and no others."""
-    made = {kind.reason: status.of(kind("", "text"))[0].name for kind in errors.RequestError.__subclasses__()}
+    made = {
+        kind.reason: status.of(kind("", "text"))[0].name
+        for kind in (*errors.RequestError.__subclasses__(), *errors.WrongForModel.__subclasses__())
+    }
 
     assert made == {row[0]: row[1] for row in ROWS if len(row) == 3 and row[0].isupper()}

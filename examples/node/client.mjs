@@ -33,5 +33,5 @@ for (const value of series) {
 const x = { dtype: "DATA_TYPE_FLOAT32", shape: [1, series.length, 1], data: floats(series) };
 const whole = await call("Forward")({ x });
 
-console.log(JSON.stringify({ outputs, last: numbers(whole.output)[0], steps: state.steps_seen }));
+console.log(JSON.stringify({ outputs, last: numbers(whole.output)[0], steps: state.stepsSeen }));
 service.close();

@@ -154,9 +154,15 @@ WRONG = {
         step_response(state=state_of(2, h=NAN)),
         "state.layers[0].h holds numbers that are not finite",
     ),
-    "steps": (step_response(state=state_of(2, steps=[1, 2, 3])), "steps are int64 of shape (3,)"),
-    "steps below zero": (step_response(state=state_of(2, steps=[1, -2])), "expected (2,) whole numbers, 0 or more"),
-    "steps that go back": (step_response(state=state_of(2, steps=[1, 5])), "fewer time-steps than the one before it"),
+    "steps": (step_response(state=state_of(2, steps_seen=[1, 2, 3])), "steps_seen is int64 of shape (3,)"),
+    "steps below zero": (
+        step_response(state=state_of(2, steps_seen=[1, -2])),
+        "expected (2,) whole numbers, 0 or more",
+    ),
+    "steps that go back": (
+        step_response(state=state_of(2, steps_seen=[1, 5])),
+        "fewer time-steps than the one before it",
+    ),
     "no digest": (step_response(state=state_of(2, digest="")), "state has no model_digest"),
     "no state at all": (lstm_pb2.StepResponse(output=output_of(1, 2)), "state has no model_digest"),
     "scalar h": (
@@ -184,7 +190,7 @@ WRONG = {
 }
 
 SENT = State(
-    steps=np.array([4, 5]),
+    steps_seen=np.array([4, 5]),
     model_digest="d",
     layers=(LayerState(np.zeros((2, 2), np.float32), np.zeros((2, 2), np.float32), "l0"),),
 )
@@ -278,7 +284,7 @@ def opened(rows=1, digest="d", fingerprint="f"):
 
 def outputs(number, *numbers, state=None):
     """Returns the answer to time-steps."""
-    return Response(outputs=lstm_pb2.StepOutput(number=number, output=output_of(*numbers), state=state))
+    return Response(output=lstm_pb2.StepOutput(number=number, output=output_of(*numbers), state=state))
 
 
 def going_away():

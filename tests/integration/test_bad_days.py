@@ -21,9 +21,10 @@ import pytest
 from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from lstmserve import Client, LstmServeError, Unauthenticated
+from lstmserve import Client, LstmServeError, PermissionDenied, Unauthenticated
 from lstmserve_server.cli.commands import lstmserve as program
 from lstmserve_server.core.errors import RequestError
+from lstmserve_server.core.errors import Unauthenticated as Refused
 from lstmserve_server.core.reloading import Reloading
 from lstmserve_server.observability import log_writer, logs
 from lstmserve_server.rpc import health
@@ -75,7 +76,7 @@ def test_what_a_holder_has_open_ends_when_it_may_not_any_more(tmp_path, change):
         file.write()
         live.wait_for("tokens_reloaded")
 
-        assert isinstance(ends_with(stream), Unauthenticated)
+        assert isinstance(ends_with(stream), Unauthenticated if change == "token" else PermissionDenied)
         goes_on.step([0.5])
         assert goes_on.reconnects == 0
 
@@ -99,7 +100,7 @@ async def test_a_watcher_ends_at_once_when_its_token_is_taken_out():
         waiting = asyncio.ensure_future(anext(answers))
         token.revoked = True
         admission.look()
-        with pytest.raises(Unauthenticated, match="the token of 'reader' is not valid any more"):
+        with pytest.raises(Refused, match="the token of 'reader' is not valid any more"):
             await waiting
     assert closed == [True]
     assert token.holders == set()

@@ -186,7 +186,9 @@ def test_state_of_the_wrong_layer(reference):
     assert 1 == found.calls
     assert TIME - 1 == found.comparison.first_location.step
     assert ("below", "c", "") == found.where
-    assert {"below", "above"} == {totals.layer for totals in found.comparison.teacher_forced if totals.over}
+    assert {"below", "above"} == {
+        totals.layer for totals in found.comparison.teacher_forced if totals.over_tolerance_count
+    }
 
 
 def test_c_zeroed(reference):

@@ -198,7 +198,7 @@ def test_a_name_is_no_markup():
     told.refused.labels(HOSTILE).inc()
     told.caller_calls.labels(HOSTILE).inc()
     shadow = report(HOSTILE, discrepant=1)
-    shadow.models[0].totals[3].layer = HOSTILE
+    shadow.models[0].teacher_forced[3].layer = HOSTILE
     told.shadow(shadow)
     with told.listening() as port, open_tab(f"http://{port.address}/") as tab:
         _state(tab, "serving")

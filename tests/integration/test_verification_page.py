@@ -169,7 +169,7 @@ def test_without_a_call_in_detail(page, differing):
 def _empty(report):
     coverage = report.coverage
     coverage.compared_count = coverage.row_step_count = coverage.discrepant_count = 0
-    for field in ("totals", "drift", "worst"):
+    for field in ("teacher_forced", "free_running", "worst"):
         report.ClearField(field)
 
 
@@ -187,7 +187,11 @@ def _masked(report):
     _empty(report)
     report.coverage.compared_count = 2
     report.teacher_forced.add(
-        layer="mask", array="output", values=60, by_difference=[60] + [0] * 16, by_ulp=[60] + [0] * 32
+        layer="mask",
+        array=shadow_pb2.ARRAY_KIND_OUTPUT,
+        value_count=60,
+        difference_histogram=[60] + [0] * 16,
+        ulp_histogram=[60] + [0] * 32,
     )
 
 
@@ -221,7 +225,7 @@ def test_what_a_verdict_does_not_say(page, differing):
         report.reference_model.whole_model_difference = 0.25
         report.coverage.discrepant_count = 0
         report.coverage.offered_count = 4
-        report.teacher_forced[0].values += 7
+        report.teacher_forced[0].value_count += 7
 
     text = _seen(page(_changed(differing, report))).text
 

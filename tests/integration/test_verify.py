@@ -23,7 +23,7 @@ def test_inputs_of_ones_own(tmp_path):
     told = run("verify", MODEL, "--calls", "2", "--input", tmp_path / "data.npy", "--json")
     assert 0 == told.returncode, told.stderr
     coverage = json.loads(told.stdout)["report"]["coverage"]
-    assert ("2", str(2 * 3 * 11 * 2)) == (coverage["compared"], coverage["steps"])
+    assert ("2", str(2 * 3 * 11 * 2)) == (coverage["compared_count"], coverage["row_step_count"])
 
 
 @pytest.mark.parametrize(

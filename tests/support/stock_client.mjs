@@ -53,7 +53,7 @@ const refused = await call(service, "Step", {}, new grpc.Metadata()).catch((erro
 
 const stream = service.StreamSteps(metadata);
 stream.write({ open: {} });
-stream.write({ steps: { number: 1, x: { shape: [1, 1], values: [0.5] } } });
+stream.write({ input: { number: 1, x: { shape: [1, 1], values: [0.5] } } });
 stream.end();
 const kinds = [];
 for await (const { message } of stream) kinds.push(message);

@@ -38,7 +38,12 @@ def write(found: Verification, path: Path) -> None:
         lstrip_blocks=True,
     )
     environment.filters |= {"count": "{:,}".format, "small": "{:.2g}".format, "share": _share, "ulp": _ulp}
-    environment.filters |= {"place": report_text.place_in_words, "odd": report_text.odd_in_words, "quoted": _quoted}
+    environment.filters |= {
+        "array_name": report_text.array_name,
+        "place": report_text.place_in_words,
+        "odd": report_text.odd_in_words,
+        "quoted": _quoted,
+    }
     page = environment.get_template("verification.html.j2").render(_facts(found))
     path.write_text(page, encoding="utf-8", errors="replace")  # half a surrogate in a name is no reason to fail
 

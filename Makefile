@@ -15,8 +15,6 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 UV_VERSION := 0.13.9
 
-PROTOS    := $(shell find proto -name '*.proto')
-GENERATED := client/lstmserve/v1
 RULES     := pyproject.toml Makefile
 
 .DELETE_ON_ERROR:
@@ -54,7 +52,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
-	$(BIN)/python -m scripts.generated_code_is_fresh
+	$(BIN)/python scripts/generate_code.py --check
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
@@ -62,8 +60,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/buf format --write
 
 proto: $(VENV)/.installed-dev
-	$(BIN)/python -m grpc_tools.protoc --proto_path=proto \
-	  --python_out=client --pyi_out=client --grpc_python_out=client $(PROTOS)
+	$(BIN)/python scripts/generate_code.py
 
 train: $(VENV)/.installed-train
 	set -e; for example in sunspots text sensor; do $(BIN)/python examples/$$example/train.py; done
@@ -94,6 +91,7 @@ lock: $(VENV)/.installed-server
 	$(COMPILE_AS_IN_TRAIN) pyproject.toml --extra shadow --extra traces --extra channelz \
 	  --output-file requirements/image-shadow.txt
 	$(COMPILE_AS_IN_TRAIN) --group build --output-file requirements/image-build.txt
+	$(COMPILE) --group generator --output-file requirements/generator.txt
 
 # What takes part in the measurement lives in environments of its own: bench/environments.py.
 BENCH := bench/.venvs/tools/bin

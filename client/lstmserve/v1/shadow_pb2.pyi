@@ -1,12 +1,9 @@
-import datetime
-
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -109,7 +106,7 @@ class ShadowReport(_message.Message):
     process_id: int
     written_bundle_count: int
     failed_bundle_count: int
-    def __init__(self, sampling_rate: _Optional[float] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reference_process: _Optional[_Union[ReferenceProcess, _Mapping]] = ..., models: _Optional[_Iterable[_Union[ModelReport, _Mapping]]] = ..., process_id: _Optional[int] = ..., written_bundle_count: _Optional[int] = ..., failed_bundle_count: _Optional[int] = ...) -> None: ...
+    def __init__(self, sampling_rate: _Optional[float] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., reference_process: _Optional[_Union[ReferenceProcess, _Mapping]] = ..., models: _Optional[_Iterable[_Union[ModelReport, _Mapping]]] = ..., process_id: _Optional[int] = ..., written_bundle_count: _Optional[int] = ..., failed_bundle_count: _Optional[int] = ...) -> None: ...
 
 class ReferenceProcess(_message.Message):
     __slots__ = ("status", "reason", "restart_count", "versions")
@@ -342,4 +339,4 @@ class Discrepancy(_message.Message):
     step_count: int
     comparison: Comparison
     bundle: str
-    def __init__(self, model: _Optional[str] = ..., method: _Optional[str] = ..., find_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., row_count: _Optional[int] = ..., step_count: _Optional[int] = ..., comparison: _Optional[_Union[Comparison, _Mapping]] = ..., bundle: _Optional[str] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., method: _Optional[str] = ..., find_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., row_count: _Optional[int] = ..., step_count: _Optional[int] = ..., comparison: _Optional[_Union[Comparison, _Mapping]] = ..., bundle: _Optional[str] = ...) -> None: ...

@@ -61,7 +61,16 @@ def _generate(python: Path) -> dict[str, bytes]:
     protos = sorted(ROOT.glob("proto/**/*.proto"))
     with TemporaryDirectory() as folder:
         outputs = [f"--{kind}_out={folder}" for kind in ("python", "pyi", "grpc_python")]
-        command = [python, "-W", "ignore", "-m", "grpc_tools.protoc", f"--proto_path={ROOT / 'proto'}", *outputs, *protos]
+        command = [
+            python,
+            "-W",
+            "ignore",
+            "-m",
+            "grpc_tools.protoc",
+            f"--proto_path={ROOT / 'proto'}",
+            *outputs,
+            *protos,
+        ]
         subprocess.run(command, check=True)
         return {path.name: path.read_bytes() for path in Path(folder).rglob("*_pb2*.py*")}
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import threadpoolctl
 
 from lstmserve_server.model import numerics
-from lstmserve_server.model.activations import quick
-from lstmserve_server.model.engines.numpy_kernel import NumpyCell
+from lstmserve_server.model.activations import fast_variant
+from lstmserve_server.model.engines.numpy_kernel import NumpyKernel
 from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
 from lstmserve_server.model.numerics import Numerics
 from tests.support import builders
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bench.engines import Run
     from bench.subject import Weights
-    from lstmserve_server.model.model import Answer
+    from lstmserve_server.model.model import StepResult
 
     Array = NDArray[Any]
 
@@ -31,9 +31,11 @@ def make(variant: str, weights: Weights, batch: int, time: int) -> Run:  # noqa:
     if variant.startswith("model-"):
         return _whole(weights, mode, time)
     sigmoid = builders.activation("sigmoid")
-    spec = LSTMSpec(weights.units, builders.activation("tanh"), quick(sigmoid) if mode is Numerics.FAST else sigmoid)
+    spec = LSTMSpec(
+        weights.units, builders.activation("tanh"), fast_variant(sigmoid) if mode is Numerics.FAST else sigmoid
+    )
     layer = LSTMWeights(weights.kernel, weights.recurrent_kernel, weights.bias)
-    cell = NumpyCell(spec, layer, numerics.product_of(mode))
+    cell = NumpyKernel(spec, layer, numerics.matmul_of(mode))
 
     def step(x: Array, h: Array, c: Array) -> tuple[Array, Array, Array]:
         h, c = cell.step(x[:, 0], LSTMState(h, c))
@@ -62,7 +64,7 @@ def _whole(weights: Weights, mode: Numerics, time: int) -> Run:
     return step if time == 1 else forward
 
 
-def _state(answer: Answer) -> LSTMState:
+def _state(answer: StepResult) -> LSTMState:
     (state,) = answer.state
     assert isinstance(state, LSTMState)
     return state

@@ -64,7 +64,7 @@ class Result(_OutputAndState):
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[_Answer]):
+class Request(Generic[_Answer]):
     """One call, ready to be sent to `method` ("/package.Service/Method")."""
 
     method: str
@@ -80,7 +80,7 @@ class Call(Generic[_Answer]):
         """
         try:
             return self.read(data)
-        except validation.Unfit as error:
+        except validation.InvalidResponseError as error:
             raise errors.invalid_response(address, str(error)) from error
 
 
@@ -120,7 +120,7 @@ def joined(outputs: Sequence[NDArray[Any]], address: str) -> NDArray[Any]:
     return np.concatenate(outputs)
 
 
-def step(x: ArrayLike, state: State | None, model: str, *, compare: bool = False) -> Call[Result]:
+def step(x: ArrayLike, state: State | None, model: str, *, compare: bool = False) -> Request[Result]:
     """Returns the call of one time-step.
 
     `x` is (batch, features), or (features,) for one sequence, whose output is then one-dimensional too.
@@ -130,10 +130,10 @@ def step(x: ArrayLike, state: State | None, model: str, *, compare: bool = False
 
     def read(data: bytes) -> Result:
         return _result(
-            validation.parsed(lstm_pb2.StepResponse, data), validation.Asked(len(rows), state), single=single
+            validation.parsed(lstm_pb2.StepResponse, data), validation.Expected(len(rows), state), single=single
         )
 
-    return Call(method("Step"), request, read)
+    return Request(method("Step"), request, read)
 
 
 def forward(
@@ -144,7 +144,7 @@ def forward(
     *,
     all_outputs: bool,
     compare: bool = False,
-) -> Call[Result]:
+) -> Request[Result]:
     """Returns the call of a whole sequence.
 
     `x` is (batch, time, features), or (time, features) for one sequence, whose output then has no batch axis either. Of a
@@ -164,12 +164,14 @@ def forward(
     )
 
     def read(data: bytes) -> Result:
-        return _result(validation.parsed(lstm_pb2.ForwardResponse, data), validation.Asked(count, state), single=single)
+        return _result(
+            validation.parsed(lstm_pb2.ForwardResponse, data), validation.Expected(count, state), single=single
+        )
 
-    return Call(method("Forward"), request, read)
+    return Request(method("Forward"), request, read)
 
 
-def windows(series: ArrayLike, length: int, stride: int, rows: int, model: str) -> list[Call[Result]]:
+def windows(series: ArrayLike, length: int, stride: int, rows: int, model: str) -> list[Request[Result]]:
     """Returns the calls that answer every window of a series, `rows` windows each.
 
     Raises:
@@ -189,7 +191,7 @@ def windows(series: ArrayLike, length: int, stride: int, rows: int, model: str) 
     ]
 
 
-def get_model(name: str) -> Call[lstm_pb2.Model]:
+def get_model(name: str) -> Request[lstm_pb2.Model]:
     """Returns the call that asks for the description of one model."""
     request = lstm_pb2.GetModelRequest(name=name)
 
@@ -197,14 +199,14 @@ def get_model(name: str) -> Call[lstm_pb2.Model]:
         model = validation.parsed(lstm_pb2.GetModelResponse, data).model
         if not model.name or name not in ("", model.name):
             message = f"the model {model.name!r} came; expected {name or 'a name'!r}"
-            raise validation.Unfit(message)
+            raise validation.InvalidResponseError(message)
         validation.require_bearable(model)
         return model
 
-    return Call(method("GetModel"), request, read)
+    return Request(method("GetModel"), request, read)
 
 
-def list_models() -> Call[list[lstm_pb2.Model]]:
+def list_models() -> Request[list[lstm_pb2.Model]]:
     """Returns the call that asks for the descriptions of all models."""
     request = lstm_pb2.ListModelsRequest()
 
@@ -214,10 +216,10 @@ def list_models() -> Call[list[lstm_pb2.Model]]:
             validation.require_bearable(model)
         return models
 
-    return Call(method("ListModels"), request, read)
+    return Request(method("ListModels"), request, read)
 
 
-def shadow_report(model: str) -> Call[shadow_pb2.ShadowReport]:
+def shadow_report(model: str) -> Request[shadow_pb2.ShadowReport]:
     """Returns the call that asks what was compared with Keras."""
     request = shadow_pb2.GetReportRequest(model=model)
     path = f"/{_SHADOW_SERVICE.full_name}/{_SHADOW_SERVICE.methods_by_name['GetReport'].name}"
@@ -225,21 +227,21 @@ def shadow_report(model: str) -> Call[shadow_pb2.ShadowReport]:
     def read(data: bytes) -> shadow_pb2.ShadowReport:
         response = validation.parsed(shadow_pb2.GetReportResponse, data)
         if not response.HasField("report"):
-            raise validation.Unfit("no report came; expected one")
+            raise validation.InvalidResponseError("no report came; expected one")
         try:
             response.report.start_time.ToDatetime()
         except (ValueError, OverflowError):
-            raise validation.Unfit("the report has a start_time that is no time") from None
+            raise validation.InvalidResponseError("the report has a start_time that is no time") from None
         if not 0 <= response.report.sampling_rate <= 1:
             message = f"the report has a sampling_rate of {response.report.sampling_rate}; expected 0 to 1"
-            raise validation.Unfit(message)
+            raise validation.InvalidResponseError(message)
         others = [part.model for part in response.report.models if model not in ("", part.model)]
         if others:
             message = f"a report on {others[0]!r} came; expected one on {model!r}"
-            raise validation.Unfit(message)
+            raise validation.InvalidResponseError(message)
         return response.report
 
-    return Call(path, request, read)
+    return Request(path, request, read)
 
 
 def _whole_numbers(lengths: Sequence[int] | NDArray[Any]) -> list[int]:
@@ -286,7 +288,7 @@ def _state_message(state: State | None) -> lstm_pb2.State | None:
 
 
 def _result(
-    response: lstm_pb2.StepResponse | lstm_pb2.ForwardResponse, asked: validation.Asked, *, single: bool
+    response: lstm_pb2.StepResponse | lstm_pb2.ForwardResponse, asked: validation.Expected, *, single: bool
 ) -> Result:
     after = validation.state(response.state, asked)
 

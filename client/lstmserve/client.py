@@ -205,7 +205,7 @@ class Client:
             stream.end(errors.closed())
         self._channel.close()
 
-    def _send(self, call: calls.Call[_Answer], timeout: float | None) -> _Answer:
+    def _send(self, call: calls.Request[_Answer], timeout: float | None) -> _Answer:
         seconds = calls.checked_timeout(self._timeout if timeout is None else timeout)
         if self._closed:
             raise errors.closed()
@@ -329,7 +329,7 @@ class AsyncClient:
             await stream.end(errors.closed())
         await self._channel.close()
 
-    async def _send(self, call: calls.Call[_Answer], timeout: float | None) -> _Answer:
+    async def _send(self, call: calls.Request[_Answer], timeout: float | None) -> _Answer:
         seconds = calls.checked_timeout(self._timeout if timeout is None else timeout)
         if self._closed:
             raise errors.closed()

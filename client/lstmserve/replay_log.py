@@ -16,7 +16,7 @@ import grpc
 from lstmserve import errors, validation
 from lstmserve.state import State
 from lstmserve.v1 import lstm_pb2
-from lstmserve.validation import Asked
+from lstmserve.validation import Expected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +41,7 @@ class Answer:
     error: errors.LstmServeError | None = None
 
 
-class Journal:
+class ReplayLog:
     """The messages of one stream since its last checkpoint."""
 
     def __init__(self, opening: lstm_pb2.StreamOpen, *, strict: bool) -> None:
@@ -109,7 +109,7 @@ class Journal:
             return False
         if kind not in (expected, "rejected") or (kind == "rejected" and number in self._own):
             message = f"{kind} came for message {number}; expected {expected}"
-            raise validation.Unfit(message)
+            raise validation.InvalidResponseError(message)
         return True
 
     def receive(self, response: Response) -> Answer | None:
@@ -142,12 +142,12 @@ class Journal:
             return None
         return answer
 
-    def _asked(self) -> Asked:
+    def _asked(self) -> Expected:
         """Returns what a message of the server has to fit: a state is of the same layers as the one before it."""
         before = (
             None if self._state is None else dataclasses.replace(self._state, steps_seen=None)
         )  # a reset begins anew
-        return Asked(self._opening.row_count, before, self._opening.model_digest)
+        return Expected(self._opening.row_count, before, self._opening.model_digest)
 
     def _recorded(self, message: Request) -> Request:
         self._last += 1
@@ -159,11 +159,11 @@ class Journal:
     def _opened(self, opened: lstm_pb2.StreamOpened) -> None:
         if opened.row_count != (self._opening.row_count or opened.row_count) or opened.row_count < 1:
             message = f"the stream was opened with {opened.row_count} rows; expected {self._opening.row_count or 1}"
-            raise validation.Unfit(message)
+            raise validation.InvalidResponseError(message)
         if not opened.model_digest or opened.model_digest != (self._opening.model_digest or opened.model_digest):
             expected = self._opening.model_digest[:16] or "a digest"
             message = f"the stream was opened for the model {opened.model_digest[:16]!r}; expected {expected!r}"
-            raise validation.Unfit(message)
+            raise validation.InvalidResponseError(message)
         self.opened = True
         self._opening.row_count, self._opening.model_digest = opened.row_count, opened.model_digest
         if self.fingerprint not in ("", opened.numerics_fingerprint):
@@ -187,7 +187,7 @@ def _answer_of(request: Request) -> str:
     return "output" if request.WhichOneof("message") == "input" else "checkpoint"
 
 
-def _answer(response: Response, asked: Asked) -> Answer:
+def _answer(response: Response, asked: Expected) -> Answer:
     kind = response.WhichOneof("message")
     if kind == "output":
         outputs = response.output

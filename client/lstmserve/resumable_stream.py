@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import grpc
 
 from lstmserve import calls, errors, tensors, validation
-from lstmserve.replay_log import Journal, Request, Response
-from lstmserve.stream_call import AsyncConnection, Connection, LostError
+from lstmserve.replay_log import ReplayLog, Request, Response
+from lstmserve.stream_call import AsyncStreamCall, LostError, StreamCall
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -30,7 +30,7 @@ _RETRYABLE: Final = (
 )
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between two attempts
 
-_Connection = TypeVar("_Connection", Connection, AsyncConnection)
+_Connection = TypeVar("_Connection", StreamCall, AsyncStreamCall)
 
 
 class ReconnectPolicy:
@@ -71,13 +71,13 @@ class ReconnectPolicy:
         return 0 if self._failures == 1 else pause * random.uniform(0.5, 1)  # noqa: S311 - to spread callers out
 
 
-class ResumingStream(Generic[_Connection]):
+class ResumableStream(Generic[_Connection]):
     """What both kinds of streams have in common: a journal, and how it is seen."""
 
     def __init__(
         self, opening: lstm_pb2.StreamOpen, address: str, *, strict: bool, timeout: float, reconnect_timeout: float
     ) -> None:
-        self._journal = Journal(opening, strict=strict)
+        self._journal = ReplayLog(opening, strict=strict)
         self._address = address
         self._timeout = timeout
         self._due = 0.0
@@ -175,7 +175,7 @@ class ResumingStream(Generic[_Connection]):
             self._require_turn(response)
             if not self._journal.is_in_order(response):
                 raise LostError(errors.out_of_order())
-        except validation.Unfit as error:
+        except validation.InvalidResponseError as error:
             raise self._unfit(error) from error
         if response.WhichOneof("message") != "going_away":
             self._greeted = True
@@ -187,19 +187,19 @@ class ResumingStream(Generic[_Connection]):
         """Refuses a message that is none, that opens a stream twice, or that comes before it is opened."""
         kind = response.WhichOneof("message")
         if kind is None:
-            raise validation.Unfit("an empty message came; expected one of the contract")
+            raise validation.InvalidResponseError("an empty message came; expected one of the contract")
         if kind == "opened" and self._greeted:
-            raise validation.Unfit("the stream was opened twice; expected the answer to a message")
+            raise validation.InvalidResponseError("the stream was opened twice; expected the answer to a message")
         if kind not in ("opened", "going_away") and not self._greeted:
             message = f"{kind} came before the stream was opened"
-            raise validation.Unfit(message)
+            raise validation.InvalidResponseError(message)
 
     def _is_opened(self, response: Response) -> bool | None:
         """Takes a message; returns True if the stream is open, else None."""
         self._received(response)
         return self._journal.opened or None
 
-    def _unfit(self, error: validation.Unfit) -> errors.LstmServeError:
+    def _unfit(self, error: validation.InvalidResponseError) -> errors.LstmServeError:
         """Returns the error of an answer that fits nothing that was asked; the stream has ended with it."""
         self._ended = errors.invalid_response(self._address, str(error))
         return self._ended
@@ -218,7 +218,7 @@ class ResumingStream(Generic[_Connection]):
     def _received(self, response: Response) -> Answer | None:
         try:
             answer = self._journal.receive(response)
-        except validation.Unfit as error:
+        except validation.InvalidResponseError as error:
             raise self._unfit(error) from error
         except errors.NumericsChanged as error:
             self._ended = error

@@ -88,7 +88,7 @@ def _size(item: bytes | errors.LstmServeError) -> int:
     return _BYTES_PER_ITEM + (len(item) if isinstance(item, bytes) else 0)
 
 
-class Connection:
+class StreamCall:
     """One call of the method: a queue of what is to be sent, and one of what came."""
 
     def __init__(self, endpoint: Endpoint[grpc.Channel], messages: list[Request]) -> None:
@@ -138,7 +138,7 @@ class Connection:
             self._inbox.put(errors.from_status(error.code(), error.details(), error.trailing_metadata()))
 
 
-class AsyncConnection:
+class AsyncStreamCall:
     """One call of the method, and a task that sends, lest both ends wait for the other to read."""
 
     def __init__(self, endpoint: Endpoint[grpc.aio.Channel], messages: list[Request]) -> None:

@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from lstmserve import errors
-from lstmserve.resumable_stream import ResumingStream
-from lstmserve.stream_call import AsyncConnection, Connection, LostError
+from lstmserve.resumable_stream import ResumableStream
+from lstmserve.stream_call import AsyncStreamCall, LostError, StreamCall
 from lstmserve.v1 import lstm_pb2
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ CHECKPOINT_INTERVAL_STEPS: Final = 100
 """Time-steps between two checkpoints, unless the caller says otherwise."""
 
 
-class Stream(ResumingStream[Connection]):
+class Stream(ResumableStream[StreamCall]):
     """A stream of time-steps, made by `Client.stream`; to be used by one thread at a time.
 
     It remembers the last checkpoint and what was sent since. When the server dies, drains or is cut off, it goes on with
@@ -147,7 +147,7 @@ class Stream(ResumingStream[Connection]):
         """Returns the next message of a server, of another one where theirs is lost."""
         while True:
             if self._connection is None:
-                self._connection = Connection(self._endpoint, self._resumed())
+                self._connection = StreamCall(self._endpoint, self._resumed())
             try:
                 return self._checked(self._connection.receive(self._seconds_left()))
             except LostError as lost:
@@ -155,8 +155,8 @@ class Stream(ResumingStream[Connection]):
                 time.sleep(self._pause_after(lost.error))
 
 
-class AsyncStream(ResumingStream[AsyncConnection]):
-    """A stream of time-steps for asyncio, made by `AsyncClient.stream`; to be used by one task at a time: see `Stream`."""
+class AsyncStream(ResumableStream[AsyncStreamCall]):
+    """A stream of time-steps for asyncio, made by `AsyncClient.stream`; to be used by one task at a time: see `GrpcMessageStream`."""
 
     def __init__(
         self,
@@ -171,18 +171,18 @@ class AsyncStream(ResumingStream[AsyncConnection]):
         self._endpoint = endpoint
 
     async def step(self, x: ArrayLike) -> Array:
-        """Advances all rows by one time-step: see `Stream.step`."""
+        """Advances all rows by one time-step: see `GrpcMessageStream.step`."""
         self._require_taken()
         return self._output(await self._ask(self._request(x)))
 
     async def forward(self, x: ArrayLike) -> Array:
-        """Advances all rows by several time-steps: see `Stream.forward`."""
+        """Advances all rows by several time-steps: see `GrpcMessageStream.forward`."""
         return await self.step(x)
 
     async def steps(
         self, series: Iterable[ArrayLike] | AsyncIterable[ArrayLike], in_flight: int = IN_FLIGHT
     ) -> AsyncIterator[Array]:
-        """Yields the output of each of many inputs: see `Stream.steps`; the inputs may come from asyncio too."""
+        """Yields the output of each of many inputs: see `GrpcMessageStream.steps`; the inputs may come from asyncio too."""
         require_in_flight(in_flight)
         self._require_open()
         async for x in _each(series):
@@ -193,7 +193,7 @@ class AsyncStream(ResumingStream[AsyncConnection]):
             yield self._output(await self._next())
 
     async def reset(self, rows: Sequence[int] = (0,), state: State | None = None) -> State:
-        """Begins some rows anew: see `Stream.reset`."""
+        """Begins some rows anew: see `GrpcMessageStream.reset`."""
         self._require_taken()
         return self._state(await self._ask(self._journal.reset(rows, None if state is None else state.to_message())))
 
@@ -250,7 +250,7 @@ class AsyncStream(ResumingStream[AsyncConnection]):
         """Returns the next message of a server, of another one where theirs is lost."""
         while True:
             if self._connection is None:
-                self._connection = AsyncConnection(self._endpoint, self._resumed())
+                self._connection = AsyncStreamCall(self._endpoint, self._resumed())
             try:
                 return self._checked(await self._connection.receive(self._seconds_left()))
             except LostError as lost:

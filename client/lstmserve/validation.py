@@ -1,6 +1,6 @@
 """What a server answers, checked against what it was asked: a server is believed no more than a caller is.
 
-Whatever does not fit is `Unfit`, which clients turn into one error that names the server.
+Whatever does not fit is `InvalidResponseError`, which clients turn into one error that names the server.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _MOST_NUMBERS: Final = 1 << 25  # of one row's state: 128 MiB in float32
 _Message = TypeVar("_Message", bound=Message)
 
 
-class Unfit(ValueError):
+class InvalidResponseError(ValueError):
     """An answer is not one to what was asked; the text says what came and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Expected:
     """What an answer has to fit."""
 
     rows: int
@@ -55,15 +55,15 @@ def parsed(kind: type[_Message], data: bytes | None) -> _Message:
         Unfit: there is none.
     """
     if data is None:  # how gRPC says that a call ended well without an answer
-        raise Unfit("no message came; expected one")
+        raise InvalidResponseError("no message came; expected one")
     try:
         return kind.FromString(data)
     except DecodeError:
         message = f"{len(data)} bytes came that are no {kind.DESCRIPTOR.full_name}"
-        raise Unfit(message) from None
+        raise InvalidResponseError(message) from None
 
 
-def output(tensor: lstm_pb2.Tensor, asked: Asked, after: State | None, name: str = "output") -> NDArray[Any]:
+def output(tensor: lstm_pb2.Tensor, asked: Expected, after: State | None, name: str = "output") -> NDArray[Any]:
     """Returns an output: a row for each that was asked for, of finite numbers.
 
     Args:
@@ -79,13 +79,13 @@ def output(tensor: lstm_pb2.Tensor, asked: Asked, after: State | None, name: str
     array = _array(tensor, name)
     if array.ndim < _LEAST_RANK or len(array) != asked.rows or 0 in array.shape[-1:]:
         message = f"{name} has the shape {array.shape}; expected {asked.rows} rows of one feature or more"
-        raise Unfit(message)
+        raise InvalidResponseError(message)
     may_wait = after is None or any(layer.window is not None for layer in after.layers)
     _require_finite(array, name, may_be_nan=may_wait)
     return array
 
 
-def state(message: lstm_pb2.State, asked: Asked) -> State:
+def state(message: lstm_pb2.State, asked: Expected) -> State:
     """Returns the state after a request: of as many rows, of the same layers and weights as the one before it, and finite.
 
     Raises:
@@ -97,14 +97,14 @@ def state(message: lstm_pb2.State, asked: Asked) -> State:
         found.require_consistent()
     except ValueError as error:
         text = f"state: {error}"
-        raise Unfit(text) from error
+        raise InvalidResponseError(text) from error
     if found.layers and found.batch != asked.rows:
         text = f"state has {found.batch} rows; expected {asked.rows}"
-        raise Unfit(text)
+        raise InvalidResponseError(text)
     digest = asked.digest or (asked.state.model_digest if asked.state is not None else "")
     if digest and found.model_digest != digest:
         text = f"state is of the model {found.model_digest[:16]!r}; expected {digest[:16]!r}"
-        raise Unfit(text)
+        raise InvalidResponseError(text)
     if asked.state is not None:
         _require_after(found, asked.state)
     for number, layer_state in enumerate(found.layers):
@@ -121,20 +121,20 @@ def _require_parts(message: lstm_pb2.State) -> None:
             text = (
                 f"state.layers[{number}] has {' and '.join(sorted(kinds)) or 'nothing'}; expected h and c, or a window"
             )
-            raise Unfit(text)
+            raise InvalidResponseError(text)
         if len(layer.layer) > MAX_NAME:
             text = f"state.layers[{number}].layer has {len(layer.layer)} characters; expected at most {MAX_NAME}"
-            raise Unfit(text)
+            raise InvalidResponseError(text)
     if not message.model_digest:
-        raise Unfit("state has no model_digest; expected that of the weights that answered")
+        raise InvalidResponseError("state has no model_digest; expected that of the weights that answered")
 
 
 def _require_after(found: State, before: State) -> None:
     """Refuses a state that cannot be the one after another."""
     if before.layers and not found.fits(before):
-        raise Unfit("state has other layers than the one before it")
+        raise InvalidResponseError("state has other layers than the one before it")
     if before.steps_seen is not None and found.steps_seen is not None and (found.steps_seen < before.steps_seen).any():
-        raise Unfit("state has seen fewer time-steps than the one before it")
+        raise InvalidResponseError("state has seen fewer time-steps than the one before it")
 
 
 def _array(tensor: lstm_pb2.Tensor, name: str) -> NDArray[Any]:
@@ -142,10 +142,10 @@ def _array(tensor: lstm_pb2.Tensor, name: str) -> NDArray[Any]:
         array = tensors.decode(tensor)
     except tensors.TensorError as error:
         message = f"{name}: {error}"
-        raise Unfit(message) from error
+        raise InvalidResponseError(message) from error
     if array.dtype.kind != "f":
         message = f"{name} holds {array.dtype}; expected floating-point numbers"
-        raise Unfit(message)
+        raise InvalidResponseError(message)
     return array
 
 
@@ -153,7 +153,7 @@ def _require_finite(array: NDArray[Any], name: str, *, may_be_nan: bool) -> None
     finite = np.isfinite(array)
     if not (finite | np.isnan(array) if may_be_nan else finite).all():
         message = f"{name} holds numbers that are not finite; expected finite ones"
-        raise Unfit(message)
+        raise InvalidResponseError(message)
 
 
 def require_bearable(model: lstm_pb2.Model) -> None:
@@ -164,13 +164,13 @@ def require_bearable(model: lstm_pb2.Model) -> None:
     """
     if model.dtype not in _TYPES:
         message = f"the model {model.name!r} has the dtype {model.dtype}; expected float32 or float64"
-        raise Unfit(message)
+        raise InvalidResponseError(message)
     numbers = 0
     for part in model.state_layout:
         if part.units < 0 or any(length < 0 for length in part.window_shape) or len(part.window_shape) > _MOST_AXES:
             message = f"the model {model.name!r} has units={part.units} and window_shape={list(part.window_shape[:9])}"
-            raise Unfit(message)
+            raise InvalidResponseError(message)
         numbers += 2 * part.units + (math.prod(part.window_shape) if part.window_shape else 0)
     if numbers > _MOST_NUMBERS:
         message = f"the model {model.name!r} has a state of {numbers:.3g} numbers; expected at most {_MOST_NUMBERS}"
-        raise Unfit(message)
+        raise InvalidResponseError(message)

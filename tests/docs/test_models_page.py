@@ -8,11 +8,11 @@ import pytest
 
 from lstmserve_server.loading import reader
 from lstmserve_server.loading.build import precision
-from lstmserve_server.loading.build.builder import Part
+from lstmserve_server.loading.build.builder import ModelSelection
 from lstmserve_server.loading.build.rules import unsupported
 from lstmserve_server.loading.build.rules.activations import LAYERS
-from lstmserve_server.loading.build.rules.registry import PLANS
-from lstmserve_server.model.activations import Era, names
+from lstmserve_server.loading.build.rules.registry import RULES
+from lstmserve_server.model.activations import KerasMajor, names
 from lstmserve_server.model.model import RecurrentModel
 from tests.support.builders import (
     input_config,
@@ -86,8 +86,8 @@ def model_of(path, **options):
 
 def test_every_kind_of_layer_is_on_the_page():
     """The page lists the kinds of layers that the loader knows, and no other."""
-    assert set(PLANS) == {kind for kind in STEP if kind in PLANS or kind[0].isupper()} - {"Sequential"}
-    assert set(PLANS) == ALWAYS | MERGES | set(BEFORE) | set(BEHIND)
+    assert set(RULES) == {kind for kind in STEP if kind in RULES or kind[0].isupper()} - {"Sequential"}
+    assert set(RULES) == ALWAYS | MERGES | set(BEFORE) | set(BEHIND)
 
 
 @pytest.mark.parametrize("kind", sorted({*BEFORE, *BEHIND}))
@@ -142,9 +142,9 @@ def test_a_part_of_a_model_whose_rest_is_not_served(tmp_path):
     config = sequential(input_config(), lstm_config(4, "memory"), keras_layer("Lambda", "trick"))
     path = write_zip(tmp_path / "a", config, weights_file({"layers/lstm/cell/vars": lstm_weights()}))
 
-    assert (4,) == model_of(path, part=Part(until="memory")).outputs[0].shape
+    assert (4,) == model_of(path, part=ModelSelection(until="memory")).outputs[0].shape
     assert "--until no asks for a layer that the model does not have; it has memory, trick" in refusal(
-        path, part=Part(until="no")
+        path, part=ModelSelection(until="no")
     )
 
 
@@ -153,4 +153,4 @@ def test_two_activations_are_left_out():
     """Of the activations of Keras 3 all but two are served."""
     keras = pytest.importorskip("keras.src.activations", reason="the extra [shadow] has no TensorFlow for this Python")
 
-    assert {"glu", "threshold"} == set(keras.ALL_OBJECTS_DICT) - set(names(Era.KERAS_3))
+    assert {"glu", "threshold"} == set(keras.ALL_OBJECTS_DICT) - set(names(KerasMajor.KERAS_3))

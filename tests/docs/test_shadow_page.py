@@ -11,7 +11,7 @@ from lstmserve_server.runtime.registry import ServedModel
 from lstmserve_server.serving.settings import ServeSettings
 from lstmserve_server.shadow.compare import Tolerances
 from lstmserve_server.shadow.metrics import ShadowCollector
-from lstmserve_server.shadow.report import Report
+from lstmserve_server.shadow.report import ShadowReport
 from lstmserve_server.shadow.worker import Lag
 from tests.support.paths import ROOT
 
@@ -22,7 +22,7 @@ ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.s
 def test_every_metric_stands_on_the_page():
     """The table of metrics has those that Prometheus gets, with their labels' names, and no others."""
     model = ROOT / "examples" / "sunspots" / "sunspots.keras"
-    report = Report(1, [ServedModel.prepare("sunspots", reader.load(model), Numerics.EXACT)], Tolerances())
+    report = ShadowReport(1, [ServedModel.prepare("sunspots", reader.load(model), Numerics.EXACT)], Tolerances())
     made = {
         family.name + ("_total" if family.type == "counter" else "")
         for family in ShadowCollector(report.copy, lambda: Lag(0, 0.0)).collect()

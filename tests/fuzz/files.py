@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import sandbox, sandbox_child
-from lstmserve_server.loading.store.limits import Limits
+from lstmserve_server.loading.store.limits import LoadLimits
 from lstmserve_server.model.numerics import Numerics
 from lstmserve_server.runtime.registry import ServedModel
 from tests.fuzz import model_files
@@ -30,7 +30,7 @@ from tests.support import resources
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-LIMITS: Final = Limits(seconds=2)  # a file that is parsed at all takes some milliseconds
+LIMITS: Final = LoadLimits(seconds=2)  # a file that is parsed at all takes some milliseconds
 _FILES_EACH: Final = 250
 """How many files a process parses; the real one parses as many as a server is given."""
 
@@ -71,8 +71,8 @@ def _outcome(parsers: Parsers, path: str) -> str:
         unexpected = _UNEXPECTED.search(answer["refused"])
         return f"unreadable ({unexpected[1]})" if unexpected else "refused"
     try:
-        ServedModel.prepare("mutant", sandbox.described(answer, path, parsers.weights), Numerics.EXACT)
-    except sandbox.Refused as error:
+        ServedModel.prepare("mutant", sandbox.to_spec(answer, path, parsers.weights), Numerics.EXACT)
+    except sandbox.LayersOfRefusedModel as error:
         raise AssertionError(str(error)) from error
     except UnsupportedModelError:
         return "refused when tried"

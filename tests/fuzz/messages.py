@@ -72,14 +72,14 @@ async def _outcome(service: Service, call: Seed) -> str:
         for response in responses:
             _require_sound(response)
         if error is not None:
-            status.of(error)
+            status.status_of(error)
             return f"stream ended {error.reason}"
         rejected = sum(response.WhichOneof("message") == "rejected" for response in responses)
         return "stream with rejections" if rejected else "stream"
     try:
         _require_sound(await service.answer(call.method, call.messages[0]))
     except RequestError as error:
-        status.of(error)
+        status.status_of(error)
         return error.reason
     return "answer"
 

@@ -14,7 +14,7 @@ from tests.fuzz.service import REQUESTS, STREAM, Service
 if TYPE_CHECKING:
     from random import Random
 
-    from lstmserve_server.model.spec import InputDescription
+    from lstmserve_server.model.spec import InputSpec
     from lstmserve_server.runtime.registry import ServedModel
     from tests.fuzz.protobuf import Mutator
 
@@ -130,7 +130,7 @@ async def _one_row(service: Service, served: ServedModel) -> lstm_pb2.State:
     return (await service.answer("Step", lstm_pb2.StepRequest(model=served.name, x=x).SerializeToString())).state
 
 
-def _input(item: InputDescription, *, rows: int = ROWS, time: bool = True, as_values: bool = False) -> lstm_pb2.Tensor:
+def _input(item: InputSpec, *, rows: int = ROWS, time: bool = True, as_values: bool = False) -> lstm_pb2.Tensor:
     """Returns an input that a model takes."""
     steps = (item.shape[0] or STEPS,) if item.sequence and time else ()
     shape = (rows, *steps, *(length or 3 for length in item.features))

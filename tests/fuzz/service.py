@@ -90,7 +90,7 @@ class _Stream:
 
     def __init__(self, messages: Sequence[bytes]) -> None:
         self.responses: list[Any] = []
-        self.admission = authenticators.Admission(authenticators.Token(callers.ANYBODY), STREAM)
+        self.admission = authenticators.Admission(authenticators.Token(callers.ANONYMOUS), STREAM)
         self._messages = iter(messages)
 
     async def read(self) -> Any:

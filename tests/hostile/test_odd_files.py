@@ -128,7 +128,7 @@ def test_a_layer_without_any_use_is_refused():
     """Nobody has looked at how large it is, and Keras would make it all the same."""
     from lstmserve_server.loading.build import builder  # noqa: PLC0415 - the same
     from lstmserve_server.loading.config import keras_config  # noqa: PLC0415 - what the reader uses
-    from lstmserve_server.loading.store.limits import Limits  # noqa: PLC0415 - the same
+    from lstmserve_server.loading.store.limits import LoadLimits  # noqa: PLC0415 - the same
 
     def model(*, used):
         dense = {
@@ -147,8 +147,8 @@ def test_a_layer_without_any_use_is_refused():
             "input_layers": [["i", 0, 0]],
             "output_layers": [["d" if used else "l", 0, 0]],
         }
-        return keras_config.parse({"class_name": "Functional", "config": config}, Limits())
+        return keras_config.parse({"class_name": "Functional", "config": config}, LoadLimits())
 
-    builder.require_all_used(model(used=True), Limits())
+    builder.require_all_used(model(used=True), LoadLimits())
     with pytest.raises(UnsupportedModelError, match=r"layer 'd' \(Dense\) leads to no output of the model"):
-        builder.require_all_used(model(used=False), Limits())
+        builder.require_all_used(model(used=False), LoadLimits())

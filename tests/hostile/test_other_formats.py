@@ -21,7 +21,7 @@ from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import reader
 from lstmserve_server.loading.formats.tensorflow.object_graph import ObjectGraph
 from lstmserve_server.loading.store import transfer
-from lstmserve_server.loading.store.arrays import Shared
+from lstmserve_server.loading.store.arrays import SharedStore
 from tests.support.builders import (
     SIMPLE,
     input_config,
@@ -888,12 +888,12 @@ def test_mutants_of_what_comes_back_are_errors_of_few_kinds(tmp_path, seed):
     """A description that somebody has altered on its way raises one of the errors that the server takes for a refusal."""
     chance = random.Random(seed)
     file = os.memfd_create("test")
-    form = json.loads(json.dumps(transfer.write(reader.load(SUNSPOTS), Shared(file), file)))
+    form = json.loads(json.dumps(transfer.dump(reader.load(SUNSPOTS), SharedStore(file), file)))
     expected = (UnsupportedModelError, ValueError, TypeError, KeyError, AttributeError, OverflowError)
     refused = 0
     for _ in range(300):
         try:
-            transfer.read(mutant({"config": form}, chance)["config"], file)
+            transfer.load(mutant({"config": form}, chance)["config"], file)
         except expected:
             refused += 1
     os.close(file)

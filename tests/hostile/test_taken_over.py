@@ -18,8 +18,8 @@ from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core import confinement
 from lstmserve_server.loading import reader, sandbox, sandbox_child, sandbox_protocol
 from lstmserve_server.loading.store import memory_files, transfer
-from lstmserve_server.loading.store.arrays import Shared
-from lstmserve_server.loading.store.limits import Limits
+from lstmserve_server.loading.store.arrays import SharedStore
+from lstmserve_server.loading.store.limits import LoadLimits
 from lstmserve_server.shadow import reference_process
 from tests.support.paths import SUNSPOTS
 
@@ -105,7 +105,7 @@ async def load(conduct, tmp_path, monkeypatch, seconds=3):
     """Loads the bundled model in a process that, instead of that, does something else."""
     (tmp_path / "sitecustomize.py").write_text(conduct)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    return await sandbox.load(str(SUNSPOTS), Limits(seconds=seconds))
+    return await sandbox.load(str(SUNSPOTS), LoadLimits(seconds=seconds))
 
 
 # Instead of what it is asked, which it reads first.
@@ -146,7 +146,7 @@ INSTEAD = "import json, os, sys, time\ndef load(file):\n    {}\nsys.stdout.recon
 )
 async def test_what_a_parser_answers_costs_little_and_is_a_refusal(tmp_path, monkeypatch, conduct, text):
     """Within the time that a file may take, and in one sentence."""
-    with pytest.raises(sandbox.Refused) as refused:
+    with pytest.raises(sandbox.LayersOfRefusedModel) as refused:
         await load(INSTEAD.replace("{}", conduct), tmp_path, monkeypatch)
 
     assert text in str(refused.value)
@@ -169,7 +169,7 @@ if os.environ.get("OPENBLAS_NUM_THREADS") == "1" and not os.fork():
 
 async def test_weights_that_somebody_could_still_write_are_refused(tmp_path, monkeypatch):
     """A process that a parser leaves behind, before it is confined, with the weights open, is no danger but a refusal."""
-    with pytest.raises(sandbox.Refused, match=r"the weights cannot be sealed .*could change them"):
+    with pytest.raises(sandbox.LayersOfRefusedModel, match=r"the weights cannot be sealed .*could change them"):
         await load(HOLDS_THE_WEIGHTS, tmp_path, monkeypatch, seconds=20)
 
 
@@ -178,7 +178,7 @@ async def test_the_weights_are_sealed_before_they_are_used(monkeypatch):
     kept = []
     seal = memory_files.seal
     monkeypatch.setattr(memory_files, "seal", lambda descriptor: (seal(descriptor), kept.append(os.dup(descriptor))))
-    await sandbox.load(str(SUNSPOTS), Limits())
+    await sandbox.load(str(SUNSPOTS), LoadLimits())
 
     for attempt in (
         lambda: os.pwrite(kept[0], b"x", 0),
@@ -223,14 +223,14 @@ async def test_a_parser_cannot_fill_the_memory_with_weights(tmp_path, monkeypatc
         "def load(*a, store, **k):\n    os.ftruncate(store._file, 3 << 30)\n"
         "r.load = load\n"
     )
-    with pytest.raises(sandbox.Refused, match="File too large"):
+    with pytest.raises(sandbox.LayersOfRefusedModel, match="File too large"):
         await load(conduct, tmp_path, monkeypatch, seconds=20)
 
 
 def test_a_good_answer_of_the_parser_is_taken():
     """The schema lets through what the loader writes."""
     file = os.memfd_create("test")
-    form = transfer.write(reader.load(SUNSPOTS), Shared(file), file)
+    form = transfer.dump(reader.load(SUNSPOTS), SharedStore(file), file)
     os.close(file)
 
     assert sandbox_protocol.checked(json.dumps({"model": form}).encode())["model"]["dtype"] == "float32"
@@ -370,9 +370,9 @@ def test_reasons_of_a_reference_are_short_and_few():
 def test_sizes_that_the_loader_would_not_let_through_are_not_believed(change, text):
     """They are checked on this side too."""
     file = os.memfd_create("test")
-    form = transfer.write(reader.load(SUNSPOTS), Shared(file), file)
-    transfer.read(form, file)
+    form = transfer.dump(reader.load(SUNSPOTS), SharedStore(file), file)
+    transfer.load(form, file)
     change(form)
     with pytest.raises((ValueError, KeyError), match=text):
-        transfer.read(form, file)
+        transfer.load(form, file)
     os.close(file)

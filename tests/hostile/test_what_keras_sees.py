@@ -15,7 +15,7 @@ import pytest
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import reader
 from lstmserve_server.loading.build import cleaning
-from lstmserve_server.loading.build.rules.registry import PLANS
+from lstmserve_server.loading.build.rules.registry import RULES
 from lstmserve_server.loading.config import keras_v1
 from tests.hostile import payloads
 from tests.hostile.payloads import PAYLOADS
@@ -93,7 +93,7 @@ def test_every_kind_of_layer_is_among_them(configs):
     """The configurations hold every kind of layer that is served, but for those that few files have."""
     kinds = {value for config in configs.values() for value in kinds_of(config)}
 
-    assert len(kinds & set(PLANS)) >= 20
+    assert len(kinds & set(RULES)) >= 20
     assert {"LSTM", "CuDNNLSTM", "RNN", "Bidirectional", "TimeDistributed", "Dense", "Embedding", "Masking"} <= kinds
 
 

@@ -25,7 +25,7 @@ from lstmserve import Client, LstmServeError, PermissionDenied, Unauthenticated
 from lstmserve_server.cli.commands import lstmserve as program
 from lstmserve_server.core.errors import RequestError
 from lstmserve_server.core.errors import Unauthenticated as Refused
-from lstmserve_server.core.reloading import Reloading
+from lstmserve_server.core.reloading import ReloadingFile
 from lstmserve_server.observability import log_writer, logs
 from lstmserve_server.rpc import health
 from lstmserve_server.rpc.auth import authenticators, callers
@@ -93,7 +93,7 @@ async def test_a_watcher_ends_at_once_when_its_token_is_taken_out():
         finally:
             closed.append(True)
 
-    token = authenticators.Token(callers.Caller("reader", callers.Rules()))
+    token = authenticators.Token(callers.Caller("reader", callers.CallerPolicy()))
     with token.admission("WatchDiscrepancies") as admission:
         answers = authenticators.while_admitted(nothing_for_long(), admission)
         assert await anext(answers) == 1
@@ -135,7 +135,7 @@ def content(tmp_path):
 
 def test_a_change_counts_when_it_was_read(content):
     """While the system refuses to open a file, it is tried again at each look; that is said once."""
-    watched = Reloading([content.path], content.read, settles=False)
+    watched = ReloadingFile([content.path], content.read, settles=False)
     content.changed_to("2")
     content.error = OSError(24, "Too many open files")
     with pytest.raises(ValueError, match="cannot be read"):
@@ -148,7 +148,7 @@ def test_a_change_counts_when_it_was_read(content):
 
 def test_what_makes_no_sense_is_said_once_and_read_again_when_it_changes(content):
     """The same words a second time, behind something that did make sense, are said again."""
-    watched = Reloading([content.path], content.read, settles=False)
+    watched = ReloadingFile([content.path], content.read, settles=False)
     for _ in range(2):
         content.changed_to("one")
         with pytest.raises(ValueError, match="invalid literal"):
@@ -160,7 +160,7 @@ def test_what_makes_no_sense_is_said_once_and_read_again_when_it_changes(content
 
 def test_a_file_that_is_written_in_pieces_is_read_when_it_is_whole(content):
     """A change is taken when two looks have seen the same."""
-    watched = Reloading([content.path], content.read, settles=True)
+    watched = ReloadingFile([content.path], content.read, settles=True)
     seen = []
     for text in ("1", "12", "123"):
         content.path.write_text(text)
@@ -179,7 +179,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(content):
         next(numbers, lambda: None)()
         return found
 
-    watched = Reloading([content.path], read, settles=False)
+    watched = ReloadingFile([content.path], read, settles=False)
     watched._read = disturbed
     content.changed_to("2")
 
@@ -380,7 +380,7 @@ async def test_one_stranger_does_not_take_all_watchers_places(monkeypatch, tmp_p
     token = file.add("reader")
     watch = (
         health.Health([""], [])
-        .handlers(authenticators.Tokens(file.write(), lambda what, taken: None), is_open=True)["Watch"]
+        .handlers(authenticators.TokenAuth(file.write(), lambda what, taken: None), is_open=True)["Watch"]
         .unary_stream
     )
     greedy = [Watching(watch, "192.0.2.1") for _ in range(19)]

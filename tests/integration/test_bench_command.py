@@ -16,7 +16,7 @@ from rich.console import Console
 
 from lstmserve_server.tools.bench import advice
 from lstmserve_server.tools.bench.benchmark import Counted, Measured, Measurement, Plan, cases
-from lstmserve_server.tools.bench.load_generator import Case, Taken, quantile
+from lstmserve_server.tools.bench.load_generator import Case, LoadResult, quantile
 from lstmserve_server.tools.bench.processes import Memory
 from lstmserve_server.tools.bench.tables import _bar, _is_by_the_clock, of_server
 from tests.support.builders import input_config, keras_layer, lstm_config, sequential, write_zip
@@ -39,7 +39,9 @@ def measured(kind="step", callers=1, rows=1, steps=1, *, numerics="exact", **fig
         "queue": 0.0,
         "compute": 0.1,
     } | figures
-    taken = Taken(given["calls"], given["seconds"], 0.001, 0.0015, given["p99"], 0.003, given["cpu"], given["load"])
+    taken = LoadResult(
+        given["calls"], given["seconds"], 0.001, 0.0015, given["p99"], 0.003, given["cpu"], given["load"]
+    )
     counted = Counted(given["calls"], given["calls"] * rows * steps, 0.1, given["queue"], given["compute"], 0.05)
     return Measurement(numerics, Case(kind, callers, rows, steps), taken, counted)
 
@@ -303,7 +305,7 @@ def test_advice_on_numerics_that_were_not_compared():
 @pytest.mark.parametrize(("stream_cpu", "expected"), [(0.2, "streams"), (0.5, "step")])
 def test_advice_on_the_way_of_calling(stream_cpu, expected):
     """Streams are advised where they are clearly cheaper at the concurrency of both."""
-    given = advice.way_of_calling([
+    given = advice.calling_style([
         measured("step", 1, cpu=0.1), measured("step", 32, cpu=0.5),
         measured("stream", 1, cpu=0.5), measured("stream", 32, cpu=stream_cpu),
         measured("stream", 1, steps=16, cpu=0.8),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lstmserve import Client, State
-from lstmserve_server.rpc.auth.callers import Rules
+from lstmserve_server.rpc.auth.callers import CallerPolicy
 from lstmserve_server.serving.settings import ServeSettings
 from scripts import settings_page
 from tests.support.builders import keras_layer, lstm_config, numbers, sequential, write_zip
@@ -277,4 +277,4 @@ def test_every_limit_and_rule_stands_on_the_page_of_security():
 
     assert set() == set(re.findall(r"--[a-z][a-z-]+", text)) - known
     assert {"--max-model-bytes"} == limits - set(re.findall(r"--[a-z][a-z-]+", text))
-    assert {item.name for item in fields(Rules)} <= set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    assert {item.name for item in fields(CallerPolicy)} <= set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))

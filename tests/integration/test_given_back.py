@@ -15,9 +15,9 @@ from lstmserve import tensors
 from lstmserve.v1 import lstm_pb2, lstm_pb2_grpc
 from lstmserve_server.model import model as models
 from lstmserve_server.model.model import RecurrentModel
-from lstmserve_server.runtime.admission import Places
+from lstmserve_server.runtime.admission import FairLimiter
 from lstmserve_server.runtime.batcher import Batcher
-from lstmserve_server.runtime.scheduler import IN_PLACE_COST, _Pace
+from lstmserve_server.runtime.scheduler import MAX_INLINE_COST, _ServiceTimeEstimate
 from tests.integration.test_tokens import File
 from tests.support import books, builders
 from tests.support.books import LONG, SMALL
@@ -216,7 +216,7 @@ async def test_a_drain_takes_no_more_and_lets_the_rest_end(kept, held):
 
 async def test_long_calls_one_after_the_other_are_all_in_time(kept):
     """What was foreseen for a call is taken back when it ends: many in sequence, each with a deadline, are all answered."""
-    kept.server._runner._paces["long"] = pace = _Pace()
+    kept.server._runner._paces["long"] = pace = _ServiceTimeEstimate()
     for _ in range(12):
         pace.saw(1e-9)
     async with kept.nothing_kept():
@@ -264,7 +264,7 @@ async def test_a_caller_who_goes_while_its_batch_computes_leaves_the_others_thei
 
 def test_places_forget_who_has_none():
     """Else the names of all callers that ever were would be kept."""
-    places = Places(4, "calls are running", "--max")
+    places = FairLimiter(4, "calls are running", "--max")
     with places.one("a"), places.one("b"), places.one("a"):
         assert (places.taken, dict(places._by)) == (3, {"a": 2, "b": 1})
     assert (places.taken, dict(places._by)) == (0, {})
@@ -272,8 +272,8 @@ def test_places_forget_who_has_none():
 
 def test_the_long_model_is_long():
     """Or the tests above would try nothing in threads."""
-    assert LONG.model.work.cost(60, 300) > IN_PLACE_COST
-    assert SMALL.model.work.cost(1, 1) < IN_PLACE_COST
+    assert LONG.model.work.cost(60, 300) > MAX_INLINE_COST
+    assert SMALL.model.work.cost(1, 1) < MAX_INLINE_COST
 
 
 async def test_a_server_that_is_stopped_leaves_no_task(tmp_path):

@@ -14,9 +14,9 @@ from lstmserve import AsyncClient, Client
 from lstmserve_server.core import errors, request_context
 from lstmserve_server.observability.call_metrics import CallMetrics
 from lstmserve_server.rpc.auth import callers
-from lstmserve_server.runtime.admission import Places
+from lstmserve_server.runtime.admission import FairLimiter
 from lstmserve_server.runtime.calls import ForwardCall
-from lstmserve_server.runtime.scheduler import IN_PLACE_COST, Runner
+from lstmserve_server.runtime.scheduler import MAX_INLINE_COST, Scheduler
 from tests.support import builders
 from tests.support.live import QUICK, serving
 from tests.support.paths import SUNSPOTS
@@ -26,7 +26,7 @@ class Crowd:
     """Callers that hold places."""
 
     def __init__(self, most):
-        self.places = Places(most, "calls are running", "--max-concurrent-calls")
+        self.places = FairLimiter(most, "calls are running", "--max-concurrent-calls")
         self._held = {}
 
     def take(self, caller, most=1000):
@@ -100,17 +100,17 @@ def test_a_place_is_given_back():
 )
 def test_whom_a_call_counts_for(name, address, expected):
     """A call counts for the caller with the token, or for the host that it comes from, whatever its port."""
-    callers.calling.set(callers.Caller(name, callers.Rules()))
-    callers.peer.set(lambda: address)
+    callers.current_caller.set(callers.Caller(name, callers.CallerPolicy()))
+    callers.current_peer.set(lambda: address)
 
-    assert expected == callers.called_by()
+    assert expected == callers.owner()
 
 
 def long_call():
     """Returns a call that is computed in a thread, and its model."""
     served = builders.served()
     model = served.model
-    steps = IN_PLACE_COST // model.work.cost(1, 1) + 1
+    steps = MAX_INLINE_COST // model.work.cost(1, 1) + 1
     x = builders.numbers(1, steps, model.inputs[0].features[0])
     return ForwardCall(served, (x,), model.zero_state(1), np.zeros(1, np.int64), False, None, False)
 
@@ -118,7 +118,7 @@ def long_call():
 def test_what_would_come_too_late_is_not_computed():
     """Once calls have been timed, one like them with less time than that is refused before it is computed."""
     metrics = CallMetrics()
-    runner = Runner(Places(8, "calls are running", "--max-concurrent-calls"), 1, metrics, batch_rows=256)
+    runner = Scheduler(FairLimiter(8, "calls are running", "--max-concurrent-calls"), 1, metrics, batch_rows=256)
     call = long_call()
 
     async def scenario():
@@ -141,7 +141,7 @@ def test_what_would_come_too_late_is_not_computed():
 
 def test_a_call_without_a_deadline_is_always_computed():
     """Time is no matter where the caller sets none."""
-    runner = Runner(Places(8, "calls are running", "--max-concurrent-calls"), 1, CallMetrics(), batch_rows=256)
+    runner = Scheduler(FairLimiter(8, "calls are running", "--max-concurrent-calls"), 1, CallMetrics(), batch_rows=256)
     call = long_call()
 
     async def scenario():

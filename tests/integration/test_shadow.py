@@ -26,7 +26,7 @@ from lstmserve_server.core import packages
 from lstmserve_server.core.errors import StartupError
 from lstmserve_server.shadow import reference_process
 from lstmserve_server.shadow.bundles import Bundles
-from lstmserve_server.shadow.worker import Pump
+from lstmserve_server.shadow.worker import ComparisonWorker
 from lstmserve_server.tools.verify import replay
 from tests.support.live import CLIENT, QUICK, run, serving
 from tests.support.paths import ROOT, SUNSPOTS
@@ -371,7 +371,7 @@ def test_work_is_taken_once_the_reference_is_said_to_be_up():
 
     reference = MagicMock()
     reference.__enter__.return_value = reference
-    pump = Pump(lambda: reference, MagicMock(reference_up=offer), most=1, most_bytes=1)
+    pump = ComparisonWorker(lambda: reference, MagicMock(reference_up=offer), most=1, most_bytes=1)
     pump_made.set()
 
     assert "" == answers.get(timeout=30)

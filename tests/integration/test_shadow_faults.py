@@ -14,14 +14,14 @@ from lstmserve.v1 import shadow_pb2
 from lstmserve_server.loading import reader
 from lstmserve_server.loading.store.memory_files import copy_of, room_for_weights
 from lstmserve_server.model.numerics import Numerics
-from lstmserve_server.model.recording import Trace
+from lstmserve_server.model.recording import Recording
 from lstmserve_server.runtime.calls import ForwardCall
 from lstmserve_server.runtime.registry import ServedModel
 from lstmserve_server.shadow import captured_call as cases
 from lstmserve_server.shadow import gate_differences, reference_process
 from lstmserve_server.shadow.compare import Tolerances
 from lstmserve_server.shadow.reference.service import Service
-from lstmserve_server.shadow.reference_process import Limits, Subject
+from lstmserve_server.shadow.reference_process import ComparedModel, ReferenceLimits
 from tests.support import shadow_faults as faults
 from tests.support.paths import FIXTURES
 
@@ -67,10 +67,10 @@ def reference(tmp_path_factory):
     for name, save in (("sigmoid", _save), ("hard_sigmoid", _save), ("sensitive", _save_sensitive)):
         path = folder / f"{name}.keras"
         save(path, name)
-        subjects[name] = Subject(prepared(name, path), str(path))
+        subjects[name] = ComparedModel(prepared(name, path), str(path))
     with room_for_weights() as weights:
         service = Service(
-            reference_process.setup(list(subjects.values()), Tolerances(), Limits(), weights, str(folder))
+            reference_process.setup(list(subjects.values()), Tolerances(), ReferenceLimits(), weights, str(folder))
         )
     return service, {name: subject.served for name, subject in subjects.items()}
 
@@ -92,13 +92,13 @@ class Found:
                 for part in served.model.zero_state(2)
             )
             call = ForwardCall(served, (x,), state, np.full(2, 5), False, None, all_outputs=True)
-            trace = Trace()
+            trace = Recording()
             with fault() if fault else contextlib.nullcontext():
                 answer = served.model.forward((x,), state, all_outputs=True, seen=call.seen, trace=trace)
             if answered:
                 answer = answered(answer)
             with fault() if fault else contextlib.nullcontext():
-                data = cases.of(call, answer, trace, "Forward").to_bytes()
+                data = cases.capture(call, answer, trace, "Forward").to_bytes()
                 reply = reference_process.reply(*service.answer({"detailed": False, "again": False}, data)[1:])
                 gate_differences.name_gates(served.model, reply, Tolerances())
             self.last = reply.comparison
@@ -246,16 +246,18 @@ def test_each_kind_of_witness(tmp_path, file, kind):
     served = prepared("model", path)
     with room_for_weights() as weights:
         service = Service(
-            reference_process.setup([Subject(served, str(path))], Tolerances(), Limits(), weights, str(tmp_path))
+            reference_process.setup(
+                [ComparedModel(served, str(path))], Tolerances(), ReferenceLimits(), weights, str(tmp_path)
+            )
         )
-    random, model, trace = np.random.default_rng(2), served.model, Trace()
+    random, model, trace = np.random.default_rng(2), served.model, Recording()
     inputs = tuple(
         random.integers(0, item.vocabulary or 5, (3, item.shape[0] or 9, *item.features)).astype(np.float32)
         for item in model.inputs
     )
     answer = model.forward(inputs, model.zero_state(3), trace=trace)
     call = ForwardCall(served, inputs, model.zero_state(3), None, as_values=False, lengths=None, all_outputs=False)
-    data = cases.of(call, answer, trace, "Forward").to_bytes()
+    data = cases.capture(call, answer, trace, "Forward").to_bytes()
     comparison = reference_process.reply(*service.answer({"detailed": True, "again": False}, data)[1:]).comparison
     assert shadow_pb2.VERDICT_AGREES == comparison.verdict
     assert kind == comparison.reference_model.kind

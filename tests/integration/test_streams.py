@@ -1181,7 +1181,7 @@ async def test_steps_of_asyncio_without_checkpoints_go_on_when_the_journal_asks_
 
 def made_journal(**options):
     """Returns the journal of a stream that is open."""
-    made = replay_log.Journal(StreamOpen(model="m"), **{"strict": False, **options})
+    made = replay_log.ReplayLog(StreamOpen(model="m"), **{"strict": False, **options})
     made.receive(
         lstm_pb2.StreamStepsResponse(
             opened=lstm_pb2.StreamOpened(row_count=2, model_digest="d", numerics_fingerprint="f")
@@ -1327,7 +1327,7 @@ def test_a_journal_brings_every_answer_once_whatever_is_lost(every, in_flight, l
 
 def test_a_journal_notices_that_a_message_was_lost():
     """An answer to another message than the next one shows that one was lost on its way, as gRPC's own retries do."""
-    own = replay_log.Journal(StreamOpen(row_count=1), strict=False)
+    own = replay_log.ReplayLog(StreamOpen(row_count=1), strict=False)
     for x in (1.0, 2.0, 3.0):
         own.steps(tensors.encode(np.array([[x]], np.float32)))
     own.resumed()

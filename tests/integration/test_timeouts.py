@@ -19,9 +19,9 @@ from lstmserve_server.rpc.auth import callers
 from lstmserve_server.rpc.auth.authenticators import Admission, Token
 from lstmserve_server.rpc.codec.requests import Codec, RequestLimits
 from lstmserve_server.rpc.streams.codec import StreamCodec
-from lstmserve_server.rpc.streams.server import Streams
-from lstmserve_server.runtime.admission import Places
-from lstmserve_server.runtime.scheduler import Runner
+from lstmserve_server.rpc.streams.server import StreamServer
+from lstmserve_server.runtime.admission import FairLimiter
+from lstmserve_server.runtime.scheduler import Scheduler
 from lstmserve_server.shadow.base import NoShadow
 from tests.support.builders import registry, served
 
@@ -109,7 +109,7 @@ class Talk:
     """The other end of a stream, whose messages the test gives."""
 
     def __init__(self):
-        self.admission = Admission(Token(callers.ANYBODY))
+        self.admission = Admission(Token(callers.ANONYMOUS))
         self.incoming: asyncio.Queue[Any] = asyncio.Queue()
         self.answers: asyncio.Queue[Any] = asyncio.Queue()
 
@@ -136,10 +136,10 @@ def step(number):
 async def serving(*, idle=0.0, age=0.0):
     """Serves one stream; yields its other end, the task, and the streams."""
     metrics = CallMetrics()
-    runner = Runner(Places(4, "calls", "--max"), 1, metrics, batch_rows=1)
+    runner = Scheduler(FairLimiter(4, "calls", "--max"), 1, metrics, batch_rows=1)
     codec = StreamCodec(Codec(registry(SERVED), RequestLimits(8, 10, 1 << 20, 1 << 20)))
-    places = Places(4, "streams", "--max")
-    made = Streams(codec, runner, NoShadow(), metrics, places, idle_seconds=idle, age_seconds=age)
+    places = FairLimiter(4, "streams", "--max")
+    made = StreamServer(codec, runner, NoShadow(), metrics, places, idle_seconds=idle, age_seconds=age)
     talk = Talk()
     task = asyncio.create_task(made.serve(talk))
     try:
@@ -179,7 +179,7 @@ async def test_a_stream_that_is_idle_ends_and_one_that_computes_does_not(monkeyp
         await let_go.wait()
         return call.served.model.step(call.x, call.state, call.seen)
 
-    monkeypatch.setattr(Runner, "advance", advance)
+    monkeypatch.setattr(Scheduler, "advance", advance)
     async with serving(idle=0.1) as one:
         one.talk.incoming.put_nowait(OPEN)
         await one.talk.answers.get()
@@ -224,7 +224,7 @@ async def test_the_reading_of_a_stream_ends_with_it():
 
 async def test_messages_of_a_stream_use_up_the_rate():
     """Each waits for its turn, and a call between them is told when to come again."""
-    caller = callers.Caller("reader", callers.Rules(calls_per_second=2))
+    caller = callers.Caller("reader", callers.CallerPolicy(calls_per_second=2))
     for _ in range(2):
         await caller.take_turn()
     with pytest.raises(callers.Overloaded) as busy:
@@ -239,7 +239,7 @@ async def test_messages_of_a_stream_use_up_the_rate():
 
 async def test_a_caller_without_a_rate_never_waits():
     """Nor is it refused."""
-    caller = callers.Caller("reader", callers.Rules())
+    caller = callers.Caller("reader", callers.CallerPolicy())
     for _ in range(1000):
         await caller.take_turn()
         await caller.require_turn()
@@ -248,7 +248,7 @@ async def test_a_caller_without_a_rate_never_waits():
 @pytest.mark.parametrize(("most", "taken", "refused"), [(2, 1, False), (2, 2, True), (1, 1, True), (None, 50, False)])
 async def test_as_many_calls_as_there_may_be(most, taken, refused):
     """Exactly as many are let in; when one ends another may come."""
-    caller = callers.Caller("reader", callers.Rules(concurrent_calls=most))
+    caller = callers.Caller("reader", callers.CallerPolicy(concurrent_calls=most))
     with contextlib.ExitStack() as open_calls:
         for _ in range(taken):
             open_calls.enter_context(caller.call())
@@ -260,12 +260,12 @@ async def test_as_many_calls_as_there_may_be(most, taken, refused):
 
 def test_rules_that_are_tightened_hold_from_then_on():
     """For the next call of a caller whose object stays the same."""
-    caller = callers.Caller("reader", callers.Rules(rows=8, calls_per_second=5))
+    caller = callers.Caller("reader", callers.CallerPolicy(rows=8, calls_per_second=5))
     limiter = caller._rate
-    caller.become(callers.Rules(rows=2, calls_per_second=5))
+    caller.become(callers.CallerPolicy(rows=2, calls_per_second=5))
     caller.require_rows("x", 2)
     with pytest.raises(callers.LimitExceeded):
         caller.require_rows("x", 3)
     assert caller._rate is limiter  # what was used up stays used up
-    caller.become(callers.Rules(calls_per_second=7))
+    caller.become(callers.CallerPolicy(calls_per_second=7))
     assert caller._rate is not limiter

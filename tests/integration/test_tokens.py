@@ -370,7 +370,7 @@ async def test_a_file_that_makes_no_sense_any_more_changes_nothing(tmp_path):
     file = File(tmp_path / "tokens.toml")
     token = file.add("reader")
     noted, told = [], asyncio.Event()
-    made = authenticators.Tokens(file.write(), lambda what, taken: (noted.append((what, taken)), told.set()))
+    made = authenticators.TokenAuth(file.write(), lambda what, taken: (noted.append((what, taken)), told.set()))
     watching = asyncio.create_task(made.watch())
     file.path.write_text("[[caller")
     await told.wait()
@@ -410,7 +410,7 @@ def test_a_file_that_makes_no_sense_is_refused(tmp_path, content, text):
     path = tmp_path / "tokens.toml"
     path.write_text(content.replace("T", f"'sha256:{'0' * 64}'"))
     with pytest.raises(errors.StartupError) as caught:
-        authenticators.Tokens(path, lambda what, taken: None)
+        authenticators.TokenAuth(path, lambda what, taken: None)
 
     assert text in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -444,7 +444,7 @@ def test_all_tokens_are_compared_whichever_is_right(monkeypatch, tmp_path):
     """The time that an answer takes does not tell where in the file a token stands."""
     file = File(tmp_path / "tokens.toml")
     first, *_, last = (file.add(f"caller {number}") for number in range(5))
-    made = authenticators.Tokens(file.write(), lambda what, taken: None)
+    made = authenticators.TokenAuth(file.write(), lambda what, taken: None)
     compared = []
     compare = authenticators.hmac.compare_digest
     monkeypatch.setattr(authenticators.hmac, "compare_digest", lambda *both: compared.append(1) or compare(*both))
@@ -460,9 +460,9 @@ def test_all_tokens_are_compared_whichever_is_right(monkeypatch, tmp_path):
 
 def test_a_caller_keeps_its_calls_when_its_rules_change():
     """The calls that are under way count for the new rules too."""
-    caller = callers.Caller("reader", callers.Rules(concurrent_calls=2))
+    caller = callers.Caller("reader", callers.CallerPolicy(concurrent_calls=2))
     with caller.call():
-        caller.become(callers.Rules(concurrent_calls=1))
+        caller.become(callers.CallerPolicy(concurrent_calls=1))
         with pytest.raises(errors.Overloaded), caller.call():
             pass
     with caller.call():
@@ -471,7 +471,7 @@ def test_a_caller_keeps_its_calls_when_its_rules_change():
 
 def test_a_caller_with_several_models_has_to_name_one():
     """Without a name the error lists its own models alone."""
-    caller = callers.Caller("reader", callers.Rules(models=frozenset({"a", "b"})))
+    caller = callers.Caller("reader", callers.CallerPolicy(models=frozenset({"a", "b"})))
     with pytest.raises(
         errors.InvalidRequest, match="no name came, and 'reader' may use several; expected one of 'a', 'b'"
     ):

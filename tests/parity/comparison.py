@@ -24,12 +24,12 @@ import numpy as np
 
 from lstmserve_server.loading import reader
 from lstmserve_server.model import activations, lstm
-from lstmserve_server.model.activations import Era
+from lstmserve_server.model.activations import KerasMajor
 from lstmserve_server.model.lstm import LSTMState
 from lstmserve_server.model.model import RecurrentModel
-from lstmserve_server.model.numerics import Numerics, product_of
+from lstmserve_server.model.numerics import Numerics, matmul_of
 
-EXACT = product_of(Numerics.EXACT)
+EXACT = matmul_of(Numerics.EXACT)
 SMALL = 16  # up to so many units P5 asks for the tolerance of assert_almost_equal
 RANGE = 10  # states are kept within it
 SIZES = ((1, SMALL), (SMALL + 1, 64), (65, 128), (129, 300))
@@ -76,7 +76,7 @@ class Distances:
 def draw(number: int) -> Case:
     """Returns a random case."""
     random = np.random.default_rng(number)
-    inner, recurrent = (random.choice(activations.names(Era.KERAS_3)) for _ in range(2))
+    inner, recurrent = (random.choice(activations.names(KerasMajor.KERAS_3)) for _ in range(2))
     low, high = SIZES[number % len(SIZES)]
     return Case(
         units=[int(random.integers(low, high + 1)) for _ in range(1 + (number % 3 == 0))],

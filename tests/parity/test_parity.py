@@ -12,10 +12,10 @@ import pytest
 
 from lstmserve_server.loading import reader
 from lstmserve_server.model import activations, lstm
-from lstmserve_server.model.activations import Era
+from lstmserve_server.model.activations import KerasMajor
 from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
 from lstmserve_server.model.model import RecurrentModel
-from lstmserve_server.model.numerics import Numerics, product_of
+from lstmserve_server.model.numerics import Numerics, matmul_of
 from tests.support.builders import activation, numbers
 
 keras = pytest.importorskip("keras", reason="the extra [shadow] has no TensorFlow for this Python")
@@ -63,7 +63,7 @@ def test_p5_small_layers_are_as_close_as_float32_allows():
         layer.set_weights(weights)
         _, *theirs = (np.asarray(part) for part in layer(x[:, None], initial_state=[h, c]))
         spec = LSTMSpec(units, activation("tanh"), activation("sigmoid"))
-        ours = lstm.step(spec, LSTMWeights(*weights), product_of(Numerics.EXACT), x, LSTMState(h, c))
+        ours = lstm.step(spec, LSTMWeights(*weights), matmul_of(Numerics.EXACT), x, LSTMState(h, c))
         for mine, other in zip(ours, theirs, strict=True):
             differences.append(np.abs(mine - other)[np.abs(other) < 1])
     differences = np.concatenate(differences)
@@ -93,12 +93,12 @@ def test_p5_the_numbers_of_keras_own_tests(options, bias, expected):
     if options:
         x = np.ascontiguousarray(x[:, ::-1])
 
-    outputs, _ = lstm.forward(spec, weights, product_of(Numerics.EXACT), x, lstm.zero_state(spec, 3, x.dtype))
+    outputs, _ = lstm.forward(spec, weights, matmul_of(Numerics.EXACT), x, lstm.zero_state(spec, 3, x.dtype))
 
     np.testing.assert_almost_equal(np.repeat(expected, 3).reshape(3, 3), outputs[:, -1], decimal=7)
 
 
-@pytest.mark.parametrize("name", activations.names(Era.KERAS_3))
+@pytest.mark.parametrize("name", activations.names(KerasMajor.KERAS_3))
 def test_activations_are_those_of_keras(name):
     """Each activation has Keras' values, from tiny to large arguments."""
     x = numbers(200, 24) * np.logspace(-3, 1.5, 200, dtype=np.float32)[:, None]

@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 
 from lstmserve_server.model import activations
-from lstmserve_server.model.activations import Activation, Era
+from lstmserve_server.model.activations import Activation, KerasMajor
 from lstmserve_server.model.engines import select
 from lstmserve_server.model.model import RecurrentModel
-from lstmserve_server.model.numerics import Arithmetic, Engine, Numerics, product_of
-from lstmserve_server.model.spec import InputDescription, LayerDescription, ModelDescription, OutputDescription, Source
+from lstmserve_server.model.numerics import ComputeConfig, Engine, Numerics, matmul_of
+from lstmserve_server.model.spec import InputSpec, LayerSpec, ModelSpec, OutputSpec, Source
 from lstmserve_server.runtime.registry import Registry, ServedModel
 
 if TYPE_CHECKING:
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.model.engines.base import Cell
+    from lstmserve_server.model.engines.base import LSTMKernel
     from lstmserve_server.model.lstm import LSTMSpec, LSTMWeights
 
     Array = NDArray[Any]
 
 
-def cell_of(engine: Engine, spec: LSTMSpec, weights: LSTMWeights, numerics: Numerics = Numerics.EXACT) -> Cell:
+def cell_of(engine: Engine, spec: LSTMSpec, weights: LSTMWeights, numerics: Numerics = Numerics.EXACT) -> LSTMKernel:
     """Returns an LSTM layer as an engine computes it."""
-    made, computed = select.cell(
-        "lstm", spec, weights, Arithmetic(product_of(numerics), weights.kernel.dtype, numerics, engine)
+    made, computed = select.select_kernel(
+        "lstm", spec, weights, ComputeConfig(matmul_of(numerics), weights.kernel.dtype, numerics, engine)
     )
     assert computed.engine.startswith(engine.value)
     return made
@@ -45,7 +45,7 @@ def numbers(*shape: int, seed: int = 0, scale: float = 1.0, dtype: Any = np.floa
     return (np.random.default_rng(seed).normal(size=shape) * scale).astype(dtype)
 
 
-def activation(name: str, era: Era = Era.KERAS_3) -> Activation:
+def activation(name: str, era: KerasMajor = KerasMajor.KERAS_3) -> Activation:
     """Returns an activation that exists."""
     found = activations.find(name, era)
     assert found is not None
@@ -64,7 +64,7 @@ def lstm_layer(
     return_sequences: bool = False,
     inner: str = "tanh",
     recurrent: str = "sigmoid",
-) -> LayerDescription:
+) -> LayerSpec:
     """Returns an LSTM layer."""
     weights = {
         "kernel": numbers(features, 4 * units, seed=seed, scale=0.7, dtype=dtype),
@@ -80,7 +80,7 @@ def lstm_layer(
         "return_sequences": return_sequences,
         "go_backwards": go_backwards,
     }
-    return LayerDescription(name, "LSTM", options, weights, ((None, units) if return_sequences else (units,),))
+    return LayerSpec(name, "LSTM", options, weights, ((None, units) if return_sequences else (units,),))
 
 
 def dense_layer(
@@ -91,30 +91,30 @@ def dense_layer(
     dtype: Any = np.float32,
     inner: str = "linear",
     sequence: bool = False,
-) -> LayerDescription:
+) -> LayerSpec:
     """Returns a Dense layer."""
     weights = {"kernel": numbers(features, units, seed=7, dtype=dtype), "bias": numbers(units, seed=8, dtype=dtype)}
     options = {"units": units, "activation": activation(inner), "use_bias": True}
-    return LayerDescription(name, "Dense", options, weights, ((None, units) if sequence else (units,),))
+    return LayerSpec(name, "Dense", options, weights, ((None, units) if sequence else (units,),))
 
 
-def chain(*layers: LayerDescription, features: int = 1, vocabulary: int | None = None) -> ModelDescription:
+def chain(*layers: LayerSpec, features: int = 1, vocabulary: int | None = None) -> ModelSpec:
     """Returns a model of layers, one behind the other, on features or on token ids."""
     shape = (None, features) if vocabulary is None else (None,)
     dtype = next(layer for layer in layers if "kernel" in layer.weights).weights["kernel"].dtype
-    source = LayerDescription("input", "InputLayer", {}, {}, (shape,))
+    source = LayerSpec("input", "InputLayer", {}, {}, (shape,))
     placed = tuple(dataclasses.replace(layer, inputs=(place,)) for place, layer in enumerate(layers))
-    return ModelDescription(
+    return ModelSpec(
         Source("made.keras", "keras-zip", "3.15.1"),
         (source, *placed),
         dtype,
-        (InputDescription("input", shape, 0, vocabulary),),
-        (OutputDescription(layers[-1].name, layers[-1].output_shapes[0], len(layers)),),
+        (InputSpec("input", shape, 0, vocabulary),),
+        (OutputSpec(layers[-1].name, layers[-1].output_shapes[0], len(layers)),),
     )
 
 
 def model(
-    *layers: LayerDescription, features: int, numerics: Numerics = Numerics.EXACT, engine: Engine = Engine.NUMPY
+    *layers: LayerSpec, features: int, numerics: Numerics = Numerics.EXACT, engine: Engine = Engine.NUMPY
 ) -> RecurrentModel:
     """Returns a model of layers, ready to compute."""
     return RecurrentModel(chain(*layers, features=features), numerics, engine)

@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.observability.admin_server import Port
+from lstmserve_server.observability.admin_server import AdminServer
 from lstmserve_server.shadow import compare
 from lstmserve_server.shadow.metrics import ShadowCollector
 from lstmserve_server.shadow.worker import Lag
@@ -90,9 +90,9 @@ class Observed:
         return told
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[Port]:
+    def listening(self) -> Iterator[AdminServer]:
         """Shows the metrics at a port, as a server does."""
-        port = Port("127.0.0.1:0", self.registry, lambda: self.serving)
+        port = AdminServer("127.0.0.1:0", self.registry, lambda: self.serving)
         try:
             yield port
         finally:

@@ -159,7 +159,7 @@ class Haproxy(Proxy):
 
 @contextlib.contextmanager
 def running(kind: str, replicas: Sequence[str], folder: Path, *, retries: bool = True) -> Iterator[Proxy]:
-    """Runs one of `KINDS` in front of replicas, with its file of deploy/, or with all of that but the retries."""
+    """Runs one of `LAYERS` in front of replicas, with its file of deploy/, or with all of that but the retries."""
     if kind == "envoy":
         file = folder / "envoy.yaml"
         configuration = _envoy_configuration(replicas)

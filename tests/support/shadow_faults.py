@@ -9,7 +9,7 @@ import numpy as np
 
 from lstmserve_server.cli import main as cli_main
 from lstmserve_server.model import activations, lstm
-from lstmserve_server.model.activations import Era
+from lstmserve_server.model.activations import KerasMajor
 from lstmserve_server.model.lstm import LSTMSpec, LSTMState
 from lstmserve_server.runtime.registry import ServedModel
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lstmserve_server.model.layers.recurrent import LSTM
     from lstmserve_server.model.lstm import LSTMWeights
-    from lstmserve_server.model.model import Answer
+    from lstmserve_server.model.model import StepResult
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def forget_bias_twice(own: LSTMWeights) -> LSTMWeights:
 def other_hard_sigmoid(layer: LSTM) -> Iterator[None]:
     """Gives a layer the hard_sigmoid of Keras 2."""
     own = layer.spec
-    _compute_with(layer, spec=LSTMSpec(own.units, own.activation, activations.find("hard_sigmoid", Era.KERAS_2)))
+    _compute_with(layer, spec=LSTMSpec(own.units, own.activation, activations.find("hard_sigmoid", KerasMajor.KERAS_2)))
     try:
         yield
     finally:
@@ -88,7 +88,7 @@ def other_hard_sigmoid(layer: LSTM) -> Iterator[None]:
 @contextlib.contextmanager
 def c_zeroed_at(step: int, units: int) -> Iterator[None]:
     """Zeroes c at one step of the first sequence that an LSTM of so many units computes, counted from 0."""
-    own, count = lstm.Cell.advance, 0
+    own, count = lstm._Workspace.advance, 0
 
     def advance(cell, projected):
         nonlocal count
@@ -98,33 +98,33 @@ def c_zeroed_at(step: int, units: int) -> Iterator[None]:
                 cell.c[:] = 0
             count += 1
 
-    lstm.Cell.advance = advance
+    lstm._Workspace.advance = advance
     try:
         yield
     finally:
-        lstm.Cell.advance = own
+        lstm._Workspace.advance = own
 
 
-def h_and_c_exchanged(answer: Answer) -> Answer:
+def h_and_c_exchanged(answer: StepResult) -> StepResult:
     """Exchanges h and c of the first layer in an answer."""
     first, *others = answer.state
     return answer._replace(state=(LSTMState(first.c, first.h), *others))
 
 
-def states_exchanged(answer: Answer) -> Answer:
+def states_exchanged(answer: StepResult) -> StepResult:
     """Exchanges the states of two layers in an answer."""
     first, second, *others = answer.state
     return answer._replace(state=(second, first, *others))
 
 
-def nan_in_output(answer: Answer) -> Answer:
+def nan_in_output(answer: StepResult) -> StepResult:
     """Makes one number of the output NaN."""
     output = answer.output.copy()
     output.flat[-1] = np.nan
     return answer._replace(outputs=(output, *answer.outputs[1:]))
 
 
-def nan_in_state(answer: Answer) -> Answer:
+def nan_in_state(answer: StepResult) -> StepResult:
     """Makes one c of the second layer NaN."""
     first, second, *others = answer.state
     c = second.c.copy()

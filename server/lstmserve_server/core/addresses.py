@@ -14,10 +14,10 @@ from lstmserve_server.core.errors import SettingsError, StartupError
 
 UNIX_PREFIX: Final = "unix:"
 
-_LONGEST_UNIX_PATH: Final = 107  # of Linux: 108 bytes with the zero behind it
+_MAX_UNIX_PATH_BYTES: Final = 107  # of Linux: 108 bytes with the zero behind it
 
 
-def check(address: str) -> None:
+def require_valid(address: str) -> None:
     """Returns if `address` is free to be listened on.
 
     Raises:
@@ -44,7 +44,7 @@ def is_local(address: str) -> bool:
     return all(ipaddress.ip_address(str(place[4][0]).partition("%")[0]).is_loopback for place in places)
 
 
-def chosen(address: str, port: int) -> str:
+def resolved_address(address: str, port: int) -> str:
     """Returns an address as it is listened on: a port 0 has become the one that the system chose."""
     return address if address.startswith(UNIX_PREFIX) else f"{address.rpartition(':')[0]}:{port}"
 
@@ -72,8 +72,8 @@ def _check_tcp(host: str, port: int) -> None:
 
 def _check_unix(path: Path) -> None:
     """Checks what gRPC does not: it would take the socket of a living server away from it."""
-    if not len(os.fsencode(path.name)) > 0 or len(os.fsencode(path)) > _LONGEST_UNIX_PATH:
-        raise OSError(errno.ENAMETOOLONG, f"a socket has a path of 1 to {_LONGEST_UNIX_PATH} bytes")
+    if not len(os.fsencode(path.name)) > 0 or len(os.fsencode(path)) > _MAX_UNIX_PATH_BYTES:
+        raise OSError(errno.ENAMETOOLONG, f"a socket has a path of 1 to {_MAX_UNIX_PATH_BYTES} bytes")
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
     if not path.exists():

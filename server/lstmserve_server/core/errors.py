@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_MOST_NAMES: Final = 10
+_MAX_NAMES: Final = 10
 
 
 def _printable(text: str) -> str:
@@ -157,8 +157,8 @@ class DeadlineExceeded(RequestError):
     reason = "DEADLINE_EXCEEDED"
 
 
-def listed(names: Iterable[str]) -> str:
+def format_names(names: Iterable[str]) -> str:
     """Returns some names for an error, and how many more there are: a status of gRPC holds a few kilobytes."""
     every = list(names)
-    shown = ", ".join(repr(name[:64]) for name in every[:_MOST_NAMES])
-    return shown if len(every) <= _MOST_NAMES else f"{shown} and {len(every) - _MOST_NAMES} more"
+    shown = ", ".join(repr(name[:64]) for name in every[:_MAX_NAMES])
+    return shown if len(every) <= _MAX_NAMES else f"{shown} and {len(every) - _MAX_NAMES} more"

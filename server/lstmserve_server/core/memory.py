@@ -10,7 +10,7 @@ import asyncio
 import ctypes
 from typing import Final
 
-_EVERY: Final = 30.0  # seconds
+_TRIM_INTERVAL_SECONDS: Final = 30.0  # seconds
 
 
 def trim() -> bool:
@@ -22,9 +22,9 @@ def trim() -> bool:
     return True
 
 
-async def give_back() -> None:
+async def trim_periodically() -> None:
     """Gives memory back every now and then, for ever; returns where the C library cannot."""
     while True:
-        await asyncio.sleep(_EVERY)
+        await asyncio.sleep(_TRIM_INTERVAL_SECONDS)
         if not await asyncio.to_thread(trim):
             return

@@ -16,7 +16,7 @@ _Value = TypeVar("_Value")
 _Stamp = tuple[tuple[int, int, int, int] | None, ...]
 
 
-def content_of(path: Path) -> bytes:
+def read_regular_file(path: Path) -> bytes:
     """Returns what a file holds; never waits for a named pipe.
 
     Raises:
@@ -29,7 +29,7 @@ def content_of(path: Path) -> bytes:
         return file.read()
 
 
-class Reloading(Generic[_Value]):
+class ReloadingFile(Generic[_Value]):
     """What some files hold. A change counts as taken when it was read, not when it was seen; from any thread."""
 
     def __init__(self, files: Sequence[Path], read: Callable[[], _Value], *, settles: bool) -> None:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build import builder, cleaning
-from lstmserve_server.loading.build.builder import Part
-from lstmserve_server.loading.build.rules.registry import PLANS
+from lstmserve_server.loading.build.builder import ModelSelection
+from lstmserve_server.loading.build.rules.registry import RULES
 from lstmserve_server.loading.containers import archive as archives
 from lstmserve_server.loading.containers import hdf5
-from lstmserve_server.loading.containers.source import Place
+from lstmserve_server.loading.containers.source import ModelSource
 from lstmserve_server.loading.formats import keras_hdf5, keras_shards, keras_v3, numpy_npz
 from lstmserve_server.loading.formats.tensorflow import readers as tensorflow
-from lstmserve_server.loading.store.arrays import Heap
-from lstmserve_server.loading.store.limits import Limits
+from lstmserve_server.loading.store.arrays import HeapStore
+from lstmserve_server.loading.store.limits import LoadLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from lstmserve_server.loading.build.keras_file import KerasFile
     from lstmserve_server.loading.config.keras_config import LayerConfig
-    from lstmserve_server.loading.store.arrays import Store
-    from lstmserve_server.model.spec import ModelDescription
+    from lstmserve_server.loading.store.arrays import ArrayStore
+    from lstmserve_server.model.spec import ModelSpec
 
 _LFS_POINTER = b"version https://git-lfs"
 _USER_BLOCKS = (
@@ -42,12 +42,12 @@ _Path = str | os.PathLike[str]
 def load(
     path: _Path,
     *,
-    part: Part | None = None,
-    limits: Limits | None = None,
+    part: ModelSelection | None = None,
+    limits: LoadLimits | None = None,
     architecture: _Path | None = None,
-    store: Store | None = None,
+    store: ArrayStore | None = None,
     copy: int | None = None,
-) -> ModelDescription:
+) -> ModelSpec:
     """Returns the description of the model in a file or folder; its content decides how it is read, never its name.
 
     Args:
@@ -65,8 +65,8 @@ def load(
     place = _place(path, limits, architecture, store, copy)
     try:
         with _opened(place) as keras_file:
-            description = builder.describe(keras_file, place.limits, part or Part())
-            if keras_file.whole is not None and part in (None, Part()):
+            description = builder.describe(keras_file, place.limits, part or ModelSelection())
+            if keras_file.whole is not None and part in (None, ModelSelection()):
                 # So that what is served can be handed to Keras too, which makes all that is listed.
                 cleaning.cleaned(keras_file.whole)
                 builder.require_all_used(keras_file.config, place.limits)
@@ -77,7 +77,7 @@ def load(
 
 
 def survey(
-    path: _Path, *, limits: Limits | None = None, architecture: _Path | None = None, copy: int | None = None
+    path: _Path, *, limits: LoadLimits | None = None, architecture: _Path | None = None, copy: int | None = None
 ) -> list[tuple[LayerConfig, bool]]:
     """Returns the layers that a file configures, and of each whether its kind is served; for files that are refused.
 
@@ -86,18 +86,18 @@ def survey(
     """
     with _opened(_place(path, limits, architecture, None, copy)) as keras_file:
         layers = keras_file.config.layers
-        return [(layer, layer.kind in PLANS or layer.inside is not None or layer.operation) for layer in layers]
+        return [(layer, layer.kind in RULES or layer.inside is not None or layer.operation) for layer in layers]
 
 
 def _place(
-    path: _Path, limits: Limits | None, architecture: _Path | None, store: Store | None, copy: int | None
-) -> Place:
+    path: _Path, limits: LoadLimits | None, architecture: _Path | None, store: ArrayStore | None, copy: int | None
+) -> ModelSource:
     named = None if architecture is None else Path(architecture)
-    return Place(Path(path), limits or Limits(), store or Heap(), named, copy)
+    return ModelSource(Path(path), limits or LoadLimits(), store or HeapStore(), named, copy)
 
 
 @contextlib.contextmanager
-def _opened(place: Place) -> Iterator[KerasFile]:
+def _opened(place: ModelSource) -> Iterator[KerasFile]:
     try:
         is_folder = place.path.is_dir()
     except (OSError, ValueError):  # a NUL in the path, or too long a one, which opening it explains
@@ -110,9 +110,9 @@ def _opened(place: Place) -> Iterator[KerasFile]:
         yield keras_file
 
 
-def _folder(place: Place) -> AbstractContextManager[KerasFile]:
+def _folder(place: ModelSource) -> AbstractContextManager[KerasFile]:
     if place.has(keras_v3.CONFIG):
-        return keras_v3.read(archives.FolderMembers(place), place, "keras-folder")
+        return keras_v3.read(archives.FolderArchive(place), place, "keras-folder")
     if place.has(tensorflow.SAVED_MODEL):
         return tensorflow.read_saved_model(place)
     indices = [entry.name for entry in place.path.iterdir() if entry.suffix == ".index"]
@@ -126,7 +126,7 @@ def _folder(place: Place) -> AbstractContextManager[KerasFile]:
     raise UnsupportedModelError(message)
 
 
-def _file(file: BinaryIO, place: Place) -> AbstractContextManager[KerasFile]:
+def _file(file: BinaryIO, place: ModelSource) -> AbstractContextManager[KerasFile]:
     """Returns the reader of the format that the content of a file shows."""
     try:
         head = file.read(max(_USER_BLOCKS) + len(hdf5.SIGNATURE))
@@ -138,7 +138,7 @@ def _file(file: BinaryIO, place: Place) -> AbstractContextManager[KerasFile]:
         message = f"the file cannot be read: {error.strerror}"
         raise UnsupportedModelError(message) from error
     if head.startswith(archives.ZIP_SIGNATURE):
-        archive = archives.ZipMembers(file, place.limits)
+        archive = archives.ZipArchive(file, place.limits)
         if numpy_npz.are_in(archive):
             return numpy_npz.read_archive(archive, place)
         return keras_v3.read(archive, place, "keras-zip")

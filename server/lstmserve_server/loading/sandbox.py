@@ -24,13 +24,13 @@ from lstmserve_server.loading.store import memory_files, transfer
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
-    from lstmserve_server.loading.store.limits import Limits
-    from lstmserve_server.model.spec import ModelDescription
+    from lstmserve_server.loading.store.limits import LoadLimits
+    from lstmserve_server.model.spec import ModelSpec
 
-_SECONDS_TO_DIE: Final = 5.0  # after SIGKILL
+_KILL_TIMEOUT_SECONDS: Final = 5.0  # after SIGKILL
 
 
-class Refused(UnsupportedModelError):
+class LayersOfRefusedModel(UnsupportedModelError):
     """A refusal, with what is known of the layers: name, kind, and whether the kind is served."""
 
     def __init__(self, text: str, layers: Sequence[tuple[str, str, bool]] = ()) -> None:
@@ -40,13 +40,13 @@ class Refused(UnsupportedModelError):
 
 async def load(
     path: str,
-    limits: Limits,
+    limits: LoadLimits,
     *,
     layer: str | None = None,
     until: str | None = None,
     architecture: str | None = None,
     copy: int | None = None,
-) -> ModelDescription:
+) -> ModelSpec:
     """Returns the description of the model in a file.
 
     Args:
@@ -66,13 +66,13 @@ async def load(
         async with contextlib.aclosing(forms):
             form = await anext(forms)
         seal(weights, path)
-        return described(form, path, weights)
+        return to_spec(form, path, weights)
 
 
 async def parse(
     paths: Sequence[str],
     weights: int,
-    limits: Limits,
+    limits: LoadLimits,
     *,
     layer: str | None = None,
     until: str | None = None,
@@ -104,13 +104,13 @@ async def parse(
             answer = await _answer(child, path, limits)
             if answer.get("refused") is not None:
                 layers = [(printable(name), printable(kind), served) for name, kind, served in answer["layers"]]
-                raise Refused(str(answer["refused"]), layers)
+                raise LayersOfRefusedModel(str(answer["refused"]), layers)
             yield answer
     finally:
         with contextlib.suppress(ProcessLookupError):
             child.kill()
         with contextlib.suppress(TimeoutError):  # one that the kernel keeps is left to it
-            await asyncio.wait_for(child.wait(), _SECONDS_TO_DIE)
+            await asyncio.wait_for(child.wait(), _KILL_TIMEOUT_SECONDS)
 
 
 def seal(weights: int, what: str) -> None:
@@ -126,20 +126,20 @@ def seal(weights: int, what: str) -> None:
             f"{what}: the weights cannot be sealed ({error.strerror}): a process that parsed the file is still there, and "
             "could change them. The file is made to harm"
         )
-        raise Refused(message) from error
+        raise LayersOfRefusedModel(message) from error
 
 
-def described(form: dict[str, Any], path: str, weights: int) -> ModelDescription:
+def to_spec(form: dict[str, Any], path: str, weights: int) -> ModelSpec:
     """Returns the description of a model that came from `parse`, with its weights where they are.
 
     Raises:
         Refused: it is nonsense.
     """
     try:
-        return transfer.read(form["model"], weights)
+        return transfer.load(form["model"], weights)
     except (UnsupportedModelError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         message = f"{path}: the file cannot be read: the process that parsed it gave back nonsense ({error})"
-        raise Refused(message) from error
+        raise LayersOfRefusedModel(message) from error
 
 
 async def _start(descriptors: tuple[int, ...]) -> asyncio.subprocess.Process:
@@ -157,27 +157,27 @@ async def _start(descriptors: tuple[int, ...]) -> asyncio.subprocess.Process:
             HDF5_PLUGIN_PRELOAD="::",  # no filters from outside
             HDF5_USE_FILE_LOCKING="FALSE",
         ),
-        limit=sandbox_protocol.LONGEST,
+        limit=sandbox_protocol.MAX_ANSWER_BYTES,
     )
 
 
-async def _answer(child: asyncio.subprocess.Process, path: str, limits: Limits) -> dict[str, Any]:
+async def _answer(child: asyncio.subprocess.Process, path: str, limits: LoadLimits) -> dict[str, Any]:
     """Returns the child's next answer, or says how it ended without one."""
     try:
         async with asyncio.timeout(limits.seconds):
             line = await child.stdout.readline() if child.stdout is not None else b""
             if line:
                 return sandbox_protocol.checked(line)
-            reason = _name_of_end(await child.wait())
+            reason = _describe_exit(await child.wait())
     except TimeoutError:
         reason = f"it took more than {limits.seconds} seconds (--load-seconds)"
     except ValueError:
         reason = "its answer could not be read"
     message = f"{path}: the process that parsed the file was stopped, as {reason}. The file is damaged, or made to harm"
-    raise Refused(message)
+    raise LayersOfRefusedModel(message)
 
 
-def _name_of_end(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code in {-signal.SIGXCPU, -signal.SIGKILL}:
         return "it took too long (--load-seconds) or too much memory"
     return f"it ended with {_signal(-code)}" if code < 0 else f"it ended with the exit code {code}"

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 from lstmserve_server.core import confinement
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import reader, sandbox_protocol
-from lstmserve_server.loading.build.builder import Part
+from lstmserve_server.loading.build.builder import ModelSelection
 from lstmserve_server.loading.store import transfer
-from lstmserve_server.loading.store.arrays import Shared
-from lstmserve_server.loading.store.limits import Limits
+from lstmserve_server.loading.store.arrays import SharedStore
+from lstmserve_server.loading.store.limits import LoadLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 _BASE_MEMORY: Final = 1 << 30  # Python, NumPy and h5py map half of it
 _BASE_WEIGHTS: Final = 256 << 20
 _MEMORY_PER_BYTE: Final = 8  # of the file: a deflated archive of weights unpacks to about twice its size
-_MOST_ENTRIES: Final = 10_000  # of a folder that are looked at; a SavedModel has some twenty
+_MAX_ENTRIES: Final = 10_000  # of a folder that are looked at; a SavedModel has some twenty
 _LISTS_OTHERS: Final = (".json", ".index")
 
 
 def main() -> None:
     """Loads what is asked for."""
     request = json.load(sys.stdin)
-    limits = Limits(**request["limits"])
+    limits = LoadLimits(**request["limits"])
     _confine(request, limits)
     for path in request["paths"]:
         print(json.dumps(_load(path, request, limits)), flush=True)  # noqa: T201 - the answer
 
 
-def _confine(request: dict[str, Any], limits: Limits) -> None:
+def _confine(request: dict[str, Any], limits: LoadLimits) -> None:
     """Bounds what a file can make of this process: time from now on, then memory, files, and what the kernel does for it."""
     paths = [Path(path) for path in request["paths"]]
     bounds = {
@@ -72,7 +72,7 @@ def _size(path: Path, most: int) -> int:
         if path.is_file() and path.suffix not in _LISTS_OTHERS:
             return min(_written(path), most)
         folder = path if path.is_dir() else path.parent
-        sizes = (_written(Path(entry)) for entry in itertools.islice(_files(folder), _MOST_ENTRIES))
+        sizes = (_written(Path(entry)) for entry in itertools.islice(_files(folder), _MAX_ENTRIES))
         return min(sum(size for size in sizes if size <= most), most)
     except (OSError, ValueError):
         return 0
@@ -93,7 +93,7 @@ def _written(path: Path) -> int:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         end, at, found = os.fstat(descriptor).st_size, 0, 0
-        for _ in range(_MOST_ENTRIES):
+        for _ in range(_MAX_ENTRIES):
             try:
                 start = os.lseek(descriptor, at, os.SEEK_DATA)
             except OSError:  # there is nothing more
@@ -105,14 +105,19 @@ def _written(path: Path) -> int:
         os.close(descriptor)
 
 
-def _load(path: str, request: dict[str, Any], limits: Limits) -> dict[str, Any]:
+def _load(path: str, request: dict[str, Any], limits: LoadLimits) -> dict[str, Any]:
     architecture, copy = request["architecture"], request["copies"].get(path)
-    store = Shared(request["weights"])
+    store = SharedStore(request["weights"])
     try:
         description = reader.load(
-            path, part=Part(**request["part"]), limits=limits, architecture=architecture, store=store, copy=copy
+            path,
+            part=ModelSelection(**request["part"]),
+            limits=limits,
+            architecture=architecture,
+            store=store,
+            copy=copy,
         )
-        return {"model": transfer.write(description, store, request["weights"])}
+        return {"model": transfer.dump(description, store, request["weights"])}
     except UnsupportedModelError as error:
         return {"refused": str(error), "layers": _survey(path, limits, architecture, copy)}
     except MemoryError:
@@ -122,10 +127,10 @@ def _load(path: str, request: dict[str, Any], limits: Limits) -> dict[str, Any]:
         return {"refused": str(refusal)}
 
 
-def _survey(path: str, limits: Limits, architecture: str | None, copy: int | None) -> list[tuple[str, str, bool]]:
+def _survey(path: str, limits: LoadLimits, architecture: str | None, copy: int | None) -> list[tuple[str, str, bool]]:
     try:
         layers = reader.survey(path, limits=limits, architecture=architecture, copy=copy)
-        return [(layer.name, layer.kind, served) for layer, served in layers][: sandbox_protocol.MOST_LAYERS]
+        return [(layer.name, layer.kind, served) for layer, served in layers][: sandbox_protocol.MAX_LAYERS]
     except UnsupportedModelError:
         return []
 

@@ -6,16 +6,16 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-LONGEST: Final = 8 << 20
+MAX_ANSWER_BYTES: Final = 8 << 20
 """Bytes of an answer; that of a model of a thousand layers is one."""
 
-LONGEST_REASON: Final = 4000
+MAX_REASON_LENGTH: Final = 4000
 """Characters of a refusal."""
 
-MOST_LAYERS: Final = 1024
+MAX_LAYERS: Final = 1024
 """Layers that are listed with a refusal."""
 
-_Text = Annotated[str, msgspec.Meta(max_length=LONGEST_REASON)]
+_Text = Annotated[str, msgspec.Meta(max_length=MAX_REASON_LENGTH)]
 _Name = Annotated[str, msgspec.Meta(max_length=20_000)]  # of a layer behind those of the models around it
 _Count = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
 _Shape = Annotated[list[_Count | None], msgspec.Meta(max_length=16)]
@@ -53,7 +53,7 @@ class _Model(msgspec.Struct, forbid_unknown_fields=True):
 class _Answer(msgspec.Struct, forbid_unknown_fields=True):
     model: _Model | None = None
     refused: _Text | None = None
-    layers: Annotated[list[tuple[_Name, _Name, bool]], msgspec.Meta(max_length=MOST_LAYERS)] = []
+    layers: Annotated[list[tuple[_Name, _Name, bool]], msgspec.Meta(max_length=MAX_LAYERS)] = []
 
 
 def checked(line: bytes) -> dict[str, Any]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-class Era(enum.Enum):
+class KerasMajor(enum.Enum):
     """The generation of Keras that wrote a model; a few names mean something else in each."""
 
     KERAS_2 = 2
@@ -59,14 +59,14 @@ class Activation:
         self.apply(out)
 
 
-def find(name: str, era: Era) -> Activation | None:
+def find(name: str, era: KerasMajor) -> Activation | None:
     """Returns the activation that `name` meant to the Keras of an era, or None where it knew none of this name."""
-    if era is Era.KERAS_2:
+    if era is KerasMajor.KERAS_2:
         return _KERAS_2.get(name)
     return _KERAS_3.get(name)
 
 
-def defined(name: str) -> Activation | None:
+def activation_by_definition(name: str) -> Activation | None:
     """Returns the activation whose own name, `Activation.name`, is `name`."""
     found = _BY_DEFINITION.get(name)
     if found is not None:
@@ -109,14 +109,14 @@ def elu(alpha: float = 1) -> Activation:
     return Activation(f"elu({alpha!r})", apply)
 
 
-def quick(activation: Activation) -> Activation:
+def fast_variant(activation: Activation) -> Activation:
     """Returns what fast mode computes instead: the same up to rounding, and quicker for many elements."""
-    return _QUICK.get(activation.name, activation)
+    return _FAST.get(activation.name, activation)
 
 
-def names(era: Era) -> list[str]:
+def names(era: KerasMajor) -> list[str]:
     """Returns the names that `find` knows."""
-    return sorted(_KERAS_2 if era is Era.KERAS_2 else _KERAS_3)
+    return sorted(_KERAS_2 if era is KerasMajor.KERAS_2 else _KERAS_3)
 
 
 def _linear(x: Array) -> None:
@@ -128,8 +128,8 @@ def _sigmoid(x: Array) -> None:
     special.expit(x, out=x)
 
 
-def _quick_sigmoid(x: Array, out: Array) -> None:
-    if x.size < _MANY:
+def _fast_sigmoid(x: Array, out: Array) -> None:
+    if x.size < _MIN_FAST_ELEMENTS:
         special.expit(x, out)
         return
     # NumPy's exp computes many elements at once, and is some units in the last place off. This keeps the tail.
@@ -291,9 +291,9 @@ _COMMON: Final = {
     "tanh": Activation("tanh", _tanh, bound=1, into=np.tanh),
 }
 
-_MANY: Final = 1024  # elements, from which on four calls of NumPy are quicker than one of SciPy
+_MIN_FAST_ELEMENTS: Final = 1024  # elements, from which on four calls of NumPy are quicker than one of SciPy
 
-_QUICK: Final = {"sigmoid": replace(_COMMON["sigmoid"], into=_quick_sigmoid)}
+_FAST: Final = {"sigmoid": replace(_COMMON["sigmoid"], into=_fast_sigmoid)}
 
 _KERAS_2: Final = _COMMON | {
     "hard_sigmoid": Activation("hard_sigmoid(x/5+1/2)", _hard_sigmoid_fifth, bound=1),

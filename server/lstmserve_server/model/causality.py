@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lstmserve_server.model.layers.base import Layer
-    from lstmserve_server.model.spec import LayerDescription, ModelDescription
+    from lstmserve_server.model.spec import LayerSpec, ModelSpec
 
 
-class _Clock(NamedTuple):
+class _Cadence(NamedTuple):
     """When a value has something new: at the steps `wait`, `wait + stride`, `wait + 2 * stride` ..., counted from 0."""
 
     wait: int = 0
@@ -22,32 +22,32 @@ class _Clock(NamedTuple):
     """Whether it has a time axis; else it is always there after the first time, as what a sequence comes to."""
 
 
-_EVERY_STEP = _Clock()
+_EVERY_STEP = _Cadence()
 _MASKING = ("Masking", "Embedding")
 
 
-def obstacle(description: ModelDescription, layers: Sequence[Layer | None]) -> str:
+def step_obstacle(description: ModelSpec, layers: Sequence[Layer | None]) -> str:
     """Returns why a model cannot be stepped, naming what stands in the way; "" where it can."""
     return (
         _of_inputs(description)
         or next((f"layer {d.name!r} {layer.obstacle}" for d, layer in _made(description, layers) if layer.obstacle), "")
         or _of_states(description)
         or _of_masks(description)
-        or _of_clocks(description, layers)
+        or _of_cadences(description, layers)
     )
 
 
-def _made(description: ModelDescription, layers: Sequence[Layer | None]) -> list[tuple[LayerDescription, Layer]]:
+def _made(description: ModelSpec, layers: Sequence[Layer | None]) -> list[tuple[LayerSpec, Layer]]:
     return [(d, layer) for d, layer in zip(description.layers, layers, strict=True) if layer is not None]
 
 
-def _of_inputs(description: ModelDescription) -> str:
+def _of_inputs(description: ModelSpec) -> str:
     if len(description.inputs) > 1:
         return f"the model has several inputs: {', '.join(repr(item.name) for item in description.inputs)}"
     return "" if description.inputs[0].sequence else f"its input {description.inputs[0].name!r} has no time axis"
 
 
-def _of_states(description: ModelDescription) -> str:
+def _of_states(description: ModelSpec) -> str:
     """The h and c of every step would have to be known where other layers, or the caller, are given them as values."""
     used = {number for layer in description.layers for number in layer.inputs}
     used |= {output.value for output in description.outputs}
@@ -60,7 +60,7 @@ def _of_states(description: ModelDescription) -> str:
     return ""
 
 
-def _of_masks(description: ModelDescription) -> str:
+def _of_masks(description: ModelSpec) -> str:
     """A state knows of one mask whether a step has been seen that it did not pass over."""
     makers = [layer for layer in description.layers if layer.kind == "Masking" or layer.options.get("mask_zero")]
     if len(makers) < 2:  # noqa: PLR2004 - one and another
@@ -68,15 +68,15 @@ def _of_masks(description: ModelDescription) -> str:
     return f"layer {makers[1].name!r} makes a second mask, beside that of {makers[0].name!r}"
 
 
-def waiting_steps(description: ModelDescription, layers: Sequence[Layer | None]) -> int:
+def waiting_steps(description: ModelSpec, layers: Sequence[Layer | None]) -> int:
     """Returns after how many time-steps of a sequence a model that can be stepped has no answer yet."""
-    clocks = _clocks(description, layers)
+    clocks = _cadences(description, layers)
     return max(clocks[output.value].wait for output in description.outputs)
 
 
-def _of_clocks(description: ModelDescription, layers: Sequence[Layer | None]) -> str:
+def _of_cadences(description: ModelSpec, layers: Sequence[Layer | None]) -> str:
     """What a layer with a window does not answer at every step has to end up in a layer that sums a sequence up."""
-    clocks = _clocks(description, layers)
+    clocks = _cadences(description, layers)
     for described, layer in zip(description.layers, layers, strict=True):
         coming = [clocks[number] for number in described.inputs]
         if isinstance(layer, Merge) and any(clock.sequence for clock in coming) and len(set(coming)) > 1:
@@ -89,16 +89,16 @@ def _of_clocks(description: ModelDescription, layers: Sequence[Layer | None]) ->
     return ""
 
 
-def _clocks(description: ModelDescription, layers: Sequence[Layer | None]) -> list[_Clock]:
+def _cadences(description: ModelSpec, layers: Sequence[Layer | None]) -> list[_Cadence]:
     """Returns the clock of each value."""
-    clocks: list[_Clock] = []
+    clocks: list[_Cadence] = []
     for described, layer in zip(description.layers, layers, strict=True):
         coming = [clocks[number] for number in described.inputs] or [_EVERY_STEP]
         clock = coming[0]._replace(wait=max(each.wait for each in coming))
         if layer is not None and layer.clock is not None and clock.sequence:
             wait, stride = layer.clock
-            clock = _Clock(clock.wait + wait * clock.stride, clock.stride * stride)
+            clock = _Cadence(clock.wait + wait * clock.stride, clock.stride * stride)
         if layer is not None and layer.lasts:
-            clock = _Clock(clock.wait, sequence=False)
+            clock = _Cadence(clock.wait, sequence=False)
         clocks += [clock] * len(described.output_shapes)
     return clocks

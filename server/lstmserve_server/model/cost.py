@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from lstmserve_server.model.spec import LayerDescription, ModelDescription
+    from lstmserve_server.model.spec import LayerSpec, ModelSpec
 
-_CALL_COST: Final = 50_000
+_OVERHEAD_MULTIPLICATIONS: Final = 50_000
 """Multiplications in the time that NumPy's calls of one recurrent step take apart from the arithmetic."""
 
-_UNKNOWN_STEPS: Final = 1000
+_ASSUMED_STEPS: Final = 1000
 """Taken for the length of a sequence within a time-step that the file leaves open."""
 
 
-class Work:
+class CostModel:
     """What the calls of one model cost."""
 
-    def __init__(self, description: ModelDescription, *, step_by_step: bool) -> None:
+    def __init__(self, description: ModelSpec, *, step_by_step: bool) -> None:
         """Adds up what a time-step of a row costs, which would take as long as a small model's step.
 
         Args:
@@ -31,16 +31,16 @@ class Work:
         for layer in description.layers:
             within = 1
             if layer.kind == "TimeDistributed" and layer.options["sequences"]:  # a sequence within each time-step
-                within = shapes[layer.inputs[0]][1] or _UNKNOWN_STEPS
+                within = shapes[layer.inputs[0]][1] or _ASSUMED_STEPS
             self._multiplications += within * layer.parameter_count
             self._recurrences += within * _recurrences(layer)
 
     def cost(self, rows: int, steps: int) -> int:
         """Returns what a call costs, in multiplications; NumPy's own cost per step counts as some of them."""
         in_turn = self._recurrences * (steps if self._step_by_step else 1)
-        return steps * rows * self._multiplications + _CALL_COST * in_turn
+        return steps * rows * self._multiplications + _OVERHEAD_MULTIPLICATIONS * in_turn
 
 
-def _recurrences(layer: LayerDescription) -> int:
+def _recurrences(layer: LayerSpec) -> int:
     """Returns how many LSTMs a layer is."""
     return int(layer.kind == "LSTM") + sum(map(_recurrences, layer.parts))

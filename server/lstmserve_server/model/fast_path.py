@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.model.layers.base import Layer, LayerState
-    from lstmserve_server.model.spec import LayerDescription, ModelDescription
+    from lstmserve_server.model.spec import LayerSpec, ModelSpec
 
     Array = NDArray[Any]
 
 
-class _Leg(NamedTuple):
+class _Instruction(NamedTuple):
     """A layer on the way."""
 
     compute: Callable[..., Array] | LSTM
@@ -33,10 +33,10 @@ class _Leg(NamedTuple):
     """The numbers of what nobody needs any more behind it."""
 
 
-class StraightWay:
+class FastPath:
     """The layers of a model that can be stepped, in their order. It keeps nothing between calls."""
 
-    def __init__(self, description: ModelDescription, legs: Sequence[_Leg], sequences: Sequence[bool]) -> None:
+    def __init__(self, description: ModelSpec, legs: Sequence[_Instruction], sequences: Sequence[bool]) -> None:
         self._legs = legs
         self._count = len(sequences)
         self._is_ids = description.inputs[0].vocabulary is not None
@@ -72,23 +72,23 @@ class StraightWay:
         return outputs, tuple(after)
 
 
-def find(
-    description: ModelDescription, layers: Sequence[Layer | None], needless: Sequence[tuple[int, ...]]
-) -> StraightWay | None:
+def compile_path(
+    description: ModelSpec, layers: Sequence[Layer | None], needless: Sequence[tuple[int, ...]]
+) -> FastPath | None:
     """Returns the straight way through a model that can be stepped, or None where one of its layers can mask or wait."""
-    legs: list[_Leg] = []
+    legs: list[_Instruction] = []
     sequences: list[bool] = []  # whether each value has a time axis where the last step alone is answered
     for described, layer, gone in zip(description.layers, layers, needless, strict=True):
         if described.inputs:
             compute = layer if isinstance(layer, LSTM) else _same if layer is None else layer.bare()
             if compute is None:
                 return None
-            legs.append(_Leg(compute, described.inputs, len(sequences), gone))
+            legs.append(_Instruction(compute, described.inputs, len(sequences), gone))
         sequences += [_is_sequence(described, layer, sequences)] * len(described.output_shapes)
-    return StraightWay(description, legs, sequences)
+    return FastPath(description, legs, sequences)
 
 
-def _is_sequence(described: LayerDescription, layer: Layer | None, before: Sequence[bool]) -> bool:
+def _is_sequence(described: LayerSpec, layer: Layer | None, before: Sequence[bool]) -> bool:
     if not described.inputs:
         return True
     return before[described.inputs[0]] and not (layer is not None and layer.lasts)

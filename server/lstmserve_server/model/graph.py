@@ -9,19 +9,19 @@ import numpy as np
 
 from lstmserve_server.model import causality, fast_path
 from lstmserve_server.model.layers import registry as kinds
-from lstmserve_server.model.layers.base import Given, Values
+from lstmserve_server.model.layers.base import Batch, LayerInputs
 from lstmserve_server.model.layers.recurrent import LSTM, Bidirectional
-from lstmserve_server.model.recording import Place
+from lstmserve_server.model.recording import LayerRecorder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.model.layers.base import Carried, Layer, LayerState
-    from lstmserve_server.model.numerics import Arithmetic
-    from lstmserve_server.model.recording import Rectangle
-    from lstmserve_server.model.spec import LayerDescription, ModelDescription
+    from lstmserve_server.model.layers.base import Layer, LayerState, Stateful
+    from lstmserve_server.model.numerics import ComputeConfig
+    from lstmserve_server.model.recording import Chunk
+    from lstmserve_server.model.spec import LayerSpec, ModelSpec
 
     Array = NDArray[Any]
 
@@ -29,7 +29,7 @@ ModelState = tuple["LayerState", ...]
 """The state of each layer that has one, in the order of the model."""
 
 
-def copied(state: ModelState) -> ModelState:
+def copy_state(state: ModelState) -> ModelState:
     """Returns a state that shares no memory with another."""
     return tuple(type(part)(*(array.copy() for array in part)) for part in state)
 
@@ -39,7 +39,7 @@ def rows_of(state: ModelState, rows: Array | slice) -> ModelState:
     return tuple(type(part)(*(array[rows] for array in part)) for part in state)
 
 
-def joined(states: Sequence[ModelState]) -> ModelState:
+def concat_states(states: Sequence[ModelState]) -> ModelState:
     """Returns the rows of several states of one model, one behind the other."""
     return tuple(type(parts[0])(*map(np.concatenate, zip(*parts, strict=True))) for parts in zip(*states, strict=True))
 
@@ -48,10 +48,10 @@ def joined(states: Sequence[ModelState]) -> ModelState:
 class _Node:
     """A layer in its place."""
 
-    description: LayerDescription
+    description: LayerSpec
     layer: Layer | None
     """None where it does nothing at inference."""
-    carried: tuple[Carried, ...]
+    carried: tuple[Stateful, ...]
     needless: tuple[int, ...]
     """The numbers of what nobody needs any more behind it."""
 
@@ -59,29 +59,29 @@ class _Node:
 class Flow(NamedTuple):
     """What comes out of a rectangle."""
 
-    outputs: list[Values]
+    outputs: list[Batch]
     state: ModelState
     steps: Array
     """How many time-steps each row has gone on by, (batch,): those that no mask passed over."""
 
 
-class Network:
+class LayerGraph:
     """A graph of layers, ready to compute. It keeps nothing between calls and may be used from several threads."""
 
-    def __init__(self, description: ModelDescription, arithmetic: Arithmetic) -> None:
+    def __init__(self, description: ModelSpec, arithmetic: ComputeConfig) -> None:
         self._description = description
         layers = [kinds.make(layer, arithmetic) for layer in description.layers]
-        self.step_obstacle = causality.obstacle(description, layers)
+        self.step_obstacle = causality.step_obstacle(description, layers)
         """Why the model cannot be stepped; empty where it can."""
         causal = not self.step_obstacle
         self.waiting_steps = causality.waiting_steps(description, layers) if causal else 0
         """After how many time-steps of a sequence there is no answer yet."""
-        needless = _needless(description)
+        needless = _last_uses(description)
         self._nodes = [
             _Node(described, layer, layer.carried_in(causal=causal) if layer is not None else (), needless[place])
             for place, (described, layer) in enumerate(zip(description.layers, layers, strict=True))
         ]
-        self.straight = fast_path.find(description, layers, needless) if causal else None
+        self.straight = fast_path.compile_path(description, layers, needless) if causal else None
         """The same in fewer words, where nothing is ever masked or waited for."""
         self.carried = [part for node in self._nodes for part in node.carried]
         """The layers whose state the caller carries, in the order of `ModelState`."""
@@ -112,7 +112,7 @@ class Network:
         inputs: Sequence[Array],
         state: ModelState,
         seen: Array,
-        rectangle: Rectangle | None = None,
+        rectangle: Chunk | None = None,
         *,
         every: bool,
     ) -> Flow:
@@ -125,7 +125,7 @@ class Network:
             rectangle: what is to be filled with all that flows; None for nothing.
             every: whether each step is to be answered as if the sequence ended with it, of a model that can be cut anywhere.
         """
-        values: list[Values | None] = []
+        values: list[Batch | None] = []
         remaining = list(state)
         after: list[LayerState] = []
         given = iter(self._inputs(inputs))
@@ -134,7 +134,7 @@ class Network:
             if not node.description.inputs:
                 values.append(next(given))
                 continue
-            trace = None if rectangle is None else Place(rectangle, place)
+            trace = None if rectangle is None else LayerRecorder(rectangle, place)
             call = _call(node.description, values, seen, trace, every=every)
             if node.layer is None:
                 values.append(call.values[0])
@@ -155,28 +155,28 @@ class Network:
             rectangle.values.extend(_needed(values, number) for number in range(len(values)))
         return Flow([_needed(values, output.value) for output in self._description.outputs], tuple(after), steps)
 
-    def _inputs(self, inputs: Sequence[Array]) -> list[Values]:
+    def _inputs(self, inputs: Sequence[Array]) -> list[Batch]:
         return [
-            Values(array[..., 0] if item.vocabulary is not None else array, item.sequence)
+            Batch(array[..., 0] if item.vocabulary is not None else array, item.sequence)
             for array, item in zip(inputs, self._description.inputs, strict=True)
         ]
 
 
 def _call(
-    description: LayerDescription, values: Sequence[Values | None], seen: Array, trace: Place | None, *, every: bool
-) -> Given:
+    description: LayerSpec, values: Sequence[Batch | None], seen: Array, trace: LayerRecorder | None, *, every: bool
+) -> LayerInputs:
     inputs = [_needed(values, number) for number in description.inputs]
     states = tuple(_needed(values, number).array for number in description.initial_state)
-    return Given(tuple(inputs), seen, every, states, trace)
+    return LayerInputs(tuple(inputs), seen, every, states, trace)
 
 
-def _needed(values: Sequence[Values | None], number: int) -> Values:
+def _needed(values: Sequence[Batch | None], number: int) -> Batch:
     value = values[number]
     assert value is not None  # noqa: S101 - it is let go only behind the last who needs it
     return value
 
 
-def _needless(description: ModelDescription) -> list[tuple[int, ...]]:
+def _last_uses(description: ModelSpec) -> list[tuple[int, ...]]:
     """Returns, for each layer, the numbers of the values that nobody needs any more behind it."""
     last_user: dict[int, int] = {}
     for place, layer in enumerate(description.layers):

@@ -70,7 +70,7 @@ def step(spec: LSTMSpec, weights: LSTMWeights, product: Product, x: Array, state
     Returns:
         The next state; its h is the output of the layer.
     """
-    return Cell(spec, weights, product, len(x)).step(x, state)
+    return Workspace(spec, weights, product, len(x)).step(x, state)
 
 
 def forward(
@@ -101,7 +101,7 @@ def forward(
         The outputs, (batch, time, units), and the state after the last step.
     """
     batch, time = x.shape[:2]
-    cell = Cell(spec, weights, product, batch)
+    cell = Workspace(spec, weights, product, batch)
     cell.begin(state)
     projected = np.empty((time, batch, 4 * spec.units), x.dtype)
     product(x.swapaxes(0, 1), weights.kernel, projected)
@@ -145,7 +145,7 @@ def forward_masked(  # noqa: PLR0913 - what a masked sequence is made of
     Returns:
         The outputs, (batch, time, units), and the state after the last step.
     """
-    advance = Cell(spec, weights, product, len(x)).step
+    advance = Workspace(spec, weights, product, len(x)).step
     return step_by_step(advance, x, state, mask, seen, record, zero_masked=zero_masked)
 
 
@@ -186,13 +186,13 @@ def gates(spec: LSTMSpec, weights: LSTMWeights, product: Product, x: Array, h: A
         x: (batch, features)
         h: (batch, units), before the step.
     """
-    cell = Cell(spec, weights, product, len(x))
+    cell = Workspace(spec, weights, product, len(x))
     cell.begin(LSTMState(h, np.zeros_like(h)))
     cell.activate(cell.project(x))
     return cell.gates.swapaxes(0, 1).reshape(len(x), 4 * spec.units)
 
 
-class Cell:
+class Workspace:
     """So many rows under way, for one thread: h and c, which go on with every step, and all arrays of a step, made once.
 
     Each gate is in one piece for all rows, where activations are quickest; so the last addition goes from rows to gates.

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lstmserve_server.core.errors import WrongForModel
-from lstmserve_server.model.cost import Work
-from lstmserve_server.model.graph import Network, copied, rows_of
-from lstmserve_server.model.numerics import Arithmetic, Engine, Numerics, all_finite, product_of
+from lstmserve_server.model.cost import CostModel
+from lstmserve_server.model.graph import LayerGraph, copy_state, rows_of
+from lstmserve_server.model.numerics import ComputeConfig, Engine, Numerics, all_finite, matmul_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.model.graph import ModelState
-    from lstmserve_server.model.layers.base import Values
+    from lstmserve_server.model.layers.base import Batch
     from lstmserve_server.model.layers.recurrent import LSTM
-    from lstmserve_server.model.recording import Trace
-    from lstmserve_server.model.spec import LayerDescription, ModelDescription, OutputDescription
+    from lstmserve_server.model.recording import Recording
+    from lstmserve_server.model.spec import LayerSpec, ModelSpec, OutputSpec
 
     Array = NDArray[Any]
 
@@ -33,7 +33,7 @@ _CHUNK_STEPS = 256
 _FIXES_TIME = ("Flatten", "Reshape", "Permute")  # layers whose weights behind them know the number of time-steps
 
 
-class Answer(NamedTuple):
+class StepResult(NamedTuple):
     """What `step` and `forward` give."""
 
     outputs: tuple[Array, ...]
@@ -58,15 +58,15 @@ class RecurrentModel:
     """A graph of layers, ready to compute. Between calls it keeps scratch memory of each thread at most; several may use it."""
 
     def __init__(
-        self, description: ModelDescription, numerics: Numerics = Numerics.EXACT, engine: Engine = Engine.NUMPY
+        self, description: ModelSpec, numerics: Numerics = Numerics.EXACT, engine: Engine = Engine.NUMPY
     ) -> None:
         self.description = description
         self.numerics = numerics
         self.dtype = description.dtype
         self.inputs = description.inputs
         self.outputs = description.outputs
-        self._network = Network(
-            description, Arithmetic(product_of(numerics), description.dtype, numerics=numerics, engine=engine)
+        self._network = LayerGraph(
+            description, ComputeConfig(matmul_of(numerics), description.dtype, numerics=numerics, engine=engine)
         )
         self.engine = ", ".join(dict.fromkeys(computed.engine for computed in self._network.computed))
         """What computes its LSTMs, with the version; several where some are computed by another."""
@@ -85,7 +85,7 @@ class RecurrentModel:
         self._width = max(_width(layer) for layer in description.layers)
         self._output_sizes = [_time_and_width(output, causal=self.causal) for output in description.outputs]
         self._state_size = sum(array.size for part in self.zero_state(1) for array in part)
-        self.work = Work(description, step_by_step=Engine.NUMPY.value in self.engine)
+        self.work = CostModel(description, step_by_step=Engine.NUMPY.value in self.engine)
         self.fixed_time = any(layer.kind in _FIXES_TIME for layer in description.layers)
         """Whether a sequence must have exactly as many time-steps as the file declares."""
 
@@ -129,7 +129,9 @@ class RecurrentModel:
         """Returns the state of `batch` new sequences."""
         return tuple(layer.zero_state(batch) for layer in self.carried)
 
-    def step(self, x: Array, state: ModelState, seen: Array | None = None, trace: Trace | None = None) -> Answer:
+    def step(
+        self, x: Array, state: ModelState, seen: Array | None = None, trace: Recording | None = None
+    ) -> StepResult:
         """Advances every row by one time-step.
 
         Args:
@@ -158,8 +160,8 @@ class RecurrentModel:
         all_outputs: bool = False,
         seen: Array | None = None,
         pause: Callable[[], None] = _go_on,
-        trace: Trace | None = None,
-    ) -> Answer:
+        trace: Recording | None = None,
+    ) -> StepResult:
         """Advances every row by a sequence: equals the loop over `step`, to the last bit in exact mode.
 
         It is computed in rectangles: rows that all run through a piece of time. Those of a causal model are short, so that
@@ -199,13 +201,13 @@ class RecurrentModel:
         lengths: Array | None,
         seen: Array | None,
         pause: Callable[[], None],
-        trace: Trace | None,
+        trace: Recording | None,
         *,
         every: bool,
-    ) -> Answer:
+    ) -> StepResult:
         lengths = np.full(len(x), x.shape[1]) if lengths is None else lengths
         seen = _never(x) if seen is None else seen
-        state = copied(state)
+        state = copy_state(state)
         steps = np.zeros(len(x), np.int64)
         pieces: list[_Piece] = []
         for number, (rows, start, stop) in enumerate(self._rectangles(lengths)):
@@ -229,7 +231,7 @@ class RecurrentModel:
             else _lasts(pieces, number, len(x))
             for number, output in enumerate(self.outputs)
         )
-        return Answer(outputs, state, steps)
+        return StepResult(outputs, state, steps)
 
     def _run(
         self,
@@ -238,16 +240,16 @@ class RecurrentModel:
         seen: Array | None,
         rows: Array | None = None,
         start: int = 0,
-        trace: Trace | None = None,
+        trace: Recording | None = None,
         *,
         every: bool,
-    ) -> Answer:
+    ) -> StepResult:
         """Runs a rectangle, of the `rows` of a call: its sequences are whole if `every` step is wanted, else their last."""
         straight, x = self._network.straight, inputs[0]
         if straight is not None and trace is None:
             arrays, after = straight.run(x, state, every=every)
             if all(map(all_finite, itertools.chain(arrays, *after))):
-                return Answer(tuple(map(np.ascontiguousarray, arrays)), after, np.full(len(x), x.shape[1]))
+                return StepResult(tuple(map(np.ascontiguousarray, arrays)), after, np.full(len(x), x.shape[1]))
             # What follows computes it once more, and says what is not finite.
         rows = np.arange(len(x)) if rows is None else rows
         seen = _never(x) if seen is None else seen
@@ -255,9 +257,9 @@ class RecurrentModel:
         flow = self._network.run(inputs, state, seen, rectangle, every=every and self.causal)
         self._require_finite_state(flow.state, rows)
         outputs = tuple(self._output(values, rows, every=every) for values in flow.outputs)
-        return Answer(outputs, flow.state, flow.steps)
+        return StepResult(outputs, flow.state, flow.steps)
 
-    def _output(self, values: Values, rows: Array, *, every: bool) -> Array:
+    def _output(self, values: Batch, rows: Array, *, every: bool) -> Array:
         """Returns an output in the form that is wanted, NaN where there is none yet."""
         if values.sequence and not every:
             values = values.last()
@@ -305,14 +307,14 @@ class _Piece(NamedTuple):
     outputs: tuple[Array, ...]
 
 
-def _time_and_width(output: OutputDescription, *, causal: bool) -> tuple[int, int]:
+def _time_and_width(output: OutputSpec, *, causal: bool) -> tuple[int, int]:
     """Returns how many time-steps an output has, 0 where that is up to the caller, and how many numbers each of them."""
     sequence = len(output.shape) > 1
     time = output.shape[0] if sequence and not causal else None
     return time or 0, math.prod(length or 1 for length in (output.shape[1:] if sequence else output.shape))
 
 
-def _width(layer: LayerDescription) -> int:
+def _width(layer: LayerSpec) -> int:
     """Returns how many numbers of a time-step a layer holds at once: its gates, its windows or its output."""
     if layer.kind in ("LSTM", "Bidirectional"):
         return max(int(part.weights["kernel"].shape[1]) for part in layer.parts or (layer,))

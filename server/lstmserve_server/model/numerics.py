@@ -50,7 +50,7 @@ class Product(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Arithmetic:
+class ComputeConfig:
     """How a model computes."""
 
     product: Product
@@ -74,7 +74,7 @@ def all_finite(x: Array) -> bool:
     return math.isfinite(np.vdot(x, x)) or bool(np.isfinite(x).all())
 
 
-def product_of(numerics: Numerics) -> Product:
+def matmul_of(numerics: Numerics) -> Product:
     """Returns the matrix product of a mode, and binds the BLAS of this process to one thread.
 
     Shared among threads, a product of few long columns is added up in another order (OpenBLAS, gemv of 65536 by 16 in

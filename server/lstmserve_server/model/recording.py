@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-class Flowing(Protocol):
+class HasArray(Protocol):
     """What flows between two layers (`layers.base.Values`)."""
 
     @property
@@ -49,7 +49,7 @@ class Steps(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Rectangle:
+class Chunk:
     """What was computed at once: some rows of a call, for a piece of time."""
 
     rows: Array
@@ -58,7 +58,7 @@ class Rectangle:
     start: int
     """The first time-step."""
 
-    values: list[Flowing] = field(default_factory=list)
+    values: list[HasArray] = field(default_factory=list)
     """All that flowed between the layers, by the number that it has in the model's description."""
 
     steps: dict[int, list[Steps]] = field(default_factory=dict)
@@ -73,22 +73,22 @@ class Rectangle:
         return steps
 
 
-class Trace:
+class Recording:
     """All rectangles of a call."""
 
     def __init__(self) -> None:
-        self.rectangles: list[Rectangle] = []
+        self.rectangles: list[Chunk] = []
 
-    def begin(self, rows: Array, start: int) -> Rectangle:
+    def begin(self, rows: Array, start: int) -> Chunk:
         """Returns the next rectangle, to be filled."""
-        self.rectangles.append(Rectangle(rows, start))
+        self.rectangles.append(Chunk(rows, start))
         return self.rectangles[-1]
 
 
-class Place(NamedTuple):
+class LayerRecorder(NamedTuple):
     """Where in a rectangle a layer is to leave its time-steps."""
 
-    rectangle: Rectangle
+    rectangle: Chunk
     layer: int
 
     def record(self, mask: Array | None, before: tuple[Array, Array], time: int) -> Steps:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class LayerDescription:
+class LayerSpec:
     """One call of a layer, valid by construction: its weights have the shapes that its options ask for.
 
     What flows between layers is numbered: the outputs of the first layer, then those of the second, and so on. A layer
@@ -49,7 +49,7 @@ class LayerDescription:
     initial_state: tuple[int, ...] = ()
     """The numbers of the h and c that it begins with, for each direction; none where they are the caller's."""
 
-    parts: tuple[LayerDescription, ...] = ()
+    parts: tuple[LayerSpec, ...] = ()
     """The layers that this one is made of: those of both directions of a Bidirectional, the one in a TimeDistributed."""
 
     @property
@@ -97,7 +97,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class InputDescription:
+class InputSpec:
     """One input of a model."""
 
     name: str
@@ -124,7 +124,7 @@ class InputDescription:
 
 
 @dataclass(frozen=True, slots=True)
-class OutputDescription:
+class OutputSpec:
     """One output of a model."""
 
     name: str
@@ -137,19 +137,19 @@ class OutputDescription:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelDescription:
+class ModelSpec:
     """A graph of layers."""
 
     source: Source
 
-    layers: tuple[LayerDescription, ...]
+    layers: tuple[LayerSpec, ...]
     """In an order in which each stands behind those that it is called on."""
 
     dtype: np.dtype[Any]
 
-    inputs: tuple[InputDescription, ...]
+    inputs: tuple[InputSpec, ...]
 
-    outputs: tuple[OutputDescription, ...]
+    outputs: tuple[OutputSpec, ...]
 
     @property
     def parameter_count(self) -> int:
@@ -188,12 +188,12 @@ class ModelDescription:
         return digest.hexdigest()
 
 
-def _decides(layer: LayerDescription) -> bool:
+def _decides(layer: LayerSpec) -> bool:
     """Returns whether a layer does or remembers something."""
     return bool(layer.options or layer.weights or layer.parts)
 
 
-def _meaningful_numbers(layers: tuple[LayerDescription, ...]) -> list[int]:
+def _meaningful_numbers(layers: tuple[LayerSpec, ...]) -> list[int]:
     """Returns, for the number of each value, another one that is the same whatever layers do nothing on the way."""
     numbers: list[int] = []
     count = 0
@@ -206,7 +206,7 @@ def _meaningful_numbers(layers: tuple[LayerDescription, ...]) -> list[int]:
     return numbers
 
 
-def _form(layer: LayerDescription, numbers: list[int]) -> dict[str, Any]:
+def _form(layer: LayerSpec, numbers: list[int]) -> dict[str, Any]:
     form: dict[str, Any] = {
         "kind": layer.kind,
         "name": layer.name,
@@ -221,7 +221,7 @@ def _form(layer: LayerDescription, numbers: list[int]) -> dict[str, Any]:
     return form
 
 
-def _in_order(layer: LayerDescription) -> Iterator[Array]:
+def _in_order(layer: LayerSpec) -> Iterator[Array]:
     for name in sorted(layer.weights):
         yield layer.weights[name]
     for part in layer.parts:

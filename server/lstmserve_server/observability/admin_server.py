@@ -30,14 +30,14 @@ _INTERNAL: Final = (".localhost", ".local", ".internal", ".svc", ".cluster.local
 
 _MISDIRECTED: Final = "This page is shown under a number or a name of this network: ask for it as http://ADDRESS:PORT/."
 
-_PAUSE: Final = 0.2  # seconds
-_PATIENCE: Final = 10  # seconds without a request
+_ACCEPT_RETRY_SECONDS: Final = 0.2  # seconds
+_REQUEST_TIMEOUT_SECONDS: Final = 10  # seconds without a request
 
 
 _log = structlog.get_logger(__name__)
 
 
-class Port:
+class AdminServer:
     """Answers /, /status.json, /metrics and /healthz, from a thread of its own."""
 
     def __init__(self, address: str, registry: CollectorRegistry, serving: Callable[[], bool]) -> None:
@@ -119,7 +119,7 @@ def _is_own_name(host: str) -> bool:
 
 def _patient(handler: Any) -> Any:
     """Returns a class of handlers that waits for a request for some seconds, and writes nothing into the log by itself."""
-    return type("Handler", (handler,), {"timeout": _PATIENCE, "get_stderr": lambda _: io.StringIO()})
+    return type("Handler", (handler,), {"timeout": _REQUEST_TIMEOUT_SECONDS, "get_stderr": lambda _: io.StringIO()})
 
 
 def _patiently(accept: Callable[[], Any]) -> Callable[[], Any]:
@@ -129,7 +129,7 @@ def _patiently(accept: Callable[[], Any]) -> Callable[[], Any]:
         try:
             return accept()
         except OSError:
-            time.sleep(_PAUSE)
+            time.sleep(_ACCEPT_RETRY_SECONDS)
             raise
 
     return get_request

@@ -12,7 +12,7 @@ import grpc
 import structlog
 from prometheus_client.core import GaugeMetricFamily
 
-from lstmserve_server.observability.metric_types import Spreads, Tally
+from lstmserve_server.observability.metric_types import Counter, HistogramFamily
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,17 +25,34 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-_SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_DURATION_BUCKETS: Final = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+)
 """A call of one step takes some hundred microseconds, one of a long sequence seconds."""
 
-_PART_SECONDS: Final = (0.00001, 0.000025, 0.00005, *_SECONDS)
-_ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-_ABOUT_STATE: Final = re.compile(r"(?:\w+\.)?state\.(?:layers\[\d+\]\.)?(\w+(?:\.\w+)?)")
+_PHASE_BUCKETS: Final = (0.00001, 0.000025, 0.00005, *_DURATION_BUCKETS)
+_ROW_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_STATE_FIELD: Final = re.compile(r"(?:\w+\.)?state\.(?:layers\[\d+\]\.)?(\w+(?:\.\w+)?)")
 
-Part = Literal["decode", "queue", "compute", "encode"]
+Phase = Literal["decode", "queue", "compute", "encode"]
 
 
-class Noted(Protocol):
+class CallRecorder(Protocol):
     """Takes note of one call."""
 
     def ended(self, error: BaseException | None, context: Any) -> None:
@@ -52,35 +69,35 @@ class CallMetrics:
     def __init__(self) -> None:
         self._in_flight = 0
         self._streams = 0
-        self._calls = Tally("lstmserve_calls", "Calls that have ended, by method and gRPC code.", ["method", "code"])
-        self._seconds = Spreads(
+        self._calls = Counter("lstmserve_calls", "Calls that have ended, by method and gRPC code.", ["method", "code"])
+        self._seconds = HistogramFamily(
             "lstmserve_call_seconds",
             "How long calls took, from their message to its answer. Of streams and watches nothing is said.",
-            _SECONDS,
+            _DURATION_BUCKETS,
             "method",
         )
-        self._part_seconds = Spreads(
+        self._part_seconds = HistogramFamily(
             "lstmserve_call_part_seconds",
             "How long the parts of calls and of messages of streams took.",
-            _PART_SECONDS,
+            _PHASE_BUCKETS,
             "part",
         )
-        self._refused = Tally(
+        self._refused = Counter(
             "lstmserve_refused", "Calls and messages that were refused, by reason (ErrorInfo).", ["reason"]
         )
-        self._state_refused = Tally(
+        self._state_refused = Counter(
             "lstmserve_state_refused", "States that were refused, by what of them was not as expected.", ["reason"]
         )
-        self._batch_rows = Spreads("lstmserve_batch_rows", "Rows that were computed together.", _ROWS)
-        self._rows = Tally("lstmserve_rows", "Rows that were computed, those of each call.", ["model"])
-        self._steps = Tally("lstmserve_steps", "Time-steps that were computed, those of each row.", ["model"])
-        self._caller_calls = Tally("lstmserve_caller_calls", "Calls of callers with a token.", ["caller"])
-        self._caller_refused = Tally(
+        self._batch_rows = HistogramFamily("lstmserve_batch_rows", "Rows that were computed together.", _ROW_BUCKETS)
+        self._rows = Counter("lstmserve_rows", "Rows that were computed, those of each call.", ["model"])
+        self._steps = Counter("lstmserve_steps", "Time-steps that were computed, those of each row.", ["model"])
+        self._caller_calls = Counter("lstmserve_caller_calls", "Calls of callers with a token.", ["caller"])
+        self._caller_refused = Counter(
             "lstmserve_caller_refused",
             "Calls and messages of theirs that were refused, by reason (ErrorInfo).",
             ["caller", "reason"],
         )
-        self._messages = Tally("lstmserve_stream_messages", "Messages that streams were sent.")
+        self._messages = Counter("lstmserve_stream_messages", "Messages that streams were sent.")
         self._parts = {part: self._part_seconds.of(part) for part in ("decode", "queue", "compute", "encode")}
         self._rows_together = self._batch_rows.of()
 
@@ -107,7 +124,7 @@ class CallMetrics:
         yield GaugeMetricFamily("lstmserve_calls_in_flight", text, value=self._in_flight)
         yield GaugeMetricFamily("lstmserve_streams_open", "Streams that are open.", value=self._streams)
 
-    def began(self, method: MethodDescriptor, metadata: Any) -> Noted:  # noqa: ARG002 - for those who trace
+    def began(self, method: MethodDescriptor, metadata: Any) -> CallRecorder:  # noqa: ARG002 - for those who trace
         """Takes note of a call that begins, and returns what takes note of its end.
 
         Args:
@@ -115,7 +132,7 @@ class CallMetrics:
             metadata: of the call.
         """
         self._in_flight += 1
-        return _Call(self, method)
+        return _TimedCall(self, method)
 
     def ended(self, method: MethodDescriptor, code: str, seconds: float) -> None:
         """Takes note of a call that has ended."""
@@ -125,7 +142,7 @@ class CallMetrics:
             self._seconds.of(method.name).add(seconds)
         _log.debug("call", method=method.name, code=code, seconds=seconds)
 
-    def took(self, part: Part, seconds: float, ago: float = 0) -> None:
+    def took(self, part: Phase, seconds: float, ago: float = 0) -> None:
         """Takes note of a part of a call that has ended, so many seconds ago."""
         del ago  # for those who trace
         self._parts[part].add(seconds)
@@ -161,7 +178,7 @@ class CallMetrics:
         self._refused.add(error.reason)
         if caller:
             self._caller_refused.add(caller, error.reason)
-        about_state = _ABOUT_STATE.match(error.field)
+        about_state = _STATE_FIELD.match(error.field)
         if about_state:
             self._state_refused.add(about_state[1])
 
@@ -169,7 +186,7 @@ class CallMetrics:
         """Ends, having told all."""
 
 
-class _Call:
+class _TimedCall:
     """A call that is under way."""
 
     __slots__ = ("_began", "_method", "_metrics")

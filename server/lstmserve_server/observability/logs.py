@@ -16,7 +16,7 @@ from lstmserve_server.observability.log_writer import LogWriter
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
-_LAST_WORDS: Final = 1.0  # seconds
+_FINAL_FLUSH_SECONDS: Final = 1.0  # seconds
 
 _LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -43,7 +43,7 @@ def finish(last_words: str = "") -> None:
     if _writer is not None:
         if last_words:
             _writer.write(last_words)
-        _writer.wait_until_written(_LAST_WORDS)
+        _writer.wait_until_written(_FINAL_FLUSH_SECONDS)
     elif last_words:
         with contextlib.suppress(OSError, AttributeError):  # there is no standard error
             sys.stderr.write(last_words)

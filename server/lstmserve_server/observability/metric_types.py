@@ -7,8 +7,8 @@ another thread may see a call counted here and not yet there.
 
 from __future__ import annotations
 
+import collections
 from bisect import bisect_left
-from collections import Counter
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 
-class Tally:
+class Counter:
     """A counter with labels."""
 
     def __init__(self, name: str, text: str, labels: Sequence[str] = ()) -> None:
         self._name, self._text, self._labels = name, text, labels
-        self._counts: Counter[tuple[str, ...]] = Counter() if labels else Counter({(): 0})
+        self._counts: collections.Counter[tuple[str, ...]] = (
+            collections.Counter() if labels else collections.Counter({(): 0})
+        )
 
     def add(self, *labels: str, count: int = 1) -> None:
         """Counts on, for some values of the labels."""
@@ -40,7 +42,7 @@ class Tally:
         yield family
 
 
-class Spread:
+class Histogram:
     """A histogram of one series."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
@@ -59,16 +61,16 @@ class Spread:
         return list(zip(names, accumulate(self._counts), strict=True)), self._sum
 
 
-class Spreads:
+class HistogramFamily:
     """Histograms with the same bounds, one for each value of a label; with no label, one."""
 
     def __init__(self, name: str, text: str, bounds: Sequence[float], label: str = "") -> None:
         self._name, self._text, self._bounds, self._label = name, text, bounds, label
-        self._made: dict[str, Spread] = {}
+        self._made: dict[str, Histogram] = {}
 
-    def of(self, value: str = "") -> Spread:
+    def of(self, value: str = "") -> Histogram:
         """Returns the histogram of a value of the label."""
-        return self._made.setdefault(value, Spread(self._bounds))
+        return self._made.setdefault(value, Histogram(self._bounds))
 
     def collect(self) -> Iterator[Metric]:
         """Yields the metric, as Prometheus asks for it."""

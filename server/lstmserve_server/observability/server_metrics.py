@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
 
-_LOOK_EVERY: Final = 1.0  # seconds
+_LAG_INTERVAL_SECONDS: Final = 1.0  # seconds
 
 
 class ServerMetrics:
@@ -80,8 +80,8 @@ class ServerMetrics:
     async def watch_event_loop(self) -> None:
         """Looks at how late the event loop is, for ever."""
         while True:
-            due = monotonic() + _LOOK_EVERY
-            await asyncio.sleep(_LOOK_EVERY)
+            due = monotonic() + _LAG_INTERVAL_SECONDS
+            await asyncio.sleep(_LAG_INTERVAL_SECONDS)
             self._lag.set(monotonic() - due)
 
 

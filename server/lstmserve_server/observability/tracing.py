@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from lstmserve_server.core import packages, request_context
-from lstmserve_server.observability.call_metrics import CallMetrics, Noted, Part, code_of
+from lstmserve_server.observability.call_metrics import CallMetrics, CallRecorder, Phase, code_of
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
@@ -38,7 +38,7 @@ class TracedCalls(CallMetrics):
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
         self._tracer = self._provider.get_tracer("lstmserve")
 
-    def began(self, method: MethodDescriptor, metadata: Any) -> Noted:
+    def began(self, method: MethodDescriptor, metadata: Any) -> CallRecorder:
         """Takes note of a call that begins, and returns what takes note of its end."""
         carrier = {key: value for key, value in metadata or () if isinstance(value, str)}
         service = method.containing_service.full_name
@@ -52,7 +52,7 @@ class TracedCalls(CallMetrics):
         context.attach(trace.set_span_in_context(span))
         return _Span(super().began(method, metadata), span)
 
-    def took(self, part: Part, seconds: float, ago: float = 0) -> None:
+    def took(self, part: Phase, seconds: float, ago: float = 0) -> None:
         """Takes note of a part of a call that has ended, so many seconds ago."""
         super().took(part, seconds)
         end = time_ns() - int(ago * 1e9)
@@ -66,7 +66,7 @@ class TracedCalls(CallMetrics):
 class _Span:
     """A call that is under way, with its span."""
 
-    def __init__(self, noted: Noted, span: trace.Span) -> None:
+    def __init__(self, noted: CallRecorder, span: trace.Span) -> None:
         self._noted = noted
         self._span = span
 

@@ -16,7 +16,7 @@ from lstmserve_server.core.errors import DeadlineExceeded, InvalidRequest, NotSe
 from lstmserve_server.core.request_context import seconds_left
 from lstmserve_server.rpc import status
 from lstmserve_server.rpc.auth.authenticators import while_admitted
-from lstmserve_server.rpc.auth.callers import calling, peer
+from lstmserve_server.rpc.auth.callers import current_caller, current_peer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from lstmserve_server.observability.call_metrics import CallMetrics
-    from lstmserve_server.rpc.auth.authenticators import Access, Admission, Token
-    from lstmserve_server.runtime.admission import Places
+    from lstmserve_server.rpc.auth.authenticators import Admission, Authenticator, Token
+    from lstmserve_server.runtime.admission import FairLimiter
 
     Context = grpc.aio.ServicerContext[bytes, bytes]
 
 _log = structlog.get_logger(__name__)
 
-_LONG_TO_READ: Final = 16 << 10
+_MAX_BYTES_WHEN_FULL: Final = 16 << 10
 """Bytes. When all places for long calls are taken, a message above it is refused unread: it would take longer to decode it."""
 
 
-class Handlers:
+class Dispatcher:
     """The methods of the services as gRPC calls them: bytes in, bytes out.
 
     gRPC would decode the requests itself, and answer what it cannot decode with UNKNOWN and the name of a class of ours.
     So a caller is turned away before its message is decoded. Until there are servicers, every call ends with UNAVAILABLE.
     """
 
-    def __init__(self, access: Access, places: Places, metrics: CallMetrics) -> None:
+    def __init__(self, access: Authenticator, places: FairLimiter, metrics: CallMetrics) -> None:
         self._access = access
         self._places = places
         self._metrics = metrics
         self._servicers: Mapping[ServiceDescriptor, Any] = {}
-        self._under_way = _UnderWay()
+        self._under_way = _CallsInFlight()
 
     def answer_with(self, servicers: Mapping[ServiceDescriptor, Any]) -> None:
         """Begins to answer, each service by its own."""
@@ -89,7 +89,7 @@ class Handlers:
         async def answer_stream(_: AsyncIterator[bytes], context: Context) -> None:
             async def converse(servicer: Any, token: Token) -> None:
                 with token.admission(method.name) as admission:
-                    await getattr(servicer, method.name)(Stream(request_type, context, admission))
+                    await getattr(servicer, method.name)(GrpcMessageStream(request_type, context, admission))
 
             with self._under_way:
                 await self._guarded(method, context, converse)
@@ -104,7 +104,7 @@ class Handlers:
         return grpc.unary_unary_rpc_method_handler(answer_one)
 
     def _parsed(self, request_type: Any, data: bytes) -> Any:
-        if len(data) > _LONG_TO_READ:
+        if len(data) > _MAX_BYTES_WHEN_FULL:
             self._places.require_free()
         return _parse(request_type, data)
 
@@ -115,7 +115,7 @@ class Handlers:
         metadata = context.invocation_metadata()
         own_id = request_context.begin_request(metadata)
         seconds_left.set(context.time_remaining)
-        peer.set(context.peer)
+        current_peer.set(context.peer)
         context.set_trailing_metadata(((request_context.REQUEST_ID_HEADER, own_id),))
         noted = self._metrics.began(method, metadata)
         try:
@@ -143,14 +143,14 @@ class Handlers:
             with token.caller.call():
                 return await work(servicer, token)
         except RequestError as error:
-            self._metrics.refused(error, calling.get().name)
+            self._metrics.refused(error, current_caller.get().name)
             _log.debug("refused", method=method.name, reason=error.reason, text=str(error))
-            await status.abort(context, status.of(error), own_id)
+            await status.abort(context, status.status_of(error), own_id)
         except (grpc.aio.AbortError, _CallerGoneError):
             raise
         except Exception:  # noqa: BLE001 - the last guard: whatever it is, its text is not the caller's business
             _log.exception("internal_error", method=method.name)
-            await status.abort(context, status.of_fault(own_id[1]), own_id)
+            await status.abort(context, status.internal_status(own_id[1]), own_id)
 
     def _admitted(self, method: MethodDescriptor, metadata: Any) -> tuple[Any, Token]:
         servicer = self._servicers.get(method.containing_service)
@@ -164,12 +164,12 @@ class Handlers:
         token = self._access.token_of(metadata)
         token.caller.require_method(method.name)
         if token.caller.name:
-            calling.set(token.caller)
+            current_caller.set(token.caller)
             self._metrics.called(token.caller.name)
         return servicer, token
 
 
-class _UnderWay:
+class _CallsInFlight:
     """Counts calls while they are under way."""
 
     def __init__(self) -> None:
@@ -191,7 +191,7 @@ class _CallerGoneError(Exception):
     """Nobody is there any more to read what is sent."""
 
 
-class Stream:
+class GrpcMessageStream:
     """One stream as messages, to be read by one task and written by one."""
 
     def __init__(self, request_type: Any, context: Context, admission: Admission) -> None:

@@ -17,14 +17,14 @@ from grpc_health.v1 import health_pb2
 from lstmserve_server.core.errors import InvalidRequest, RequestError, Unauthenticated
 from lstmserve_server.rpc import status
 from lstmserve_server.rpc.auth.authenticators import while_admitted
-from lstmserve_server.rpc.auth.callers import ANYBODY
+from lstmserve_server.rpc.auth.callers import ANONYMOUS
 from lstmserve_server.rpc.servicers import SERVICE
-from lstmserve_server.runtime.admission import Places
+from lstmserve_server.runtime.admission import FairLimiter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-    from lstmserve_server.rpc.auth.authenticators import Access, Token
+    from lstmserve_server.rpc.auth.authenticators import Authenticator, Token
     from lstmserve_server.rpc.auth.callers import Caller
 
     Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -57,7 +57,7 @@ class Health:
         self._models = {service_of_model(name): name for name in models}
         self._status = health_pb2.HealthCheckResponse.NOT_SERVING
         self._watchers: set[asyncio.Event] = set()
-        self._places = Places(MAX_WATCHERS, "watchers of the health are here", "its own bound")
+        self._places = FairLimiter(MAX_WATCHERS, "watchers of the health are here", "its own bound")
 
     def serving(self) -> bool:
         """Returns whether the server is SERVING; from any thread."""
@@ -69,7 +69,7 @@ class Health:
         for changed in self._watchers:
             changed.set()
 
-    def handlers(self, access: Access, *, is_open: bool) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+    def handlers(self, access: Authenticator, *, is_open: bool) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
         """Returns the methods of the service as gRPC calls them, bytes in, bytes out.
 
         Args:
@@ -94,7 +94,7 @@ class Health:
             """Answers `Watch`."""
             async with _refusals(context):
                 service, token = _asked_for(data), _token(context, access, is_open=is_open)
-                caller = ANYBODY if token is None else token.caller
+                caller = ANONYMOUS if token is None else token.caller
                 with self._places.one(caller.name or context.peer().rpartition(":")[0]), contextlib.ExitStack() as held:
                     statuses = self._watch(known=self._knows(service, None if token is None else caller))
                     if token is not None:
@@ -132,7 +132,7 @@ class Health:
             self._watchers.discard(changed)
 
 
-def _token(context: Context, access: Access, *, is_open: bool) -> Token | None:
+def _token(context: Context, access: Authenticator, *, is_open: bool) -> Token | None:
     """Returns the token of who asks; None for somebody without one, where that is allowed.
 
     Raises:
@@ -159,7 +159,7 @@ async def _refusals(context: Context) -> AsyncIterator[None]:
     try:
         yield
     except RequestError as error:
-        await status.abort(context, status.of(error))
+        await status.abort(context, status.status_of(error))
 
 
 def _response(value: int) -> bytes:

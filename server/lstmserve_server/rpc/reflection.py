@@ -21,7 +21,7 @@ from lstmserve_server.rpc.auth.authenticators import while_admitted
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from lstmserve_server.rpc.auth.authenticators import Access
+    from lstmserve_server.rpc.auth.authenticators import Authenticator
 
     Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -29,7 +29,7 @@ SERVICES: Final = (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection
 """The names that it is asked by: the messages of both are the same."""
 
 
-def handlers(services: Iterable[str], access: Access) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+def handlers(services: Iterable[str], access: Authenticator) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
     """Returns the method of the service, which tells of some services to whom may call."""
     servicer: Any = ReflectionServicer([*services, *SERVICES])
 
@@ -42,7 +42,7 @@ def handlers(services: Iterable[str], access: Access) -> dict[str, grpc.RpcMetho
                     async for response in responses:
                         yield response.SerializeToString()
         except RequestError as error:
-            await status.abort(context, status.of(error))
+            await status.abort(context, status.status_of(error))
 
     return {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(answer)}
 

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from lstmserve.v1 import lstm_pb2, shadow_pb2
-from lstmserve_server.rpc.auth.callers import called_by, calling
+from lstmserve_server.rpc.auth.callers import current_caller, owner
 from lstmserve_server.rpc.codec.models import model_message
 
 if TYPE_CHECKING:
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from lstmserve_server.observability.call_metrics import CallMetrics
     from lstmserve_server.rpc.codec.requests import Codec
-    from lstmserve_server.rpc.streams.server import MessageStream, Streams
+    from lstmserve_server.rpc.streams.server import MessageStream, StreamServer
     from lstmserve_server.runtime.registry import Registry
-    from lstmserve_server.runtime.scheduler import Runner
+    from lstmserve_server.runtime.scheduler import Scheduler
     from lstmserve_server.shadow.base import Shadow
 
 SERVICE = lstm_pb2.DESCRIPTOR.services_by_name["LstmService"]
@@ -28,7 +28,13 @@ class LstmServicer:
     """Answers the calls of `LstmService` for the models of a registry."""
 
     def __init__(
-        self, registry: Registry, codec: Codec, runner: Runner, streams: Streams, shadow: Shadow, metrics: CallMetrics
+        self,
+        registry: Registry,
+        codec: Codec,
+        runner: Scheduler,
+        streams: StreamServer,
+        shadow: Shadow,
+        metrics: CallMetrics,
     ) -> None:
         self._registry = registry
         self._codec = codec
@@ -42,7 +48,7 @@ class LstmServicer:
         began = perf_counter()
         call = self._shadow.traced(self._codec.parse_step(request))
         self._metrics.took("decode", perf_counter() - began)
-        answer = await self._runner.run(call, called_by)
+        answer = await self._runner.run(call, owner)
         discrepancy = await self._shadow.offer(call, answer, "Step")
         began = perf_counter()
         response = self._codec.step_response(call, answer, discrepancy)
@@ -54,7 +60,7 @@ class LstmServicer:
         began = perf_counter()
         call = self._shadow.traced(self._codec.parse_forward(request))
         self._metrics.took("decode", perf_counter() - began)
-        answer = await self._runner.run(call, called_by)
+        answer = await self._runner.run(call, owner)
         discrepancy = await self._shadow.offer(call, answer, "Forward")
         began = perf_counter()
         response = self._codec.forward_response(call, answer, discrepancy)
@@ -71,7 +77,7 @@ class LstmServicer:
 
     async def ListModels(self, request: lstm_pb2.ListModelsRequest) -> lstm_pb2.ListModelsResponse:  # noqa: ARG002
         """Describes all models that the caller may use."""
-        allowed = filter(lambda served: calling.get().may_use(served.name), self._registry)
+        allowed = filter(lambda served: current_caller.get().may_use(served.name), self._registry)
         return lstm_pb2.ListModelsResponse(models=map(model_message, allowed))
 
 
@@ -83,12 +89,12 @@ class ShadowServicer:
 
     async def GetReport(self, request: shadow_pb2.GetReportRequest) -> shadow_pb2.GetReportResponse:
         """Reports what was compared."""
-        return shadow_pb2.GetReportResponse(report=self._shadow.report(calling.get().model_meant(request.model)))
+        return shadow_pb2.GetReportResponse(report=self._shadow.report(current_caller.get().model_meant(request.model)))
 
     async def WatchDiscrepancies(
         self, request: shadow_pb2.WatchDiscrepanciesRequest
     ) -> AsyncIterator[shadow_pb2.WatchDiscrepanciesResponse]:
         """Yields discrepancies as they are found."""
-        async with contextlib.aclosing(self._shadow.watch(calling.get().model_meant(request.model))) as found:
+        async with contextlib.aclosing(self._shadow.watch(current_caller.get().model_meant(request.model))) as found:
             async for response in found:
                 yield response

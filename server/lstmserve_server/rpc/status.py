@@ -49,7 +49,7 @@ Status = tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]
 """Code, text, and trailing metadata."""
 
 
-def of(error: RequestError) -> Status:
+def status_of(error: RequestError) -> Status:
     """Returns the status of an error: code, text, and as metadata the details that programs read (google.rpc.Status)."""
     code = _CODES[type(error)]
     metadata = [_with_details(code, str(error), error.reason, _details(error))]
@@ -64,7 +64,7 @@ def code_of(error: RequestError) -> int:
     return number
 
 
-def of_fault(request_id: str) -> Status:
+def internal_status(request_id: str) -> Status:
     """Returns the status of a fault of ours: a fixed text and the id to look for in the log."""
     code, text = grpc.StatusCode.INTERNAL, f"internal error; look for request {request_id} in the log of the server"
     return code, text, (_with_details(code, text, "INTERNAL", []),)

@@ -11,7 +11,7 @@ from lstmserve_server.core.errors import Overloaded
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SHARE: Final = 8
+_MAX_SHARE_OF_FREE: Final = 8
 """A caller may have so many times as many places as are free: alone 8 of 9, two 8 of 17 each, and so on.
 
 The dynamic thresholds of Choudhury and Hahne (IEEE/ACM Transactions on Networking 6, 1998), for which nobody has to know how many
@@ -20,7 +20,7 @@ finds one, however many they want. Of so few places that it would be a large par
 """
 
 
-class Places:
+class FairLimiter:
     """Counts who has how many places."""
 
     def __init__(self, most: int, what: str, setting: str) -> None:
@@ -60,7 +60,7 @@ class Places:
         """
         self.require_free()
         free = self._most - self._taken
-        if self._by[caller] and self._most > _SHARE and self._by[caller] >= _SHARE * (free - 1):
+        if self._by[caller] and self._most > _MAX_SHARE_OF_FREE and self._by[caller] >= _MAX_SHARE_OF_FREE * (free - 1):
             text = (
                 f"{self._taken} {self._what}, {self._by[caller]} of them yours; expected that others find a place too"
             )

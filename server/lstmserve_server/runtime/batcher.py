@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from lstmserve_server.core.errors import RequestError
-from lstmserve_server.model.graph import joined, rows_of
-from lstmserve_server.model.model import Answer
+from lstmserve_server.model.graph import concat_states, rows_of
+from lstmserve_server.model.model import StepResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,24 +31,24 @@ if TYPE_CHECKING:
     from lstmserve_server.runtime.calls import StepCall
 
 
-_QUIET_ROUNDS: Final = 8
+_MAX_IDLE_ROUNDS: Final = 8
 """Rounds of the event loop that bring no other step until a batch is begun. gRPC hands over one call in a few rounds, each of some
 microseconds: with fewer rounds, of 32 calls in flight hardly two met."""
 
-_WORTH_WAITING: Final = 5
+_MIN_CALLS_WORTH_GATHERING: Final = 5
 """Calls: with 6 together 1.2 to 1.4 times as many were answered as with each by itself, with 3 together no more."""
 
-_SMALL: Final = 4
+_MAX_SMALL_BATCHES: Final = 4
 """After so many batches with fewer, each call is computed at once,"""
 
-_LOOK_AGAIN: Final = 32
+_RETRY_GATHERING_EVERY: Final = 32
 """but for two in so many, which wait to see whether there are others; the first may find itself in the midst of them."""
 
 
-class Computed(NamedTuple):
+class TimedResult(NamedTuple):
     """What came of a call."""
 
-    answer: Answer
+    answer: StepResult
     waited: float
     """Seconds until it was begun."""
     took: float
@@ -56,12 +56,12 @@ class Computed(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting:
+class _QueuedCall:
     """A call whose turn has not come."""
 
     call: StepCall
     came: float
-    done: asyncio.Future[Computed]
+    done: asyncio.Future[TimedResult]
 
 
 class Batcher:
@@ -90,7 +90,7 @@ class Batcher:
         self._at_a_time = at_a_time
         self._rows_beside = rows_beside
         self._noted = noted
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_QueuedCall] = deque()
         self._due = False
         self._seen = 0
         """How many waited in the round before."""
@@ -100,7 +100,7 @@ class Batcher:
         """Batches that were not worth waiting for, since there was one that was."""
         self._computing: set[asyncio.Future[list[Any]]] = set()
 
-    async def compute(self, call: StepCall) -> Computed:
+    async def compute(self, call: StepCall) -> TimedResult:
         """Computes a call of one time-step that leaves no trace, with those that are there too.
 
         Raises:
@@ -109,7 +109,7 @@ class Batcher:
         if self._executor is None and not self._waiting and not self._patient():
             return self._at_once(call)
         loop = asyncio.get_running_loop()
-        own = _Waiting(call, perf_counter(), loop.create_future())
+        own = _QueuedCall(call, perf_counter(), loop.create_future())
         self._waiting.append(own)
         if self._executor is not None and not self._patient():
             self._begin()
@@ -122,21 +122,21 @@ class Batcher:
         """Returns whether it may be worth waiting for others."""
         if self._executor is not None and self._rows_beside == 1:
             return True  # nobody waits but for a thread
-        return self._small < _SMALL or self._small % _LOOK_AGAIN < 2  # noqa: PLR2004 - see there
+        return self._small < _MAX_SMALL_BATCHES or self._small % _RETRY_GATHERING_EVERY < 2  # noqa: PLR2004 - see there
 
-    def _at_once(self, call: StepCall) -> Computed:
+    def _at_once(self, call: StepCall) -> TimedResult:
         self._small += 1
         self._noted(len(call.x))
         began = perf_counter()
         answer = call.served.model.step(call.x, call.state, call.seen)
-        return Computed(answer, 0.0, perf_counter() - began)
+        return TimedResult(answer, 0.0, perf_counter() - began)
 
     def _look(self) -> None:
         """Begins when no more come, or when there is a full batch; else looks again in the next round."""
         count = len(self._waiting)
         self._quiet = self._quiet + 1 if count == self._seen else 0
         self._seen = count
-        if self._executor is None and count < self._most_rows and self._quiet < _QUIET_ROUNDS and self._patient():
+        if self._executor is None and count < self._most_rows and self._quiet < _MAX_IDLE_ROUNDS and self._patient():
             asyncio.get_running_loop().call_soon(self._look)
             return
         self._due, self._seen, self._quiet = False, 0, 0
@@ -149,9 +149,9 @@ class Batcher:
             if not batch:
                 return
             self._noted(sum(len(one.call.x) for one in batch))
-            self._small = 0 if len(batch) >= _WORTH_WAITING else self._small + 1
+            self._small = 0 if len(batch) >= _MIN_CALLS_WORTH_GATHERING else self._small + 1
             if self._executor is None:
-                _tell(batch, compute_together([one.call for one in batch], batch[0].came))
+                _resolve(batch, compute_together([one.call for one in batch], batch[0].came))
                 continue
             came = batch[0].came
             work = asyncio.get_running_loop().run_in_executor(
@@ -169,15 +169,15 @@ class Batcher:
         enough = sum(len(one.call.x) for one in self._waiting) >= self._rows_beside
         return enough and len(self._computing) < self._at_a_time
 
-    def _end(self, batch: list[_Waiting], work: asyncio.Future[list[Any]]) -> None:
+    def _end(self, batch: list[_QueuedCall], work: asyncio.Future[list[Any]]) -> None:
         self._computing.discard(work)
         error = work.exception()
-        _tell(batch, [error] * len(batch) if error else work.result())
+        _resolve(batch, [error] * len(batch) if error else work.result())
         self._begin()
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self) -> list[_QueuedCall]:
         """Takes a batch off the queue, without those for whom nobody waits any more; one call where it is not worth waiting."""
-        batch: list[_Waiting] = []
+        batch: list[_QueuedCall] = []
         rows = 0
         while self._waiting:
             first = self._waiting[0]
@@ -190,17 +190,17 @@ class Batcher:
         return batch
 
 
-def _tell(batch: Sequence[_Waiting], results: Sequence[Any]) -> None:
+def _resolve(batch: Sequence[_QueuedCall], results: Sequence[Any]) -> None:
     for one, result in zip(batch, results, strict=True):
         if one.done.done():  # its caller has gone meanwhile
             continue
-        if isinstance(result, Computed):
+        if isinstance(result, TimedResult):
             one.done.set_result(result)
         else:
             one.done.set_exception(result)
 
 
-def compute_together(calls: Sequence[StepCall], came: float) -> list[Computed | BaseException]:
+def compute_together(calls: Sequence[StepCall], came: float) -> list[TimedResult | BaseException]:
     """Returns, for calls of one time-step of the same model, what came of each: a `Computed`, or the error that is its own.
 
     Args:
@@ -209,7 +209,7 @@ def compute_together(calls: Sequence[StepCall], came: float) -> list[Computed | 
     """
     began = perf_counter()
     try:
-        answers = _answers(calls)
+        answers = _step_together(calls)
     except RequestError as error:
         if len(calls) == 1:
             return [error]
@@ -217,24 +217,24 @@ def compute_together(calls: Sequence[StepCall], came: float) -> list[Computed | 
     except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to be told
         return [error] * len(calls)
     took = perf_counter() - began
-    return [Computed(answer, began - came, took) for answer in answers]
+    return [TimedResult(answer, began - came, took) for answer in answers]
 
 
-def _answers(calls: Sequence[StepCall]) -> list[Answer]:
+def _step_together(calls: Sequence[StepCall]) -> list[StepResult]:
     model = calls[0].served.model
     if len(calls) == 1:
         (call,) = calls
         return [model.step(call.x, call.state, call.seen)]
     x = np.concatenate([call.x for call in calls])
-    state = joined([call.state for call in calls])
+    state = concat_states([call.state for call in calls])
     seen = np.concatenate([np.zeros(len(call.x), bool) if call.seen is None else call.seen for call in calls])
     whole = model.step(x, state, seen)
     ends = np.cumsum([0, *(len(call.x) for call in calls)]).tolist()
-    return [_rows(whole, slice(start, end)) for start, end in pairwise(ends)]
+    return [_rows_of_result(whole, slice(start, end)) for start, end in pairwise(ends)]
 
 
-def _rows(answer: Answer, rows: slice) -> Answer:
-    return Answer(
+def _rows_of_result(answer: StepResult, rows: slice) -> StepResult:
+    return StepResult(
         tuple(output[rows] for output in answer.outputs),
         rows_of(answer.state, rows),
         answer.steps[rows],

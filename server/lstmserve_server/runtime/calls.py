@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.model.graph import ModelState
-    from lstmserve_server.model.model import Answer, RecurrentModel
-    from lstmserve_server.model.recording import Trace
+    from lstmserve_server.model.model import RecurrentModel, StepResult
+    from lstmserve_server.model.recording import Recording
     from lstmserve_server.runtime.registry import ServedModel
 
     Array = NDArray[Any]
@@ -31,7 +31,7 @@ class StepCall:
     compare: bool = dataclasses.field(default=False, kw_only=True)
     """Whether the caller asks for the comparison with Keras."""
 
-    trace: Trace | None = dataclasses.field(default=None, kw_only=True)
+    trace: Recording | None = dataclasses.field(default=None, kw_only=True)
     """What is to be filled with all that flows through the layers; None for nothing."""
 
     @property
@@ -49,7 +49,7 @@ class StepCall:
         """Whether the sequence of a row has had a step, (batch,); None where unknown, and so taken for new."""
         return None if self.steps_seen is None else self.steps_seen > 0
 
-    def steps_after(self, answer: Answer) -> Array | None:
+    def steps_after(self, answer: StepResult) -> Array | None:
         """Returns the steps that each row has seen behind the answer, (batch,); None where unknown."""
         return None if self.steps_seen is None else self.steps_seen + answer.steps
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from lstmserve_server.core.errors import InvalidRequest, NoSuchModel, UnsupportedModelError, listed
+from lstmserve_server.core.errors import InvalidRequest, NoSuchModel, UnsupportedModelError, format_names
 from lstmserve_server.model.model import RecurrentModel
 from lstmserve_server.model.numerics import Engine
 from lstmserve_server.runtime import selftest
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lstmserve_server.loading.store.memory_files import SealedCopy
     from lstmserve_server.model.numerics import Numerics
-    from lstmserve_server.model.spec import ModelDescription
+    from lstmserve_server.model.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class ServedModel:
     def prepare(
         cls,
         name: str,
-        description: ModelDescription,
+        description: ModelSpec,
         numerics: Numerics,
         engine: Engine = Engine.NUMPY,
         copy: SealedCopy | None = None,
@@ -78,7 +78,7 @@ class Registry:
         served = self._models.get(name) or (None if name else self._only)
         if served is not None:
             return served
-        names = listed(self._models)
+        names = format_names(self._models)
         if name:
             raise NoSuchModel("model", f"no model {name[:64]!r} is served; expected one of {names}")
         raise InvalidRequest(

@@ -12,32 +12,32 @@ from typing import TYPE_CHECKING, Final
 from lstmserve_server.core.errors import DeadlineExceeded, NotServing
 from lstmserve_server.core.request_context import seconds_left
 from lstmserve_server.model.numerics import Numerics
-from lstmserve_server.runtime.batcher import Batcher, Computed
+from lstmserve_server.runtime.batcher import Batcher, TimedResult
 from lstmserve_server.runtime.calls import ForwardCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lstmserve_server.model.model import Answer
+    from lstmserve_server.model.model import StepResult
     from lstmserve_server.observability.call_metrics import CallMetrics
-    from lstmserve_server.runtime.admission import Places
+    from lstmserve_server.runtime.admission import FairLimiter
     from lstmserve_server.runtime.calls import StepCall
 
-IN_PLACE_COST: Final = 1_000_000
+MAX_INLINE_COST: Final = 1_000_000
 """Up to this cost (`Work.cost`) a call is computed in the event loop: some hundred microseconds, no more than
 the way to a thread and back."""
 
-_LONGEST_IN_PLACE: Final = 4 * IN_PLACE_COST
+MAX_INLINE_BATCH_COST: Final = 4 * MAX_INLINE_COST
 """Up to this cost several of them are computed together, before the event loop looks at anything else."""
 
-_ROWS_BESIDE: Final = 64
+_MIN_ROWS_FOR_SECOND_THREAD: Final = 64
 """In fast mode, rows that are worth a thread of their own beside another: with fewer, a row costs less with those that come yet."""
 
 
-class Runner:
+class Scheduler:
     """Computes calls until it is closed: short ones in the event loop, long ones in threads, so many at a time."""
 
-    def __init__(self, places: Places, threads: int, metrics: CallMetrics, *, batch_rows: int) -> None:
+    def __init__(self, places: FairLimiter, threads: int, metrics: CallMetrics, *, batch_rows: int) -> None:
         """Makes a runner.
 
         Args:
@@ -53,13 +53,13 @@ class Runner:
         self._batchers: dict[tuple[str, bool], Batcher] = {}
         """Those of each model: of calls that are short, and of calls that are long."""
         self._open = True
-        self._paces: dict[str, _Pace] = {}
+        self._paces: dict[str, _ServiceTimeEstimate] = {}
         """How quickly each model was seen to compute."""
         self._ahead = 0.0
         """Seconds that the calls in the threads, and those that wait for them, take at best."""
         self._width = threads
 
-    async def run(self, call: StepCall, owner: Callable[[], str]) -> Answer:
+    async def run(self, call: StepCall, owner: Callable[[], str]) -> StepResult:
         """Computes a call of one time-step, or a `ForwardCall`, if there is room for it.
 
         Args:
@@ -71,35 +71,35 @@ class Runner:
         """
         if not self._open:
             raise NotServing("", "the server is draining; ask another one")
-        if _cost(call) <= IN_PLACE_COST:
+        if _cost(call) <= MAX_INLINE_COST:
             return await self._short(call)
         with self._places.one(owner()):
             return await self._long(call)
 
-    async def advance(self, call: StepCall) -> Answer:
+    async def advance(self, call: StepCall) -> StepResult:
         """Computes a call that has its place already, as the next of a stream.
 
         Raises:
             RequestError: its answer is not finite, or would come too late.
         """
-        return await (self._short(call) if _cost(call) <= IN_PLACE_COST else self._long(call))
+        return await (self._short(call) if _cost(call) <= MAX_INLINE_COST else self._long(call))
 
     def close(self) -> None:
         """Takes no more calls; those that run go on."""
         self._open = False
 
-    async def _short(self, call: StepCall) -> Answer:
+    async def _short(self, call: StepCall) -> StepResult:
         if self._batchable(call):
             computed = await self._batcher(call, short=True).compute(call)
         else:
             began = perf_counter()
-            computed = Computed(_compute(call), 0, perf_counter() - began)
+            computed = TimedResult(_compute(call), 0, perf_counter() - began)
             self._metrics.together(len(call.x))
         return self._noted(call, computed)
 
-    async def _long(self, call: StepCall) -> Answer:
+    async def _long(self, call: StepCall) -> StepResult:
         left = seconds_left.get()()
-        pace = self._paces.setdefault(call.served.name, _Pace())
+        pace = self._paces.setdefault(call.served.name, _ServiceTimeEstimate())
         needed = _cost(call) * pace.at_best
         _require_time(needed, self._ahead / self._width, left)
         self._ahead += needed
@@ -124,15 +124,15 @@ class Runner:
         if found is None:
             rows = self._batch_rows
             if short:
-                rows = min(rows, max(1, _LONGEST_IN_PLACE // call.served.model.work.cost(1, 1)))
-            beside = _ROWS_BESIDE if call.served.model.numerics is Numerics.FAST else 1
+                rows = min(rows, max(1, MAX_INLINE_BATCH_COST // call.served.model.work.cost(1, 1)))
+            beside = _MIN_ROWS_FOR_SECOND_THREAD if call.served.model.numerics is Numerics.FAST else 1
             found = Batcher(
                 rows, None if short else self._threads, self._width, self._metrics.together, rows_beside=beside
             )
             self._batchers[key] = found
         return found
 
-    async def _in_thread(self, call: StepCall, needed: float, left: float | None) -> Computed:
+    async def _in_thread(self, call: StepCall, needed: float, left: float | None) -> TimedResult:
         stopped = threading.Event()
         came = perf_counter()
 
@@ -140,26 +140,26 @@ class Runner:
             if stopped.is_set():
                 raise DeadlineExceeded("", "nobody waits for the answer any more")
 
-        def compute() -> Computed:
+        def compute() -> TimedResult:
             pause()
             began = perf_counter()
             if left is not None:
                 _require_time(needed, 0, left - (began - came))
-            return Computed(_compute(call, pause), began - came, perf_counter() - began)
+            return TimedResult(_compute(call, pause), began - came, perf_counter() - began)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, compute)
         finally:  # the caller may have gone, or the deadline have passed: then the thread stops at its next pause
             stopped.set()
 
-    def _noted(self, call: StepCall, computed: Computed) -> Answer:
+    def _noted(self, call: StepCall, computed: TimedResult) -> StepResult:
         self._metrics.took("queue", computed.waited, ago=computed.took)
         self._metrics.took("compute", computed.took)
         self._metrics.computed(call.served.name, len(call.x), call.time)
         return computed.answer
 
 
-class _Pace:
+class _ServiceTimeEstimate:
     """Seconds per unit of cost: what it takes at best, once there is enough to tell from.
 
     A cost is no exact measure, and a busy machine makes every call slow: so half of the quickest of several counts, lest a call
@@ -197,7 +197,7 @@ def _cost(call: StepCall) -> int:
     return call.served.model.work.cost(len(call.x), call.time)
 
 
-def _compute(call: StepCall, pause: Callable[[], None] = lambda: None) -> Answer:
+def _compute(call: StepCall, pause: Callable[[], None] = lambda: None) -> StepResult:
     model = call.served.model
     if not isinstance(call, ForwardCall):
         return model.step(call.x, call.state, call.seen, call.trace)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from lstmserve_server.core.errors import UnsupportedModelError, WrongForModel
-from lstmserve_server.model.graph import joined
+from lstmserve_server.model.graph import concat_states
 from lstmserve_server.model.numerics import Engine, Numerics
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.model.model import Answer, RecurrentModel
-    from lstmserve_server.model.spec import InputDescription
+    from lstmserve_server.model.model import RecurrentModel, StepResult
+    from lstmserve_server.model.spec import InputSpec
 
     Array = NDArray[Any]
 
@@ -88,7 +88,7 @@ def _probes(model: RecurrentModel) -> Iterator[tuple[Array, ...]]:
         yield tuple(_probe(model, item, (rows, time), scale) for item in model.inputs)
 
 
-def _probe(model: RecurrentModel, item: InputDescription, size: tuple[int, int], scale: float) -> Array:
+def _probe(model: RecurrentModel, item: InputSpec, size: tuple[int, int], scale: float) -> Array:
     """Returns numbers that look random and are the same everywhere: Knuth's multiplicative hash, between -1 and 1."""
     rows, time = size
     times = (time if model.causal else item.shape[0] or time,) if item.sequence else ()
@@ -100,16 +100,18 @@ def _probe(model: RecurrentModel, item: InputDescription, size: tuple[int, int],
     return (numbers.reshape(shape) * scale).astype(model.dtype)
 
 
-def _row_by_row(model: RecurrentModel, probe: tuple[Array, ...]) -> Answer:
+def _row_by_row(model: RecurrentModel, probe: tuple[Array, ...]) -> StepResult:
     rows = [
         model.forward(tuple(array[row : row + 1] for array in probe), model.zero_state(1))
         for row in range(len(probe[0]))
     ]
     outputs = tuple(np.concatenate(arrays) for arrays in zip(*(row.outputs for row in rows), strict=True))
-    return type(rows[0])(outputs, joined([row.state for row in rows]), np.concatenate([row.steps for row in rows]))
+    return type(rows[0])(
+        outputs, concat_states([row.state for row in rows]), np.concatenate([row.steps for row in rows])
+    )
 
 
-def _step_by_step(model: RecurrentModel, x: Array) -> Answer:
+def _step_by_step(model: RecurrentModel, x: Array) -> StepResult:
     answer = model.step(np.ascontiguousarray(x[:, 0]), model.zero_state(len(x)))
     seen = answer.steps > 0
     for t in range(1, x.shape[1]):
@@ -118,7 +120,7 @@ def _step_by_step(model: RecurrentModel, x: Array) -> Answer:
     return answer
 
 
-def _require_equal(what: str, whole: Answer, other: Answer) -> None:
+def _require_equal(what: str, whole: StepResult, other: StepResult) -> None:
     if _bytes(whole) != _bytes(other):
         message = (
             f"the self-test failed: {what} give other bytes than the whole. This machine's BLAS does not compute a row "
@@ -127,6 +129,6 @@ def _require_equal(what: str, whole: Answer, other: Answer) -> None:
         raise UnsupportedModelError(message)
 
 
-def _bytes(answer: Answer) -> bytes:
+def _bytes(answer: StepResult) -> bytes:
     arrays = [*answer.outputs, *(array for part in answer.state for array in part)]
     return b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)

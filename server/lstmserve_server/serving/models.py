@@ -14,7 +14,7 @@ import structlog
 from lstmserve_server.core.errors import SettingsError, StartupError, UnsupportedModelError
 from lstmserve_server.loading import sandbox
 from lstmserve_server.loading.store import memory_files
-from lstmserve_server.loading.store.limits import Limits
+from lstmserve_server.loading.store.limits import LoadLimits
 from lstmserve_server.model.engines import select
 from lstmserve_server.model.numerics import Engine, Numerics
 from lstmserve_server.runtime.registry import ServedModel
@@ -65,8 +65,8 @@ async def from_files(settings: ServeSettings, files: Mapping[str, str]) -> list[
     """
     with memory_files.room_for_weights() as weights:
         copies = await copies_of(settings, files)
-        found = await forms(settings, files, weights, copies)
-        return await from_forms(settings, found, files, weights, copies)
+        found = await export_specs(settings, files, weights, copies)
+        return await import_specs(settings, found, files, weights, copies)
 
 
 async def copies_of(settings: ServeSettings, files: Mapping[str, str]) -> dict[str, SealedCopy]:
@@ -79,7 +79,7 @@ async def copies_of(settings: ServeSettings, files: Mapping[str, str]) -> dict[s
     return {name: copy for name, copy in made.items() if copy is not None}
 
 
-async def forms(
+async def export_specs(
     settings: ServeSettings, files: Mapping[str, str], weights: int, copies: Mapping[str, SealedCopy]
 ) -> dict[str, dict[str, Any]]:
     """Returns the models in files in the form in which this process or another takes them, with `from_forms`.
@@ -107,7 +107,7 @@ async def forms(
     return found
 
 
-async def from_forms(
+async def import_specs(
     settings: ServeSettings,
     found: Mapping[str, dict[str, Any]],
     files: Mapping[str, str],
@@ -125,7 +125,7 @@ async def from_forms(
     for name, form in found.items():
         began = perf_counter()
         try:
-            description = sandbox.described(form, files[name], weights)
+            description = sandbox.to_spec(form, files[name], weights)
             served = await asyncio.to_thread(ServedModel.prepare, name, description, numerics, engine, copies.get(name))
         except UnsupportedModelError as error:
             raise _not_started(name, error) from error
@@ -150,8 +150,8 @@ def _log_loaded(served: ServedModel, seconds: float) -> None:
         _log.info("engine_not_used", model=served.name, reason=remark)
 
 
-def _limits(settings: ServeSettings) -> Limits:
-    return Limits(file_bytes=settings.max_model_bytes, seconds=settings.load_seconds)
+def _limits(settings: ServeSettings) -> LoadLimits:
+    return LoadLimits(file_bytes=settings.max_model_bytes, seconds=settings.load_seconds)
 
 
 def _part(settings: ServeSettings) -> dict[str, str | None]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 
-class Opened(Protocol):
+class Exporter(Protocol):
     """Where the metrics are shown."""
 
     address: str
@@ -35,14 +35,14 @@ class Opened(Protocol):
         ...
 
 
-class Operators:
+class Observability:
     """What takes note of all that happens, and shows it."""
 
     def __init__(
         self,
         settings: ServeSettings,
         serving: Callable[[], bool],
-        show: Callable[[CollectorRegistry, Callable[[], bool]], Opened] | None,
+        show: Callable[[CollectorRegistry, Callable[[], bool]], Exporter] | None,
     ) -> None:
         """Begins to take note.
 
@@ -75,7 +75,7 @@ class Operators:
         Raises:
             StartupError: an address cannot be listened on, or what is needed is not installed.
         """
-        for background in (self.server.watch_event_loop(), memory.give_back()):
+        for background in (self.server.watch_event_loop(), memory.trim_periodically()):
             self._opened.callback(asyncio.create_task(background).cancel)
         self._opened.callback(self.calls.close)
         if self._show is not None:
@@ -109,12 +109,12 @@ async def _channelz(address: str, workers: int) -> AsyncIterator[None]:
         raise SettingsError(message)
     from grpc_channelz.v1 import channelz  # noqa: PLC0415 - only who wants it pays for it
 
-    addresses.check(address)
+    addresses.require_valid(address)
     server = grpc.aio.server()
     channelz.add_channelz_servicer(server)
     port = server.add_insecure_port(address)
     await server.start()
-    _log.info("channelz", listen=addresses.chosen(address, port))
+    _log.info("channelz", listen=addresses.resolved_address(address, port))
     try:
         yield
     finally:

@@ -14,19 +14,19 @@ import structlog
 
 from lstmserve_server.core import addresses, packages
 from lstmserve_server.core.errors import ServerCrashed, StartupError
-from lstmserve_server.observability.admin_server import Port
+from lstmserve_server.observability.admin_server import AdminServer
 from lstmserve_server.rpc import health, reflection
 from lstmserve_server.rpc.auth import authenticators
 from lstmserve_server.rpc.codec.requests import Codec, RequestLimits
-from lstmserve_server.rpc.dispatcher import Handlers
+from lstmserve_server.rpc.dispatcher import Dispatcher
 from lstmserve_server.rpc.servicers import SERVICE, SHADOW_SERVICE, LstmServicer, ShadowServicer
 from lstmserve_server.rpc.streams.codec import StreamCodec
-from lstmserve_server.rpc.streams.server import Streams
-from lstmserve_server.runtime.admission import Places
+from lstmserve_server.rpc.streams.server import StreamServer
+from lstmserve_server.runtime.admission import FairLimiter
 from lstmserve_server.runtime.registry import Registry
-from lstmserve_server.runtime.scheduler import Runner
+from lstmserve_server.runtime.scheduler import Scheduler
 from lstmserve_server.serving import grpc_server, http2, models, shadow_mode
-from lstmserve_server.serving.observability import Operators
+from lstmserve_server.serving.observability import Observability
 from lstmserve_server.shadow.base import NoShadow
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from lstmserve_server.runtime.registry import ServedModel
-    from lstmserve_server.serving.observability import Opened
+    from lstmserve_server.serving.observability import Exporter
     from lstmserve_server.serving.settings import ServeSettings
     from lstmserve_server.shadow.base import Shadow
 
@@ -59,7 +59,7 @@ async def run(settings: ServeSettings) -> None:
     """
     files = models.by_name(settings.models)
     signals = Signals()
-    show = None if settings.metrics is None else functools.partial(Port, settings.metrics)
+    show = None if settings.metrics is None else functools.partial(AdminServer, settings.metrics)
     server = Server(settings, files, functools.partial(models.from_files, settings, files), show)
     await server.start()
     _log.info("starting", listen=server.addresses, models=files)
@@ -98,7 +98,7 @@ class Server:
         settings: ServeSettings,
         files: Mapping[str, str],
         load: Callable[[], Awaitable[Iterable[ServedModel]]],
-        show: Callable[[CollectorRegistry, Callable[[], bool]], Opened] | None,
+        show: Callable[[CollectorRegistry, Callable[[], bool]], Exporter] | None,
         *,
         shares_port: bool = False,
     ) -> None:
@@ -119,15 +119,15 @@ class Server:
         self._shares_port = shares_port
         self._files = files
         self._shadow: Shadow = NoShadow()
-        self._streams: Streams | None = None
+        self._streams: StreamServer | None = None
         self._watching: asyncio.Task[None] | None = None
         services = (SERVICE.full_name, SHADOW_SERVICE.full_name)
         self._health = health.Health(["", *services], list(files))
-        self._operators = Operators(settings, self._health.serving, show)
+        self._operators = Observability(settings, self._health.serving, show)
         self._access = _access(settings, self._operators)
-        places = Places(settings.max_concurrent_calls, "calls are running", "--max-concurrent-calls")
-        self._handlers = Handlers(self._access, places, self._operators.calls)
-        self._runner = Runner(
+        places = FairLimiter(settings.max_concurrent_calls, "calls are running", "--max-concurrent-calls")
+        self._handlers = Dispatcher(self._access, places, self._operators.calls)
+        self._runner = Scheduler(
             places,
             settings.threads,
             self._operators.calls,
@@ -187,12 +187,12 @@ class Server:
                 served.name, causal=served.model.causal, digest=served.digest, fingerprint=served.fingerprint
             )
         self._operators.add(self._shadow.collectors())
-        self._streams = Streams(
+        self._streams = StreamServer(
             StreamCodec(codec),
             self._runner,
             self._shadow,
             self._operators.calls,
-            Places(self._settings.max_streams, "streams are open", "--max-streams"),
+            FairLimiter(self._settings.max_streams, "streams are open", "--max-streams"),
             idle_seconds=self._settings.stream_idle_seconds,
             age_seconds=self._settings.stream_seconds,
         )
@@ -241,7 +241,7 @@ class Server:
 
     def _listen(self, address: str) -> str:
         if not self._shares_port:
-            addresses.check(address)
+            addresses.require_valid(address)
         try:
             if self._credentials is not None:
                 port = self._grpc.add_secure_port(address, self._credentials)
@@ -252,7 +252,7 @@ class Server:
         except RuntimeError as error:
             message = f"cannot listen on {address}: {error}. Choose another address with --listen"
             raise StartupError(message) from error
-        return addresses.chosen(address, port)
+        return addresses.resolved_address(address, port)
 
     def _warn_of_strangers(self, address: str) -> None:
         """Says what others than this machine, who reach an address, could do."""
@@ -292,13 +292,13 @@ class Signals:
         return False
 
 
-def _access(settings: ServeSettings, operators: Operators) -> authenticators.Access:
+def _access(settings: ServeSettings, operators: Observability) -> authenticators.Authenticator:
     if settings.tokens is None:
-        return authenticators.Open()
-    return authenticators.Tokens(Path(settings.tokens), operators.server.reloaded)
+        return authenticators.NoAuth()
+    return authenticators.TokenAuth(Path(settings.tokens), operators.server.reloaded)
 
 
-def _credentials(settings: ServeSettings, operators: Operators) -> grpc.ServerCredentials | None:
+def _credentials(settings: ServeSettings, operators: Observability) -> grpc.ServerCredentials | None:
     """Returns what connections are made with; None for plain text."""
     if not settings.any_tls:
         return None

@@ -32,15 +32,15 @@ def start(settings: ServeSettings, models: Iterable[ServedModel], files: Mapping
     if not rate:
         return NoShadow()
     from lstmserve_server.shadow import keras_shadow  # noqa: PLC0415 - only who wants it pays for it
-    from lstmserve_server.shadow.reference_process import Limits, Subject  # noqa: PLC0415 - the same
+    from lstmserve_server.shadow.reference_process import ComparedModel, ReferenceLimits  # noqa: PLC0415 - the same
 
     part = settings.layer, settings.until, settings.architecture
-    subjects = [Subject(served, files[served.name], *part) for served in models]
+    subjects = [ComparedModel(served, files[served.name], *part) for served in models]
     return keras_shadow.KerasShadow(
         keras_shadow.ShadowSettings(
             rate=rate,
             tolerances=tolerances(settings),
-            limits=Limits(
+            limits=ReferenceLimits(
                 threads=settings.shadow_threads,
                 niceness=settings.shadow_nice,
                 memory_bytes=settings.shadow_memory_bytes,

@@ -15,7 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from lstmserve_server.core.errors import SettingsError, StartupError
-from lstmserve_server.core.reloading import Reloading, content_of
+from lstmserve_server.core.reloading import ReloadingFile, read_regular_file
 
 if TYPE_CHECKING:
     from lstmserve_server.observability.server_metrics import ServerMetrics
@@ -74,7 +74,7 @@ class Certificates:
         """
         self._files = files
         try:
-            self._content = Reloading(files.every(), functools.partial(_read, files), settles=False)
+            self._content = ReloadingFile(files.every(), functools.partial(_read, files), settles=False)
         except CertificateRefused as error:
             message = f"cannot speak TLS: {error}"
             raise StartupError(message) from error
@@ -150,7 +150,7 @@ def _certificates(path: Path, data: bytes) -> list[x509.Certificate]:
 
 def _content(path: Path) -> bytes:
     try:
-        return content_of(path)
+        return read_regular_file(path)
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}"
         raise CertificateRefused(message) from error

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.registry import Collector
 
-    from lstmserve_server.model.model import Answer
+    from lstmserve_server.model.model import StepResult
     from lstmserve_server.runtime.calls import StepCall
 
 Call = TypeVar("Call", bound="StepCall")
@@ -25,7 +25,7 @@ class Shadow(Protocol):
         """Returns a call that is to be computed; one that leaves a trace, where it is to be compared."""
         ...
 
-    async def offer(self, call: StepCall, answer: Answer, method: str) -> shadow_pb2.Comparison | None:
+    async def offer(self, call: StepCall, answer: StepResult, method: str) -> shadow_pb2.Comparison | None:
         """Takes a finished call. Returns at once, with None, unless its caller asks for the comparison; never raises."""
         ...
 
@@ -61,7 +61,7 @@ class NoShadow:
         """Returns the call."""
         return call
 
-    async def offer(self, call: StepCall, answer: Answer, method: str) -> shadow_pb2.Comparison | None:  # noqa: ARG002
+    async def offer(self, call: StepCall, answer: StepResult, method: str) -> shadow_pb2.Comparison | None:  # noqa: ARG002
         """Returns None, or that nothing was compared to who asks."""
         if not call.compare:
             return None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.shadow.captured_call import Case
+    from lstmserve_server.shadow.captured_call import CapturedCall
 
     Array = NDArray[Any]
 
@@ -32,7 +32,7 @@ _NAME: Final = re.compile(r"[^A-Za-z0-9._-]")
 class Bundle:
     """What is in a file."""
 
-    case: Case
+    case: CapturedCall
     comparison: shadow_pb2.Comparison
     file: str
     """The model's file, as the server was given it."""
@@ -116,7 +116,7 @@ def read(path: Path) -> Bundle:
         ValueError: it is none.
     """
     try:
-        case, about, arrays = cases.read(path.read_bytes())
+        case, about, arrays = cases.load(path.read_bytes())
         comparison = shadow_pb2.Comparison.FromString(bytes.fromhex(about["comparison"]))
         versions = {str(name): str(version) for name, version in about["versions"].items()}
         part = about["layer"], about["until"]

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.model.model import Answer, RecurrentModel
-    from lstmserve_server.model.recording import Flowing, Steps, Trace
+    from lstmserve_server.model.model import RecurrentModel, StepResult
+    from lstmserve_server.model.recording import HasArray, Recording, Steps
     from lstmserve_server.runtime.calls import StepCall
 
     Array = NDArray[Any]
@@ -57,7 +57,7 @@ class Piece:
     steps: dict[int, list[LSTMSteps]]
 
 
-class Asked(NamedTuple):
+class CapturedRequest(NamedTuple):
     """What a caller sent, as `model.RecurrentModel` takes it."""
 
     inputs: list[Array]
@@ -67,7 +67,7 @@ class Asked(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class CapturedCall:
     """A finished call."""
 
     model: str
@@ -78,7 +78,7 @@ class Case:
     every: bool
     """Whether the outputs are of every time-step."""
 
-    asked: Asked
+    asked: CapturedRequest
     """What was asked."""
 
     outputs: list[Array]
@@ -153,7 +153,7 @@ class _Writing:
         return self._names[id(array)]
 
 
-def read(data: bytes) -> tuple[Case, dict[str, Any], dict[str, Array]]:
+def load(data: bytes) -> tuple[CapturedCall, dict[str, Any], dict[str, Array]]:
     """Returns the case in an archive, and what stands beside it: all that its text says, and all arrays.
 
     Raises:
@@ -179,13 +179,13 @@ def read(data: bytes) -> tuple[Case, dict[str, Any], dict[str, Array]]:
         for piece in about["pieces"]
     ]
     sent = about["asked"]
-    asked = Asked(
+    asked = CapturedRequest(
         [arrays[name] for name in sent["inputs"]],
         [[arrays[name] for name in part] for part in sent["state"]],
         got(sent["lengths"]),
         got(sent["steps_seen"]),
     )
-    case = Case(
+    case = CapturedCall(
         model=str(about["model"]),
         digest=str(about["digest"]),
         method=str(about["method"]),
@@ -199,7 +199,7 @@ def read(data: bytes) -> tuple[Case, dict[str, Any], dict[str, Array]]:
     return case, about, arrays
 
 
-def of(call: StepCall, answer: Answer, trace: Trace, method: str) -> Case:
+def capture(call: StepCall, answer: StepResult, trace: Recording, method: str) -> CapturedCall:
     """Returns the case of a call that was computed.
 
     What the caller sent and was answered counts, not what the layers say that they were given and gave: h and c before the
@@ -224,18 +224,18 @@ def of(call: StepCall, answer: Answer, trace: Trace, method: str) -> Case:
         pieces.append(Piece(rectangle.rows, rectangle.start, ends, list(map(_value, rectangle.values)), steps))
     name, digest = call.served.name, call.served.digest
     lengths = getattr(call, "lengths", None)
-    asked = Asked(list(call.inputs), [list(part) for part in call.state], lengths, call.steps_seen)
-    return Case(name, digest, method, len(call.x), call.time, every, asked, list(answer.outputs), pieces)
+    asked = CapturedRequest(list(call.inputs), [list(part) for part in call.state], lengths, call.steps_seen)
+    return CapturedCall(name, digest, method, len(call.x), call.time, every, asked, list(answer.outputs), pieces)
 
 
-def _value(values: Flowing) -> Value:
+def _value(values: HasArray) -> Value:
     return Value(values.array, values.mask, values.ready)
 
 
 _Carried = tuple[LSTMState, LSTMState]
 
 
-def _carried(model: RecurrentModel, call: StepCall, answer: Answer) -> Mapping[tuple[int, int], _Carried]:
+def _carried(model: RecurrentModel, call: StepCall, answer: StepResult) -> Mapping[tuple[int, int], _Carried]:
     """Returns h and c before and after the call by the place of the layer and the number of the LSTM in it."""
     return {
         place: (LSTMState(*call.state[i]), LSTMState(*answer.state[i]))

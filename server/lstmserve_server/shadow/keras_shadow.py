@@ -14,28 +14,28 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import structlog
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.core.errors import NoSuchModel, listed
+from lstmserve_server.core.errors import NoSuchModel, format_names
 from lstmserve_server.core.request_context import seconds_left
-from lstmserve_server.model.recording import Trace
+from lstmserve_server.model.recording import Recording
 from lstmserve_server.shadow import captured_call as cases
 from lstmserve_server.shadow.bundles import Bundles
 from lstmserve_server.shadow.metrics import ShadowCollector
 from lstmserve_server.shadow.recorder import Recorder
 from lstmserve_server.shadow.reference_process import ReferenceProcess
-from lstmserve_server.shadow.report import Report
-from lstmserve_server.shadow.subscribers import Watchers
-from lstmserve_server.shadow.worker import Pump, Work
+from lstmserve_server.shadow.report import ShadowReport
+from lstmserve_server.shadow.subscribers import Subscribers
+from lstmserve_server.shadow.worker import ComparisonJob, ComparisonWorker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from prometheus_client.registry import Collector
 
-    from lstmserve_server.model.model import Answer, RecurrentModel
+    from lstmserve_server.model.model import RecurrentModel, StepResult
     from lstmserve_server.runtime.calls import StepCall
     from lstmserve_server.shadow.base import Call
     from lstmserve_server.shadow.compare import Tolerances
-    from lstmserve_server.shadow.reference_process import Limits, Subject
+    from lstmserve_server.shadow.reference_process import ComparedModel, ReferenceLimits
 
 _PART: Final = 0.8  # of the time that a caller has left, for the comparison; the rest is for the answer
 
@@ -52,7 +52,7 @@ class ShadowSettings:
     """Share of the calls, 0 to 1."""
 
     tolerances: Tolerances
-    limits: Limits
+    limits: ReferenceLimits
     """Of the reference process."""
 
     queue: int
@@ -80,18 +80,18 @@ class ShadowSettings:
 class KerasShadow:
     """Compares calls with the real Keras layer."""
 
-    def __init__(self, settings: ShadowSettings, subjects: Sequence[Subject]) -> None:
+    def __init__(self, settings: ShadowSettings, subjects: Sequence[ComparedModel]) -> None:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._watchers = Watchers()
+        self._watchers = Subscribers()
         self._awaited: set[asyncio.Future[shadow_pb2.Comparison]] = set()
         self._released = False
         self._sizes = {subject.served.name: _numbers_per_step(subject.served.model) for subject in subjects}
-        self._report = Report(settings.rate, [subject.served for subject in subjects], settings.tolerances)
+        self._report = ShadowReport(settings.rate, [subject.served for subject in subjects], settings.tolerances)
         bundles = Bundles(settings.bundles, settings.most_bundles, settings.bundle_bytes)
         recorder = Recorder(subjects, settings.tolerances, self._report, bundles, self._in_loop(self._watchers.publish))
         start = functools.partial(ReferenceProcess, subjects, settings.tolerances, settings.limits)
-        self._pump = Pump(start, recorder, most=settings.queue, most_bytes=settings.queue_bytes)
+        self._pump = ComparisonWorker(start, recorder, most=settings.queue, most_bytes=settings.queue_bytes)
 
     def traced(self, call: Call) -> Call:
         """Returns a call that is to be computed; one that leaves a trace, where it is to be compared."""
@@ -101,9 +101,9 @@ class KerasShadow:
             self._report.sampled(call.served.name)
             self._report.dropped(call.served.name, "too_large")
             return call
-        return replace(call, trace=Trace())
+        return replace(call, trace=Recording())
 
-    async def offer(self, call: StepCall, answer: Answer, method: str) -> shadow_pb2.Comparison | None:
+    async def offer(self, call: StepCall, answer: StepResult, method: str) -> shadow_pb2.Comparison | None:
         """Takes a finished call. Returns at once, with None, unless its caller asks for the comparison; never raises."""
         name = call.served.name
         self._report.offered(name)
@@ -140,14 +140,14 @@ class KerasShadow:
         """Ends it, whatever it is doing."""
         self._pump.stop()
 
-    async def _take(self, call: StepCall, answer: Answer, method: str) -> shadow_pb2.Comparison | None:
+    async def _take(self, call: StepCall, answer: StepResult, method: str) -> shadow_pb2.Comparison | None:
         name, trace = call.served.name, call.trace
         assert trace is not None  # noqa: S101 - or there is nothing to take
         self._report.sampled(name)
         found: asyncio.Future[shadow_pb2.Comparison] | None = self._loop.create_future() if call.compare else None
-        make = functools.partial(cases.of, call, answer, trace, method)
+        make = functools.partial(cases.capture, call, answer, trace, method)
         tell = None if found is None else self._in_loop(functools.partial(_settle, found))
-        refused = self._pump.offer(Work(name, self._bytes_of(call), make, monotonic(), tell))
+        refused = self._pump.offer(ComparisonJob(name, self._bytes_of(call), make, monotonic(), tell))
         if refused:
             self._report.dropped(name, refused)
         if found is None:
@@ -182,7 +182,9 @@ class KerasShadow:
 
     def _require(self, model: str) -> None:
         if model and model not in self._sizes:
-            raise NoSuchModel("model", f"no model {model[:64]!r} is served; expected one of {listed(self._sizes)}")
+            raise NoSuchModel(
+                "model", f"no model {model[:64]!r} is served; expected one of {format_names(self._sizes)}"
+            )
 
 
 def _settle(found: asyncio.Future[shadow_pb2.Comparison], comparison: shadow_pb2.Comparison) -> None:

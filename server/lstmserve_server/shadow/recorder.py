@@ -13,21 +13,21 @@ from lstmserve import report_text
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.shadow import compare, gate_differences
 from lstmserve_server.shadow.bundles import Bundle
-from lstmserve_server.shadow.report import margin_of, now
+from lstmserve_server.shadow.report import now, tolerance_ratio_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from lstmserve_server.shadow.bundles import Bundles
-    from lstmserve_server.shadow.captured_call import Case
+    from lstmserve_server.shadow.captured_call import CapturedCall
     from lstmserve_server.shadow.compare import Tolerances
-    from lstmserve_server.shadow.reference_process import Reply, Subject, Told
-    from lstmserve_server.shadow.report import Report
-    from lstmserve_server.shadow.worker import Work
+    from lstmserve_server.shadow.reference_process import ComparedModel, ReferenceInfo, Reply
+    from lstmserve_server.shadow.report import ShadowReport
+    from lstmserve_server.shadow.worker import ComparisonJob
 
 _log = structlog.get_logger(__name__)
 
-_LINES_PER_MINUTE: Final = 10
+_MAX_LINES_PER_MINUTE: Final = 10
 
 
 class Recorder:
@@ -35,9 +35,9 @@ class Recorder:
 
     def __init__(
         self,
-        subjects: Sequence[Subject],
+        subjects: Sequence[ComparedModel],
         tolerances: Tolerances,
-        report: Report,
+        report: ShadowReport,
         bundles: Bundles,
         publish: Callable[[shadow_pb2.Discrepancy], None],
     ) -> None:
@@ -47,9 +47,9 @@ class Recorder:
         self._bundles = bundles
         self._publish = publish
         self._versions: dict[str, str] = {}
-        self._lines = _Lines()
+        self._lines = LogRateLimiter()
 
-    def reference_up(self, versions: Mapping[str, str], told: Mapping[str, Told]) -> None:
+    def reference_up(self, versions: Mapping[str, str], told: Mapping[str, ReferenceInfo]) -> None:
         """Takes note, and says where a witness is none of the model that is served."""
         self._versions = {**versions, "our numpy": np.__version__, "our python": platform.python_version()}
         self._report.reference_up(versions, told)
@@ -75,7 +75,7 @@ class Recorder:
         """Returns whether there will be a bundle."""
         return reply.comparison.verdict == shadow_pb2.VERDICT_DIFFERS and self._bundles.wanted
 
-    def compared(self, work: Work, case: Case, reply: Reply) -> None:
+    def compared(self, work: ComparisonJob, case: CapturedCall, reply: Reply) -> None:
         """Takes note of a call that was compared."""
         comparison = reply.comparison
         gate_differences.name_gates(self._subjects[work.model].served.model, reply, self._tolerances)
@@ -97,19 +97,19 @@ class Recorder:
         if work.tell is not None:
             work.tell(comparison)
 
-    def dropped(self, work: Work, reason: str) -> None:
+    def dropped(self, work: ComparisonJob, reason: str) -> None:
         """Takes note of a call that is not compared after all."""
         self._report.dropped(work.model, reason)
-        _tell_not_compared(work, reason)
+        _warn_not_compared(work, reason)
 
-    def failed(self, work: Work, reason: str, text: str) -> None:
+    def failed(self, work: ComparisonJob, reason: str, text: str) -> None:
         """Takes note of a comparison that failed."""
         self._report.failed(work.model, reason)
         if self._lines.may_write():
             _log.error("comparison_failed", model=work.model, reason=reason, text=text, left_out=self._lines.left_out())
-        _tell_not_compared(work, reason)
+        _warn_not_compared(work, reason)
 
-    def _bundle(self, case: Case, reply: Reply, discrepancy: shadow_pb2.Discrepancy) -> None:
+    def _bundle(self, case: CapturedCall, reply: Reply, discrepancy: shadow_pb2.Discrepancy) -> None:
         if not self._bundles.wanted or not any(name.startswith("forced/") for name in reply.arrays):
             return
         subject = self._subjects[case.model]
@@ -137,19 +137,19 @@ class Recorder:
                 method=discrepancy.method,
                 where=report_text.place_in_words(comparison.first_location),
                 odd_units=[report_text.odd_in_words(odd) for odd in comparison.outlier_units],
-                times_tolerance=margin_of(discrepancy),
+                times_tolerance=tolerance_ratio_of(discrepancy),
                 witness=comparison.reference_model.text,
                 bundle=discrepancy.bundle or None,
                 left_out=self._lines.left_out(),
             )
 
 
-def _tell_not_compared(work: Work, reason: str) -> None:
+def _warn_not_compared(work: ComparisonJob, reason: str) -> None:
     if work.tell is not None:
         work.tell(shadow_pb2.Comparison(verdict=shadow_pb2.VERDICT_NOT_COMPARED, reason=reason))
 
 
-class _Lines:
+class LogRateLimiter:
     """Lines of the log, at most so many a minute."""
 
     def __init__(self) -> None:
@@ -161,7 +161,7 @@ class _Lines:
         """Returns whether another line may be written, and counts it."""
         if monotonic() - self._minute >= 60:  # noqa: PLR2004 - seconds of a minute
             self._minute, self._written = monotonic(), 0
-        if self._written >= _LINES_PER_MINUTE:
+        if self._written >= _MAX_LINES_PER_MINUTE:
             self._left_out += 1
             return False
         self._written += 1

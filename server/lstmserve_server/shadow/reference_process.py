@@ -20,7 +20,7 @@ from lstmserve.text import make_printable, printable
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core import confinement
 from lstmserve_server.loading.store import transfer
-from lstmserve_server.loading.store.arrays import Shared
+from lstmserve_server.loading.store.arrays import SharedStore
 from lstmserve_server.loading.store.memory_files import room_for_weights, seal
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.model.spec import LayerDescription
+    from lstmserve_server.model.spec import LayerSpec
     from lstmserve_server.runtime.registry import ServedModel
     from lstmserve_server.shadow.compare import Tolerances
 
@@ -68,7 +68,7 @@ class CaseFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ReferenceLimits:
     """What the reference process may use."""
 
     threads: int = 1
@@ -83,7 +83,7 @@ class Limits:
     """For importing TensorFlow, and a witness for every model."""
 
 
-class Subject(NamedTuple):
+class ComparedModel(NamedTuple):
     """A model that is to be compared, and where it comes from."""
 
     served: ServedModel
@@ -106,7 +106,7 @@ class Reply(NamedTuple):
     arrays: dict[str, Array]
 
 
-class Told(NamedTuple):
+class ReferenceInfo(NamedTuple):
     """What the reference says of a model when it is ready."""
 
     witness: shadow_pb2.ReferenceModel
@@ -116,7 +116,7 @@ class Told(NamedTuple):
 class ReferenceProcess:
     """A running reference."""
 
-    def __init__(self, subjects: Sequence[Subject], tolerances: Tolerances, limits: Limits) -> None:
+    def __init__(self, subjects: Sequence[ComparedModel], tolerances: Tolerances, limits: ReferenceLimits) -> None:
         """Starts it. It can be asked when `wait_until_ready` has returned."""
         self._limits = limits
         self._connection, theirs = Pipe()
@@ -135,7 +135,7 @@ class ReferenceProcess:
             )
         self.versions: dict[str, str] = {}
         self._layers = {name for subject in subjects for name in _names(subject.served.model.description.layers)}
-        self.models: dict[str, Told] = {}
+        self.models: dict[str, ReferenceInfo] = {}
         self.held: list[str] = []
         """Which of the kernel's means confine it: see `confinement`."""
 
@@ -228,7 +228,7 @@ class ReferenceProcess:
 
 
 def setup(
-    subjects: Sequence[Subject], tolerances: Tolerances, limits: Limits, weights: int, scratch: str
+    subjects: Sequence[ComparedModel], tolerances: Tolerances, limits: ReferenceLimits, weights: int, scratch: str
 ) -> dict[str, Any]:
     """Returns what the reference is told first; the weights of the models are put into a file in memory, which is sealed.
 
@@ -239,8 +239,8 @@ def setup(
         weights: the file in memory.
         scratch: a folder in which it may write.
     """
-    store = Shared(weights)
-    forms = [transfer.write(subject.served.model.description, store, weights) for subject in subjects]
+    store = SharedStore(weights)
+    forms = [transfer.dump(subject.served.model.description, store, weights) for subject in subjects]
     seal(weights)
     sizes = [
         0 if subject.served.copy is None else os.fstat(subject.served.copy.descriptor).st_size for subject in subjects
@@ -265,14 +265,14 @@ def setup(
     }
 
 
-def _told(told: Mapping[str, Any]) -> Told:
+def _told(told: Mapping[str, Any]) -> ReferenceInfo:
     witness = shadow_pb2.ReferenceModel.FromString(bytes.fromhex(told["witness"]))
     del witness.differing_weights[_MOST_VERSIONS:]
     make_printable(witness)
-    return Told(witness, float(told["noise_floor"]))
+    return ReferenceInfo(witness, float(told["noise_floor"]))
 
 
-def _names(layers: Sequence[LayerDescription]) -> Iterator[str]:
+def _names(layers: Sequence[LayerSpec]) -> Iterator[str]:
     """Yields the names of layers, and of those that they are made of."""
     for layer in layers:
         yield layer.name

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from lstmserve_server.runtime.registry import ServedModel
     from lstmserve_server.shadow.compare import Tolerances
-    from lstmserve_server.shadow.reference_process import Told
+    from lstmserve_server.shadow.reference_process import ReferenceInfo
 
-_MOST_WORST: Final = 5
-_MOST_REASONS: Final = 32  # different texts of what could not be compared in part
+_MAX_WORST: Final = 5
+_MAX_REASONS: Final = 32  # different texts of what could not be compared in part
 
 
-class Report:
+class ShadowReport:
     """Counts. Written by the thread that has calls compared, read by any."""
 
     def __init__(self, sampling_rate: float, models: Iterable[ServedModel], tolerances: Tolerances) -> None:
@@ -75,7 +75,7 @@ class Report:
             if comparison.verdict == shadow_pb2.VERDICT_NOT_COMPARABLE:
                 has_place = (
                     comparison.reason in coverage.not_comparable_counts
-                    or len(coverage.not_comparable_counts) < _MOST_REASONS
+                    or len(coverage.not_comparable_counts) < _MAX_REASONS
                 )
                 coverage.not_comparable_counts[comparison.reason if has_place else "other"] += 1
                 return
@@ -83,7 +83,7 @@ class Report:
             coverage.row_step_count += steps
             coverage.discrepant_count += comparison.verdict == shadow_pb2.VERDICT_DIFFERS
             for text in comparison.partial_reasons:
-                if text in coverage.partial_counts or len(coverage.partial_counts) < _MOST_REASONS:
+                if text in coverage.partial_counts or len(coverage.partial_counts) < _MAX_REASONS:
                     coverage.partial_counts[text] += 1
             for known, found in (
                 (told.teacher_forced, comparison.teacher_forced),
@@ -96,7 +96,7 @@ class Report:
         """Keeps a call if it is among the worst."""
         with self._lock:
             worst = self._models[discrepancy.model].worst
-            every = sorted([*worst, discrepancy], key=_badness, reverse=True)[:_MOST_WORST]
+            every = sorted([*worst, discrepancy], key=_badness, reverse=True)[:_MAX_WORST]
             del worst[:]
             worst.extend(every)
 
@@ -104,7 +104,7 @@ class Report:
         """Returns whether a call would be kept."""
         with self._lock:
             worst = self._models[discrepancy.model].worst
-            return len(worst) < _MOST_WORST or _badness(discrepancy) > _badness(worst[-1])
+            return len(worst) < _MAX_WORST or _badness(discrepancy) > _badness(worst[-1])
 
     def bundle(self, *, written: bool) -> None:
         """Counts a bundle."""
@@ -114,7 +114,7 @@ class Report:
             else:
                 self._report.failed_bundle_count += 1
 
-    def reference_up(self, versions: Mapping[str, str], told: Mapping[str, Told]) -> None:
+    def reference_up(self, versions: Mapping[str, str], told: Mapping[str, ReferenceInfo]) -> None:
         """Takes note that the reference is ready, and what it says of each model."""
         with self._lock:
             reference = self._report.reference_process
@@ -137,14 +137,14 @@ class Report:
             self._report.reference_process.restart_count += 1
 
 
-def margin_of(discrepancy: shadow_pb2.Discrepancy) -> float:
+def tolerance_ratio_of(discrepancy: shadow_pb2.Discrepancy) -> float:
     """Returns the largest part of the tolerance that something of a call took."""
     return max((totals.tolerance_ratio for totals in discrepancy.comparison.teacher_forced), default=0.0)
 
 
 def _badness(discrepancy: shadow_pb2.Discrepancy) -> tuple[bool, float]:
     """Returns what calls are sorted by: those that differ are worse than those that do not, such as by an odd unit alone."""
-    return discrepancy.comparison.verdict == shadow_pb2.VERDICT_DIFFERS, margin_of(discrepancy)
+    return discrepancy.comparison.verdict == shadow_pb2.VERDICT_DIFFERS, tolerance_ratio_of(discrepancy)
 
 
 def now() -> Timestamp:

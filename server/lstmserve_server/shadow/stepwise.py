@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.model.model import RecurrentModel
-    from lstmserve_server.shadow.captured_call import Case
+    from lstmserve_server.shadow.captured_call import CapturedCall
 
     Array = NDArray[Any]
 
@@ -52,7 +52,7 @@ class Stepwise:
         return largest
 
 
-def of(model: RecurrentModel, case: Case, arrays: Mapping[str, Array]) -> list[Stepwise]:
+def of(model: RecurrentModel, case: CapturedCall, arrays: Mapping[str, Array]) -> list[Stepwise]:
     """Returns the LSTMs of a call in the order of the model.
 
     Args:
@@ -67,7 +67,7 @@ def of(model: RecurrentModel, case: Case, arrays: Mapping[str, Array]) -> list[S
     ]
 
 
-def _of(model: RecurrentModel, case: Case, arrays: Mapping[str, Array], place: int, number: int) -> Stepwise:
+def _of(model: RecurrentModel, case: CapturedCall, arrays: Mapping[str, Array], place: int, number: int) -> Stepwise:
     def of_keras(name: str) -> Array:
         return arrays[f"{name}/{place}/{number}"]
 
@@ -93,7 +93,7 @@ def _of(model: RecurrentModel, case: Case, arrays: Mapping[str, Array], place: i
     )
 
 
-def _ours(case: Case, place: int, number: int, like: Array) -> tuple[Array, Array, Array]:
+def _ours(case: CapturedCall, place: int, number: int, like: Array) -> tuple[Array, Array, Array]:
     """Returns h before each step, and h and c after it."""
     before_h, h, c = (np.full_like(like, np.nan) for _ in range(3))
     for piece in case.pieces:
@@ -107,7 +107,7 @@ def _ours(case: Case, place: int, number: int, like: Array) -> tuple[Array, Arra
     return before_h, h, c
 
 
-def _passed_over(case: Case, place: int, number: int, like: Array) -> Array:
+def _passed_over(case: CapturedCall, place: int, number: int, like: Array) -> Array:
     """Returns at which steps a mask passes over, (rows, time)."""
     passed = np.zeros(like.shape[:2], bool)
     for piece in case.pieces:

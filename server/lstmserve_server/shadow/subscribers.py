@@ -12,11 +12,11 @@ from lstmserve_server.core.errors import Overloaded
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-MOST: Final = 64
-_UNREAD: Final = 100  # discrepancies that one may leave unread; then the oldest are left out
+MAX_SUBSCRIBERS: Final = 64
+_MAX_UNREAD: Final = 100  # discrepancies that one may leave unread; then the oldest are left out
 
 
-class _Watcher:
+class _Subscriber:
     """One of them."""
 
     def __init__(self, model: str) -> None:
@@ -26,17 +26,17 @@ class _Watcher:
         self.woken = asyncio.Event()
 
 
-class Watchers:
+class Subscribers:
     """All of them. Everything here happens in the event loop."""
 
     def __init__(self) -> None:
-        self._watchers: set[_Watcher] = set()
+        self._watchers: set[_Subscriber] = set()
 
     def publish(self, discrepancy: shadow_pb2.Discrepancy) -> None:
         """Tells all who watch its model."""
         for watcher in self._watchers:
             if watcher.model in ("", discrepancy.model):
-                if len(watcher.unread) == _UNREAD:
+                if len(watcher.unread) == _MAX_UNREAD:
                     watcher.unread.popleft()
                     watcher.left_out += 1
                 watcher.unread.append(discrepancy)
@@ -48,9 +48,9 @@ class Watchers:
         Raises:
             Overloaded: too many watch.
         """
-        if len(self._watchers) >= MOST:
-            raise Overloaded("", f"{MOST} watch for discrepancies; expected fewer")
-        watcher = _Watcher(model)
+        if len(self._watchers) >= MAX_SUBSCRIBERS:
+            raise Overloaded("", f"{MAX_SUBSCRIBERS} watch for discrepancies; expected fewer")
+        watcher = _Subscriber(model)
         self._watchers.add(watcher)
         try:
             while True:

@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lstmserve.v1 import shadow_pb2
-    from lstmserve_server.shadow.captured_call import Case
-    from lstmserve_server.shadow.reference_process import Told
+    from lstmserve_server.shadow.captured_call import CapturedCall
+    from lstmserve_server.shadow.reference_process import ReferenceInfo
 
 _log = structlog.get_logger(__name__)
 
-_FIRST_PAUSE: Final = 0.5  # seconds before the reference is started anew, doubled each time
-_LONGEST_PAUSE: Final = 60.0
-_STEADY: Final = 60.0  # seconds after which it has proved itself, and the pauses begin anew
+_BACKOFF_INITIAL_SECONDS: Final = 0.5  # seconds before the reference is started anew, doubled each time
+_BACKOFF_MAX_SECONDS: Final = 60.0
+_STABLE_AFTER_SECONDS: Final = 60.0  # seconds after which it has proved itself, and the pauses begin anew
 
 
-class Work(NamedTuple):
+class ComparisonJob(NamedTuple):
     """A call that waits to be compared."""
 
     model: str
     bytes: int
     """About how much memory it holds."""
 
-    make: Callable[[], Case]
+    make: Callable[[], CapturedCall]
     """Makes the case; not before it is its turn, and in the thread."""
 
     since: float
@@ -52,10 +52,10 @@ class Lag(NamedTuple):
     """How long the oldest of them has waited."""
 
 
-class Events(Protocol):
+class ComparisonListener(Protocol):
     """What is told as it happens, in the thread."""
 
-    def reference_up(self, versions: Mapping[str, str], told: Mapping[str, Told]) -> None:
+    def reference_up(self, versions: Mapping[str, str], told: Mapping[str, ReferenceInfo]) -> None:
         """The reference is ready."""
         ...
 
@@ -71,29 +71,31 @@ class Events(Protocol):
         """Whether all that the reference has is wanted of what was compared."""
         ...
 
-    def compared(self, work: Work, case: Case, reply: Reply) -> None:
+    def compared(self, work: ComparisonJob, case: CapturedCall, reply: Reply) -> None:
         """A call was compared."""
         ...
 
-    def dropped(self, work: Work, reason: str) -> None:
+    def dropped(self, work: ComparisonJob, reason: str) -> None:
         """A call is not compared after all."""
         ...
 
-    def failed(self, work: Work, reason: str, text: str) -> None:
+    def failed(self, work: ComparisonJob, reason: str, text: str) -> None:
         """A comparison failed."""
         ...
 
 
-class Pump:
+class ComparisonWorker:
     """Has work compared, until it is stopped."""
 
-    def __init__(self, start: Callable[[], ReferenceProcess], events: Events, *, most: int, most_bytes: int) -> None:
+    def __init__(
+        self, start: Callable[[], ReferenceProcess], events: ComparisonListener, *, most: int, most_bytes: int
+    ) -> None:
         self._start = start
         self._events = events
         self._most = most
         self._most_bytes = most_bytes
         self._changed = threading.Condition()
-        self._waiting: deque[Work] = deque()
+        self._waiting: deque[ComparisonJob] = deque()
         self._bytes = 0
         self._up = False
         self._ever_up = False
@@ -102,7 +104,7 @@ class Pump:
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
-    def offer(self, work: Work) -> str:
+    def offer(self, work: ComparisonJob) -> str:
         """Takes work, and returns ""; or why it cannot be taken. Never waits."""
         with self._changed:
             if self._stopping:
@@ -134,7 +136,7 @@ class Pump:
         self._thread.join(timeout=1)  # it may be starting a process; as a daemon it holds nobody up
 
     def _run(self) -> None:
-        pause = _FIRST_PAUSE
+        pause = _BACKOFF_INITIAL_SECONDS
         while not self._is_stopping():
             began = monotonic()
             try:
@@ -146,13 +148,13 @@ class Pump:
                 if self._is_stopping():
                     break
                 self._events.reference_down(str(error))
-                if monotonic() - began > _STEADY:
-                    pause = _FIRST_PAUSE
+                if monotonic() - began > _STABLE_AFTER_SECONDS:
+                    pause = _BACKOFF_INITIAL_SECONDS
                 _log.warning("reference_down", reason=str(error), again_in_seconds=pause)
             self._drop_all("stopping" if self._is_stopping() else "reference_down")
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping, pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, _BACKOFF_MAX_SECONDS)
             if not self._is_stopping():
                 self._events.reference_starts_anew()
         self._drop_all("stopping")
@@ -184,7 +186,7 @@ class Pump:
             with self._changed:
                 self._up = False
 
-    def _next(self) -> Work | None:
+    def _next(self) -> ComparisonJob | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._stopping)
             if self._stopping:
@@ -193,7 +195,7 @@ class Pump:
             self._bytes -= work.bytes
             return work
 
-    def _compare(self, reference: ReferenceProcess, work: Work) -> None:
+    def _compare(self, reference: ReferenceProcess, work: ComparisonJob) -> None:
         lost = None
         try:
             case = work.make()

@@ -18,7 +18,7 @@ from lstmserve.cli import terminal
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import sandbox
 from lstmserve_server.loading.store import memory_files
-from lstmserve_server.loading.store.limits import Limits
+from lstmserve_server.loading.store.limits import LoadLimits
 from lstmserve_server.model.layers.base import WindowState
 from lstmserve_server.model.numerics import Numerics
 from lstmserve_server.rpc.codec.models import model_message
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from lstmserve_server.loading.store.memory_files import SealedCopy
     from lstmserve_server.model.model import RecurrentModel
-    from lstmserve_server.model.spec import LayerDescription, ModelDescription
+    from lstmserve_server.model.spec import LayerSpec, ModelSpec
 
 _GATES: Final = ("i", "f", "c", "o")
 
@@ -106,7 +106,7 @@ def inspect(
     try:
         description = load(path, layer, until, architecture)
         return Accepted(path, ServedModel.prepare(description.source.file, description, Numerics.EXACT))
-    except sandbox.Refused as error:
+    except sandbox.LayersOfRefusedModel as error:
         return Refused(path, str(error), error.layers)
     except UnsupportedModelError as error:  # by the self-test
         return Refused(path, str(error), [])
@@ -114,14 +114,14 @@ def inspect(
 
 def load(
     path: str, layer: str | None, until: str | None, architecture: str | None, copy: SealedCopy | None = None
-) -> ModelDescription:
+) -> ModelSpec:
     """Returns the model in a file, or a part of it.
 
     Raises:
         UnsupportedModelError: it cannot be served.
     """
     read_instead = None if copy is None else copy.descriptor
-    loading = sandbox.load(path, Limits(), layer=layer, until=until, architecture=architecture, copy=read_instead)
+    loading = sandbox.load(path, LoadLimits(), layer=layer, until=until, architecture=architecture, copy=read_instead)
     return asyncio.run(loading)
 
 
@@ -140,7 +140,7 @@ def load_for_keras(
     Raises:
         UnsupportedModelError: it cannot be served.
     """
-    copy = memory_files.copy_of(path, Limits().file_bytes)
+    copy = memory_files.copy_of(path, LoadLimits().file_bytes)
     description = load(path, layer, until, architecture, copy)
     return ServedModel.prepare(name or description.source.file[:64], description, Numerics.EXACT, copy=copy)
 
@@ -171,7 +171,7 @@ class _WeightRow:
         }
 
 
-def _weights_of(layer: LayerDescription) -> list[_WeightRow]:
+def _weights_of(layer: LayerSpec) -> list[_WeightRow]:
     rows = [row for part in layer.parts for row in _weights_of(part)]
     for name, weight in layer.weights.items():
         gates = np.split(weight, len(_GATES), axis=-1) if layer.kind == "LSTM" else [weight]
@@ -215,11 +215,11 @@ def _values(items: Sequence[Any]) -> str:
     )
 
 
-def _remarks(description: ModelDescription) -> list[Text]:
+def _remarks(description: ModelSpec) -> list[Text]:
     return [Text(f"Note: {remark}.", style="yellow") for remark in description.source.remarks]
 
 
-def _layer_table(description: ModelDescription) -> Table:
+def _layer_table(description: ModelSpec) -> Table:
     """Returns a table of the layers; where they form no chain it says what each is called on."""
     layers, names = description.layers, [layer.name for layer in description.layers for _ in layer.output_shapes]
     chain = all(layer.inputs == ((place - 1,) if place else ()) for place, layer in enumerate(layers))
@@ -240,7 +240,7 @@ def _layer_table(description: ModelDescription) -> Table:
     return table
 
 
-def _weight_table(layers: tuple[LayerDescription, ...]) -> Table:
+def _weight_table(layers: tuple[LayerSpec, ...]) -> Table:
     table = Table("layer", "weight", "gate", "shape", "norm", "smallest", "largest", header_style="bold")
     for column in table.columns[4:]:
         column.justify = "right"

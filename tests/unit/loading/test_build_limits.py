@@ -7,7 +7,7 @@ import pytest
 
 from lstmserve_server.core.errors import UnsupportedModelError, WrongForModel
 from lstmserve_server.loading import reader
-from lstmserve_server.loading.store.limits import Limits
+from lstmserve_server.loading.store.limits import LoadLimits
 from lstmserve_server.model.model import RecurrentModel
 from lstmserve_server.model.numerics import Numerics
 from tests.support.builders import (
@@ -161,10 +161,10 @@ def test_weights_have_a_limit_in_all(tmp_path):
     write_zip(tmp_path / "m.keras", sequential(*layers), weights_file(second))
     enough = max(both_sizes, (tmp_path / "m.keras").stat().st_size)
 
-    loaded(tmp_path, *layers, weights=second, limits=Limits(file_bytes=enough))
+    loaded(tmp_path, *layers, weights=second, limits=LoadLimits(file_bytes=enough))
     big = {"layers/lstm/cell/vars": lstm_weights(3, 64)}
     with pytest.raises(UnsupportedModelError, match="expected at most"):
-        loaded(tmp_path, input_config(), lstm_config(64), weights=big, limits=Limits(file_bytes=20_000))
+        loaded(tmp_path, input_config(), lstm_config(64), weights=big, limits=LoadLimits(file_bytes=20_000))
 
 
 @pytest.mark.parametrize(
@@ -257,6 +257,6 @@ def test_a_window_may_look_back_as_far_as_a_sequence_is_long(tmp_path, dilation,
 
 def test_an_input_may_have_as_many_axes_as_the_limit(tmp_path):
     """That of time counts, that of the batch does not."""
-    loaded(tmp_path, input_config(), lstm_config(), limits=Limits(axes=2))
+    loaded(tmp_path, input_config(), lstm_config(), limits=LoadLimits(axes=2))
     with pytest.raises(UnsupportedModelError, match="the input 'input_layer' of the model has the shape"):
-        loaded(tmp_path, input_config(), lstm_config(), limits=Limits(axes=1))
+        loaded(tmp_path, input_config(), lstm_config(), limits=LoadLimits(axes=1))

@@ -10,19 +10,19 @@ import pytest
 from lstmserve_server.core.errors import UnsupportedModelError, WrongForModel
 from lstmserve_server.loading import reader
 from lstmserve_server.loading.build.rules import registry as kinds
-from lstmserve_server.loading.build.rules.base import Block, Incoming, Reading, Writer
+from lstmserve_server.loading.build.rules.base import KerasVersion, LayerConfigReader, LayerInput, WeightBlock
 from lstmserve_server.loading.config import keras_config
 from lstmserve_server.loading.config.keras_config import LayerConfig
 from lstmserve_server.loading.formats import architecture
 from lstmserve_server.loading.formats.hdf5_weights import in_order_of_pieces
-from lstmserve_server.loading.store.limits import Limits
-from lstmserve_server.model.activations import Era
+from lstmserve_server.loading.store.limits import LoadLimits
+from lstmserve_server.model.activations import KerasMajor
 from lstmserve_server.model.layers.pointwise import Normalization
 from lstmserve_server.model.layers.recurrent import Bidirectional
 from lstmserve_server.model.lstm import LSTMState
 from lstmserve_server.model.model import RecurrentModel
-from lstmserve_server.model.numerics import Arithmetic, Numerics, product_of
-from lstmserve_server.model.spec import LayerDescription
+from lstmserve_server.model.numerics import ComputeConfig, Numerics, matmul_of
+from lstmserve_server.model.spec import LayerSpec
 from tests.support.builders import (
     activation,
     chain,
@@ -61,14 +61,14 @@ def test_how_masks_are_merged_by_version(version, merges):
 @pytest.mark.parametrize(
     ("version", "era", "standalone", "before_sigmoid"),
     [
-        ("1.2.2", Era.KERAS_2, True, True),
-        ("2.2.5", Era.KERAS_2, True, True),
-        ("2.3.0", Era.KERAS_2, True, False),
-        ("2.3.1", Era.KERAS_2, True, False),
-        ("2.4.0", Era.KERAS_2, False, False),
-        ("2.2.4-tf", Era.KERAS_2, False, True),
-        ("2.15.0", Era.KERAS_2, False, False),
-        ("3.0.0", Era.KERAS_3, False, False),
+        ("1.2.2", KerasMajor.KERAS_2, True, True),
+        ("2.2.5", KerasMajor.KERAS_2, True, True),
+        ("2.3.0", KerasMajor.KERAS_2, True, False),
+        ("2.3.1", KerasMajor.KERAS_2, True, False),
+        ("2.4.0", KerasMajor.KERAS_2, False, False),
+        ("2.2.4-tf", KerasMajor.KERAS_2, False, True),
+        ("2.15.0", KerasMajor.KERAS_2, False, False),
+        ("3.0.0", KerasMajor.KERAS_3, False, False),
     ],
 )
 def test_what_a_version_says_of_its_writer(version, era, standalone, before_sigmoid):
@@ -93,7 +93,7 @@ def test_versions_that_are_not_read(version):
 
 def writer(version="3.15.1"):
     """Returns what is known of the Keras that wrote a file."""
-    return Writer(
+    return KerasVersion(
         keras_config.era_of(version),
         keras_config.is_standalone(version),
         keras_config.merges_masks_by(version),
@@ -101,13 +101,15 @@ def writer(version="3.15.1"):
     )
 
 
-MASKED = Incoming((None, 3), ("Any", ("NotEqual", 0, 0.0)), 1)
-PLAIN = Incoming((None, 3), None, 2)
+MASKED = LayerInput((None, 3), ("Any", ("NotEqual", 0, 0.0)), 1)
+PLAIN = LayerInput((None, 3), None, 2)
 
 
 def reading(kind, *incomings, version="3.15.1", **options):
     """Returns the reading of a layer."""
-    return Reading(LayerConfig(kind, "it", {"name": "it", **options}), writer(version), incomings, Limits())
+    return LayerConfigReader(
+        LayerConfig(kind, "it", {"name": "it", **options}), writer(version), incomings, LoadLimits()
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def reading(kind, *incomings, version="3.15.1", **options):
 )
 def test_which_lstm_heeds_the_mask_of_its_input(version, states, masked_by_call, heeds):
     """Keras 3 forgets it for one that is given an initial state, unless it is called with the mask."""
-    given = (MASKED, *[Incoming((4,))] * states)
+    given = (MASKED, *[LayerInput((4,))] * states)
     r = dataclasses.replace(
         reading("LSTM", *given, version=version, units=4, recurrent_activation="sigmoid"),
         states=states,
@@ -164,7 +166,7 @@ def test_weights_of_a_layer_that_is_frozen_in_part():
     """They stand in another order, and are told apart by names; without names the layer is refused, unless it is frozen whole."""
     layer = LayerConfig("Bidirectional", "both", {})
     forward, backward = (
-        Block({"kernel": (3, 4)}, labels=frozenset({label}), trainable=trainable)
+        WeightBlock({"kernel": (3, 4)}, labels=frozenset({label}), trainable=trainable)
         for label, trainable in (("forward_lstm", False), ("backward_lstm", True))
     )
     named = ["both/backward_lstm/kernel:0", "both/forward_lstm/kernel:0"]
@@ -239,7 +241,7 @@ def test_a_merge_of_what_comes_at_every_step_can_be_stepped(kind):
     """Two branches of one input, joined step by step: Step is possible, and equals Forward to the byte."""
     lstm, dense = lstm_layer(3, 4, return_sequences=True), dense_layer(3, 4, sequence=True)
     shape = (None, 8) if kind == "Concatenate" else (None, 4)
-    merge = LayerDescription("merge", kind, {"inputs": 2}, {}, (shape,), inputs=(1, 2))
+    merge = LayerSpec("merge", kind, {"inputs": 2}, {}, (shape,), inputs=(1, 2))
     made = chain(lstm, dense, merge, features=3)
     layers = (
         made.layers[0],
@@ -263,7 +265,7 @@ def test_a_merge_of_what_comes_at_every_step_can_be_stepped(kind):
 def test_a_layer_of_two_branches_waits_for_the_slower(windows):
     """Branches that are summed up over time may wait for different steps: the model answers when both have."""
     convolutions = [
-        LayerDescription(
+        LayerSpec(
             f"conv{i}", "Conv1D",
             {"window": window, "strides": 1, "padding": "valid", "dilation_rate": 1, "filters": 4, "activation": activation("relu")},
             {"kernel": numbers(window, 3, 4, seed=i)}, ((None, 4),), inputs=(0,),
@@ -271,7 +273,7 @@ def test_a_layer_of_two_branches_waits_for_the_slower(windows):
         for i, window in enumerate(windows)
     ]  # fmt: skip
     lstms = [dataclasses.replace(lstm_layer(4, 2, name=f"lstm{i}"), inputs=(1 + i,)) for i in range(2)]
-    merge = LayerDescription("merge", "Add", {"inputs": 2}, {}, ((2,),), inputs=(3, 4))
+    merge = LayerSpec("merge", "Add", {"inputs": 2}, {}, ((2,),), inputs=(3, 4))
     made = chain(*convolutions, *lstms, merge, features=3)
     layers = tuple(
         dataclasses.replace(layer, inputs=inputs)
@@ -319,7 +321,7 @@ def test_the_states_of_a_bidirectional_reach_their_own_direction():
     back = dataclasses.replace(
         lstm_layer(3, 2, name="back", seed=7, go_backwards=True), options=lstm_layer(3, 2, go_backwards=True).options
     )
-    described = LayerDescription(
+    described = LayerSpec(
         "both",
         "Bidirectional",
         {"merge_mode": "concat"},
@@ -329,7 +331,7 @@ def test_the_states_of_a_bidirectional_reach_their_own_direction():
         initial_state=(1, 2, 3, 4),
         parts=(ahead, back),
     )
-    arithmetic = Arithmetic(product_of(Numerics.EXACT), np.dtype(np.float32), Numerics.EXACT)
+    arithmetic = ComputeConfig(matmul_of(Numerics.EXACT), np.dtype(np.float32), Numerics.EXACT)
     layer = Bidirectional(described, arithmetic)
     x = numbers(2, 4, 3, seed=3)
     states = [numbers(2, 2, seed=seed) for seed in (11, 12, 13, 14)]
@@ -344,23 +346,25 @@ def test_the_states_of_a_bidirectional_reach_their_own_direction():
 
 def recurrent_values(x):
     """Returns a sequence as it flows between layers."""
-    from lstmserve_server.model.layers.base import Values  # noqa: PLC0415 - a test's own
+    from lstmserve_server.model.layers.base import Batch  # noqa: PLC0415 - a test's own
 
-    return Values(x, sequence=True)
+    return Batch(x, sequence=True)
 
 
 def given_of(values, states):
     """Returns what a layer is given."""
-    from lstmserve_server.model.layers.base import Given  # noqa: PLC0415 - a test's own
+    from lstmserve_server.model.layers.base import LayerInputs  # noqa: PLC0415 - a test's own
 
-    return Given((values,), np.zeros(len(values.array), bool), initial_state=tuple(states), every=False, trace=None)
+    return LayerInputs(
+        (values,), np.zeros(len(values.array), bool), initial_state=tuple(states), every=False, trace=None
+    )
 
 
 def test_a_feature_that_never_varied_is_normalized_by_epsilon():
     """A variance of 0, as of a column that was constant in the training data, gives large numbers and no infinity."""
     weights = {"mean": np.float32([1, 2]), "variance": np.float32([0, 4])}
-    described = LayerDescription("n", "Normalization", {"epsilon": 1e-7, "invert": False}, weights, ((None, 2),))
-    layer = Normalization(described, Arithmetic(product_of(Numerics.EXACT), np.dtype(np.float32), Numerics.EXACT))
+    described = LayerSpec("n", "Normalization", {"epsilon": 1e-7, "invert": False}, weights, ((None, 2),))
+    layer = Normalization(described, ComputeConfig(matmul_of(Numerics.EXACT), np.dtype(np.float32), Numerics.EXACT))
     made = layer.compute(np.float32([[1, 2], [1 + 2**-20, 4]]))
 
     assert made[0].tolist() == [0, 0]

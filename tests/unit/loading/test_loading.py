@@ -12,8 +12,8 @@ import pytest
 
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import reader
-from lstmserve_server.loading.build.builder import Part
-from lstmserve_server.loading.store.limits import Limits
+from lstmserve_server.loading.build.builder import ModelSelection
+from lstmserve_server.loading.store.limits import LoadLimits
 from lstmserve_server.model.model import RecurrentModel
 from tests.support.builders import (
     SIMPLE,
@@ -222,14 +222,14 @@ def test_one_layer_out_of_a_model_that_is_refused(tmp_path):
     config = sequential(input_config(), keras_layer("Attention", "look"), lstm_config(4, "memory"))
     path = write_zip(tmp_path / "a", config)
 
-    read = reader.load(path, part=Part(layer="memory"))
+    read = reader.load(path, part=ModelSelection(layer="memory"))
 
     assert ("memory", (None, 3)) == (read.layers[1].name, read.inputs[0].shape)
     assert "Its LSTM layers can be served alone, one at a time: --layer memory" in refusal(path)
-    assert refusal(path, part=Part(layer="other")).startswith(
+    assert refusal(path, part=ModelSelection(layer="other")).startswith(
         "--layer other asks for an LSTM layer, and the model has no layer 'other'."
     )
-    assert refusal(path, part=Part(layer="look")).startswith(
+    assert refusal(path, part=ModelSelection(layer="look")).startswith(
         "--layer look asks for an LSTM layer, and the model has layer 'look' (Attention)."
     )
 
@@ -545,7 +545,7 @@ def test_refused_paths(tmp_path):
         "this is a folder that holds pipe; expected config.json of an unpacked .keras file, saved_model.pb"
     )
     assert "this is no regular file" == refusal(tmp_path / "pipe")
-    assert refusal(write_zip(tmp_path / "a"), limits=Limits(file_bytes=1000)).endswith(
+    assert refusal(write_zip(tmp_path / "a"), limits=LoadLimits(file_bytes=1000)).endswith(
         "bytes long; expected at most 1000 (--max-model-bytes)"
     )
 

@@ -11,8 +11,8 @@ import pytest
 
 from lstmserve_server.loading import reader, sandbox
 from lstmserve_server.loading.store import transfer
-from lstmserve_server.loading.store.arrays import Shared
-from lstmserve_server.loading.store.limits import Limits
+from lstmserve_server.loading.store.arrays import SharedStore
+from lstmserve_server.loading.store.limits import LoadLimits
 from tests.support.builders import (
     input_config,
     lstm_config,
@@ -27,12 +27,12 @@ from tests.support.paths import SUNSPOTS
 
 async def load(*paths, layer=None, limits=None):
     """Returns the descriptions of files, loaded through the sandbox."""
-    return [await sandbox.load(str(path), limits or Limits(), layer=layer) for path in paths]
+    return [await sandbox.load(str(path), limits or LoadLimits(), layer=layer) for path in paths]
 
 
 async def refusal(*paths, **options):
     """Returns why the sandbox refuses."""
-    with pytest.raises(sandbox.Refused) as refused:
+    with pytest.raises(sandbox.LayersOfRefusedModel) as refused:
         await load(*paths, **options)
     return refused.value
 
@@ -99,7 +99,7 @@ async def test_whatever_the_parser_suffers_is_a_refusal(tmp_path, monkeypatch, c
         f"import lstmserve_server.loading.reader as r\ndef load(*a, **k):\n    {conduct}\nr.load = load\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    refused = await refusal(SUNSPOTS, limits=Limits(seconds=3))
+    refused = await refusal(SUNSPOTS, limits=LoadLimits(seconds=3))
 
     assert (
         f"{SUNSPOTS}: the process that parsed the file was stopped, {text}. The file is damaged, or made to harm"
@@ -123,9 +123,9 @@ async def test_whatever_the_parser_suffers_is_a_refusal(tmp_path, monkeypatch, c
 def test_what_comes_back_is_not_believed(change):
     """A description that is not what the loader writes is an error, not a model."""
     file = os.memfd_create("test")
-    form = transfer.write(reader.load(SUNSPOTS), Shared(file), file) | change
+    form = transfer.dump(reader.load(SUNSPOTS), SharedStore(file), file) | change
     with pytest.raises((ValueError, TypeError, KeyError)):
-        transfer.read(form, file)
+        transfer.load(form, file)
     os.close(file)
 
 
@@ -133,20 +133,20 @@ def test_what_comes_back_is_not_believed(change):
 def test_weights_beyond_the_file_are_not_believed(change):
     """An array that the file does not hold is an error, not a read beyond its end."""
     file = os.memfd_create("test")
-    form = transfer.write(reader.load(SUNSPOTS), Shared(file), file)
+    form = transfer.dump(reader.load(SUNSPOTS), SharedStore(file), file)
     form["layers"][1]["weights"]["bias"] |= change
     with pytest.raises(ValueError, match=r"offset|buffer|count|a weight has the shape|take more bytes"):
-        transfer.read(form, file)
+        transfer.load(form, file)
     os.close(file)
 
 
 def test_a_source_that_is_no_input_is_not_believed():
     """A layer that is called on nothing, and is no input of the model, is an error."""
     file = os.memfd_create("test")
-    form = transfer.write(reader.load(SUNSPOTS), Shared(file), file)
+    form = transfer.dump(reader.load(SUNSPOTS), SharedStore(file), file)
     form["layers"].append({**form["layers"][0], "name": "another"})
     with pytest.raises(ValueError, match="the inputs or outputs of the model do not exist"):
-        transfer.read(form, file)
+        transfer.load(form, file)
     os.close(file)
 
 
@@ -154,10 +154,10 @@ def test_a_source_that_is_no_input_is_not_believed():
 def test_edges_to_what_does_not_exist_are_not_believed(place):
     """A layer that is called on one that stands behind it is an error, not a model."""
     file = os.memfd_create("test")
-    form = transfer.write(reader.load(SUNSPOTS), Shared(file), file)
+    form = transfer.dump(reader.load(SUNSPOTS), SharedStore(file), file)
     form["layers"][1][place] = [1]
     with pytest.raises(ValueError, match="is called on what does not exist"):
-        transfer.read(form, file)
+        transfer.load(form, file)
     os.close(file)
 
 
@@ -167,7 +167,7 @@ async def test_large_weights_are_never_in_memory_twice(tmp_path):
     config = sequential(input_config(100), lstm_config(64))
     (description,) = await load(write_zip(tmp_path / "a", config, weights_file(weights)))
     file = os.memfd_create("test")
-    store = Shared(file)
+    store = SharedStore(file)
     stored = reader.load(tmp_path / "a", store=store)
 
     assert description.digest() == stored.digest()
@@ -189,7 +189,7 @@ def test_weights_are_written_in_order(tmp_path):
     """Arrays come back from the file as they were, whatever their size."""
     file = os.memfd_create("test")
     description = reader.load(write_zip(tmp_path / "a"))
-    read = transfer.read(transfer.write(description, Shared(file), file), file)
+    read = transfer.load(transfer.dump(description, SharedStore(file), file), file)
     os.close(file)
 
     for expected, got in zip(lstm_weights(), read.layers[1].weights.values(), strict=True):

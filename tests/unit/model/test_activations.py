@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lstmserve_server.model import activations
-from lstmserve_server.model.activations import Era
+from lstmserve_server.model.activations import KerasMajor
 from tests.support.builders import numbers
 
 X = np.array([-8.0, -3.5, -1.0, -0.5, -0.2, 0.0, 0.3, 0.5, 1.0, 2.9, 7.5])
@@ -48,20 +48,20 @@ DEFINITIONS = {
 def test_definition(name):
     """Each activation of Keras 3 computes its formula."""
     got = X.copy()
-    activations.find(name, Era.KERAS_3).apply(got)
+    activations.find(name, KerasMajor.KERAS_3).apply(got)
 
     np.testing.assert_allclose(DEFINITIONS[name], got, rtol=1e-13, atol=1e-13)
 
 
 def test_every_activation_of_keras_3_is_defined_here():
     """The table above and gelu, which has no short formula, are all that is served."""
-    assert sorted([*DEFINITIONS, "gelu"]) == activations.names(Era.KERAS_3)
+    assert sorted([*DEFINITIONS, "gelu"]) == activations.names(KerasMajor.KERAS_3)
 
 
 def test_gelu_is_the_exact_one():
     """Gelu uses erf, not the approximation by tanh, which differs by 1e-4."""
     got = np.array([1.0])
-    activations.find("gelu", Era.KERAS_3).apply(got)
+    activations.find("gelu", KerasMajor.KERAS_3).apply(got)
 
     np.testing.assert_allclose([0.8413447460685429], got, rtol=1e-14)
 
@@ -69,8 +69,8 @@ def test_gelu_is_the_exact_one():
 def test_hard_sigmoid_changed_with_keras_3():
     """The hard sigmoid of Keras 2 has the slope 1/5, that of Keras 3 the slope 1/6."""
     old, new = np.array([1.5]), np.array([1.5])
-    activations.find("hard_sigmoid", Era.KERAS_2).apply(old)
-    activations.find("hard_sigmoid", Era.KERAS_3).apply(new)
+    activations.find("hard_sigmoid", KerasMajor.KERAS_2).apply(old)
+    activations.find("hard_sigmoid", KerasMajor.KERAS_3).apply(new)
 
     assert (pytest.approx(0.8), pytest.approx(0.75)) == (old[0], new[0])
 
@@ -80,12 +80,12 @@ def test_sparsemax_is_the_one_of_keras():
     it is not, and the answers are Keras' own (measured with Keras 3.15.1).
     """
     got = np.array([[2.0, 0.8, -2.0], [1.0, 0.8, -2.0]])
-    activations.find("sparsemax", Era.KERAS_3).apply(got)
+    activations.find("sparsemax", KerasMajor.KERAS_3).apply(got)
 
     np.testing.assert_allclose([[1.0, 0.0, 0.0], [0.1, 0.0, 0.0]], got, atol=1e-15)
 
 
-@pytest.mark.parametrize("era", Era)
+@pytest.mark.parametrize("era", KerasMajor)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_in_place_in_the_type_and_layout_given(era, dtype):
     """An activation changes a strided slice in place, in its own type, to the bytes that a copy of each row gives."""
@@ -103,7 +103,7 @@ def test_in_place_in_the_type_and_layout_given(era, dtype):
         np.testing.assert_array_equal(before[:, 17:], whole[:, 17:])
 
 
-@pytest.mark.parametrize("era", Era)
+@pytest.mark.parametrize("era", KerasMajor)
 def test_bounds_hold(era):
     """No image exceeds the bound that an activation names."""
     for name in activations.names(era):
@@ -129,8 +129,8 @@ def test_relu_at_its_threshold_and_at_its_most():
 
 def test_unknown_names_are_not_found():
     """A name that the Keras of an era did not know is not found, though another's did."""
-    assert activations.find("relu6", Era.KERAS_2) is None
-    assert activations.find("Tanh", Era.KERAS_3) is None
+    assert activations.find("relu6", KerasMajor.KERAS_2) is None
+    assert activations.find("Tanh", KerasMajor.KERAS_3) is None
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -138,10 +138,10 @@ def test_the_quick_sigmoid_keeps_the_tail(dtype):
     """The sigmoid of fast mode is as close as rounding, relatively too where the sigmoid is tiny, and warns of nothing."""
     x = np.linspace(-200, 200, 4001, dtype=dtype)
     expected, got = x.copy(), x.copy()
-    sigmoid = activations.find("sigmoid", Era.KERAS_3)
+    sigmoid = activations.find("sigmoid", KerasMajor.KERAS_3)
     sigmoid.apply(expected)
 
-    activations.quick(sigmoid).writer(got, got)
+    activations.fast_variant(sigmoid).writer(got, got)
 
     np.testing.assert_allclose(expected, got, rtol=8 * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)
 
@@ -160,7 +160,7 @@ def test_an_activation_with_numbers_is_found_by_its_definition(made):
     """As the name goes from one process to the other, the function has to come back from it."""
     x = np.linspace(-4, 4, 33, dtype=np.float32)
     here, there = x.copy(), x.copy()
-    found = activations.defined(made.name)
+    found = activations.activation_by_definition(made.name)
     assert found is not None
 
     made.apply(here)
@@ -173,4 +173,4 @@ def test_an_activation_with_numbers_is_found_by_its_definition(made):
 @pytest.mark.parametrize("name", ["selu(0.5)", "relu(1)", "relu(1, 2, 3, 4)", "max(0.5)"])
 def test_a_definition_that_nobody_wrote_is_not_found(name):
     """Neither with another name, nor with more or fewer numbers."""
-    assert activations.defined(name) is None
+    assert activations.activation_by_definition(name) is None

@@ -6,29 +6,29 @@ import dataclasses
 
 import pytest
 
-from lstmserve_server.model.cost import Work
+from lstmserve_server.model.cost import CostModel
 from lstmserve_server.model.model import RecurrentModel
-from lstmserve_server.model.spec import InputDescription, LayerDescription
+from lstmserve_server.model.spec import InputSpec, LayerSpec
 from lstmserve_server.runtime import selftest
-from lstmserve_server.runtime.scheduler import IN_PLACE_COST
+from lstmserve_server.runtime.scheduler import MAX_INLINE_COST
 from tests.support.builders import chain, dense_layer, lstm_layer
 
 
 def nested(steps):
     """Returns a model whose time-steps each hold a sequence of so many, which an LSTM of its own reads."""
     within = lstm_layer(3, 4, name="within")
-    each = LayerDescription("each", "TimeDistributed", {"sequences": True}, {}, ((None, 4),), parts=(within,))
+    each = LayerSpec("each", "TimeDistributed", {"sequences": True}, {}, ((None, 4),), parts=(within,))
     described = chain(each, lstm_layer(4, 5), dense_layer(5, 2))
     shape = (None, steps, 3)
     source = dataclasses.replace(described.layers[0], output_shapes=(shape,))
     return dataclasses.replace(
-        described, layers=(source, *described.layers[1:]), inputs=(InputDescription("input", shape, 0),)
+        described, layers=(source, *described.layers[1:]), inputs=(InputSpec("input", shape, 0),)
     )
 
 
 def cost(description, rows=1, steps=1):
     """Returns what a call is taken to cost."""
-    return Work(description, step_by_step=True).cost(rows, steps)
+    return CostModel(description, step_by_step=True).cost(rows, steps)
 
 
 def test_cost_grows_with_rows_and_steps():
@@ -42,14 +42,14 @@ def test_cost_grows_with_rows_and_steps():
 @pytest.mark.parametrize("steps", [500, None])
 def test_a_sequence_within_a_time_step_counts(steps):
     """A step that holds a long sequence, or one of any length, is not computed in the event loop."""
-    assert cost(nested(steps)) > IN_PLACE_COST > cost(nested(2))
+    assert cost(nested(steps)) > MAX_INLINE_COST > cost(nested(2))
     assert cost(nested(500)) == pytest.approx(250 * cost(nested(2)), rel=0.5)
 
 
 def test_an_lstm_in_each_direction_counts():
     """Two directions are two LSTMs that are computed one after the other."""
     forth, back = (lstm_layer(3, 4, name=name) for name in ("forward", "backward"))
-    both = LayerDescription("both", "Bidirectional", {}, {}, ((8,),), parts=(forth, back))
+    both = LayerSpec("both", "Bidirectional", {}, {}, ((8,),), parts=(forth, back))
 
     assert 2 * cost(chain(lstm_layer(3, 4), features=3)) == cost(dataclasses.replace(nested(2), layers=(both,)))
 

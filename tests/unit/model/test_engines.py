@@ -15,11 +15,11 @@ import pytest
 import lstmserve
 from lstmserve_server.core.errors import UnsupportedModelError, WrongForModel
 from lstmserve_server.model.engines import conformance, select
-from lstmserve_server.model.engines.numpy_kernel import NumpyCell
+from lstmserve_server.model.engines.numpy_kernel import NumpyKernel
 from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
 from lstmserve_server.model.model import RecurrentModel
-from lstmserve_server.model.numerics import Engine, Numerics, product_of
-from lstmserve_server.model.recording import Trace
+from lstmserve_server.model.numerics import Engine, Numerics, matmul_of
+from lstmserve_server.model.recording import Recording
 from lstmserve_server.rpc.codec.models import model_message
 from lstmserve_server.runtime import selftest
 from lstmserve_server.runtime.registry import ServedModel
@@ -47,7 +47,7 @@ def state_of(batch, units):
 
 def reference(spec=SPEC, weights=WEIGHTS):
     """Returns a layer in NumPy."""
-    return NumpyCell(spec, weights, product_of(Numerics.EXACT))
+    return NumpyKernel(spec, weights, matmul_of(Numerics.EXACT))
 
 
 class Wrapped:
@@ -205,8 +205,8 @@ class InFloat64:
 def test_large_weights_are_no_reason_to_refuse():
     """Where weights are large two right computations are farther apart, and the probe knows by how much."""
     weights = LSTMWeights(*(array * 300 for array in WEIGHTS))
-    exact = NumpyCell(SPEC, weights, product_of(Numerics.EXACT))
-    other = Wrapped(NumpyCell(SPEC, weights, InFloat64()))
+    exact = NumpyKernel(SPEC, weights, matmul_of(Numerics.EXACT))
+    other = Wrapped(NumpyKernel(SPEC, weights, InFloat64()))
 
     conformance.check("lstm", "other 1", other._cell, exact, Numerics.FAST)
 
@@ -299,7 +299,7 @@ def test_numpy_is_the_default_and_its_fingerprint_is_its_bytes():
 def test_a_trace_changes_nothing():
     """A call that is compared has the bytes of one that is not, and leaves h and c of every step (P6)."""
     small, x = small_model(engine=Engine.ONNXRUNTIME), numbers(3, 7, 3)
-    plain, trace = small.forward((x,), small.zero_state(3), all_outputs=True), Trace()
+    plain, trace = small.forward((x,), small.zero_state(3), all_outputs=True), Recording()
 
     traced = small.forward((x,), small.zero_state(3), all_outputs=True, trace=trace)
 

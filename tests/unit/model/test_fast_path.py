@@ -10,14 +10,14 @@ import pytest
 from lstmserve_server.core.errors import WrongForModel
 from lstmserve_server.model.model import RecurrentModel
 from lstmserve_server.model.numerics import Numerics
-from lstmserve_server.model.recording import Trace
-from lstmserve_server.model.spec import LayerDescription
+from lstmserve_server.model.recording import Recording
+from lstmserve_server.model.spec import LayerSpec
 from tests.support.builders import chain, dense_layer, lstm_layer, numbers
 from tests.unit.model.test_model import MASKING, bytes_of, strided
 
 LSTM = lstm_layer(3, 5, name="first", return_sequences=True)
-EMBEDDING = LayerDescription("words", "Embedding", {"mask_zero": False}, {"embeddings": numbers(7, 3)}, ((None, 3),))
-NOTHING = LayerDescription("drop", "Dropout", {}, {}, ((None, 5),))
+EMBEDDING = LayerSpec("words", "Embedding", {"mask_zero": False}, {"embeddings": numbers(7, 3)}, ((None, 3),))
+NOTHING = LayerSpec("drop", "Dropout", {}, {}, ((None, 5),))
 STRAIGHT = [
     chain(lstm_layer(3, 5), dense_layer(5, 2), features=3),
     chain(LSTM, lstm_layer(5, 4, name="second"), dense_layer(4, 2, inner="softmax"), features=3),
@@ -43,11 +43,11 @@ def test_it_gives_the_bytes_of_the_graph(description, batch, numerics):
 
     for every in (False, True):
         straight = made.forward((x,), state, lengths, all_outputs=every)
-        graph = made.forward((x,), state, lengths, all_outputs=every, trace=Trace())
+        graph = made.forward((x,), state, lengths, all_outputs=every, trace=Recording())
         assert bytes_of(graph) == bytes_of(straight)
         assert graph.steps.tolist() == straight.steps.tolist()
     first = np.ascontiguousarray(x[:, 0])
-    assert bytes_of(made.step(first, straight.state, trace=Trace())) == bytes_of(made.step(first, straight.state))
+    assert bytes_of(made.step(first, straight.state, trace=Recording())) == bytes_of(made.step(first, straight.state))
 
 
 def test_only_models_without_masks_and_windows_have_one():
@@ -63,7 +63,7 @@ def test_what_is_not_finite_is_refused_as_by_the_graph():
     x[2] = -500
 
     refusals = []
-    for trace in (None, Trace()):
+    for trace in (None, Recording()):
         with pytest.raises(WrongForModel) as refused:
             made.step(x, made.zero_state(3), trace=trace)
         refusals.append(str(refused.value))

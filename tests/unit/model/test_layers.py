@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lstmserve_server.model.layers.base import Given, Values
+from lstmserve_server.model.layers.base import Batch, LayerInputs
 from lstmserve_server.model.layers.window import Conv1D
-from lstmserve_server.model.numerics import Arithmetic, Numerics, product_of
-from lstmserve_server.model.spec import LayerDescription
+from lstmserve_server.model.numerics import ComputeConfig, Numerics, matmul_of
+from lstmserve_server.model.spec import LayerSpec
 from tests.support.builders import activation, numbers
 
 
@@ -22,12 +22,12 @@ def test_a_convolution_answers_at_each_stride_whatever_the_messages_are(padding,
         "window": window, "strides": strides, "padding": padding, "dilation_rate": 1, "filters": 4,
         "activation": activation("linear"),
     }  # fmt: skip
-    described = LayerDescription("conv", "Conv1D", options, {"kernel": kernel}, ((None, 4),), inputs=(0,))
-    layer = Conv1D(described, Arithmetic(product_of(Numerics.EXACT), np.dtype(np.float32), Numerics.EXACT))
+    described = LayerSpec("conv", "Conv1D", options, {"kernel": kernel}, ((None, 4),), inputs=(0,))
+    layer = Conv1D(described, ComputeConfig(matmul_of(Numerics.EXACT), np.dtype(np.float32), Numerics.EXACT))
     state, start, answered = layer.zero_state(2), 0, {}
     for length in cuts:
-        values = Values(np.ascontiguousarray(x[:, start : start + length]), sequence=True)
-        given = Given((values,), np.zeros(2, bool), initial_state=(), every=True, trace=None)
+        values = Batch(np.ascontiguousarray(x[:, start : start + length]), sequence=True)
+        given = LayerInputs((values,), np.zeros(2, bool), initial_state=(), every=True, trace=None)
         (made,), (state,) = layer.run(given, (state,))
         for step in range(length):
             if made.fresh is None or made.fresh[:, step].all():

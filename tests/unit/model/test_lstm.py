@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from lstmserve_server.model import lstm
 from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
-from lstmserve_server.model.numerics import Numerics, product_of
+from lstmserve_server.model.numerics import Numerics, matmul_of
 from tests.support import oracle
 from tests.support.builders import activation, cell_of, numbers
 from tests.support.each_engine import ENGINES
 
-EXACT = product_of(Numerics.EXACT)
-FAST = product_of(Numerics.FAST)
+EXACT = matmul_of(Numerics.EXACT)
+FAST = matmul_of(Numerics.FAST)
 TANH_SIGMOID = {"activation": activation("tanh"), "recurrent_activation": activation("sigmoid")}
 
 

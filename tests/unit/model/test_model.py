@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lstmserve_server.core.errors import UnsupportedModelError, WrongForModel
 from lstmserve_server.model.model import RecurrentModel
 from lstmserve_server.model.numerics import Numerics
-from lstmserve_server.model.spec import LayerDescription
+from lstmserve_server.model.spec import LayerSpec
 from lstmserve_server.runtime import selftest
 from tests.support import oracle
 from tests.support.builders import activation, chain, lstm_layer, model, numbers, small_model
@@ -102,12 +102,12 @@ def test_p2_rows_in_any_company_order_and_length(engine, batch, time, data):
 def pooling(kind, window, strides, features, name="pool"):
     """Returns a pooling layer."""
     options = {"window": window, "strides": strides, "padding": "valid"}
-    return LayerDescription(name, kind, options, {}, ((None, features),))
+    return LayerSpec(name, kind, options, {}, ((None, features),))
 
 
 def summed_up(kind, features):
     """Returns a global pooling layer."""
-    return LayerDescription("sum", kind, {"keepdims": False}, {}, ((features,),))
+    return LayerSpec("sum", kind, {"keepdims": False}, {}, ((features,),))
 
 
 def strided(window, strides, dilation, padding):
@@ -116,10 +116,10 @@ def strided(window, strides, dilation, padding):
         "window": window, "strides": strides, "padding": padding, "dilation_rate": dilation, "filters": 3,
         "activation": activation("relu"),
     }  # fmt: skip
-    return LayerDescription("conv", "Conv1D", options, {"kernel": numbers(window, 3, 3, seed=6)}, ((None, 3),))
+    return LayerSpec("conv", "Conv1D", options, {"kernel": numbers(window, 3, 3, seed=6)}, ((None, 3),))
 
 
-MASKING = LayerDescription("skip", "Masking", {"mask_value": 0.5}, {}, ((None, 3),))
+MASKING = LayerSpec("skip", "Masking", {"mask_value": 0.5}, {}, ((None, 3),))
 LAYERS_WITH_WINDOWS = [
     [strided(3, 1, 2, "causal"), lstm_layer(3, 4)],
     [strided(3, 2, 1, "causal"), pooling("MaxPooling1D", 2, 1, 3), lstm_layer(3, 4, return_sequences=True), summed_up("GlobalMaxPooling1D", 4)],
@@ -302,7 +302,7 @@ def test_the_self_test_gives_a_fingerprint_of_mode_and_weights():
 def convolution(window):
     """Returns a convolution over so many steps, to 3 features."""
     options = {"window": window, "strides": 1, "padding": "valid", "filters": 3, "activation": activation("linear")}
-    return LayerDescription("look", "Conv1D", options, {"kernel": numbers(window, 3, 3)}, ((None, 3),))
+    return LayerSpec("look", "Conv1D", options, {"kernel": numbers(window, 3, 3)}, ((None, 3),))
 
 
 def test_a_sequence_too_short_for_a_window_is_refused():

@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstmserve_server.model.numerics import Numerics, all_finite, product_of
+from lstmserve_server.model.numerics import Numerics, all_finite, matmul_of
 from tests.support.builders import numbers
 
-EXACT = product_of(Numerics.EXACT)
-FAST = product_of(Numerics.FAST)
+EXACT = matmul_of(Numerics.EXACT)
+FAST = matmul_of(Numerics.FAST)
 
 
 def multiplied(product, x, w):

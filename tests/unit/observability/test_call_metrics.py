@@ -176,7 +176,7 @@ def test_every_metric_stands_on_the_page():
     """The page has the metrics that there are, and no others."""
     server = ServerMetrics(lambda: True)
     server.expires(dt.datetime.now(dt.UTC))
-    made = [*CallMetrics().collectors(), *server.collectors(), aggregation.Gathered({}, lambda: 0)]
+    made = [*CallMetrics().collectors(), *server.collectors(), aggregation.AggregatedMetrics({}, lambda: 0)]
 
     shown = names(family for collector in made for family in collector.collect())
     assert {name for name in shown if name.startswith("lstmserve_")} == {
@@ -187,7 +187,7 @@ def test_every_metric_stands_on_the_page():
 def test_every_reason_stands_on_the_page():
     """The page has each reason of an error with its code, and no others."""
     made = {
-        kind.reason: status.of(kind("", "text"))[0].name
+        kind.reason: status.status_of(kind("", "text"))[0].name
         for kind in (*errors.RequestError.__subclasses__(), *errors.WrongForModel.__subclasses__())
     }
 

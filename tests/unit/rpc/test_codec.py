@@ -13,9 +13,9 @@ from lstmserve.v1.lstm_pb2 import ForwardRequest, LayerState, StepRequest, Tenso
 from lstmserve_server.core.errors import InvalidRequest, LimitExceeded, NoSuchModel, OtherWeights, WrongForModel
 from lstmserve_server.loading import reader
 from lstmserve_server.model.lstm import LSTMState
-from lstmserve_server.model.model import Answer
+from lstmserve_server.model.model import StepResult
 from lstmserve_server.model.numerics import Numerics
-from lstmserve_server.model.spec import LayerDescription
+from lstmserve_server.model.spec import LayerSpec
 from lstmserve_server.rpc.codec.models import model_message
 from lstmserve_server.rpc.codec.requests import Codec, RequestLimits
 from lstmserve_server.runtime.calls import StepCall
@@ -256,7 +256,7 @@ def answer_of(*steps):
     """Returns some answer of the small model to rows that have gone on by so many steps."""
     batch = len(steps)
     states = (LSTMState(numbers(batch, 5), numbers(batch, 5)), LSTMState(numbers(batch, 4), numbers(batch, 4)))
-    return Answer((numbers(batch, 2),), states, np.array(steps))
+    return StepResult((numbers(batch, 2),), states, np.array(steps))
 
 
 def test_steps_are_counted_on_per_row():
@@ -320,7 +320,7 @@ def test_the_description_of_a_model():
 
 def served_on_ids():
     """Returns a model that reads token ids 0 to 6, of which 0 is passed over."""
-    embedding = LayerDescription(
+    embedding = LayerSpec(
         "words",
         "Embedding",
         {"input_dim": 7, "output_dim": 3, "mask_zero": True},
@@ -428,8 +428,8 @@ def test_a_sequence_may_need_as_much_memory_as_the_limit(time, served):
 def fixed_time(time=4):
     """Returns a model whose sequences have a fixed length, and whose output has one too."""
     source, layer = chain(lstm_layer(3, 2, return_sequences=True), features=3).layers
-    flat = LayerDescription("flat", "Flatten", {"time": time}, {}, ((time * 2,),), inputs=(1,))
-    again = LayerDescription("again", "Reshape", {"to": f"{time}, 2"}, {}, ((time, 2),), inputs=(2,))
+    flat = LayerSpec("flat", "Flatten", {"time": time}, {}, ((time * 2,),), inputs=(1,))
+    again = LayerSpec("again", "Reshape", {"to": f"{time}, 2"}, {}, ((time, 2),), inputs=(2,))
     made = chain(lstm_layer(3, 2, return_sequences=True), features=3)
     layers_ = (
         dataclasses.replace(source, output_shapes=((time, 3),)),

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from lstmserve import AsyncClient
 from lstmserve_server.core.errors import WrongForModel
 from lstmserve_server.model.numerics import Numerics
-from lstmserve_server.model.spec import LayerDescription
+from lstmserve_server.model.spec import LayerSpec
 from lstmserve_server.observability.call_metrics import CallMetrics
-from lstmserve_server.runtime.admission import Places
-from lstmserve_server.runtime.batcher import Batcher, Computed, compute_together
+from lstmserve_server.runtime.admission import FairLimiter
+from lstmserve_server.runtime.batcher import Batcher, TimedResult, compute_together
 from lstmserve_server.runtime.calls import StepCall
-from lstmserve_server.runtime.scheduler import Runner
+from lstmserve_server.runtime.scheduler import Scheduler
 from tests.support import builders
 from tests.support.live import QUICK, serving
 from tests.support.paths import SUNSPOTS
@@ -61,7 +61,7 @@ def test_together_or_alone_the_bytes_are_the_same(sizes):
 
 def test_a_row_that_has_seen_nothing_is_not_taken_for_one_that_has():
     """The output of a masked step is zero for rows before their first valid one, and h for others, whoever they are computed with."""
-    masking = LayerDescription("skip", "Masking", {"mask_value": 0.5}, {}, ((None, 3),))
+    masking = LayerSpec("skip", "Masking", {"mask_value": 0.5}, {}, ((None, 3),))
     lstm = builders.lstm_layer(3, 4, return_sequences=True)
     masked = builders.served("masked", builders.model(masking, lstm, features=3))
     calls = [call(2, 10 * i, known=known, served=masked) for i, known in enumerate([False, True, False])]
@@ -130,7 +130,7 @@ def test_a_batch_has_no_more_rows_than_it_may():
     results, together = gathered(calls, most_rows=6)
 
     assert [6, 3, 9, 1] == together
-    assert all(isinstance(result, Computed) for result in results)
+    assert all(isinstance(result, TimedResult) for result in results)
 
 
 class Held(ThreadPoolExecutor):
@@ -301,7 +301,7 @@ def test_a_fault_is_told_to_all_who_wait(monkeypatch):
 def test_the_runner_batches_and_counts():
     """Through the runner each call counts its rows, and the histogram those of the batch."""
     metrics = CallMetrics()
-    runner = Runner(Places(8, "calls are running", "--max-concurrent-calls"), 1, metrics, batch_rows=256)
+    runner = Scheduler(FairLimiter(8, "calls are running", "--max-concurrent-calls"), 1, metrics, batch_rows=256)
 
     async def scenario():
         """Has four calls arrive at once."""

@@ -17,7 +17,7 @@ class Worker:
     """A worker's end that answers when it may."""
 
     def __init__(self):
-        self.asking = aggregation.Asking()
+        self.asking = aggregation.WorkerMetricsClient()
         self.registry = CollectorRegistry()
         self.gauge = Gauge("lstmserve_number", "A number.", registry=self.registry)
         self.asked, self.let_go = threading.Semaphore(0), threading.Event()
@@ -33,7 +33,7 @@ class Worker:
 
         own = self.registry.collect
         self.registry.collect = collect
-        aggregation.Answering(os.dup(self.asking.descriptor), self.registry, lambda: True)
+        aggregation.WorkerMetricsServer(os.dup(self.asking.descriptor), self.registry, lambda: True)
         self.asking.inherited()
 
 
@@ -61,7 +61,7 @@ def numbers(gathered):
 
 def test_each_worker_has_its_samples(workers):
     """Told apart by its number; the supervisor's own stand beside them."""
-    gathered = aggregation.Gathered({1: workers[0].asking, 2: workers[1].asking}, lambda: 7)
+    gathered = aggregation.AggregatedMetrics({1: workers[0].asking, 2: workers[1].asking}, lambda: 7)
 
     assert numbers(gathered) == ({"1": 1, "2": 2}, 2)
     families = {family.name: family for family in gathered.collect()}
@@ -71,7 +71,7 @@ def test_each_worker_has_its_samples(workers):
 
 def test_a_worker_that_does_not_answer_is_left_out_and_not_asked_again(workers):
     """However often it is scraped, its pipe holds one question; and what it answers at last is not told as new."""
-    gathered = aggregation.Gathered({1: workers[0].asking, 2: workers[1].asking}, lambda: 0)
+    gathered = aggregation.AggregatedMetrics({1: workers[0].asking, 2: workers[1].asking}, lambda: 0)
     workers[0].let_go.clear()
     for _ in range(3):
         assert numbers(gathered) == ({"2": 2}, 1)
@@ -87,7 +87,7 @@ def test_a_worker_that_does_not_answer_is_left_out_and_not_asked_again(workers):
 
 def test_who_comes_while_others_wait_gets_what_they_get(workers):
     """One round for all, rather than one after the other."""
-    gathered = aggregation.Gathered({1: workers[0].asking}, lambda: 0)
+    gathered = aggregation.AggregatedMetrics({1: workers[0].asking}, lambda: 0)
     workers[0].let_go.clear()
     with ThreadPoolExecutor(6) as pool:
         rounds = list(pool.map(lambda _: numbers(gathered), range(6)))
@@ -98,7 +98,7 @@ def test_who_comes_while_others_wait_gets_what_they_get(workers):
 
 def test_a_worker_that_has_gone_is_left_out(workers):
     """Its end of the pipe is closed; nothing is raised."""
-    gathered = aggregation.Gathered({1: workers[0].asking, 2: workers[1].asking}, lambda: 0)
+    gathered = aggregation.AggregatedMetrics({1: workers[0].asking, 2: workers[1].asking}, lambda: 0)
     workers[0].asking.close()
 
     assert numbers(gathered) == ({"2": 2}, 1)

@@ -16,16 +16,16 @@ from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core.errors import Overloaded
 from lstmserve_server.loading import reader
 from lstmserve_server.model.numerics import Numerics
-from lstmserve_server.model.recording import Trace
+from lstmserve_server.model.recording import Recording
 from lstmserve_server.runtime.calls import ForwardCall
 from lstmserve_server.runtime.registry import ServedModel
 from lstmserve_server.shadow import captured_call as cases
 from lstmserve_server.shadow import compare, worker
 from lstmserve_server.shadow.compare import Differences, Tolerances, ulp_distance
-from lstmserve_server.shadow.reference.outlier_units import Tally
+from lstmserve_server.shadow.reference.outlier_units import UnitStats
 from lstmserve_server.shadow.reference_process import CaseFailed, ReferenceLost, Reply
-from lstmserve_server.shadow.report import Report
-from lstmserve_server.shadow.subscribers import MOST, Watchers
+from lstmserve_server.shadow.report import ShadowReport
+from lstmserve_server.shadow.subscribers import MAX_SUBSCRIBERS, Subscribers
 from tests.integration.test_shadow import MODEL
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -143,7 +143,7 @@ def _tallied(tally, steps, wrong=None, by=0.0, seed=0):
 
 def test_an_odd_unit_is_found():
     """A unit that is always off by a little is found after a hundred steps, and no other."""
-    tally = Tally(8, float(np.finfo(np.float32).eps))
+    tally = UnitStats(8, float(np.finfo(np.float32).eps))
     assert [] == _tallied(tally, 99, wrong=5, by=1e-6)
     (odd,) = _tallied(tally, 1, wrong=5, by=1e-6)
     assert (5, 100) == (odd.unit, odd.steps)
@@ -153,13 +153,13 @@ def test_an_odd_unit_is_found():
 
 def test_rounding_makes_no_unit_odd():
     """Rounding alone makes no unit odd, nor does a unit whose sums are larger and so round more."""
-    tally = Tally(8, float(np.finfo(np.float32).eps))
+    tally = UnitStats(8, float(np.finfo(np.float32).eps))
     assert [] == _tallied(tally, 5000)
     noise = np.random.default_rng(1).normal(size=(1000, 8)) * 1e-8
     noise[:, 2] *= 100
     roundings = np.full((1000, 8), 2e-6)
     roundings[:, 2] *= 100
-    assert [] == Tally(8, float(np.finfo(np.float32).eps)).add(noise, roundings)
+    assert [] == UnitStats(8, float(np.finfo(np.float32).eps)).add(noise, roundings)
 
 
 def test_units_that_move_among_saturated_ones_are_not_odd():
@@ -167,7 +167,7 @@ def test_units_that_move_among_saturated_ones_are_not_odd():
     noise = np.zeros((1000, 8))
     noise[:, [2, 6]] = np.random.default_rng(1).normal(size=(1000, 2)) * 2e-5
     roundings = np.full((1000, 8), 1e-3)  # of large sums
-    assert [] == Tally(8, float(np.finfo(np.float32).eps)).add(noise, roundings)
+    assert [] == UnitStats(8, float(np.finfo(np.float32).eps)).add(noise, roundings)
 
 
 class _Reference:
@@ -213,7 +213,7 @@ def test_whole_models_are_apart_as_far_as_they_are_sensitive(expected, apart, se
 
 def test_what_was_good_for_long_hides_nothing():
     """A unit that goes wrong after a million good steps is found as soon as one that was wrong from the beginning."""
-    tally = Tally(8, float(np.finfo(np.float32).eps))
+    tally = UnitStats(8, float(np.finfo(np.float32).eps))
     for seed in range(100):
         assert [] == _tallied(tally, 10_000, seed=seed)
     assert [5] == [odd.unit for odd in _tallied(tally, 200, wrong=5, by=1e-6)]
@@ -237,9 +237,9 @@ def _case(served, *, every=True, lengths=(300, 7, 260)):
         lengths=lengths,
         all_outputs=every,
     )
-    trace = Trace()
+    trace = Recording()
     answer = served.model.forward((x,), call.state, lengths, all_outputs=every, trace=trace)
-    return x, call, answer, cases.of(call, answer, trace, "Forward")
+    return x, call, answer, cases.capture(call, answer, trace, "Forward")
 
 
 def test_a_trace_changes_no_byte(served):
@@ -271,9 +271,9 @@ def test_what_was_answered_counts(served):
     x, call, answer, _ = _case(served)
     first, second = answer.state
     wrong = answer._replace(state=(first, type(second)(second.h + 1, second.c)))
-    trace = Trace()
+    trace = Recording()
     served.model.forward((x,), call.state, call.lengths, all_outputs=True, trace=trace)
-    case = cases.of(call, wrong, trace, "Forward")
+    case = cases.capture(call, wrong, trace, "Forward")
     ends = {int(row): piece for piece in case.pieces for row in piece.rows[piece.ends]}
     for row in range(3):
         steps = ends[row].steps[3][0]
@@ -284,7 +284,7 @@ def test_what_was_answered_counts(served):
 def test_a_case_survives_the_way(served, every):
     """A case read from its bytes is what was written, with what stands beside it."""
     *_, case = _case(served, every=every)
-    there, about, arrays = cases.read(case.to_bytes({"more": "text"}, {"extra": np.arange(3)}))
+    there, about, arrays = cases.load(case.to_bytes({"more": "text"}, {"extra": np.arange(3)}))
     assert "text" == about["more"]
     assert [0, 1, 2] == arrays["extra"].tolist()
     assert (case.model, case.rows, case.time, case.every) == (there.model, there.rows, there.time, there.every)
@@ -304,12 +304,12 @@ def test_a_case_is_never_a_pickle(served):
         np.save(pickled, np.array([print], dtype=object), allow_pickle=True)
         archive.writestr("evil.npy", pickled.getvalue())
     with pytest.raises(ValueError, match=r"'evil.npy' holds object; expected numbers or texts"):
-        cases.read(file.getvalue())
+        cases.load(file.getvalue())
 
 
 def test_no_comparisons_are_no_success(served):
     """A report in which nothing was compared says so in numbers: offered and dropped, and nothing compared."""
-    report = Report(1, [served], Tolerances())
+    report = ShadowReport(1, [served], Tolerances())
     for _ in range(3):
         report.offered("sunspots")
         report.sampled("sunspots")
@@ -325,7 +325,7 @@ def test_no_comparisons_are_no_success(served):
 
 async def test_who_does_not_read_is_told_what_was_left_out():
     """A watcher who does not read loses the oldest, and is told how many; another is not affected."""
-    watchers = Watchers()
+    watchers = Subscribers()
     slow = watchers.watch("")
     task = asyncio.ensure_future(anext(slow))
     await asyncio.sleep(0)  # until it watches
@@ -340,8 +340,8 @@ async def test_who_does_not_read_is_told_what_was_left_out():
 
 async def test_too_many_watchers_are_refused():
     """One more watcher than there is room for is refused with a retry, and a place that is left is free again."""
-    watchers = Watchers()
-    watching = [watchers.watch("") for _ in range(MOST)]
+    watchers = Subscribers()
+    watching = [watchers.watch("") for _ in range(MAX_SUBSCRIBERS)]
     tasks = [asyncio.ensure_future(anext(watcher)) for watcher in watching]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):

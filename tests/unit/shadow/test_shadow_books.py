@@ -14,7 +14,7 @@ import pytest
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.shadow import keras_shadow
 from lstmserve_server.shadow.reference_process import Reply
-from lstmserve_server.shadow.worker import Pump, Work
+from lstmserve_server.shadow.worker import ComparisonJob, ComparisonWorker
 
 PATIENCE = 30
 
@@ -26,14 +26,14 @@ def made_pump(compare, *, most=4, most_bytes=100):
     reference.__enter__.return_value = reference
     reference.ask.side_effect = compare
     events = MagicMock(reference_up=lambda *_: up.set(), wants_details=lambda reply: False)
-    pump = Pump(lambda: reference, events, most=most, most_bytes=most_bytes)
+    pump = ComparisonWorker(lambda: reference, events, most=most, most_bytes=most_bytes)
     assert up.wait(PATIENCE)
     return pump, events
 
 
 def work(size, told):
     """Returns work of some bytes."""
-    return Work("model", size, lambda: SimpleNamespace(to_bytes=lambda: b""), 0.0, told)
+    return ComparisonJob("model", size, lambda: SimpleNamespace(to_bytes=lambda: b""), 0.0, told)
 
 
 REPLY = Reply(shadow_pb2.Comparison(verdict=shadow_pb2.VERDICT_AGREES), {"x": np.zeros(1)})

@@ -12,12 +12,12 @@ from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build import inputs, precision
 from lstmserve_server.loading.build.rules import base, masks, merge
 from lstmserve_server.loading.build.rules import registry as kinds
-from lstmserve_server.loading.build.rules.base import Incoming, Reading, Writer
+from lstmserve_server.loading.build.rules.base import KerasVersion, LayerConfigReader, LayerInput
 from lstmserve_server.loading.config import keras_config, keras_graph
 from lstmserve_server.loading.config.keras_graph import Tensor
 from lstmserve_server.loading.store import arrays as arrays_of_numbers
 from lstmserve_server.loading.store.limits import flow
-from lstmserve_server.model.spec import InputDescription, LayerDescription, ModelDescription, OutputDescription
+from lstmserve_server.model.spec import InputSpec, LayerSpec, ModelSpec, OutputSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.loading.build.keras_file import KerasFile
-    from lstmserve_server.loading.build.rules.base import Block, Mask, Plan
+    from lstmserve_server.loading.build.rules.base import LayerPlan, Mask, WeightBlock
     from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
-    from lstmserve_server.loading.config.keras_graph import Call, Graph
-    from lstmserve_server.loading.store.limits import Limits
+    from lstmserve_server.loading.config.keras_graph import CallGraph, LayerCall
+    from lstmserve_server.loading.store.limits import LoadLimits
 
     Arrays = list[dict[str, NDArray[Any]]]
 
@@ -36,7 +36,7 @@ _LSTMS = ("LSTM", "CuDNNLSTM", "RNN")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ModelSelection:
     """Which part of a model is wanted; the whole, where nothing is said."""
 
     layer: str | None = None
@@ -46,7 +46,7 @@ class Part:
     """The name of the layer with whose output the model shall end."""
 
 
-def describe(file: KerasFile, limits: Limits, part: Part) -> ModelDescription:
+def describe(file: KerasFile, limits: LoadLimits, part: ModelSelection) -> ModelSpec:
     """Returns the description of a model, or of a part of it.
 
     Raises:
@@ -55,26 +55,26 @@ def describe(file: KerasFile, limits: Limits, part: Part) -> ModelDescription:
     graph = _graph(file.config, limits, part)
     precise = precision.of(graph)
     version = file.source.keras_version
-    writer = Writer(
+    writer = KerasVersion(
         keras_config.era_of(version),
         keras_config.is_standalone(version),
         keras_config.merges_masks_by(version),
         inputs.are_time_major(graph),
     )
-    building = _Building(graph, writer, file, limits, precise.dtype)
+    building = SpecBuilder(graph, writer, file, limits, precise.dtype)
     for number in range(len(graph.calls)):
         building.add(number)
     source = replace(file.source, remarks=(*file.source.remarks, *precise.remarks))
-    return ModelDescription(source, tuple(building.layers), precise.dtype, building.inputs(), building.outputs())
+    return ModelSpec(source, tuple(building.layers), precise.dtype, building.inputs(), building.outputs())
 
 
-def require_all_used(config: ModelConfig, limits: Limits) -> None:
+def require_all_used(config: ModelConfig, limits: LoadLimits) -> None:
     """Refuses a model that lists a layer without any use: nobody has looked at how large it is.
 
     Raises:
         UnsupportedModelError: there is one.
     """
-    calls = keras_graph.pruned(keras_graph.unfold(config, limits)).calls
+    calls = keras_graph.prune(keras_graph.unfold(config, limits)).calls
     used = {call.layer.path for call in calls}
     for layer in keras_graph.leaves(config):
         if layer.path not in used and layer.kind != "InputLayer":
@@ -82,11 +82,11 @@ def require_all_used(config: ModelConfig, limits: Limits) -> None:
             raise UnsupportedModelError(message)
 
 
-def _graph(config: ModelConfig, limits: Limits, part: Part) -> Graph:
+def _graph(config: ModelConfig, limits: LoadLimits, part: ModelSelection) -> CallGraph:
     if part.layer is not None:
         return keras_graph.one_layer(_one(config, part.layer))
     graph = keras_graph.unfold(config, limits)
-    graph = keras_graph.pruned(graph) if part.until is None else keras_graph.until(graph, part.until)
+    graph = keras_graph.prune(graph) if part.until is None else keras_graph.until(graph, part.until)
     for call in graph.calls:
         if call.layer.kind == "InputLayer" and call.inputs:
             message = f"{call.layer} stands in the middle of the model; expected it first"
@@ -100,7 +100,7 @@ def _graph(config: ModelConfig, limits: Limits, part: Part) -> Graph:
                 "model anew without it"
             )
             raise UnsupportedModelError(message)
-        if call.layer.kind not in kinds.PLANS and not call.layer.operation:
+        if call.layer.kind not in kinds.RULES and not call.layer.operation:
             message = f"{kinds.refusal_of(call.layer)}. {_advice(config)}"
             raise UnsupportedModelError(message)
     if not any(call.layer.kind in (*_LSTMS, "Bidirectional") for call in graph.calls):
@@ -129,22 +129,22 @@ def _advice(config: ModelConfig) -> str:
 
 
 @dataclass(slots=True)
-class _Building:
+class SpecBuilder:
     """Makes descriptions of calls, one after the other."""
 
-    graph: Graph
-    writer: Writer
+    graph: CallGraph
+    writer: KerasVersion
     file: KerasFile
-    limits: Limits
+    limits: LoadLimits
     dtype: np.dtype[Any]
-    layers: list[LayerDescription] = field(default_factory=list)
-    incoming: list[Incoming] = field(default_factory=list)
+    layers: list[LayerSpec] = field(default_factory=list)
+    incoming: list[LayerInput] = field(default_factory=list)
     """What flows, by number."""
     numbers: dict[Tensor, int] = field(default_factory=dict)
     named: dict[Tensor, str] = field(default_factory=dict)
     masks: dict[Tensor, Mask] = field(default_factory=dict)
     """The masks that operations make."""
-    stored: dict[tuple[str, ...], tuple[tuple[Block, ...], Arrays]] = field(default_factory=dict)
+    stored: dict[tuple[str, ...], tuple[tuple[WeightBlock, ...], Arrays]] = field(default_factory=dict)
     total: int = 0
     steps: int = 0
 
@@ -163,7 +163,7 @@ class _Building:
                 inputs.incoming(self.graph, number, self.file.weights, self.limits, time_major=self.writer.time_major),
             )
         states = len(call.initial_state)
-        reading = Reading(call.layer, self.writer, coming, self.limits, states, call.mask is not None)
+        reading = LayerConfigReader(call.layer, self.writer, coming, self.limits, states, call.mask is not None)
         self._require_own_mask(call, coming[0])
         if call.layer.operation:
             plan = merge.operation(reading, call.numbers, number_first=call.number_first)
@@ -171,10 +171,10 @@ class _Building:
             plan = kinds.plan(reading)
         self._append(number, plan, coming)
 
-    def inputs(self) -> tuple[InputDescription, ...]:
+    def inputs(self) -> tuple[InputSpec, ...]:
         """Returns the inputs of the model."""
         return tuple(
-            InputDescription(
+            InputSpec(
                 self.graph.calls[number].layer.name,
                 self.incoming[self.numbers[Tensor(number, 0)]].shape,
                 self.numbers[Tensor(number, 0)],
@@ -183,9 +183,9 @@ class _Building:
             for number in self.graph.inputs
         )
 
-    def outputs(self) -> tuple[OutputDescription, ...]:
+    def outputs(self) -> tuple[OutputSpec, ...]:
         """Returns the outputs of the model, each under a name of its own."""
-        made: dict[str, OutputDescription] = {}
+        made: dict[str, OutputSpec] = {}
         for tensor in self.graph.outputs:
             if tensor not in self.numbers:
                 message = f"the model has no output {tensor.output} of {self.graph.calls[tensor.call].layer}"
@@ -194,10 +194,10 @@ class _Building:
             while name in made:
                 name, repetition = f"{self.named[tensor]}/{repetition}", repetition + 1
             number = self.numbers[tensor]
-            made[name] = OutputDescription(name, self.incoming[number].shape, number)
+            made[name] = OutputSpec(name, self.incoming[number].shape, number)
         return tuple(made.values())
 
-    def _known(self, call: Call, tensor: Tensor) -> Incoming:
+    def _known(self, call: LayerCall, tensor: Tensor) -> LayerInput:
         if tensor not in self.numbers:
             what = (
                 "a mask as a value"
@@ -208,13 +208,13 @@ class _Building:
             raise UnsupportedModelError(message)
         return self.incoming[self.numbers[tensor]]
 
-    def _is_mask(self, call: Call) -> bool:
+    def _is_mask(self, call: LayerCall) -> bool:
         """Returns whether a call is an operation on masks."""
         on_masks = any(tensor in self.masks for tensor in call.inputs)
         makes_mask = call.layer.kind in ("NotEqual", "OnesLike", "ZerosLike")
         return call.layer.operation and call.layer.kind in masks.OPERATIONS and (on_masks or makes_mask)
 
-    def _mask_of(self, call: Call) -> Mask:
+    def _mask_of(self, call: LayerCall) -> Mask:
         if call.layer.kind == "NotEqual" and len(call.inputs) == len(call.numbers) == 1:
             return ("NotEqual", self._known(call, call.inputs[0]).value, float(call.numbers[0]))
         if call.layer.kind in ("OnesLike", "ZerosLike"):
@@ -222,7 +222,7 @@ class _Building:
         arguments = [self.masks.get(tensor, ("value", self.numbers.get(tensor))) for tensor in call.inputs]
         return masks.of_operation(call.layer.kind, arguments, call.layer.options.get("axis"))
 
-    def _require_own_mask(self, call: Call, coming: Incoming) -> None:
+    def _require_own_mask(self, call: LayerCall, coming: LayerInput) -> None:
         """Refuses a mask that is another than the one that comes with the input."""
         if call.mask is None:
             return
@@ -234,14 +234,14 @@ class _Building:
             )
             raise UnsupportedModelError(message)
 
-    def _append(self, number: int, plan: Plan, coming: tuple[Incoming, ...]) -> None:
+    def _append(self, number: int, plan: LayerPlan, coming: tuple[LayerInput, ...]) -> None:
         call = self.graph.calls[number]
         arrays = iter(self._weights(call.layer, plan))
         name = self._own_name("/".join(call.layer.path), call.repetition)
         values = tuple(item.value for item in coming) if call.inputs else ()
         given = values[: len(values) - len(call.initial_state)]
         states = values[len(given) :]
-        if plan.kind == base.CHAIN:
+        if plan.kind == base.STACK:
             for place, part in enumerate(plan.parts):
                 described = self._described(f"{name}/{place}", part, arrays, given, ())
                 given = (self._number(described, part, ids=False),)
@@ -262,7 +262,7 @@ class _Building:
             own = f"{name}/{repetition + 1}"
         return own
 
-    def _number(self, described: LayerDescription, plan: Plan, *, ids: bool) -> int:
+    def _number(self, described: LayerSpec, plan: LayerPlan, *, ids: bool) -> int:
         """Adds a layer, gives its outputs their numbers, and returns the first of these."""
         first = len(self.incoming)
         self.layers.append(described)
@@ -270,10 +270,10 @@ class _Building:
         for output, shape in enumerate(plan.output_shapes):
             both_ways = plan.options.get("merge_mode") == "none" and output == 1
             mask = plan.mask if output == 0 or both_ways else None
-            self.incoming.append(Incoming(shape, mask, first + output, ids))
+            self.incoming.append(LayerInput(shape, mask, first + output, ids))
         return first
 
-    def _require_bearable(self, layer: LayerDescription) -> None:
+    def _require_bearable(self, layer: LayerSpec) -> None:
         """Refuses a layer that would need more memory or time for one row than any model does."""
         option = {key: value for key, value in layer.options.items() if isinstance(value, int)}
         window = option.get("window", 1) * option.get("dilation_rate", 1)
@@ -298,15 +298,15 @@ class _Building:
     def _described(
         self,
         name: str,
-        plan: Plan,
+        plan: LayerPlan,
         arrays: Iterator[dict[str, NDArray[Any]]],
         given: tuple[int, ...],
         states: tuple[int, ...],
-    ) -> LayerDescription:
+    ) -> LayerSpec:
         own = next(arrays) if plan.block is not None else {}
         with np.errstate(over="ignore"):  # what is beyond the type becomes infinite, and is refused as such
             weights = {
-                key: arrays_of_numbers.finished(value.astype(self.dtype), f"{key} of layer {name!r}")
+                key: arrays_of_numbers.freeze(value.astype(self.dtype), f"{key} of layer {name!r}")
                 for key, value in plan.weights.items()
             } or own
         labels = ("forward", "backward") if plan.kind == "Bidirectional" else ("layer",)
@@ -314,9 +314,9 @@ class _Building:
             self._described(f"{name}/{label}", part, arrays, given, states)
             for label, part in zip(labels, plan.parts, strict=False)
         )
-        return LayerDescription(name, plan.kind, plan.options, weights, plan.output_shapes, given, states, parts)
+        return LayerSpec(name, plan.kind, plan.options, weights, plan.output_shapes, given, states, parts)
 
-    def _weights(self, layer: LayerConfig, plan: Plan) -> Arrays:
+    def _weights(self, layer: LayerConfig, plan: LayerPlan) -> Arrays:
         """Returns the weights of each block of a layer, which are read when it is called first."""
         if not plan.blocks:
             return []
@@ -358,12 +358,12 @@ class _Building:
         return min(sizes) if sizes else None
 
 
-def _keeps_ids(plan: Plan, coming: Incoming) -> bool:
+def _keeps_ids(plan: LayerPlan, coming: LayerInput) -> bool:
     """Returns whether what comes out is still the input of the model as it was."""
     return coming.ids and not plan.options and not plan.blocks
 
 
-def _suffix(plan: Plan, output: int) -> str:
+def _suffix(plan: LayerPlan, output: int) -> str:
     """Returns what tells an output of a layer from its first."""
     if output == 0:
         return ""

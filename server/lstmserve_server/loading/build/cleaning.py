@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build.rules import activations, masks
-from lstmserve_server.loading.build.rules.registry import PLANS
+from lstmserve_server.loading.build.rules.registry import RULES
 from lstmserve_server.loading.config import keras_config, keras_v1
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _ANY_INITIALIZER: Final = "zeros"  # the weights of the file follow
 
 _MODELS: Final = ("Sequential", "Functional", "Model")
 _CELLS: Final = ("LSTMCell", "StackedRNNCells")
-_LAYERS: Final = frozenset(PLANS)
+_LAYERS: Final = frozenset(RULES)
 _OPERATIONS: Final = masks.OPERATIONS | {"Add", "Subtract", "Multiply", "Negative", "Divide", "TrueDivide"}
 
 _NESTED: Final[dict[str, frozenset[str]]] = {
@@ -60,9 +60,9 @@ _MODULES_OF_MODELS: Final = {"Sequential": "keras", "Functional": "keras.src.mod
 _OLD_MODULE: Final = re.compile(r"(tf_)?keras\.(src\.)?engine\.functional")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_]{1,40}")  # of a type or policy
-_LONGEST: Final = 100  # characters of a stranger's in an error
-_LONGEST_TEXT: Final = 256
-_DEEPEST: Final = 8  # of lists in lists
+_MAX_SHOWN_CHARACTERS: Final = 100  # characters of a stranger's in an error
+_MAX_TEXT_LENGTH: Final = 256
+_MAX_DEPTH: Final = 8  # of lists in lists
 
 
 def cleaned(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,13 +170,13 @@ def _node(node: Any, what: str) -> Any:
     """Returns one call of a layer, as Keras 3 writes it or as those before do."""
     if isinstance(node, dict):
         return {
-            "args": _arguments(node.get("args", []), what, _DEEPEST),
+            "args": _arguments(node.get("args", []), what, _MAX_DEPTH),
             "kwargs": {
-                _argument(key, what): _arguments(value, what, _DEEPEST)
+                _argument(key, what): _arguments(value, what, _MAX_DEPTH)
                 for key, value in _mapping(node.get("kwargs") or {}, what).items()
             },
         }
-    return _of_keras_2(node, what, _DEEPEST)
+    return _of_keras_2(node, what, _MAX_DEPTH)
 
 
 def _arguments(value: Any, what: str, depth: int) -> Any:
@@ -224,16 +224,16 @@ def _entry(entry: Mapping[str, Any], config: Any, *, module: str = _MODULE_OF_LA
     return made
 
 
-def _plain(value: Any, what: str, option: str, depth: int = _DEEPEST) -> Any:
+def _plain(value: Any, what: str, option: str, depth: int = _MAX_DEPTH) -> Any:
     """Returns a value that consists of numbers, texts of a bounded length, and lists of such."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    if isinstance(value, str) and len(value) <= _LONGEST_TEXT:
+    if isinstance(value, str) and len(value) <= _MAX_TEXT_LENGTH:
         return value
     again: Callable[[Any], Any] = lambda item: _plain(item, what, option, depth - 1)  # noqa: E731 - said twice
     if isinstance(value, list) and depth:
         return list(map(again, value))
-    by_name = isinstance(value, dict) and depth == _DEEPEST and option in ("input_layers", "output_layers")
+    by_name = isinstance(value, dict) and depth == _MAX_DEPTH and option in ("input_layers", "output_layers")
     if by_name and all(isinstance(item, list) for item in value.values()):  # as Keras 3 may write them
         return {str(key): again(item) for key, item in value.items()}
     raise _not_plain(what, option, value)
@@ -249,18 +249,18 @@ def _mapping(value: Any, what: str) -> Mapping[str, Any]:
 def _called(entry: Mapping[str, Any]) -> str:
     options = entry.get("config")
     name = options.get("name") if isinstance(options, dict) else entry.get("name")
-    return f"layer {str(name)[:_LONGEST]!r} ({str(entry.get('class_name'))[:_LONGEST]})"
+    return f"layer {str(name)[:_MAX_SHOWN_CHARACTERS]!r} ({str(entry.get('class_name'))[:_MAX_SHOWN_CHARACTERS]})"
 
 
 def _unknown(what: str, kind: Any) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"{what} is of the class {str(kind)[:_LONGEST]!r}, which is not known in this place. Serve a part of it with --layer "
+        f"{what} is of the class {str(kind)[:_MAX_SHOWN_CHARACTERS]!r}, which is not known in this place. Serve a part of it with --layer "
         "or --until, or rebuild it with Keras' own layers"
     )
 
 
 def _not_plain(what: str, option: str, value: Any) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"{what} has {option}={repr(value)[:_LONGEST]}; expected numbers and texts up to {_LONGEST_TEXT} letters. "
+        f"{what} has {option}={repr(value)[:_MAX_SHOWN_CHARACTERS]}; expected numbers and texts up to {_MAX_TEXT_LENGTH} letters. "
         "An object in this place is not read, and never handed to Keras"
     )

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from lstmserve_server.core.errors import UnsupportedModelError
-from lstmserve_server.loading.build.rules.base import Incoming
+from lstmserve_server.loading.build.rules.base import LayerInput
 from lstmserve_server.loading.build.rules.registry import WITH_WEIGHTS
 from lstmserve_server.loading.config.keras_graph import Tensor
 
 if TYPE_CHECKING:
-    from lstmserve_server.loading.build.keras_file import Weights
+    from lstmserve_server.loading.build.keras_file import WeightSource
     from lstmserve_server.loading.config.keras_config import LayerConfig
-    from lstmserve_server.loading.config.keras_graph import Graph
-    from lstmserve_server.loading.store.limits import Limits
+    from lstmserve_server.loading.config.keras_graph import CallGraph
+    from lstmserve_server.loading.store.limits import LoadLimits
     from lstmserve_server.model.spec import Shape
 
 _FLOATS: Final = ("float32", "float64", None)
@@ -29,10 +29,12 @@ _IDS: Final = (
 _ALIKE_WITH_TIME_FIRST: Final = frozenset(
     "InputLayer LSTM Dense Dropout Activation BatchNormalization LayerNormalization GaussianNoise Masking".split()
 )
-_LONGEST: Final = 1 << 31
+_MAX_LENGTH: Final = 1 << 31
 
 
-def incoming(graph: Graph, number: int, weights: Weights, limits: Limits, *, time_major: bool) -> Incoming:
+def incoming(
+    graph: CallGraph, number: int, weights: WeightSource, limits: LoadLimits, *, time_major: bool
+) -> LayerInput:
     """Returns what an input of the model is.
 
     Raises:
@@ -49,8 +51,13 @@ def incoming(graph: Graph, number: int, weights: Weights, limits: Limits, *, tim
     shape: Shape = tuple(declared[1:])
     if not ids and len(shape) > 1 and shape[-1] is None:
         shape = (*shape[:-1], weights.features_of(_first_with_weights(graph, number)))
-    lengths_fit = all(length is None or (type(length) is int and 1 <= length < _LONGEST) for length in shape)
-    if not 1 <= len(shape) <= limits.axes or not lengths_fit or (not ids and None in shape[1:]) or _vast(shape, limits):
+    lengths_fit = all(length is None or (type(length) is int and 1 <= length < _MAX_LENGTH) for length in shape)
+    if (
+        not 1 <= len(shape) <= limits.axes
+        or not lengths_fit
+        or (not ids and None in shape[1:])
+        or _is_too_large(shape, limits)
+    ):
         message = (
             f"the input {layer.name!r} of the model has the shape {tuple(declared)}; expected (batch, time, features)"
         )
@@ -59,7 +66,7 @@ def incoming(graph: Graph, number: int, weights: Weights, limits: Limits, *, tim
         message = f"{layer} may be left out (optional=True), which is not served"
         raise UnsupportedModelError(message)
     _require_dtype(layer, ids=ids)
-    return Incoming(shape, ids=True)
+    return LayerInput(shape, ids=True)
 
 
 def _require_dtype(layer: LayerConfig, *, ids: bool) -> None:
@@ -75,7 +82,7 @@ def _require_dtype(layer: LayerConfig, *, ids: bool) -> None:
         raise UnsupportedModelError(message)
 
 
-def are_time_major(graph: Graph) -> bool:
+def are_time_major(graph: CallGraph) -> bool:
     """Returns whether the sequences of a model have their time-steps first, in front of the batch.
 
     Raises:
@@ -100,14 +107,14 @@ def _declared(layer: LayerConfig) -> list[Any] | None:
     return None
 
 
-def _vast(shape: Shape, limits: Limits) -> bool:
+def _is_too_large(shape: Shape, limits: LoadLimits) -> bool:
     size = 1
     for length in shape[1:] if len(shape) > 1 else shape:
         size *= length or 1
     return size > limits.features and len(shape) > 1
 
 
-def _first_user(graph: Graph, number: int) -> str:
+def _first_user(graph: CallGraph, number: int) -> str:
     """Returns the kind of the first layer that does something with an input."""
     same = {Tensor(number, 0)}
     for place, call in enumerate(graph.calls):
@@ -118,7 +125,7 @@ def _first_user(graph: Graph, number: int) -> str:
     return ""
 
 
-def _first_with_weights(graph: Graph, number: int) -> LayerConfig:
+def _first_with_weights(graph: CallGraph, number: int) -> LayerConfig:
     for call in graph.calls[number:]:
         if call.layer.kind in WITH_WEIGHTS:
             return call.layer

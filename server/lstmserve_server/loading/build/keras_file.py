@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lstmserve_server.loading.build.rules.base import Block
+    from lstmserve_server.loading.build.rules.base import WeightBlock
     from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
     from lstmserve_server.model.spec import Source
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 _Listed = TypeVar("_Listed")
 
 
-class Weights(Protocol):
+class WeightSource(Protocol):
     """Where a format keeps the weights of a layer. Every method raises `UnsupportedModelError` where they are not as expected."""
 
-    def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> Arrays:
+    def read(self, layer: LayerConfig, blocks: Sequence[WeightBlock], dtype: np.dtype[Any]) -> Arrays:
         """Returns the weights of each block of a layer, each of its shape, in `dtype`, finite and read-only."""
         ...
 
@@ -39,7 +39,7 @@ class KerasFile:
     """An open file of any format: what it configures, and where its weights are."""
 
     config: ModelConfig
-    weights: Weights
+    weights: WeightSource
     source: Source
 
     whole: Mapping[str, Any] | None = None
@@ -47,7 +47,7 @@ class KerasFile:
 
 
 def read_listed(
-    listed: Iterable[_Listed], blocks: Sequence[Block], read: Callable[[_Listed, tuple[int, ...]], NDArray[Any]]
+    listed: Iterable[_Listed], blocks: Sequence[WeightBlock], read: Callable[[_Listed, tuple[int, ...]], NDArray[Any]]
 ) -> Arrays:
     """Returns the weights of each block, of a layer whose weights are listed in order; `read` gets one, of a shape."""
     rest = iter(listed)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from lstmserve_server.loading.config.keras_config import LayerConfig
-    from lstmserve_server.loading.config.keras_graph import Graph
+    from lstmserve_server.loading.config.keras_graph import CallGraph
 
 _EXACT: Final = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 
@@ -31,7 +31,7 @@ class Precision(NamedTuple):
     remarks: list[str]
 
 
-def of(graph: Graph) -> Precision:
+def of(graph: CallGraph) -> Precision:
     """Returns the type in which a model is computed: the widest of its layers, and float32 at least.
 
     Raises:

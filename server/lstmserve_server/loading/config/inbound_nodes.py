@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
     from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
 
-MOST_OUTPUTS: Final = 64
+MAX_OUTPUTS: Final = 64
 """No layer that is served has as many outputs."""
 
-_LONGEST: Final = 100  # characters of what a stranger wrote in an error
+_MAX_SHOWN_CHARACTERS: Final = 100  # characters of what a stranger wrote in an error
 
 
 class Edge(NamedTuple):
@@ -194,4 +194,4 @@ def _edge(value: Any) -> Edge:
 def _short(value: Any) -> str:
     """Returns what a stranger wrote, fit for an error."""
     text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[: _MAX_SHOWN_CHARACTERS - 3]}..."

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from lstmserve_server.core.errors import UnsupportedModelError
-from lstmserve_server.model.activations import Era
+from lstmserve_server.model.activations import KerasMajor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lstmserve_server.loading.store.limits import Limits
+    from lstmserve_server.loading.store.limits import LoadLimits
 
 _KERAS_MODULES: Final = ("keras", "tf_keras", "tensorflow", "builtins")
 _NAME_LENGTH: Final = 256
@@ -80,9 +80,13 @@ class ModelConfig:
     """Shape of the input with its batch axis, where a Sequential as a whole declares it."""
 
 
-def era_of(keras_version: str) -> Era:
+def era_of(keras_version: str) -> KerasMajor:
     """Returns the era of the Keras that wrote a file. Before Keras 2.0 files did not always say their version."""
-    return Era.KERAS_3 if int(keras_version.split(".", maxsplit=1)[0]) >= Era.KERAS_3.value else Era.KERAS_2
+    return (
+        KerasMajor.KERAS_3
+        if int(keras_version.split(".", maxsplit=1)[0]) >= KerasMajor.KERAS_3.value
+        else KerasMajor.KERAS_2
+    )
 
 
 def is_standalone(keras_version: str) -> bool:
@@ -103,12 +107,12 @@ def merges_masks_by(keras_version: str) -> str:
     ("none"). A Keras 3 that does not say which it is may be any of these ("unknown").
     """
     version = tuple(int(part) for part in re.findall(r"\d+", keras_version)[:2])
-    if version == (Era.KERAS_3.value,):
+    if version == (KerasMajor.KERAS_3.value,):
         return "unknown"
     return "and" if version < (3, 0) else "none" if version < (3, 4) else "or"
 
 
-def parse(config: Mapping[str, Any], limits: Limits) -> ModelConfig:
+def parse(config: Mapping[str, Any], limits: LoadLimits) -> ModelConfig:
     """Returns the layers of a model.
 
     Raises:
@@ -146,7 +150,7 @@ def inner_layer(entry: Any, what: str) -> LayerConfig:
     return layer
 
 
-def _layers(entries: Any, model_kind: str, limits: Limits) -> tuple[LayerConfig, ...]:
+def _layers(entries: Any, model_kind: str, limits: LoadLimits) -> tuple[LayerConfig, ...]:
     if not isinstance(entries, list) or not entries:
         message = f"the {model_kind} model lists no layers"
         raise UnsupportedModelError(message)

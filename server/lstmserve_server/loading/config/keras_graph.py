@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from lstmserve_server.loading.config.inbound_nodes import Edge, Node
     from lstmserve_server.loading.config.keras_config import ModelConfig
-    from lstmserve_server.loading.store.limits import Limits
+    from lstmserve_server.loading.store.limits import LoadLimits
 
 _WITH_INITIAL_STATE: Final = ("LSTM", "CuDNNLSTM", "RNN", "Bidirectional", "GRU", "SimpleRNN")
 
@@ -27,7 +27,7 @@ class Tensor(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class LayerCall:
     """One call of a layer."""
 
     layer: LayerConfig
@@ -46,10 +46,10 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
+class CallGraph:
     """A model as calls, each behind those that it depends on."""
 
-    calls: tuple[Call, ...]
+    calls: tuple[LayerCall, ...]
     outputs: tuple[Tensor, ...]
 
     @property
@@ -58,7 +58,7 @@ class Graph:
         return tuple(number for number, call in enumerate(self.calls) if not call.inputs)
 
 
-def unfold(config: ModelConfig, limits: Limits) -> Graph:
+def unfold(config: ModelConfig, limits: LoadLimits) -> CallGraph:
     """Returns the graph of a model.
 
     Raises:
@@ -66,7 +66,7 @@ def unfold(config: ModelConfig, limits: Limits) -> Graph:
     """
     unfolding = _Unfolding(limits)
     if config.functional:
-        given = [unfolding.add(Call(layer, ())) for layer in _input_layers(config)]
+        given = [unfolding.add(LayerCall(layer, ())) for layer in _input_layers(config)]
         outputs = unfolding.functional(config, given, ())
     else:
         first = config.layers[0]
@@ -78,8 +78,8 @@ def unfold(config: ModelConfig, limits: Limits) -> Graph:
             first = LayerConfig("InputLayer", f"{first.name}_input", options)
         elif config.declared_shape is not None and "batch_shape" not in first.options:
             first = replace(first, options={"batch_shape": list(config.declared_shape), **first.options})
-        outputs = unfolding.sequential(config, [unfolding.add(Call(first, ()))], ())
-    return Graph(tuple(unfolding.calls), tuple(outputs))
+        outputs = unfolding.sequential(config, [unfolding.add(LayerCall(first, ()))], ())
+    return CallGraph(tuple(unfolding.calls), tuple(outputs))
 
 
 def as_numbered(config: ModelConfig) -> tuple[LayerConfig, ...]:
@@ -112,13 +112,13 @@ def leaves(config: ModelConfig, outer: tuple[str, ...] = ()) -> Iterator[LayerCo
             yield replace(layer, outer=outer)
 
 
-def one_layer(layer: LayerConfig) -> Graph:
+def one_layer(layer: LayerConfig) -> CallGraph:
     """Returns the graph of one layer alone."""
     source = LayerConfig("InputLayer", f"{layer.name}_input", {})
-    return Graph((Call(source, ()), Call(layer, (Tensor(0, 0),))), (Tensor(1, 0),))
+    return CallGraph((LayerCall(source, ()), LayerCall(layer, (Tensor(0, 0),))), (Tensor(1, 0),))
 
 
-def until(graph: Graph, name: str) -> Graph:
+def until(graph: CallGraph, name: str) -> CallGraph:
     """Returns the part of a graph that leads to the first output of a layer, called by its name or its path.
 
     Raises:
@@ -129,10 +129,10 @@ def until(graph: Graph, name: str) -> Graph:
         known = ", ".join(dict.fromkeys("/".join(call.layer.path) for call in graph.calls if call.inputs))
         message = f"--until {name} asks for a layer that the model does not have; it has {known}"
         raise UnsupportedModelError(message)
-    return pruned(Graph(graph.calls, (Tensor(found[-1], 0),)))
+    return prune(CallGraph(graph.calls, (Tensor(found[-1], 0),)))
 
 
-def pruned(graph: Graph) -> Graph:
+def prune(graph: CallGraph) -> CallGraph:
     """Returns the graph without the calls that lead to no output."""
     needed: set[int] = set()
     waiting = [tensor.call for tensor in graph.outputs]
@@ -155,10 +155,10 @@ def pruned(graph: Graph) -> Graph:
         )
         for call in (graph.calls[old] for old in sorted(needed))
     ]
-    return Graph(tuple(calls), moved(graph.outputs))
+    return CallGraph(tuple(calls), moved(graph.outputs))
 
 
-def _sources(call: Call) -> list[Tensor]:
+def _sources(call: LayerCall) -> list[Tensor]:
     return [*call.inputs, *call.initial_state, *([call.mask] if call.mask is not None else [])]
 
 
@@ -179,15 +179,15 @@ def _input_layers(config: ModelConfig) -> list[LayerConfig]:
 class _Unfolding:
     """Collects calls."""
 
-    limits: Limits
-    calls: list[Call] = field(default_factory=list)
+    limits: LoadLimits
+    calls: list[LayerCall] = field(default_factory=list)
     counts: dict[tuple[str, ...], int] = field(default_factory=dict)
     entered: int = 0
     """How often a model was entered."""
     read: dict[int, tuple[inbound_nodes.Nodes, tuple[Edge, ...]]] = field(default_factory=dict)
     """The nodes and outputs of functional models, so that one that is called twice is read once."""
 
-    def add(self, call: Call) -> Tensor:
+    def add(self, call: LayerCall) -> Tensor:
         """Adds a call, and returns its first output."""
         self._require_few(len(self.calls))
         repetition = self.counts.get(call.layer.path, 0)
@@ -200,12 +200,12 @@ class _Unfolding:
             message = f"the layers of the model are called more than {self.limits.calls} times"
             raise UnsupportedModelError(message)
 
-    def call(self, call: Call, outer: tuple[str, ...]) -> list[Tensor]:
+    def call(self, call: LayerCall, outer: tuple[str, ...]) -> list[Tensor]:
         """Adds a call of a layer, or the calls of the model that it is, and returns all outputs that it may have."""
         inside = call.layer.inside
         if inside is None:
             made = self.add(replace(call, layer=replace(call.layer, outer=outer)))
-            return [Tensor(made.call, output) for output in range(inbound_nodes.MOST_OUTPUTS)]
+            return [Tensor(made.call, output) for output in range(inbound_nodes.MAX_OUTPUTS)]
         self.entered += 1
         self._require_few(self.entered)
         within = (*outer, call.layer.name)
@@ -221,7 +221,7 @@ class _Unfolding:
         for place, layer in enumerate(config.layers):
             if layer.kind == "InputLayer" and place == 0:
                 continue
-            flowing = self.call(Call(layer, (flowing[0],)), outer)
+            flowing = self.call(LayerCall(layer, (flowing[0],)), outer)
         return flowing[:1]
 
     def functional(self, config: ModelConfig, given: list[Tensor], outer: tuple[str, ...]) -> list[Tensor]:
@@ -250,13 +250,13 @@ class _Unfolding:
             raise UnsupportedModelError(message)
 
 
-def _called(layer: LayerConfig, node: Node, known: dict[tuple[str, int], list[Tensor]]) -> Call:
+def _called(layer: LayerConfig, node: Node, known: dict[tuple[str, int], list[Tensor]]) -> LayerCall:
     tensors = tuple(_output(edge, known) for edge in node.inputs)
     states = tuple(_output(edge, known) for edge in node.initial_state)
     if layer.kind in _WITH_INITIAL_STATE and len(tensors) > 1:  # as Keras 2 writes them
         tensors, states = tensors[:1], tensors[1:] + states
     mask = None if node.mask is None else _output(node.mask, known)
-    return Call(layer, tensors, node.numbers, node.number_first, mask, states, node.training, node.further)
+    return LayerCall(layer, tensors, node.numbers, node.number_first, mask, states, node.training, node.further)
 
 
 def _output(edge: Edge, known: dict[tuple[str, int], list[Tensor]]) -> Tensor:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from lstmserve_server.loading.containers.source import Place
-    from lstmserve_server.loading.store.limits import Limits
+    from lstmserve_server.loading.containers.source import ModelSource
+    from lstmserve_server.loading.store.limits import LoadLimits
 
 ZIP_SIGNATURE: Final = b"PK\x03\x04"
 
@@ -27,7 +27,7 @@ _BLOCK: Final = 1 << 20
 _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 
 
-class Members(Protocol):
+class Archive(Protocol):
     """Members by name. Every method raises `UnsupportedModelError` where one is not as expected."""
 
     def names(self) -> list[str]:
@@ -43,10 +43,10 @@ class Members(Protocol):
         ...
 
 
-class FolderMembers:
+class FolderArchive:
     """The files of a folder."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ModelSource) -> None:
         self._place = place
 
     def names(self) -> list[str]:
@@ -54,7 +54,7 @@ class FolderMembers:
         return sorted(entry.name for entry in self._place.path.iterdir())
 
     def read(self, name: str, limit: int) -> bytes:
-        """Returns the content of a file: see `Members`."""
+        """Returns the content of a file: see `Archive`."""
         with self._place.beside(name) as file:
             content = file.read(limit + 1)
         if len(content) > limit:
@@ -64,15 +64,15 @@ class FolderMembers:
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """Opens a file: see `Members`."""
+        """Opens a file: see `Archive`."""
         with self._place.beside(name) as file:
             yield file
 
 
-class ZipMembers:
+class ZipArchive:
     """The members of a zip archive."""
 
-    def __init__(self, file: BinaryIO, limits: Limits) -> None:
+    def __init__(self, file: BinaryIO, limits: LoadLimits) -> None:
         self._file = file
         self._limits = limits
         try:
@@ -95,7 +95,7 @@ class ZipMembers:
         return sorted(self._infos)
 
     def read(self, name: str, limit: int) -> bytes:
-        """Returns the content of a member, its check sum verified: see `Members`."""
+        """Returns the content of a member, its check sum verified: see `Archive`."""
         info = self._checked(name, limit)
         try:
             with self._zip.open(info) as member:
@@ -110,7 +110,7 @@ class ZipMembers:
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """Opens a member, its check sum verified: see `Members`. One that is stored as it is needs no room in memory."""
+        """Opens a member, its check sum verified: see `Archive`. One that is stored as it is needs no room in memory."""
         info = self._checked(name, self._limits.file_bytes)
         if info.compress_type == zipfile.ZIP_STORED:
             part = _Part(self._file, self._offset(info), info.file_size)

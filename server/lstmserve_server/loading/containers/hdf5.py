@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.loading.store.arrays import Store
-    from lstmserve_server.loading.store.limits import Limits
+    from lstmserve_server.loading.store.arrays import ArrayStore
+    from lstmserve_server.loading.store.limits import LoadLimits
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 
@@ -39,7 +39,7 @@ _FILTERS: Final = {
 class Group:
     """A group of a file. All of its methods raise `UnsupportedModelError` where the file holds something else than expected."""
 
-    def __init__(self, group: h5py.Group, path: str, limits: Limits, store: Store) -> None:
+    def __init__(self, group: h5py.Group, path: str, limits: LoadLimits, store: ArrayStore) -> None:
         self._group = group
         self._limits = limits
         self._store = store
@@ -48,7 +48,7 @@ class Group:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, file: BinaryIO, limits: Limits, store: Store) -> Iterator[Self]:
+    def open(cls, file: BinaryIO, limits: LoadLimits, store: ArrayStore) -> Iterator[Self]:
         """Opens the root group of an HDF5 file, whose arrays will be put into `store`."""
         with _damage_refused("the file"):
             root = h5py.File(file, "r")
@@ -101,7 +101,7 @@ class Group:
                 arrays.widen_bfloat16(dataset[()], array)
             elif array.size:
                 dataset.read_direct(array)
-        return arrays.finished(array, path)
+        return arrays.freeze(array, path)
 
     def attribute_names(self) -> list[str]:
         """Returns the names of the attributes."""

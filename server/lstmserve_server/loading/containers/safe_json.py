@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from lstmserve_server.core.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
-    from lstmserve_server.loading.store.limits import Limits
+    from lstmserve_server.loading.store.limits import LoadLimits
 
 
-def parse(text: str | bytes, what: str, limits: Limits) -> dict[str, Any]:
+def parse(text: str | bytes, what: str, limits: LoadLimits) -> dict[str, Any]:
     """Returns the JSON object that `text` holds; `what` names it in errors.
 
     Raises:

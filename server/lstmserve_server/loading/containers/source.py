@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from lstmserve_server.core.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
-    from lstmserve_server.loading.store.arrays import Store
-    from lstmserve_server.loading.store.limits import Limits
+    from lstmserve_server.loading.store.arrays import ArrayStore
+    from lstmserve_server.loading.store.limits import LoadLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,12 @@ class Architecture:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ModelSource:
     """Where a model is, and where its weights shall go."""
 
     path: Path
-    limits: Limits
-    store: Store
+    limits: LoadLimits
+    store: ArrayStore
     named_architecture: Path | None = None
     """The file with the configuration that somebody named, for weights alone."""
     copy: int | None = None
@@ -97,7 +97,7 @@ class Place:
             raise UnsupportedModelError(message) from error
 
 
-def _open_within(folder: Path, name: str, limits: Limits) -> BinaryIO:
+def _open_within(folder: Path, name: str, limits: LoadLimits) -> BinaryIO:
     """Opens a file of a folder, unless its name or a symbolic link leads out of the folder."""
     path = folder / name
     try:
@@ -115,7 +115,7 @@ def _open_within(folder: Path, name: str, limits: Limits) -> BinaryIO:
         raise UnsupportedModelError(message) from refusal.__cause__
 
 
-def _open(path: Path, limits: Limits) -> BinaryIO:
+def _open(path: Path, limits: LoadLimits) -> BinaryIO:
     try:
         # Without waiting, lest a named pipe keep the server from starting.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lstmserve_server.loading.config.keras_config import ModelConfig
-    from lstmserve_server.loading.containers.source import Place
+    from lstmserve_server.loading.containers.source import ModelSource
 
 
 _VERSION: Final = re.compile(r"[123](\.\d{1,4}){1,3}([-.+a-z][-.+a-z0-9]{0,40})?")  # such as 2.2.4-tf
@@ -30,7 +30,7 @@ class Configured(NamedTuple):
     remarks: tuple[str, ...] = ()
 
 
-def find(place: Place, version: str | None = None) -> Configured | None:
+def find(place: ModelSource, version: str | None = None) -> Configured | None:
     """Returns the configuration that is named for a file or lies beside it, or None where there is none.
 
     Args:
@@ -48,7 +48,7 @@ def find(place: Place, version: str | None = None) -> Configured | None:
     return Configured(parse(parsed, stated, place), stated, found.given)
 
 
-def required(place: Place, what: str) -> Configured:
+def required(place: ModelSource, what: str) -> Configured:
     """Returns the configuration that is named for a file or lies beside it; `what` names the file in the refusal.
 
     Raises:
@@ -68,7 +68,7 @@ def missing(what: str) -> UnsupportedModelError:
     )
 
 
-def of_one_lstm(kernel: tuple[int, ...], arrays: int, version: str | None, place: Place) -> Configured:
+def of_one_lstm(kernel: tuple[int, ...], arrays: int, version: str | None, place: ModelSource) -> Configured:
     """Returns the configuration of a model that is one LSTM, as its weights tell it.
 
     Args:
@@ -99,7 +99,7 @@ def of_one_lstm(kernel: tuple[int, ...], arrays: int, version: str | None, place
     return Configured(parse(layers, stated, place), stated, given=True, remarks=(remark,))
 
 
-def parse(config: Mapping[str, Any], version: str, place: Place) -> ModelConfig:
+def parse(config: Mapping[str, Any], version: str, place: ModelSource) -> ModelConfig:
     """Returns a configuration that a Keras of some version wrote."""
     return keras_config.parse(keras_v1.to_keras_2(config) if version.startswith("1.") else config, place.limits)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lstmserve_server.loading.build.rules.base import Block
+    from lstmserve_server.loading.build.rules.base import WeightBlock
     from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
 
 _CONTAINER: Final = "layers"
@@ -137,7 +137,9 @@ class NumberedGroups:
             if layer.inside is not None:
                 self._find(layer.inside, f"{group}/{self._container}", (*outer, layer.name))
 
-    def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> list[dict[str, NDArray[Any]]]:
+    def read(
+        self, layer: LayerConfig, blocks: Sequence[WeightBlock], dtype: np.dtype[Any]
+    ) -> list[dict[str, NDArray[Any]]]:
         """Returns the weights of each block: see `keras_file.Weights`."""
         read = [self._read(layer, block, dtype) for block in blocks]
         if not self._is_whole:
@@ -154,7 +156,7 @@ class NumberedGroups:
         message = f"{layer} has no weights in the file, and the model does not declare how many features it reads"
         raise UnsupportedModelError(message)
 
-    def _read(self, layer: LayerConfig, block: Block, dtype: np.dtype[Any]) -> dict[str, NDArray[Any]]:
+    def _read(self, layer: LayerConfig, block: WeightBlock, dtype: np.dtype[Any]) -> dict[str, NDArray[Any]]:
         group = self._variables(layer, f"{block.place}/vars" if block.place else "vars")
         found = group.names()
         if sorted(found) != sorted(str(i) for i in range(len(block.shapes))):
@@ -230,7 +232,9 @@ class NamedGroups:
             return None
         return (group, names) if are_of_an_lstm([group.shape(name) for name in names]) else None
 
-    def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> list[dict[str, NDArray[Any]]]:
+    def read(
+        self, layer: LayerConfig, blocks: Sequence[WeightBlock], dtype: np.dtype[Any]
+    ) -> list[dict[str, NDArray[Any]]]:
         """Returns the weights of each block: see `keras_file.Weights`."""
         group, paths = self.open(layer)
         paths = in_order_of_pieces(layer, paths, blocks)
@@ -266,7 +270,7 @@ class NamedGroups:
         return group, paths
 
 
-def in_order_of_pieces(layer: LayerConfig, paths: list[str], blocks: Sequence[Block]) -> list[str]:
+def in_order_of_pieces(layer: LayerConfig, paths: list[str], blocks: Sequence[WeightBlock]) -> list[str]:
     """Returns the paths to the weights of a layer piece by piece, such as the directions of a Bidirectional.
 
     A list of weights has those first that are trained, so that a layer that is frozen in part lists its pieces in another order.
@@ -284,7 +288,7 @@ def in_order_of_pieces(layer: LayerConfig, paths: list[str], blocks: Sequence[Bl
     return paths
 
 
-def require_all_or_none_frozen(layer: LayerConfig, blocks: Sequence[Block]) -> None:
+def require_all_or_none_frozen(layer: LayerConfig, blocks: Sequence[WeightBlock]) -> None:
     """Refuses a layer that is frozen in part, where its weights stand in a list without names."""
     if len({block.trainable for block in blocks}) > 1:
         message = (

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-    from lstmserve_server.loading.build.keras_file import Weights
-    from lstmserve_server.loading.containers.source import Place
+    from lstmserve_server.loading.build.keras_file import WeightSource
+    from lstmserve_server.loading.containers.source import ModelSource
     from lstmserve_server.loading.formats.architecture import Configured
     from lstmserve_server.loading.formats.hdf5_weights import Tree
 
 
 @contextlib.contextmanager
-def read(file: BinaryIO, place: Place) -> Iterator[KerasFile]:
+def read(file: BinaryIO, place: ModelSource) -> Iterator[KerasFile]:
     """Opens the model in an HDF5 file: a whole one, or weights alone with the architecture that is found for them.
 
     Raises:
@@ -42,7 +42,7 @@ def read(file: BinaryIO, place: Place) -> Iterator[KerasFile]:
         yield KerasFile(config, _of_version(groups, version), Source(place.name, "keras-hdf5", version), whole)
 
 
-def weights_alone(root: Tree, place: Place, form: str) -> KerasFile:
+def weights_alone(root: Tree, place: ModelSource, form: str) -> KerasFile:
     """Returns the model whose weights are in `root`, with the architecture that is found for them.
 
     Raises:
@@ -60,7 +60,7 @@ def weights_alone(root: Tree, place: Place, form: str) -> KerasFile:
     return KerasFile(found.config, _of_version(groups, found.version), source)
 
 
-def _of_one_lstm(root: Tree, version: str | None, place: Place) -> Configured:
+def _of_one_lstm(root: Tree, version: str | None, place: ModelSource) -> Configured:
     """Returns the configuration of the one LSTM whose weights are all that the file holds."""
     group, names = NumberedGroups.only_lstm(root) or NamedGroups.only_lstm(root) or (None, [])
     if group is None:
@@ -68,5 +68,5 @@ def _of_one_lstm(root: Tree, version: str | None, place: Place) -> Configured:
     return architecture.of_one_lstm(group.shape(names[0]), len(names), version, place)
 
 
-def _of_version(groups: NamedGroups, version: str) -> Weights:
+def _of_version(groups: NamedGroups, version: str) -> WeightSource:
     return keras_v1.Keras1Groups(groups) if version.startswith("1.") else groups

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.loading.build.keras_file import KerasFile
-    from lstmserve_server.loading.containers.source import Place
+    from lstmserve_server.loading.containers.source import ModelSource
 
 _MAP: Final = "weight_map"
 
 
 @contextlib.contextmanager
-def read(file: BinaryIO, place: Place) -> Iterator[KerasFile]:
+def read(file: BinaryIO, place: ModelSource) -> Iterator[KerasFile]:
     """Opens the model whose weights an index lists, with the architecture that is found for them.
 
     Raises:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.loading.build.rules.base import Block
+    from lstmserve_server.loading.build.rules.base import WeightBlock
     from lstmserve_server.loading.config.keras_config import LayerConfig
     from lstmserve_server.loading.formats.hdf5_weights import NamedGroups, Tree
 
@@ -41,7 +41,7 @@ class Keras1Groups:
     def __init__(self, groups: NamedGroups) -> None:
         self._groups = groups
 
-    def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> list[dict[str, Array]]:
+    def read(self, layer: LayerConfig, blocks: Sequence[WeightBlock], dtype: np.dtype[Any]) -> list[dict[str, Array]]:
         """Returns the weights of each block: see `keras_file.Weights`."""
         group, paths = self._groups.open(layer)
         share = len(paths) // len(blocks)

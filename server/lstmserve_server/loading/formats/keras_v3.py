@@ -17,8 +17,8 @@ from lstmserve_server.model.spec import Source
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lstmserve_server.loading.containers.archive import Members
-    from lstmserve_server.loading.containers.source import Place
+    from lstmserve_server.loading.containers.archive import Archive
+    from lstmserve_server.loading.containers.source import ModelSource
 
 CONFIG: Final = "config.json"
 
@@ -26,7 +26,7 @@ _METADATA, _WEIGHTS, _PICKLED = "metadata.json", "model.weights.h5", "model.weig
 
 
 @contextlib.contextmanager
-def read(members: Members, place: Place, form: str) -> Iterator[KerasFile]:
+def read(members: Archive, place: ModelSource, form: str) -> Iterator[KerasFile]:
     """Opens the model whose members are those of a `.keras` archive; `form` names the format.
 
     Raises:

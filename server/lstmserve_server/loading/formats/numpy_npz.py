@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.loading.build.rules.base import Block
+    from lstmserve_server.loading.build.rules.base import WeightBlock
     from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
-    from lstmserve_server.loading.containers.archive import Members
-    from lstmserve_server.loading.containers.source import Place
+    from lstmserve_server.loading.containers.archive import Archive
+    from lstmserve_server.loading.containers.source import ModelSource
 
 SIGNATURE: Final = b"\x93NUMPY"
 LONE_ARRAY: Final = (
@@ -39,14 +39,14 @@ _HEADER_BYTES: Final = 10_000
 _NUMBER: Final = re.compile(r"arr_(\d{1,6})\.npy")
 
 
-def are_in(members: Members) -> bool:
+def are_in(members: Archive) -> bool:
     """Returns whether an archive is one of NumPy's."""
     names = members.names()
     return bool(names) and all(name.endswith(".npy") for name in names)
 
 
 @contextlib.contextmanager
-def read_archive(members: Members, place: Place) -> Iterator[KerasFile]:
+def read_archive(members: Archive, place: ModelSource) -> Iterator[KerasFile]:
     """Opens the model whose weights an `.npz` file lists, layer by layer, with the architecture that is found for it.
 
     Raises:
@@ -79,7 +79,7 @@ def _in_order(names: Sequence[str]) -> list[str]:
 class _Array:
     """One array of an archive; its header is read, its numbers not yet."""
 
-    def __init__(self, members: Members, name: str, place: Place) -> None:
+    def __init__(self, members: Archive, name: str, place: ModelSource) -> None:
         self.name = name
         self._members = members
         self._place = place
@@ -105,7 +105,7 @@ class _Array:
             arrays.widen_bfloat16(np.ascontiguousarray(stored), array)
         else:
             array[...] = stored
-        return arrays.finished(array, self.name)
+        return arrays.freeze(array, self.name)
 
 
 def _header(file: Any, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -153,7 +153,9 @@ class ListedWeights:
             message = f"the file holds {len(listed)} arrays, and the architecture asks for {expected}. Do they belong together?"
             raise UnsupportedModelError(message)
 
-    def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> list[dict[str, NDArray[Any]]]:
+    def read(
+        self, layer: LayerConfig, blocks: Sequence[WeightBlock], dtype: np.dtype[Any]
+    ) -> list[dict[str, NDArray[Any]]]:
         """Returns the weights of each block: see `keras_file.Weights`."""
         own, expected = self._of_layer[layer.path], [name for block in blocks for name in block.shapes]
         if len(own) != len(expected):

@@ -21,10 +21,10 @@ BFLOAT16: Final = np.dtype("V2")
 
 _NARROWER: Final = {"float64": ("float64", "float32", "float16"), "float32": ("float32", "float16")}
 _BLOCK: Final = 1 << 18  # numbers; what is looked at at once stays in the cache
-_LARGE: Final = 1 << 16  # bytes; smaller arrays are not worth a mapping of their own
+_MIN_MAPPED_BYTES: Final = 1 << 16  # bytes; smaller arrays are not worth a mapping of their own
 
 
-class Store(Protocol):
+class ArrayStore(Protocol):
     """Makes room for arrays."""
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -32,15 +32,15 @@ class Store(Protocol):
         ...
 
 
-class Heap:
+class HeapStore:
     """Room in the memory of this process."""
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Returns an array: see `Store`."""
+        """Returns an array: see `ArrayStore`."""
         return np.empty(shape, dtype)
 
 
-class Shared:
+class SharedStore:
     """Room in a file that another process can map, so that no weight is ever in memory twice; small arrays in the heap."""
 
     def __init__(self, file: int) -> None:
@@ -48,9 +48,9 @@ class Shared:
         self._offsets: dict[int, int] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Returns an array: see `Store`."""
+        """Returns an array: see `ArrayStore`."""
         size = math.prod(shape) * dtype.itemsize
-        if size < _LARGE:
+        if size < _MIN_MAPPED_BYTES:
             return np.empty(shape, dtype)
         offset = -(-os.lseek(self._file, 0, os.SEEK_END) // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
         os.ftruncate(self._file, offset + size)
@@ -84,7 +84,7 @@ def widen_bfloat16(stored: Array, into: Array) -> None:
     into[...] = (stored.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
-def finished(array: Array, where: str) -> Array:
+def freeze(array: Array, where: str) -> Array:
     """Returns an array, read-only, after all of it was found finite.
 
     Raises:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LoadLimits:
     """Bounds on what a model file may ask for; beyond them it is refused before anything is allocated for it."""
 
     file_bytes: int = 2 << 30

@@ -14,26 +14,26 @@ import numpy as np
 
 from lstmserve.text import printable
 from lstmserve_server.loading.store import arrays
-from lstmserve_server.loading.store.limits import Limits, flow
+from lstmserve_server.loading.store.limits import LoadLimits, flow
 from lstmserve_server.model import activations
 from lstmserve_server.model.activations import Activation
-from lstmserve_server.model.spec import InputDescription, LayerDescription, ModelDescription, OutputDescription, Source
+from lstmserve_server.model.spec import InputSpec, LayerSpec, ModelSpec, OutputSpec, Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.loading.store.arrays import Shared
+    from lstmserve_server.loading.store.arrays import SharedStore
     from lstmserve_server.model.spec import Option, Shape
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
-_MOST: Final = Limits()
+_LIMITS: Final = LoadLimits()
 ALIGNMENT: Final = 64
 """Bytes to a multiple of which every array in the file begins: a cache line."""
 
 
-def write(description: ModelDescription, store: Shared, file: int) -> dict[str, Any]:
+def dump(description: ModelSpec, store: SharedStore, file: int) -> dict[str, Any]:
     """Returns a model, fit for JSON; its weights are in `file` already, where `store` put them, or are appended to it."""
     source = description.source
     offsets = {id(weight): _offset(weight, store, file) for weight in description.weights}
@@ -46,23 +46,23 @@ def write(description: ModelDescription, store: Shared, file: int) -> dict[str, 
     }
 
 
-def read(form: Mapping[str, Any], weights: int) -> ModelDescription:
+def load(form: Mapping[str, Any], weights: int) -> ModelSpec:
     """Returns the model that `write` wrote. Its weights are a view of the file: mapped, shared and read-only.
 
     Raises:
         ValueError, TypeError, KeyError: it is not what `write` writes.
     """
     file, kind, version, remarks = form["source"]
-    reading = _Reading(_DTYPES[form["dtype"]], _mapped(weights))
-    description = ModelDescription(
+    reading = _Reader(_DTYPES[form["dtype"]], _mapped(weights))
+    description = ModelSpec(
         Source(printable(file), printable(kind), printable(version), tuple(map(printable, remarks))),
         tuple(reading.layer(layer) for layer in form["layers"]),
         reading.dtype,
         tuple(
-            InputDescription(printable(name), _shape(shape), int(value), None if words is None else int(words))
+            InputSpec(printable(name), _shape(shape), int(value), None if words is None else int(words))
             for name, shape, value, words in form["inputs"]
         ),
-        tuple(OutputDescription(printable(name), _shape(shape), int(value)) for name, shape, value in form["outputs"]),
+        tuple(OutputSpec(printable(name), _shape(shape), int(value)) for name, shape, value in form["outputs"]),
     )
     _require_graph(description)
     return description
@@ -72,15 +72,19 @@ def _mapped(weights: int) -> mmap.mmap | bytes:
     return mmap.mmap(weights, 0, prot=mmap.PROT_READ) if os.fstat(weights).st_size else b""
 
 
-def _require_bearable(layer: LayerDescription) -> None:
+def _require_bearable(layer: LayerSpec) -> None:
     """Refuses what no loader lets through: sizes beyond its limits, and weights that a layer of its kind does not have."""
     numbers = [value for value in layer.options.values() if isinstance(value, int)]
     for shape in layer.output_shapes:
         steps, flowing = flow(shape)
-        if not all(length is None or length > 0 for length in shape) or steps > _MOST.steps or flowing > _MOST.numbers:
+        if (
+            not all(length is None or length > 0 for length in shape)
+            or steps > _LIMITS.steps
+            or flowing > _LIMITS.numbers
+        ):
             message = f"layer {layer.name!r} gives {shape}"
             raise ValueError(message)
-    if any(abs(number) > _MOST.numbers for number in numbers):
+    if any(abs(number) > _LIMITS.numbers for number in numbers):
         message = f"layer {layer.name!r} has the options {numbers}"
         raise ValueError(message)
     shapes = {name: weight.shape for name, weight in layer.weights.items()}
@@ -98,7 +102,7 @@ def _require_bearable(layer: LayerDescription) -> None:
         _require_bearable(part)
 
 
-def _require_graph(description: ModelDescription) -> None:
+def _require_graph(description: ModelSpec) -> None:
     """Refuses a graph with an edge that does not lead back to what stands before it."""
     known = 0
     for layer in description.layers:
@@ -114,7 +118,7 @@ def _require_graph(description: ModelDescription) -> None:
         raise ValueError(message)
 
 
-def _written(layer: LayerDescription, offsets: Mapping[int, int]) -> dict[str, Any]:
+def _written(layer: LayerSpec, offsets: Mapping[int, int]) -> dict[str, Any]:
     return {
         "name": layer.name,
         "kind": layer.kind,
@@ -132,7 +136,7 @@ def _written(layer: LayerDescription, offsets: Mapping[int, int]) -> dict[str, A
     }
 
 
-class _Reading:
+class _Reader:
     """Makes layers of what `_written` wrote, with the weights where they are."""
 
     def __init__(self, dtype: np.dtype[Any], mapped: mmap.mmap | bytes) -> None:
@@ -142,9 +146,9 @@ class _Reading:
         """Of the arrays so far, each of which has a place of its own."""
         self._known: dict[tuple[int, tuple[int, ...]], NDArray[Any]] = {}
 
-    def layer(self, form: Mapping[str, Any]) -> LayerDescription:
+    def layer(self, form: Mapping[str, Any]) -> LayerSpec:
         """Returns a layer."""
-        return LayerDescription(
+        return LayerSpec(
             name=printable(form["name"]),
             kind=printable(form["kind"]),
             options={name: _option(value) for name, value in form["options"].items()},
@@ -167,7 +171,7 @@ class _Reading:
                 raise ValueError("the weights take more bytes than there are: some stand in the place of others")
             # frombuffer checks that the file holds so many bytes, and reshape that they are so many elements.
             array = np.frombuffer(self._mapped, self.dtype, count=int(np.prod(shape, dtype=object)), offset=offset)
-            self._known[offset, shape] = arrays.finished(array.reshape(shape), "a weight")
+            self._known[offset, shape] = arrays.freeze(array.reshape(shape), "a weight")
         return self._known[offset, shape]
 
 
@@ -175,7 +179,7 @@ def _shape(lengths: Sequence[Any]) -> Shape:
     return tuple(None if length is None else int(length) for length in lengths)
 
 
-def _offset(array: NDArray[Any], store: Shared, file: int) -> int:
+def _offset(array: NDArray[Any], store: SharedStore, file: int) -> int:
     """Returns where in a file an array is, behind whose end it is written if it is not there yet."""
     found = store.offset(array)
     if found is not None:
@@ -191,7 +195,7 @@ def _offset(array: NDArray[Any], store: Shared, file: int) -> int:
 def _option(value: Any) -> Option:
     if not isinstance(value, dict):
         return value  # type: ignore[no-any-return]  # JSON has no others
-    activation = activations.defined(value["activation"])
+    activation = activations.activation_by_definition(value["activation"])
     if activation is None:
         message = f"no activation {value['activation']!r}"
         raise ValueError(message)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-class Cell(Protocol):
+class LSTMKernel(Protocol):
     """The mathematics of one LSTM layer, with its weights. It keeps nothing between calls.
 
     All three ways give the same bytes for the same steps, in exact mode.

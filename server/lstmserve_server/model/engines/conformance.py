@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.model.engines.base import Cell
-    from lstmserve_server.model.engines.numpy_kernel import NumpyCell
+    from lstmserve_server.model.engines.base import LSTMKernel
+    from lstmserve_server.model.engines.numpy_kernel import NumpyKernel
 
     Array = NDArray[Any]
 
 _SIZES: Final = ((1, 16), (2, 1), (3, 7), (8, 5), (33, 3))  # rows and time-steps
 _SIZES_OF_LARGE: Final = ((1, 4), (5, 2))
-_LARGE: Final = 2_000_000  # weights
+_MANY_WEIGHTS: Final = 2_000_000  # weights
 _SCALES: Final = (1.0, 1e-2, 1e-4)  # of the numbers of a probe
 _TOLERANCES: Final = {True: 1e-5, False: 1e-3}  # times max(1, |value|), where the activation is bounded, and where not
 _ROUNDINGS: Final = 4  # units of rounding, of the sums' size, that two ways of adding up may be apart
 
 
-def check(name: str, engine: str, cell: Cell, reference: NumpyCell, numerics: Numerics) -> None:
+def check(name: str, engine: str, cell: LSTMKernel, reference: NumpyKernel, numerics: Numerics) -> None:
     """Returns if a cell computes what NumPy does, and keeps the promises of the mode.
 
     Args:
@@ -45,7 +45,7 @@ def check(name: str, engine: str, cell: Cell, reference: NumpyCell, numerics: Nu
     """
     weights = sum(array.size for array in reference.weights if array is not None)
     with np.errstate(all="ignore"):
-        for rows, time in _SIZES if weights <= _LARGE else _SIZES_OF_LARGE:
+        for rows, time in _SIZES if weights <= _MANY_WEIGHTS else _SIZES_OF_LARGE:
             x, states = _computed(name, engine, cell, reference, rows, time)
             inputs = x.swapaxes(0, 1).reshape(-1, x.shape[2])
             margin = _margin(reference, inputs, _joined(states[:-1]), _joined(states[1:]))
@@ -59,7 +59,7 @@ def check(name: str, engine: str, cell: Cell, reference: NumpyCell, numerics: Nu
 
 
 def _computed(
-    name: str, engine: str, cell: Cell, reference: NumpyCell, rows: int, time: int
+    name: str, engine: str, cell: LSTMKernel, reference: NumpyKernel, rows: int, time: int
 ) -> tuple[Array, list[LSTMState]]:
     """Returns the inputs of a probe, (rows, time, features), and the states before and behind its steps.
 
@@ -78,7 +78,7 @@ def _computed(
     raise UnsupportedModelError(message)
 
 
-def _stepped(cell: Cell, x: Array, state: LSTMState) -> list[LSTMState]:
+def _stepped(cell: LSTMKernel, x: Array, state: LSTMState) -> list[LSTMState]:
     """Returns the state before the first step, and after each."""
     steps = (np.ascontiguousarray(x[:, t]) for t in range(x.shape[1]))
     return list(itertools.accumulate(steps, lambda before, step: cell.step(step, before), initial=state))
@@ -88,7 +88,7 @@ def _joined(states: list[LSTMState]) -> LSTMState:
     return LSTMState(*(np.concatenate(arrays) for arrays in zip(*states, strict=True)))
 
 
-def _margin(reference: NumpyCell, x: Array, before: LSTMState, after: LSTMState) -> float:
+def _margin(reference: NumpyKernel, x: Array, before: LSTMState, after: LSTMState) -> float:
     """Returns how far steps are from NumPy's, from the same states; as a multiple of how far they may be."""
     expected = reference.step(x, before)
     kernel, recurrent, bias = (np.abs(array) if array is not None else 0 for array in reference.weights)
@@ -102,7 +102,7 @@ def _margin(reference: NumpyCell, x: Array, before: LSTMState, after: LSTMState)
 
 
 def _require_promises(
-    name: str, engine: str, cell: Cell, x: Array, states: list[LSTMState], numerics: Numerics
+    name: str, engine: str, cell: LSTMKernel, x: Array, states: list[LSTMState], numerics: Numerics
 ) -> None:
     """Refuses a cell whose sequences are not its steps, and whose rows depend on their company."""
     whole = np.stack([state.h for state in states[1:]], axis=1)

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_LARGEST_KEPT = 1 << 15  # rows times units: a cell of two megabytes
+_MAX_KEPT_ELEMENTS = 1 << 15  # rows times units: a cell of two megabytes
 
 
 class _Kept(threading.local):
     """What a thread keeps from one step to the next: memory to compute in, and nothing of what was computed."""
 
-    cell: lstm.Cell | None = None
+    cell: lstm.Workspace | None = None
 
 
-class NumpyCell:
+class NumpyKernel:
     """An LSTM layer in NumPy (`Cell`)."""
 
     def __init__(self, spec: LSTMSpec, weights: LSTMWeights, product: Product) -> None:
@@ -48,11 +48,11 @@ class NumpyCell:
             self.spec, self.weights, self.product, x, state, mask, seen, record, zero_masked=zero_masked
         )
 
-    def _cell(self, batch: int) -> lstm.Cell:
+    def _cell(self, batch: int) -> lstm.Workspace:
         """Returns the cell that this thread used last, if it would be made the same now, or a new one."""
         cell = self._kept.cell
         if cell is None or cell.batch != batch or cell.weights is not self.weights or cell.spec is not self.spec:
-            cell = lstm.Cell(self.spec, self.weights, self.product, batch)
-            if batch * self.spec.units <= _LARGEST_KEPT:
+            cell = lstm.Workspace(self.spec, self.weights, self.product, batch)
+            if batch * self.spec.units <= _MAX_KEPT_ELEMENTS:
                 self._kept.cell = cell
         return cell

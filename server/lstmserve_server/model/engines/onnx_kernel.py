@@ -37,31 +37,31 @@ _FUNCTIONS: Final = {
 
 # ONNX Runtime's activations make a finite number of NaN, so that nobody would see an overflow behind them. So sums are kept far
 # from where they could overflow: no x or h above the first, and no weights that make more than the second of it.
-_LARGEST: Final = 1e15
-_LARGEST_WEIGHTS: Final = 1e20
+_MAX_MAGNITUDE: Final = 1e15
+_MAX_WEIGHT_MAGNITUDE: Final = 1e20
 
 _PIECE_BYTES: Final = (
     1 << 20
 )  # of the gates that are computed at once: they stay in the cache, and memory does not grow
 
-_MOST_BYTES: Final = 1_900_000_000  # of weights in one graph: protobuf ends at 2 GiB
+_MAX_WEIGHT_BYTES: Final = 1_900_000_000  # of weights in one graph: protobuf ends at 2 GiB
 
 
-def obstacle(spec: LSTMSpec, weights: LSTMWeights) -> str:
+def unsupported_reason(spec: LSTMSpec, weights: LSTMWeights) -> str:
     """Returns why a layer cannot be computed here, to be read behind its name; empty where it can."""
     for activation in (spec.recurrent_activation, spec.activation):
         if activation.name not in _FUNCTIONS:
             return f"has the activation {activation.name}, which ONNX Runtime does not compute as Keras does"
     if weights.kernel.dtype != np.float32:
         return f"computes in {weights.kernel.dtype.name}, and ONNX Runtime's LSTM in float32"
-    if weights.kernel.nbytes + weights.recurrent_kernel.nbytes > _MOST_BYTES:
+    if weights.kernel.nbytes + weights.recurrent_kernel.nbytes > _MAX_WEIGHT_BYTES:
         return "has more weights than a graph can hold"
-    if not all(np.abs(array).sum(axis=0).max() < _LARGEST_WEIGHTS for array in weights[:2]):
-        return f"has weights above {_LARGEST_WEIGHTS:g}"
+    if not all(np.abs(array).sum(axis=0).max() < _MAX_WEIGHT_MAGNITUDE for array in weights[:2]):
+        return f"has weights above {_MAX_WEIGHT_MAGNITUDE:g}"
     return ""
 
 
-class OnnxCell:
+class OnnxKernel:
     """An LSTM layer in ONNX Runtime (`Cell`). It may be used from several threads."""
 
     def __init__(self, name: str, spec: LSTMSpec, weights: LSTMWeights) -> None:
@@ -105,7 +105,9 @@ class OnnxCell:
         """Returns some of `OUTPUTS`, from x (time, batch, features)."""
         h, c = state
         x_, h_, c_ = x.ravel(), h.ravel(), c.ravel()
-        if not x_.dot(x_) + h_.dot(h_) + c_.dot(c_) <= _LARGEST:  # a quick look, enough for all but strange numbers
+        if (
+            not x_.dot(x_) + h_.dot(h_) + c_.dot(c_) <= _MAX_MAGNITUDE
+        ):  # a quick look, enough for all but strange numbers
             self._require_range(("its input", x), ("h", h), ("c", c))
         made: list[Array] = self._session.run(wanted, {"x": x, "h": h[None], "c": c[None]})
         if not self._bounded:
@@ -114,10 +116,8 @@ class OnnxCell:
 
     def _require_range(self, *arrays: tuple[str, Array]) -> None:
         for what, array in arrays:
-            if not (np.abs(array) <= _LARGEST).all():
-                text = (
-                    f"{what} of layer {self._name!r} is above {_LARGEST:g}, the most that --engine onnxruntime computes"
-                )
+            if not (np.abs(array) <= _MAX_MAGNITUDE).all():
+                text = f"{what} of layer {self._name!r} is above {_MAX_MAGNITUDE:g}, the most that --engine onnxruntime computes"
                 raise WrongForModel("x", text)
 
 

@@ -8,16 +8,16 @@ import numpy as np
 
 from lstmserve_server.core import packages
 from lstmserve_server.model.engines import conformance
-from lstmserve_server.model.engines.numpy_kernel import NumpyCell
+from lstmserve_server.model.engines.numpy_kernel import NumpyKernel
 from lstmserve_server.model.numerics import Engine
 
 if TYPE_CHECKING:
-    from lstmserve_server.model.engines.base import Cell
+    from lstmserve_server.model.engines.base import LSTMKernel
     from lstmserve_server.model.lstm import LSTMSpec, LSTMWeights
-    from lstmserve_server.model.numerics import Arithmetic
+    from lstmserve_server.model.numerics import ComputeConfig
 
 
-class Computed(NamedTuple):
+class KernelChoice(NamedTuple):
     """What computes a layer."""
 
     layer: str
@@ -39,21 +39,23 @@ def require_installed(engine: Engine) -> None:
         packages.require(["onnxruntime"], "--engine onnxruntime", "onnx")
 
 
-def cell(name: str, spec: LSTMSpec, weights: LSTMWeights, arithmetic: Arithmetic) -> tuple[Cell, Computed]:
+def select_kernel(
+    name: str, spec: LSTMSpec, weights: LSTMWeights, arithmetic: ComputeConfig
+) -> tuple[LSTMKernel, KernelChoice]:
     """Returns the cell of a layer in the engine that is asked for, or in NumPy where that engine cannot.
 
     Raises:
         UnsupportedModelError: the engine could, but does not compute what NumPy does.
     """
-    reference = NumpyCell(spec, weights, arithmetic.product)
+    reference = NumpyKernel(spec, weights, arithmetic.product)
     numpy = f"numpy {np.__version__}"
     if arithmetic.engine is Engine.NUMPY:
-        return reference, Computed(name, numpy)
+        return reference, KernelChoice(name, numpy)
     from lstmserve_server.model.engines import onnx_kernel  # noqa: PLC0415 - only who wants it pays for it
 
-    obstacle = onnx_kernel.obstacle(spec, weights)
+    obstacle = onnx_kernel.unsupported_reason(spec, weights)
     if obstacle:
-        return reference, Computed(name, numpy, f"layer {name!r} {obstacle}; so NumPy computes it")
-    made = onnx_kernel.OnnxCell(name, spec, weights)
+        return reference, KernelChoice(name, numpy, f"layer {name!r} {obstacle}; so NumPy computes it")
+    made = onnx_kernel.OnnxKernel(name, spec, weights)
     conformance.check(name, onnx_kernel.NAME, made, reference, arithmetic.numerics)
-    return made, Computed(name, onnx_kernel.NAME)
+    return made, KernelChoice(name, onnx_kernel.NAME)

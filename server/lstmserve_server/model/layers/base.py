@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.model.engines.select import Computed
-    from lstmserve_server.model.recording import Place
+    from lstmserve_server.model.engines.select import KernelChoice
+    from lstmserve_server.model.recording import LayerRecorder
 
     Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Values:
+class Batch:
     """What a layer gets and gives, for every row of a batch."""
 
     array: Array
@@ -38,13 +38,13 @@ class Values:
     ready: Array | None = None
     """(batch, time), or (batch,) without a time axis: False where there is nothing to say yet; None where there is."""
 
-    def but(self, array: Array) -> Values:
+    def but(self, array: Array) -> Batch:
         """Returns the same with other numbers."""
         return replace(self, array=array)
 
-    def last(self) -> Values:
+    def last(self) -> Batch:
         """Returns the last time-step alone."""
-        return Values(self.array[:, -1], sequence=False, ready=None if self.ready is None else self.ready[:, -1])
+        return Batch(self.array[:, -1], sequence=False, ready=None if self.ready is None else self.ready[:, -1])
 
 
 class WindowState(NamedTuple):
@@ -58,7 +58,7 @@ LayerState = LSTMState | WindowState
 """What a caller carries for one layer."""
 
 
-class Carried(Protocol):
+class Stateful(Protocol):
     """A layer whose state the caller carries."""
 
     name: str
@@ -68,10 +68,10 @@ class Carried(Protocol):
         ...
 
 
-class Given(NamedTuple):
+class LayerInputs(NamedTuple):
     """What a layer is called with."""
 
-    values: tuple[Values, ...]
+    values: tuple[Batch, ...]
     """One for each of its inputs."""
 
     seen: Array
@@ -83,11 +83,11 @@ class Given(NamedTuple):
     initial_state: tuple[Array, ...] = ()
     """h and c, each (batch, units), where other layers give them rather than the caller."""
 
-    trace: Place | None = None
+    trace: LayerRecorder | None = None
     """Where the time-steps of an LSTM are to be left; None for nowhere."""
 
 
-Made = tuple[tuple[Values, ...], "Sequence[LayerState]"]
+LayerOutputs = tuple[tuple[Batch, ...], "Sequence[LayerState]"]
 """What a layer gives: its outputs, and the next state of each layer that it carries."""
 
 
@@ -97,7 +97,7 @@ class Layer:
     obstacle: str = ""
     """Why a model with this layer cannot be stepped, to be read behind the layer's name; empty where it can."""
 
-    carried: tuple[Carried, ...] = ()
+    carried: tuple[Stateful, ...] = ()
     """What the caller carries for it."""
 
     whole_without_state: bool = False
@@ -109,10 +109,10 @@ class Layer:
     lasts: bool = False
     """Whether it answers the last time-step of a sequence alone."""
 
-    computed: tuple[Computed, ...] = ()
+    computed: tuple[KernelChoice, ...] = ()
     """What computes the LSTMs that it is made of."""
 
-    def run(self, given: Given, before: Sequence[LayerState]) -> Made:
+    def run(self, given: LayerInputs, before: Sequence[LayerState]) -> LayerOutputs:
         """Returns what the layer makes of its inputs, which are left as they are.
 
         Args:
@@ -125,7 +125,7 @@ class Layer:
         """Returns what makes its output of the arrays of its inputs, or None where it may have to mask or wait, or has a state."""
         return None
 
-    def carried_in(self, *, causal: bool) -> tuple[Carried, ...]:
+    def carried_in(self, *, causal: bool) -> tuple[Stateful, ...]:
         """Returns what the caller carries for it in a model that can be cut anywhere, or in one that is given all whole."""
         return () if self.whole_without_state and not causal else self.carried
 
@@ -133,11 +133,11 @@ class Layer:
 class StatelessLayer(Layer):
     """A layer without memory, of one input and one output."""
 
-    def run(self, given: Given, before: Sequence[LayerState]) -> Made:  # noqa: ARG002 - there is none
+    def run(self, given: LayerInputs, before: Sequence[LayerState]) -> LayerOutputs:  # noqa: ARG002 - there is none
         """Applies the layer."""
         return (self.apply(given.values[0]),), ()
 
-    def apply(self, values: Values) -> Values:
+    def apply(self, values: Batch) -> Batch:
         """Returns what the layer makes of values, which are left as they are."""
         raise NotImplementedError
 

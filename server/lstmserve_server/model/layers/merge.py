@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lstmserve_server.model.layers.base import Layer, Values
+from lstmserve_server.model.layers.base import Batch, Layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.model.layers.base import Given, LayerState, Made
-    from lstmserve_server.model.numerics import Arithmetic
-    from lstmserve_server.model.spec import LayerDescription
+    from lstmserve_server.model.layers.base import LayerInputs, LayerOutputs, LayerState
+    from lstmserve_server.model.numerics import ComputeConfig
+    from lstmserve_server.model.spec import LayerSpec
 
     Array = NDArray[Any]
 
@@ -33,7 +33,7 @@ _ELEMENTWISE: Final[dict[str, Callable[[Array, Array], Array]]] = {
 class Merge(Layer):
     """A layer of several inputs that are alike in rank: `Add` and its kin, and `Concatenate`."""
 
-    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:  # noqa: ARG002 - one signature for all
+    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
         self._kind = description.kind
         self._along_time = description.options.get("axis") == "time"
         self._masks_with = description.options.get("mask", "none")
@@ -42,12 +42,12 @@ class Merge(Layer):
                 "puts one sequence behind the other, so there is no answer before the end of the first is known"
             )
 
-    def run(self, given: Given, before: Sequence[LayerState]) -> Made:  # noqa: ARG002 - there is none
+    def run(self, given: LayerInputs, before: Sequence[LayerState]) -> LayerOutputs:  # noqa: ARG002 - there is none
         """Maps several (batch, ..., features) to one."""
         values = given.values
         array = self._merged(*(value.array for value in values))
         fresh = next((value.fresh for value in values if value.fresh is not None), None)
-        return (Values(array, values[0].sequence, self._mask(values), fresh, _all_ready(values)),), ()
+        return (Batch(array, values[0].sequence, self._mask(values), fresh, _all_ready(values)),), ()
 
     def bare(self) -> Callable[..., Array]:
         """Returns the merging."""
@@ -59,7 +59,7 @@ class Merge(Layer):
         merged = functools.reduce(_ELEMENTWISE[self._kind], arrays)
         return merged / len(arrays) if self._kind == "Average" else merged
 
-    def _mask(self, values: Sequence[Values]) -> Array | None:
+    def _mask(self, values: Sequence[Batch]) -> Array | None:
         """Returns the mask of the output by the rule of the Keras that wrote the model."""
         masks = [value.mask for value in values]
         if self._masks_with == "none" or all(mask is None for mask in masks):
@@ -73,6 +73,6 @@ class Merge(Layer):
         return functools.reduce(np.logical_or if self._masks_with == "any" else np.logical_and, whole)
 
 
-def _all_ready(values: Sequence[Values]) -> Array | None:
+def _all_ready(values: Sequence[Batch]) -> Array | None:
     ready = [value.ready for value in values if value.ready is not None]
     return functools.reduce(np.logical_and, ready) if ready else None

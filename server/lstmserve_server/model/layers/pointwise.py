@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmserve_server.model.layers.base import StatelessLayer, Values
+from lstmserve_server.model.layers.base import Batch, StatelessLayer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.model.numerics import Arithmetic
-    from lstmserve_server.model.spec import LayerDescription
+    from lstmserve_server.model.numerics import ComputeConfig
+    from lstmserve_server.model.spec import LayerSpec
 
     Array = NDArray[Any]
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 class Pointwise(StatelessLayer):
     """A layer that keeps all axes but the last."""
 
-    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
         self._weights = description.weights
         self._options = description.options
         self._activations = description.activations
         self._product = arithmetic.product
 
-    def apply(self, values: Values) -> Values:
+    def apply(self, values: Batch) -> Batch:
         """Applies `compute` to the numbers, and lets the mask through."""
         return values.but(self.compute(values.array))
 
@@ -68,7 +68,7 @@ class ActivationLayer(Pointwise):
 class BatchNormalization(Pointwise):
     """`(x - mean) / sqrt(variance + epsilon) * gamma + beta`, with the mean and variance of the training."""
 
-    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
         super().__init__(description, arithmetic)
         w, dtype = description.weights, description.weights["moving_mean"].dtype
         scale = 1 / np.sqrt(w["moving_variance"] + dtype.type(description.options["epsilon"]))
@@ -112,7 +112,7 @@ class Rescaling(Pointwise):
 class Normalization(Pointwise):
     """`(x - mean) / max(sqrt(variance), epsilon)`, with the mean and variance of the data that it was adapted to, or back."""
 
-    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
         super().__init__(description, arithmetic)
         w = description.weights
         self._scale = np.maximum(np.sqrt(w["variance"]), arithmetic.dtype.type(description.options["epsilon"]))
@@ -138,14 +138,14 @@ class PReLU(Pointwise):
 class Embedding(StatelessLayer):
     """A vector for each token id."""
 
-    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:  # noqa: ARG002 - one signature for all
+    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
         self._vectors = description.weights["embeddings"]  # (input_dim, features)
         self._mask_zero = bool(description.options["mask_zero"])
 
-    def apply(self, values: Values) -> Values:
+    def apply(self, values: Batch) -> Batch:
         """Maps (batch, time), whole numbers below input_dim, to (batch, time, features)."""
         mask = values.array.astype(np.intp) != 0 if self._mask_zero else None
-        return Values(self._look_up(values.array), values.sequence, mask)
+        return Batch(self._look_up(values.array), values.sequence, mask)
 
     def bare(self) -> Callable[[Array], Array] | None:
         """Returns the looking up, where no id is masked."""
@@ -159,10 +159,10 @@ class Embedding(StatelessLayer):
 class Masking(StatelessLayer):
     """Has the layers behind pass over the time-steps in which every feature has a certain value."""
 
-    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:  # noqa: ARG002 - one signature for all
+    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
         self._value = float(description.options["mask_value"])  # type: ignore[arg-type]  # the rule made it a number
 
-    def apply(self, values: Values) -> Values:
+    def apply(self, values: Batch) -> Batch:
         """Leaves (batch, time, features) as they are, but for zeros in the steps that are passed over."""
         mask = (values.array != values.array.dtype.type(self._value)).any(axis=-1)
-        return Values(values.array * mask[..., None], values.sequence, mask)
+        return Batch(values.array * mask[..., None], values.sequence, mask)

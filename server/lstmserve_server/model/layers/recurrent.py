@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lstmserve_server.model import lstm
-from lstmserve_server.model.activations import quick
+from lstmserve_server.model.activations import fast_variant
 from lstmserve_server.model.engines import select
-from lstmserve_server.model.layers.base import Given, Layer, Values
+from lstmserve_server.model.layers.base import Batch, Layer, LayerInputs
 from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.model.layers.base import LayerState, Made
-    from lstmserve_server.model.numerics import Arithmetic
-    from lstmserve_server.model.recording import Place
-    from lstmserve_server.model.spec import LayerDescription
+    from lstmserve_server.model.layers.base import LayerOutputs, LayerState
+    from lstmserve_server.model.numerics import ComputeConfig
+    from lstmserve_server.model.recording import LayerRecorder
+    from lstmserve_server.model.spec import LayerSpec
 
     Array = NDArray[Any]
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class LSTM(Layer):
     """An LSTM layer: `lstm` with the options and weights of a description."""
 
-    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
         self.name = description.name
         self.backwards = bool(description.options["go_backwards"])
         self.returns_sequences = bool(description.options["return_sequences"])
@@ -39,8 +39,8 @@ class LSTM(Layer):
         phi, sigma = (description.activations[name] for name in ("activation", "recurrent_activation"))
         self.spec = LSTMSpec(
             units=int(description.options["units"]),  # type: ignore[arg-type]  # the rule made it a number
-            activation=quick(phi) if arithmetic.quick else phi,
-            recurrent_activation=quick(sigma) if arithmetic.quick else sigma,
+            activation=fast_variant(phi) if arithmetic.quick else phi,
+            recurrent_activation=fast_variant(sigma) if arithmetic.quick else sigma,
         )
         self.weights = LSTMWeights(
             description.weights["kernel"], description.weights["recurrent_kernel"], description.weights.get("bias")
@@ -50,11 +50,11 @@ class LSTM(Layer):
         self._ignores_mask = bool(description.options.get("ignores_mask", False))
         self._zero_masked = bool(description.options.get("zero_output_for_mask", False))
         self._arithmetic = arithmetic
-        self._cell, computed = select.cell(self.name, self.spec, self.weights, arithmetic)
+        self._cell, computed = select.select_kernel(self.name, self.spec, self.weights, arithmetic)
         self.computed = (computed,)
         self.obstacle = self._obstacle(description)
 
-    def _obstacle(self, description: LayerDescription) -> str:
+    def _obstacle(self, description: LayerSpec) -> str:
         if self.backwards:
             return "has go_backwards: it reads a sequence from its end, so there is no answer before the whole of it is known"
         if description.initial_state:
@@ -70,7 +70,7 @@ class LSTM(Layer):
         """Returns the state of `batch` new sequences."""
         return lstm.zero_state(self.spec, batch, self._arithmetic.dtype)
 
-    def run(self, given: Given, before: Sequence[LayerState]) -> Made:
+    def run(self, given: LayerInputs, before: Sequence[LayerState]) -> LayerOutputs:
         """Advances every row by a sequence.
 
         Args:
@@ -83,9 +83,9 @@ class LSTM(Layer):
         """
         values, state = given.values[0], LSTMState(*(given.initial_state or before[0]))
         outputs, after = self.advance(values, state, given.seen, given.trace)
-        shown = outputs if self.returns_sequences else Values(outputs.array, sequence=True, ready=outputs.ready)
+        shown = outputs if self.returns_sequences else Batch(outputs.array, sequence=True, ready=outputs.ready)
         made = shown if self.returns_sequences or given.every else shown.last()
-        further = [Values(array, sequence=False) for array in after] if self._gives_state else []
+        further = [Batch(array, sequence=False) for array in after] if self._gives_state else []
         return (made, *further), [after] if self.carried else []
 
     def go_on(self, x: Array, before: LayerState, *, every: bool) -> tuple[Array, LSTMState]:
@@ -94,7 +94,7 @@ class LSTM(Layer):
         Args:
             x: (batch, time, features)
             before: h and c, each (batch, units).
-            every: as in `Given`.
+            every: as in `LayerInputs`.
 
         Returns:
             The outputs, (batch, time, units) or the last of them, and the next state, with which they may share memory.
@@ -112,7 +112,9 @@ class LSTM(Layer):
         z = lstm.gates(self.spec, self.weights, self._arithmetic.product, x, h)
         return z.reshape(len(x), 4, self.spec.units)
 
-    def advance(self, values: Values, state: LSTMState, seen: Array, trace: Place | None) -> tuple[Values, LSTMState]:
+    def advance(
+        self, values: Batch, state: LSTMState, seen: Array, trace: LayerRecorder | None
+    ) -> tuple[Batch, LSTMState]:
         """Advances every row by a sequence, and returns the outputs of all steps and the next state."""
         x, mask = values.array, None if self._ignores_mask else values.mask
         if values.fresh is not None:  # a step without anything new changes nothing, whatever came before it
@@ -135,7 +137,7 @@ class Bidirectional(Layer):
 
     obstacle = "reads the sequence from both ends, so there is no answer before the whole of it is known"
 
-    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
         self.name = description.name
         self.forward, self.backward = (LSTM(part, arithmetic) for part in description.parts)
         self.lasts = self.forward.lasts
@@ -144,7 +146,7 @@ class Bidirectional(Layer):
         self._merge = description.texts["merge_mode"]
         self._gives_state = len(description.output_shapes) > (2 if self._merge == "none" else 1)
 
-    def run(self, given: Given, before: Sequence[LayerState]) -> Made:
+    def run(self, given: LayerInputs, before: Sequence[LayerState]) -> LayerOutputs:
         """Advances every row by a whole sequence: as `LSTM.run`, with the states of both directions.
 
         Where only the last output is wanted it is the last of each direction, which for the backward one stands first.
@@ -157,10 +159,10 @@ class Bidirectional(Layer):
             ahead, back = ahead.last(), back.last()
         else:
             back = back.but(back.array[:, ::-1])
-        further = [Values(array, sequence=False) for array in (*after, *earlier)] if self._gives_state else []
+        further = [Batch(array, sequence=False) for array in (*after, *earlier)] if self._gives_state else []
         return (*self._merged(ahead, back), *further), [after, earlier] if self.carried else []
 
-    def _merged(self, ahead: Values, back: Values) -> tuple[Values, ...]:
+    def _merged(self, ahead: Batch, back: Batch) -> tuple[Batch, ...]:
         match self._merge:
             case "concat":
                 return (ahead.but(np.concatenate([ahead.array, back.array], axis=-1)),)

@@ -8,17 +8,17 @@ from lstmserve_server.model.layers import merge, pointwise, recurrent, reshape, 
 
 if TYPE_CHECKING:
     from lstmserve_server.model.layers.base import Layer
-    from lstmserve_server.model.numerics import Arithmetic
-    from lstmserve_server.model.spec import LayerDescription
+    from lstmserve_server.model.numerics import ComputeConfig
+    from lstmserve_server.model.spec import LayerSpec
 
 
-class _Made(Protocol):
+class _LayerFactory(Protocol):
     """Makes a layer of its description."""
 
-    def __call__(self, description: LayerDescription, arithmetic: Arithmetic) -> Layer: ...
+    def __call__(self, description: LayerSpec, arithmetic: ComputeConfig) -> Layer: ...
 
 
-KINDS: Final[dict[str, _Made]] = {
+LAYERS: Final[dict[str, _LayerFactory]] = {
     "LSTM": recurrent.LSTM,
     "Bidirectional": recurrent.Bidirectional,
     "Activation": pointwise.ActivationLayer,
@@ -51,7 +51,7 @@ KINDS: Final[dict[str, _Made]] = {
 }
 
 
-def make(description: LayerDescription, arithmetic: Arithmetic) -> Layer | None:
+def make(description: LayerSpec, arithmetic: ComputeConfig) -> Layer | None:
     """Returns the layer of a description, or None where it does nothing at inference."""
     if description.kind == "TimeDistributed":
         part = description.parts[0]
@@ -61,5 +61,5 @@ def make(description: LayerDescription, arithmetic: Arithmetic) -> Layer | None:
             if inner is None
             else wrappers.TimeDistributed(inner, of_sequences=bool(description.options["sequences"]))
         )
-    made = KINDS.get(description.kind)
+    made = LAYERS.get(description.kind)
     return None if made is None else made(description, arithmetic)

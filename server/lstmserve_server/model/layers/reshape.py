@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmserve_server.model.layers.base import StatelessLayer, Values, require_steps
+from lstmserve_server.model.layers.base import Batch, StatelessLayer, require_steps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lstmserve_server.model.numerics import Arithmetic
-    from lstmserve_server.model.spec import LayerDescription
+    from lstmserve_server.model.numerics import ComputeConfig
+    from lstmserve_server.model.spec import LayerSpec
 
     Array = NDArray[Any]
 
@@ -22,12 +22,12 @@ class Flatten(StatelessLayer):
 
     obstacle = "lays all time-steps side by side, so there is no answer before the last of them is known"
 
-    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
         pass
 
-    def apply(self, values: Values) -> Values:
+    def apply(self, values: Batch) -> Batch:
         """Maps (batch, ...) to (batch, product of ...)."""
-        return Values(values.array.reshape(len(values.array), -1), sequence=False)
+        return Batch(values.array.reshape(len(values.array), -1), sequence=False)
 
 
 class Reshape(StatelessLayer):
@@ -35,12 +35,12 @@ class Reshape(StatelessLayer):
 
     obstacle = "cuts the sequence anew, so there is no answer before the whole of it is known"
 
-    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:  # noqa: ARG002 - one signature for all
+    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
         self._shape = description.output_shapes[0]
 
-    def apply(self, values: Values) -> Values:
+    def apply(self, values: Batch) -> Batch:
         """Maps (batch, ...) to (batch, *shape)."""
-        return Values(values.array.reshape(len(values.array), *self._shape), sequence=len(self._shape) > 1)
+        return Batch(values.array.reshape(len(values.array), *self._shape), sequence=len(self._shape) > 1)
 
 
 class Permute(StatelessLayer):
@@ -48,12 +48,12 @@ class Permute(StatelessLayer):
 
     obstacle = "exchanges time and features, so there is no answer before the whole sequence is known"
 
-    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
         pass
 
-    def apply(self, values: Values) -> Values:
+    def apply(self, values: Batch) -> Batch:
         """Maps (batch, time, features) to (batch, features, time)."""
-        return Values(np.ascontiguousarray(values.array.swapaxes(1, 2)), sequence=True)
+        return Batch(np.ascontiguousarray(values.array.swapaxes(1, 2)), sequence=True)
 
 
 class RepeatVector(StatelessLayer):
@@ -61,18 +61,18 @@ class RepeatVector(StatelessLayer):
 
     obstacle = "repeats what came at the end of the sequence, so there is no answer before that"
 
-    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:  # noqa: ARG002 - one signature for all
+    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
         self._n = int(description.options["n"])  # type: ignore[arg-type]  # the rule made it a number
 
-    def apply(self, values: Values) -> Values:
+    def apply(self, values: Batch) -> Batch:
         """Maps (batch, features) to (batch, n, features)."""
-        return Values(np.repeat(values.array[:, None], self._n, axis=1), sequence=True)
+        return Batch(np.repeat(values.array[:, None], self._n, axis=1), sequence=True)
 
 
 class _Ends(StatelessLayer):
     """A layer that changes the ends of a sequence, by so many steps before and after."""
 
-    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:  # noqa: ARG002 - one signature for all
+    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
         self._name = description.name
         self._before, self._after = (int(description.options[end]) for end in ("before", "after"))  # type: ignore[arg-type]
 
@@ -82,9 +82,9 @@ class ZeroPadding1D(_Ends):
 
     obstacle = "adds steps to the ends of the sequence, so it must know them"
 
-    def apply(self, values: Values) -> Values:
+    def apply(self, values: Batch) -> Batch:
         """Maps (batch, time, features) to (batch, before + time + after, features)."""
-        return Values(np.pad(values.array, ((0, 0), (self._before, self._after), (0, 0))), sequence=True)
+        return Batch(np.pad(values.array, ((0, 0), (self._before, self._after), (0, 0))), sequence=True)
 
 
 class Cropping1D(_Ends):
@@ -92,8 +92,8 @@ class Cropping1D(_Ends):
 
     obstacle = "takes steps from the ends of the sequence, so it must know them"
 
-    def apply(self, values: Values) -> Values:
+    def apply(self, values: Batch) -> Batch:
         """Maps (batch, time, features) to (batch, time - before - after, features)."""
         time = values.array.shape[1]
         require_steps(self._name, time, self._before + self._after + 1)
-        return Values(values.array[:, self._before : time - self._after], sequence=True)
+        return Batch(values.array[:, self._before : time - self._after], sequence=True)

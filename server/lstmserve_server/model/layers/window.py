@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmserve_server.model.layers.base import Layer, Values, WindowState, require_steps
+from lstmserve_server.model.layers.base import Batch, Layer, WindowState, require_steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.model.layers.base import Given, LayerState, Made
-    from lstmserve_server.model.numerics import Arithmetic
-    from lstmserve_server.model.spec import LayerDescription
+    from lstmserve_server.model.layers.base import LayerInputs, LayerOutputs, LayerState
+    from lstmserve_server.model.numerics import ComputeConfig
+    from lstmserve_server.model.spec import LayerSpec
 
     Array = NDArray[Any]
 
@@ -33,7 +33,7 @@ class _Window(Layer):
     fill: float = 0
     """What stands for the steps beyond the ends of a sequence."""
 
-    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
         self.name = description.name
         self._size = int(description.options["window"])  # type: ignore[arg-type]  # the rule made these numbers
         self._stride = int(description.options["strides"])  # type: ignore[arg-type]
@@ -56,7 +56,7 @@ class _Window(Layer):
         window = np.zeros((batch, self._reach - 1, self._features), self._arithmetic.dtype)
         return WindowState(window, np.zeros(batch, np.int64))
 
-    def run(self, given: Given, before: Sequence[LayerState]) -> Made:
+    def run(self, given: LayerInputs, before: Sequence[LayerState]) -> LayerOutputs:
         """Maps (batch, time, features) to (batch, places, others), or to (batch, time, others) with what is fresh of them."""
         values = given.values[0]
         if not before:
@@ -80,7 +80,7 @@ class _Window(Layer):
         """
         raise NotImplementedError
 
-    def _whole(self, x: Array) -> Values:
+    def _whole(self, x: Array) -> Batch:
         """Answers a sequence from end to end, padded as Keras does (TensorFlow's rule for "same")."""
         time, before, after = x.shape[1], 0, 0
         if self._padding == "valid":
@@ -95,9 +95,9 @@ class _Window(Layer):
         padded = np.pad(x, ((0, 0), *ends), constant_values=self.fill)
         real = np.pad(np.ones((1, time, 1), x.dtype), ((0, 0), *ends))
         counts = self._windows(real, slice(None, None, self._stride)).sum(axis=2)[0]
-        return Values(self.look(self._windows(padded, slice(None, None, self._stride)), counts), sequence=True)
+        return Batch(self.look(self._windows(padded, slice(None, None, self._stride)), counts), sequence=True)
 
-    def _stream(self, x: Array, state: WindowState) -> tuple[Values, WindowState]:
+    def _stream(self, x: Array, state: WindowState) -> tuple[Batch, WindowState]:
         """Answers the next steps of sequences, each of which has something new."""
         batch, time = x.shape[:2]
         known = np.concatenate([state.window, x], axis=1)
@@ -109,10 +109,10 @@ class _Window(Layer):
         array[:, places] = looked
         after = WindowState(known[:, time:], reached[:, -1])
         if ends.all():
-            return Values(array, sequence=True), after
-        return Values(array, sequence=True, fresh=ends, ready=reached > self._wait), after
+            return Batch(array, sequence=True), after
+        return Batch(array, sequence=True, fresh=ends, ready=reached > self._wait), after
 
-    def _stream_some(self, x: Array, fresh: Array, state: WindowState) -> tuple[Values, WindowState]:
+    def _stream_some(self, x: Array, fresh: Array, state: WindowState) -> tuple[Batch, WindowState]:
         """Answers the next steps of sequences, where a layer before it had nothing to say at some of them."""
         ready = np.repeat((state.steps > self._wait)[:, None], x.shape[1], axis=1)
         ends, array = np.zeros_like(fresh), np.zeros((*x.shape[:2], self._others), x.dtype)
@@ -126,7 +126,7 @@ class _Window(Layer):
             array[np.ix_(rows, times)] = made.array
             ends[np.ix_(rows, times)] = True if made.fresh is None else made.fresh
             ready[rows] |= np.maximum.accumulate(_at(made, times, ready[rows].shape), axis=1)
-        return Values(array, sequence=True, fresh=ends, ready=ready), WindowState(window, steps)
+        return Batch(array, sequence=True, fresh=ends, ready=ready), WindowState(window, steps)
 
     def _windows(self, x: Array, places: Any) -> Array:
         """Returns the windows that begin at some places, (batch, places, window, features)."""
@@ -134,7 +134,7 @@ class _Window(Layer):
         return windows[:, places, :, :: self._dilation].swapaxes(2, 3)
 
 
-def _at(made: Values, times: Array, shape: tuple[int, ...]) -> Array:
+def _at(made: Batch, times: Array, shape: tuple[int, ...]) -> Array:
     """Returns when values that were made at some times are ready, among all times."""
     ready = np.zeros(shape, bool)
     ready[:, times] = True if made.ready is None else made.ready
@@ -144,7 +144,7 @@ def _at(made: Values, times: Array, shape: tuple[int, ...]) -> Array:
 class Conv1D(_Window):
     """`activation(window W + b)`, each window a row of its own."""
 
-    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
         super().__init__(description, arithmetic)
         kernel = description.weights["kernel"]  # (window, features, filters)
         self._kernel = kernel.reshape(-1, kernel.shape[2])
@@ -195,7 +195,7 @@ class _Global(Layer):
     lasts = True
     whole_without_state = True
 
-    def __init__(self, description: LayerDescription, arithmetic: Arithmetic) -> None:
+    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
         self.name = description.name
         self._keepdims = bool(description.options["keepdims"])
         self._features = int(description.output_shapes[0][-1] or 0)
@@ -208,7 +208,7 @@ class _Global(Layer):
         """Returns the state of `batch` new sequences."""
         return WindowState(np.zeros((batch, 1, self._features), self._arithmetic.dtype), np.zeros(batch, np.int64))
 
-    def run(self, given: Given, before: Sequence[LayerState]) -> Made:
+    def run(self, given: LayerInputs, before: Sequence[LayerState]) -> LayerOutputs:
         """Maps (batch, time, features) to (batch, features), or to (batch, time, features) where every step is wanted."""
         values = given.values[0]
         state = WindowState(*(before[0] if before else self.zero_state(len(values.array))))
@@ -220,11 +220,11 @@ class _Global(Layer):
         window = np.where((reached[:, -1] > 0)[:, None, None], gathered[:, -1:], gathered.dtype.type(0))
         after = WindowState(window, reached[:, -1])
         array = self.answer(gathered, reached)
-        made = Values(array, sequence=True, ready=reached > 0 if values.ready is None else values.ready)
+        made = Batch(array, sequence=True, ready=reached > 0 if values.ready is None else values.ready)
         if not given.every:
             made = made.last()
         if self._keepdims:
-            made = Values(made.array[:, None], sequence=True)
+            made = Batch(made.array[:, None], sequence=True)
         return (made,), [after] if before else ()
 
     nothing: float = 0

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lstmserve_server.model.layers.base import Given, Layer, Values
+from lstmserve_server.model.layers.base import Batch, Layer, LayerInputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lstmserve_server.model.layers.base import LayerState, Made
+    from lstmserve_server.model.layers.base import LayerOutputs, LayerState
 
 
 class TimeDistributed(Layer):
@@ -22,13 +22,13 @@ class TimeDistributed(Layer):
         self.computed = inner.computed
         self._of_sequences = of_sequences
 
-    def run(self, given: Given, before: Sequence[LayerState]) -> Made:  # noqa: ARG002 - every step begins anew
+    def run(self, given: LayerInputs, before: Sequence[LayerState]) -> LayerOutputs:  # noqa: ARG002 - every step begins anew
         """Maps (batch, time, ...) to (batch, time, others)."""
         values = given.values[0]
         batch, time = values.array.shape[:2]
         steps = np.ascontiguousarray(values.array).reshape(batch * time, *values.array.shape[2:])
         nothing_seen = np.zeros(batch * time, bool)
         states = [part.zero_state(batch * time) for part in self._inner.carried_in(causal=False)]
-        made, _ = self._inner.run(Given((Values(steps, self._of_sequences),), nothing_seen, every=False), states)
+        made, _ = self._inner.run(LayerInputs((Batch(steps, self._of_sequences),), nothing_seen, every=False), states)
         array = made[0].array
         return (values.but(array.reshape(batch, time, *array.shape[1:])),), ()

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 import structlog
 
 from lstmserve_server.core.errors import PermissionDenied, RequestError, StartupError, Unauthenticated
-from lstmserve_server.core.reloading import Reloading
+from lstmserve_server.core.reloading import ReloadingFile
 from lstmserve_server.rpc.auth import token_file
-from lstmserve_server.rpc.auth.callers import ANYBODY, Caller, Rules
+from lstmserve_server.rpc.auth.callers import ANONYMOUS, Caller, CallerPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator
@@ -27,7 +27,7 @@ _HEADER: Final = "authorization"
 _SCHEME: Final = "bearer "
 _Answer = TypeVar("_Answer")
 
-_LOOK_EVERY: Final = 0.25  # seconds; a change is taken at the second look that sees it
+_POLL_INTERVAL_SECONDS: Final = 0.25  # seconds; a change is taken at the second look that sees it
 
 
 @dataclass(slots=True, eq=False)
@@ -117,7 +117,7 @@ async def while_admitted(answers: AsyncGenerator[_Answer], admission: Admission)
             yield answer
 
 
-class Noted(Protocol):
+class ReloadListener(Protocol):
     """Takes note of a file that was read anew."""
 
     def __call__(self, what: str, *, taken: bool) -> None:
@@ -125,7 +125,7 @@ class Noted(Protocol):
         ...
 
 
-class Access(Protocol):
+class Authenticator(Protocol):
     """Tells who calls."""
 
     def token_of(self, metadata: Iterable[Any] | None) -> Token:
@@ -144,11 +144,11 @@ class Access(Protocol):
         ...
 
 
-class Open:
+class NoAuth:
     """Lets everybody in."""
 
     def __init__(self) -> None:
-        self._token = Token(ANYBODY)
+        self._token = Token(ANONYMOUS)
 
     def token_of(self, metadata: Iterable[Any] | None) -> Token:  # noqa: ARG002 - of the protocol
         """Returns the token that all have."""
@@ -158,10 +158,10 @@ class Open:
         """Returns at once: nothing can change."""
 
 
-class Tokens:
+class TokenAuth:
     """Lets in who has a token that stands in a file. A file that makes no sense any more changes nothing, and is said once."""
 
-    def __init__(self, path: Path, noted: Noted) -> None:
+    def __init__(self, path: Path, noted: ReloadListener) -> None:
         """Reads the file.
 
         Args:
@@ -176,7 +176,7 @@ class Tokens:
         self._callers: dict[str, Caller] = {}
         self._tokens: dict[bytes, Token] = {}
         try:
-            self._file = Reloading([path], functools.partial(token_file.read, path), settles=True)
+            self._file = ReloadingFile([path], functools.partial(token_file.read, path), settles=True)
         except token_file.TokensRefused as error:
             message = f"cannot tell who may call: {error}"
             raise StartupError(message) from error
@@ -198,7 +198,7 @@ class Tokens:
     async def watch(self) -> None:
         """Looks at the file again and again, for ever: what it says reaches calls that are under way too."""
         while True:
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(_POLL_INTERVAL_SECONDS)
             try:
                 self.look(await asyncio.to_thread(self._file.newer))
             except token_file.TokensRefused as error:
@@ -207,7 +207,7 @@ class Tokens:
             except Exception:  # noqa: BLE001 - whatever it is, the next look may find better
                 _log.exception("tokens_not_reloaded", still="those from before")
 
-    def look(self, found: dict[str, tuple[Rules, list[bytes]]] | None) -> None:
+    def look(self, found: dict[str, tuple[CallerPolicy, list[bytes]]] | None) -> None:
         """Takes what the file says now; None where it has not changed."""
         if found is None:
             return
@@ -215,7 +215,7 @@ class Tokens:
         _log.info("tokens_reloaded", callers=sorted(self._callers))
         self._noted("tokens", taken=True)
 
-    def _take(self, found: dict[str, tuple[Rules, list[bytes]]]) -> None:
+    def _take(self, found: dict[str, tuple[CallerPolicy, list[bytes]]]) -> None:
         """Takes what the file says. Callers go on under their name, with what they have under way and still may."""
         before, self._tokens = self._tokens, {}
         callers, self._callers = self._callers, {}

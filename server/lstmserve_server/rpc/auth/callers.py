@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final, Self
 
 from aiolimiter import AsyncLimiter
 
-from lstmserve_server.core.errors import InvalidRequest, LimitExceeded, Overloaded, PermissionDenied, listed
+from lstmserve_server.core.errors import InvalidRequest, LimitExceeded, Overloaded, PermissionDenied, format_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class CallerPolicy:
     """What a caller may do; None wherever there is no bound."""
 
     models: frozenset[str] | None = None
@@ -37,13 +37,13 @@ class Rules:
 class Caller:
     """Somebody with a name, and rules that hold for all that it does at a time, whatever token it shows."""
 
-    def __init__(self, name: str, rules: Rules) -> None:
+    def __init__(self, name: str, rules: CallerPolicy) -> None:
         self.name = name
         self._running = 0
         self._rules = rules
         self._rate = _limiter(rules)
 
-    def become(self, rules: Rules) -> None:
+    def become(self, rules: CallerPolicy) -> None:
         """Takes other rules; the calls that are under way still count."""
         if rules.calls_per_second != self._rules.calls_per_second:
             self._rate = _limiter(rules)
@@ -57,7 +57,9 @@ class Caller:
         """
         methods = self._rules.methods
         if methods is not None and name not in methods:
-            raise PermissionDenied("", f"{self.name!r} may not call {name}; expected one of {listed(sorted(methods))}")
+            raise PermissionDenied(
+                "", f"{self.name!r} may not call {name}; expected one of {format_names(sorted(methods))}"
+            )
 
     def may_use(self, model: str) -> bool:
         """Returns whether it may use the model of a name."""
@@ -73,7 +75,7 @@ class Caller:
         models = self._rules.models
         if models is None or name in models:
             return name
-        allowed = listed(sorted(models))
+        allowed = format_names(sorted(models))
         if name:
             raise PermissionDenied("model", f"{self.name!r} may not use {name[:64]!r}; expected one of {allowed}")
         if len(models) > 1:
@@ -131,21 +133,21 @@ class Caller:
         await self._rate.acquire()
 
 
-def _limiter(rules: Rules) -> AsyncLimiter | None:
+def _limiter(rules: CallerPolicy) -> AsyncLimiter | None:
     rate = rules.calls_per_second
     return None if rate is None else AsyncLimiter(max(rate, 1), max(1, 1 / rate))
 
 
-ANYBODY: Final = Caller("", Rules())
+ANONYMOUS: Final = Caller("", CallerPolicy())
 """The one caller of a server without tokens."""
 
-calling: Final = contextvars.ContextVar("calling", default=ANYBODY)
+current_caller: Final = contextvars.ContextVar("calling", default=ANONYMOUS)
 """Who makes the call that is being answered."""
 
-peer: Final[contextvars.ContextVar[Callable[[], str]]] = contextvars.ContextVar("peer", default=lambda: "")
+current_peer: Final[contextvars.ContextVar[Callable[[], str]]] = contextvars.ContextVar("peer", default=lambda: "")
 """Tells the address that it comes from, in gRPC's words, such as "ipv4:192.0.2.1:50123"."""
 
 
-def called_by() -> str:
+def owner() -> str:
     """Returns whom to count a call for: the name of its caller, or the host that it comes from where callers have no names."""
-    return calling.get().name or peer.get()().rpartition(":")[0]
+    return current_caller.get().name or current_peer.get()().rpartition(":")[0]

@@ -23,9 +23,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from lstmserve.v1 import lstm_pb2, shadow_pb2
-from lstmserve_server.core.errors import listed
-from lstmserve_server.core.reloading import content_of
-from lstmserve_server.rpc.auth.callers import Rules
+from lstmserve_server.core.errors import format_names
+from lstmserve_server.core.reloading import read_regular_file
+from lstmserve_server.rpc.auth.callers import CallerPolicy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ METHODS: Final = frozenset(
 _PREFIX: Final = "lsk_"  # so that scanners for secrets, and people, know one when they see it
 _BYTES: Final = 32
 _HASH: Final = re.compile("sha256:([0-9a-f]{64})")
-_RULES: Final = tuple(item.name for item in fields(Rules))
+_RULES: Final = tuple(item.name for item in fields(CallerPolicy))
 _KEYS: Final = ("name", "tokens", *_RULES)
 
 
@@ -67,21 +67,21 @@ def entry(name: str, token: str) -> str:
     return f'[[caller]]\nname = "{escaped}"\ntokens = ["sha256:{digest(token).hex()}"]\n'
 
 
-def read(path: Path) -> dict[str, tuple[Rules, list[bytes]]]:
+def read(path: Path) -> dict[str, tuple[CallerPolicy, list[bytes]]]:
     """Returns the rules and the hashes of tokens of each caller by name.
 
     Raises:
         TokensRefused: the file cannot be read, or makes no sense.
     """
     try:
-        content = tomllib.loads(content_of(path).decode())
+        content = tomllib.loads(read_regular_file(path).decode())
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror or error}"
         raise TokensRefused(message) from error
     except ValueError as error:  # no TOML, or no UTF-8
         message = f"{path} is not valid TOML: {error}"
         raise TokensRefused(message) from error
-    found: dict[str, tuple[Rules, list[bytes]]] = {}
+    found: dict[str, tuple[CallerPolicy, list[bytes]]] = {}
     try:
         if list(content) != ["caller"] or not isinstance(content["caller"], list):
             _refuse(f"the keys {', '.join(content) or 'none'} came; expected [[caller]] entries alone")
@@ -97,7 +97,7 @@ def read(path: Path) -> dict[str, tuple[Rules, list[bytes]]]:
     return found
 
 
-def _caller(item: Any, where: str) -> tuple[str, Rules, list[bytes]]:
+def _caller(item: Any, where: str) -> tuple[str, CallerPolicy, list[bytes]]:
     if not isinstance(item, dict):
         _refuse(f"{where} is no table; expected [[caller]]")
     unknown = sorted(item.keys() - set(_KEYS))
@@ -113,8 +113,8 @@ def _caller(item: Any, where: str) -> tuple[str, Rules, list[bytes]]:
     models, methods = _texts(item, "models", where), _texts(item, "methods", where)
     wrong = sorted(set(methods or ()) - METHODS)
     if wrong:
-        _refuse(f"{where} has the method {wrong[0][:64]!r}; expected some of {listed(sorted(METHODS))}")
-    rules = Rules(
+        _refuse(f"{where} has the method {wrong[0][:64]!r}; expected some of {format_names(sorted(METHODS))}")
+    rules = CallerPolicy(
         models=None if models is None else frozenset(models),
         methods=None if methods is None else frozenset(methods),
         calls_per_second=_number(item, "calls_per_second", where, (int, float)),

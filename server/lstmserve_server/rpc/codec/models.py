@@ -8,8 +8,8 @@ from lstmserve.v1 import lstm_pb2
 from lstmserve_server.model.lstm import LSTMState
 
 if TYPE_CHECKING:
-    from lstmserve_server.model.layers.base import Carried
-    from lstmserve_server.model.spec import LayerDescription, Shape
+    from lstmserve_server.model.layers.base import Stateful
+    from lstmserve_server.model.spec import LayerSpec, Shape
     from lstmserve_server.runtime.registry import ServedModel
 
 
@@ -60,7 +60,7 @@ def model_message(served: ServedModel) -> lstm_pb2.Model:
     )
 
 
-def _weight_messages(layer: LayerDescription) -> list[lstm_pb2.Weight]:
+def _weight_messages(layer: LayerSpec) -> list[lstm_pb2.Weight]:
     """Returns the weights of a layer, and of its parts under the names of these."""
     own = [lstm_pb2.Weight(name=name, shape=weight.shape) for name, weight in layer.weights.items()]
     below = [
@@ -71,7 +71,7 @@ def _weight_messages(layer: LayerDescription) -> list[lstm_pb2.Weight]:
     return own + below
 
 
-def _layout_message(layer: Carried) -> lstm_pb2.LayerStateLayout:
+def _layout_message(layer: Stateful) -> lstm_pb2.LayerStateLayout:
     state = layer.zero_state(1)
     if isinstance(state, LSTMState):
         return lstm_pb2.LayerStateLayout(layer=layer.name, units=state.h.shape[1], kind="STATE_KIND_HIDDEN_AND_CELL")

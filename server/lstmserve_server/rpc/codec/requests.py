@@ -9,8 +9,8 @@ import numpy as np
 
 from lstmserve import tensors
 from lstmserve.v1 import lstm_pb2
-from lstmserve_server.core.errors import InvalidRequest, LimitExceeded, WrongForModel, listed
-from lstmserve_server.rpc.auth.callers import calling
+from lstmserve_server.core.errors import InvalidRequest, LimitExceeded, WrongForModel, format_names
+from lstmserve_server.rpc.auth.callers import current_caller
 from lstmserve_server.rpc.codec import state as state_codec
 from lstmserve_server.rpc.codec import tensors as tensor_codec
 from lstmserve_server.runtime.calls import ForwardCall, StepCall, time_of
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve.v1 import shadow_pb2
-    from lstmserve_server.model.model import Answer, RecurrentModel
-    from lstmserve_server.model.spec import InputDescription
+    from lstmserve_server.model.model import RecurrentModel, StepResult
+    from lstmserve_server.model.spec import InputSpec
     from lstmserve_server.runtime.registry import Registry, ServedModel
 
     Array = NDArray[Any]
@@ -60,7 +60,7 @@ class Codec:
         x = self.decode_input(request.x if request.HasField("x") else None, "x", item, model, stepped=True)
         as_values = bool(request.x.values)
         self.check_answer(model, len(x), 1, "x.shape", as_values=as_values)
-        x = known(x, item, model, "x")
+        x = validate_input(x, item, model, "x")
         state, seen = state_codec.parse(request.state if request.HasField("state") else None, served, len(x))
         return StepCall(served, (x,), state, seen, as_values, compare=request.compare)
 
@@ -88,7 +88,7 @@ class Codec:
                 behind.reshape(*behind.shape, *[1] * (arrays[0].ndim - 2)), arrays[0].dtype.type(0), arrays[0]
             )
         inputs = tuple(
-            known(array, item, model, field)
+            validate_input(array, item, model, field)
             for array, item, (field, _) in zip(arrays, model.inputs, given, strict=True)
         )
         state, seen = state_codec.parse(request.state if request.HasField("state") else None, served, len(inputs[0]))
@@ -96,14 +96,14 @@ class Codec:
         return ForwardCall(served, inputs, state, seen, as_values, lengths, every, compare=request.compare)
 
     def step_response(
-        self, call: StepCall, answer: Answer, discrepancy: shadow_pb2.Comparison | None
+        self, call: StepCall, answer: StepResult, discrepancy: shadow_pb2.Comparison | None
     ) -> lstm_pb2.StepResponse:
         """Returns the response to a call."""
         output, outputs, state = _encoded(call, answer)
         return lstm_pb2.StepResponse(output=output, outputs=outputs, state=state, comparison=discrepancy)
 
     def forward_response(
-        self, call: ForwardCall, answer: Answer, discrepancy: shadow_pb2.Comparison | None
+        self, call: ForwardCall, answer: StepResult, discrepancy: shadow_pb2.Comparison | None
     ) -> lstm_pb2.ForwardResponse:
         """Returns the response to a call."""
         output, outputs, state = _encoded(call, answer)
@@ -115,13 +115,13 @@ class Codec:
         Raises:
             RequestError: there is none, or the caller may not use it.
         """
-        return self._registry.find(calling.get().model_meant(name))
+        return self._registry.find(current_caller.get().model_meant(name))
 
     def decode_input(
         self,
         message: lstm_pb2.Tensor | None,
         field: str,
-        item: InputDescription,
+        item: InputSpec,
         model: RecurrentModel,
         *,
         stepped: bool = False,
@@ -136,7 +136,8 @@ class Codec:
             axes = ("batch", *(["time"] if sequence else []), *_feature_axes(item))
             expected = "at least 1 of each of " if array.ndim == rank else ""
             raise InvalidRequest(
-                f"{field}.shape", f"{tensor_codec.show(array.shape)} came; expected {expected}({', '.join(axes)})"
+                f"{field}.shape",
+                f"{tensor_codec.format_shape(array.shape)} came; expected {expected}({', '.join(axes)})",
             )
         self._check_size(array, field, model, sequence=sequence)
         if sequence and model.fixed_time and item.shape[0] is not None and array.shape[1] != item.shape[0]:
@@ -150,7 +151,7 @@ class Codec:
         ):
             text = f"{features[0]} features came; the model has {item.features[0]}"
             if len(features) > 1:
-                text = f"{tensor_codec.show(features)} came for each time-step; the model has {item.features}"
+                text = f"{tensor_codec.format_shape(features)} came for each time-step; the model has {item.features}"
             raise WrongForModel(f"{field}.shape", text)
         return array
 
@@ -162,7 +163,7 @@ class Codec:
 
     def check_rows(self, rows: int, field: str) -> None:
         """Refuses more rows than a request may have, and fewer than one."""
-        calling.get().require_rows(field, rows)
+        current_caller.get().require_rows(field, rows)
         if rows > self._limits.rows:
             raise LimitExceeded(field, f"{rows} rows came; expected at most {self._limits.rows} (--max-rows)")
         if rows < 1:
@@ -198,18 +199,18 @@ def _inputs(request: lstm_pb2.ForwardRequest, model: RecurrentModel) -> _Given:
     names = [item.name for item in model.inputs]
     if not request.inputs:
         if len(names) > 1:
-            text = f"none came by name; the model has several: {listed(names)}"
+            text = f"none came by name; the model has several: {format_names(names)}"
             raise WrongForModel("inputs", text)
         return [("x", request.x if request.HasField("x") else None)]
     if request.HasField("x"):
         raise InvalidRequest("inputs", "both x and inputs by name came; expected one of them")
     unknown = sorted(set(request.inputs) - set(names))
     if unknown:
-        raise WrongForModel("inputs", f"{unknown[0][:64]!r} came; the model has {listed(names)}")
+        raise WrongForModel("inputs", f"{unknown[0][:64]!r} came; the model has {format_names(names)}")
     return [(f"inputs[{name[:64]!r}]", request.inputs.get(name)) for name in names]
 
 
-def _feature_axes(item: InputDescription) -> list[str]:
+def _feature_axes(item: InputSpec) -> list[str]:
     """Returns the names of the axes of a time-step: one of features, or the lengths of several."""
     features = item.features
     return ["features"] if len(features) == 1 else ["any" if length is None else str(length) for length in features]
@@ -240,7 +241,7 @@ def _parse_lengths(lengths: Sequence[int], model: RecurrentModel, batch: int, ti
     return np.array(lengths, np.int64)
 
 
-def known(array: Array, item: InputDescription, model: RecurrentModel, field: str) -> Array:
+def validate_input(array: Array, item: InputSpec, model: RecurrentModel, field: str) -> Array:
     """Returns an input in the type of the model, finite, and of token ids that the model knows, if that is what it is."""
     array = np.ascontiguousarray(tensor_codec.finite(tensor_codec.cast(array, model.dtype, field), field))
     words = item.vocabulary
@@ -248,12 +249,12 @@ def known(array: Array, item: InputDescription, model: RecurrentModel, field: st
         unknown = (array < 0) | (array >= words) | (array != np.floor(array))
         if unknown.any():
             index = tensor_codec.first(unknown)
-            text = f"{array[index]:g} at {tensor_codec.show(index)} came; expected token ids, whole numbers from 0 to {words - 1}"
+            text = f"{array[index]:g} at {tensor_codec.format_shape(index)} came; expected token ids, whole numbers from 0 to {words - 1}"
             raise WrongForModel(field, text)
     return array
 
 
-def _encoded(call: StepCall, answer: Answer) -> tuple[lstm_pb2.Tensor, dict[str, lstm_pb2.Tensor], lstm_pb2.State]:
+def _encoded(call: StepCall, answer: StepResult) -> tuple[lstm_pb2.Tensor, dict[str, lstm_pb2.Tensor], lstm_pb2.State]:
     """Returns the first output, all of them by name if there are several, and the state."""
     output, outputs = encode_outputs(call, answer, range(len(answer.outputs)))
     state = state_codec.message_of(call.served, answer.state, call.steps_after(answer), as_values=call.as_values)
@@ -261,7 +262,7 @@ def _encoded(call: StepCall, answer: Answer) -> tuple[lstm_pb2.Tensor, dict[str,
 
 
 def encode_outputs(
-    call: StepCall, answer: Answer, wanted: Iterable[int]
+    call: StepCall, answer: StepResult, wanted: Iterable[int]
 ) -> tuple[lstm_pb2.Tensor, dict[str, lstm_pb2.Tensor]]:
     """Returns the first of the outputs with the `wanted` numbers, and all of these by name if the model has several."""
     names = [output.name for output in call.served.model.outputs]

@@ -9,7 +9,7 @@ import numpy as np
 
 from lstmserve import tensors
 from lstmserve.v1 import lstm_pb2
-from lstmserve_server.core.errors import InvalidRequest, OtherWeights, WrongForModel, listed
+from lstmserve_server.core.errors import InvalidRequest, OtherWeights, WrongForModel, format_names
 from lstmserve_server.model.layers.base import WindowState
 from lstmserve_server.model.layers.recurrent import LSTM
 from lstmserve_server.model.lstm import LSTMState
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.model.graph import ModelState
-    from lstmserve_server.model.layers.base import Carried, LayerState
+    from lstmserve_server.model.layers.base import LayerState, Stateful
     from lstmserve_server.model.model import RecurrentModel
     from lstmserve_server.runtime.registry import ServedModel
 
@@ -89,7 +89,7 @@ def message_of(served: ServedModel, state: ModelState, steps: Array | None, *, a
     )
 
 
-def _layer_message(layer: Carried, part: LayerState, *, as_values: bool) -> lstm_pb2.LayerState:
+def _layer_message(layer: Stateful, part: LayerState, *, as_values: bool) -> lstm_pb2.LayerState:
     if isinstance(part, LSTMState):
         h, c = (tensors.encode(array, as_values=as_values) for array in part)
         return lstm_pb2.LayerState(h=h, c=c, layer=layer.name)
@@ -113,7 +113,7 @@ def _lstm(
     return LSTMState(h, c)
 
 
-def _window(part: lstm_pb2.LayerState, layer: Carried, field: str, batch: int, model: RecurrentModel) -> WindowState:
+def _window(part: lstm_pb2.LayerState, layer: Stateful, field: str, batch: int, model: RecurrentModel) -> WindowState:
     """Returns the state of a layer with a window."""
     if part.HasField("h") or part.HasField("c"):
         raise WrongForModel(f"{field}.h", f"came for {layer.name!r}, which is no LSTM layer; expected window and steps")
@@ -134,7 +134,7 @@ def _array(
     if array.ndim != len(shape):
         raise InvalidRequest(
             f"{field}.shape",
-            f"{tensor_codec.show(array.shape)} came; expected ({', '.join(axes)}), here {tensor_codec.show(shape)}",
+            f"{tensor_codec.format_shape(array.shape)} came; expected ({', '.join(axes)}), here {tensor_codec.format_shape(shape)}",
         )
     if array.shape[0] != shape[0]:
         raise InvalidRequest(f"{field}.shape", f"{array.shape[0]} rows came; expected {shape[0]}, as x has")
@@ -164,7 +164,7 @@ def _check_bound(h: Array, bound: float, field: str) -> None:
         index = tensor_codec.first(beyond)
         raise WrongForModel(
             field,
-            f"{h[index]} at {tensor_codec.show(index)} came; this layer computes no h beyond {bound:g}. Were h and c exchanged?",
+            f"{h[index]} at {tensor_codec.format_shape(index)} came; this layer computes no h beyond {bound:g}. Were h and c exchanged?",
         )
 
 
@@ -174,4 +174,4 @@ def _layers_of(model: RecurrentModel) -> str:
 
 
 def _layer_names(model: RecurrentModel) -> str:
-    return listed(layer.name for layer in model.carried)
+    return format_names(layer.name for layer in model.carried)

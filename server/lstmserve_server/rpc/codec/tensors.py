@@ -48,7 +48,9 @@ def cast(array: Array, dtype: np.dtype[Any], field: str) -> Array:
     overflowed = np.isinf(made) & np.isfinite(array)
     if overflowed.any():
         index = first(overflowed)
-        raise WrongForModel(field, f"{array[index]} at {show(index)} does not fit {dtype.name}, the type of the model")
+        raise WrongForModel(
+            field, f"{array[index]} at {format_shape(index)} does not fit {dtype.name}, the type of the model"
+        )
     return made
 
 
@@ -60,7 +62,7 @@ def finite(array: Array, field: str) -> Array:
     """
     if not all_finite(array):
         index = first(~np.isfinite(array))
-        raise InvalidRequest(field, f"{array[index]} at {show(index)} came; expected finite numbers")
+        raise InvalidRequest(field, f"{array[index]} at {format_shape(index)} came; expected finite numbers")
     return array
 
 
@@ -69,6 +71,6 @@ def first(mask: Array) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argwhere(mask)[0])
 
 
-def show(shape: Sequence[int]) -> str:
+def format_shape(shape: Sequence[int]) -> str:
     """Returns a shape or a place for an error."""
     return f"({', '.join(map(str, shape))})"

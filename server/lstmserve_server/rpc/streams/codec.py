@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lstmserve.v1 import lstm_pb2
-from lstmserve_server.core.errors import InvalidRequest, OtherNumerics, OtherWeights, WrongForModel, listed
+from lstmserve_server.core.errors import InvalidRequest, OtherNumerics, OtherWeights, WrongForModel, format_names
 from lstmserve_server.rpc.codec import state as state_codec
-from lstmserve_server.rpc.codec.requests import encode_outputs, known
+from lstmserve_server.rpc.codec.requests import encode_outputs, validate_input
 from lstmserve_server.runtime.calls import ForwardCall, StepCall
 
 if TYPE_CHECKING:
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
     from lstmserve.v1 import shadow_pb2
     from lstmserve_server.model.graph import ModelState
-    from lstmserve_server.model.model import Answer
+    from lstmserve_server.model.model import StepResult
     from lstmserve_server.rpc.codec.requests import Codec
     from lstmserve_server.runtime.registry import ServedModel
 
     Array = NDArray[Any]
 
-_LONGEST_INTERVAL = 2**31 - 1  # time-steps between two checkpoints
+_MAX_CHECKPOINT_INTERVAL_STEPS = 2**31 - 1  # time-steps between two checkpoints
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class StreamParameters:
     """A valid first message."""
 
     served: ServedModel
@@ -48,7 +48,7 @@ class StreamCodec:
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
 
-    def parse_open(self, request: lstm_pb2.StreamOpen) -> Opening:
+    def parse_open(self, request: lstm_pb2.StreamOpen) -> StreamParameters:
         """Returns the stream that a first message asks for.
 
         Raises:
@@ -63,18 +63,20 @@ class StreamCodec:
         ):
             if wanted not in ("", own):
                 raise refusal(field, f"{wanted[:64]!r} came; this server has {own!r}. Ask another one")
-        if not 0 <= request.checkpoint_interval_steps <= _LONGEST_INTERVAL:
-            text = f"{request.checkpoint_interval_steps} came; expected 0 to {_LONGEST_INTERVAL}"
+        if not 0 <= request.checkpoint_interval_steps <= _MAX_CHECKPOINT_INTERVAL_STEPS:
+            text = f"{request.checkpoint_interval_steps} came; expected 0 to {_MAX_CHECKPOINT_INTERVAL_STEPS}"
             raise InvalidRequest("checkpoint_interval_steps", text)
         message = request.state if request.HasField("state") else None
         rows = request.row_count or state_codec.rows_of(message) or 1
         self._codec.check_rows(rows, "row_count")
         self._codec.check_answer(model, rows, 1, "row_count", as_values=False)
         state, seen = state_codec.parse(message, served, rows)
-        return Opening(served, rows, state, seen, request.checkpoint_interval_steps, _wanted(request.outputs, served))
+        return StreamParameters(
+            served, rows, state, seen, request.checkpoint_interval_steps, _wanted(request.outputs, served)
+        )
 
     def parse_steps(
-        self, request: lstm_pb2.StepInput, opening: Opening, state: ModelState, seen: Array | None
+        self, request: lstm_pb2.StepInput, opening: StreamParameters, state: ModelState, seen: Array | None
     ) -> StepCall:
         """Returns the call that a message asks for: of one time-step, or, as a `ForwardCall`, of several.
 
@@ -89,12 +91,14 @@ class StreamCodec:
             raise InvalidRequest("x.shape", f"{len(x)} rows came; expected {opening.rows}, as the stream has")
         as_values = bool(request.x.values)
         self._codec.check_answer(served.model, len(x), 1 if one_step else x.shape[1], "x.shape", as_values=as_values)
-        x = known(x, item, served.model, "x")
+        x = validate_input(x, item, served.model, "x")
         if one_step:
             return StepCall(served, (x,), state, seen, as_values, compare=request.compare)
         return ForwardCall(served, (x,), state, seen, as_values, None, all_outputs=True, compare=request.compare)
 
-    def parse_reset(self, request: lstm_pb2.StreamReset, opening: Opening) -> tuple[Array, ModelState, Array | None]:
+    def parse_reset(
+        self, request: lstm_pb2.StreamReset, opening: StreamParameters
+    ) -> tuple[Array, ModelState, Array | None]:
         """Returns the rows that a message begins anew, their state, and the steps that it has seen.
 
         Raises:
@@ -115,8 +119,8 @@ class StreamCodec:
         self,
         number: int,
         call: StepCall,
-        answer: Answer,
-        opening: Opening,
+        answer: StepResult,
+        opening: StreamParameters,
         state: lstm_pb2.State | None,
         discrepancy: shadow_pb2.Comparison | None,
     ) -> lstm_pb2.StreamStepsResponse:
@@ -129,8 +133,8 @@ class StreamCodec:
 
 
 def _wanted(names: Sequence[str], served: ServedModel) -> tuple[int, ...]:
-    known = [output.name for output in served.model.outputs]
+    validate_input = [output.name for output in served.model.outputs]
     for i, name in enumerate(names):
-        if name not in known:
-            raise WrongForModel(f"outputs[{i}]", f"{name[:64]!r} came; the model has {listed(known)}")
-    return tuple(known.index(name) for name in dict.fromkeys(names)) or tuple(range(len(known)))
+        if name not in validate_input:
+            raise WrongForModel(f"outputs[{i}]", f"{name[:64]!r} came; the model has {format_names(validate_input)}")
+    return tuple(validate_input.index(name) for name in dict.fromkeys(names)) or tuple(range(len(validate_input)))

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lstmserve_server.core.errors import DeadlineExceeded, NotServing, RequestError
-from lstmserve_server.rpc.auth.callers import called_by, calling
+from lstmserve_server.rpc.auth.callers import current_caller, owner
 from lstmserve_server.rpc.streams.session import Compute, Session
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from lstmserve_server.observability.call_metrics import CallMetrics
     from lstmserve_server.rpc.streams.codec import StreamCodec
-    from lstmserve_server.runtime.admission import Places
-    from lstmserve_server.runtime.scheduler import Runner
+    from lstmserve_server.runtime.admission import FairLimiter
+    from lstmserve_server.runtime.scheduler import Scheduler
     from lstmserve_server.shadow.base import Shadow
 
 
@@ -50,7 +50,7 @@ class MessageStream(Protocol):
         ...
 
 
-class Streams:
+class StreamServer:
     """Serves streams, at most so many at a time, until the server drains.
 
     A stream has one message in hand: the next is not read before the answer is sent. So a caller who does not read is not
@@ -60,10 +60,10 @@ class Streams:
     def __init__(
         self,
         codec: StreamCodec,
-        runner: Runner,
+        runner: Scheduler,
         shadow: Shadow,
         metrics: CallMetrics,
-        places: Places,
+        places: FairLimiter,
         *,
         idle_seconds: float,
         age_seconds: float,
@@ -100,8 +100,8 @@ class Streams:
         """
         if self._draining.is_set():
             raise NotServing("", "the server is draining; ask another one")
-        with self._places.one(called_by()), self._metrics.stream():
-            session, hand = Session(self._codec, self._refused), _Hand()
+        with self._places.one(owner()), self._metrics.stream():
+            session, hand = Session(self._codec, self._refused), _StreamProgress()
             conversation = asyncio.create_task(self._converse(stream, session, hand))
             draining = asyncio.create_task(self._draining.wait())
             try:
@@ -117,12 +117,12 @@ class Streams:
                 hand.leaving = True  # whatever a read may still bring
                 if not hand.reading:  # gRPC does not bear that a read is cancelled: it ends with the stream
                     conversation.cancel()
-                conversation.add_done_callback(_forget)
+                conversation.add_done_callback(_consume_result)
 
     def _refused(self, error: RequestError) -> None:
-        self._metrics.refused(error, calling.get().name)
+        self._metrics.refused(error, current_caller.get().name)
 
-    async def _converse(self, stream: MessageStream, session: Session, hand: _Hand) -> None:
+    async def _converse(self, stream: MessageStream, session: Session, hand: _StreamProgress) -> None:
         """Answers one message after the other, until there are no more, or the stream is to be left."""
         while not hand.leaving:
             hand.reading, hand.since = True, monotonic()
@@ -144,7 +144,11 @@ class Streams:
             await stream.write(decision)
 
     async def _over(
-        self, conversation: asyncio.Task[None], draining: asyncio.Task[bool], admission: Admission, hand: _Hand
+        self,
+        conversation: asyncio.Task[None],
+        draining: asyncio.Task[bool],
+        admission: Admission,
+        hand: _StreamProgress,
     ) -> RequestError | None:
         """Waits until a stream is over. Returns why its caller has to go; None when it has sent all.
 
@@ -170,7 +174,7 @@ class Streams:
                 return why
 
     def _why_to_leave(
-        self, draining: asyncio.Task[bool], admission: Admission, end: float, hand: _Hand
+        self, draining: asyncio.Task[bool], admission: Admission, end: float, hand: _StreamProgress
     ) -> RequestError | None:
         if admission.withdrawn.done():
             return admission.withdrawn.result()
@@ -184,7 +188,7 @@ class Streams:
 
 
 @dataclass(slots=True)
-class _Hand:
+class _StreamProgress:
     """What a stream has in hand."""
 
     reading: bool = False
@@ -197,7 +201,7 @@ class _Hand:
     """Whether it is to be left when there is nothing in hand any more."""
 
 
-def _forget(conversation: asyncio.Task[None]) -> None:
+def _consume_result(conversation: asyncio.Task[None]) -> None:
     """Takes note of how a conversation ended that nobody waits for any more."""
     if not conversation.cancelled():
         conversation.exception()

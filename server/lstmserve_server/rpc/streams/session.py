@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lstmserve.v1 import lstm_pb2
 from lstmserve_server.core.errors import InvalidRequest, RequestError
-from lstmserve_server.model.graph import copied
+from lstmserve_server.model.graph import copy_state
 from lstmserve_server.rpc import status
 from lstmserve_server.rpc.codec import state as state_codec
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from lstmserve.v1 import shadow_pb2
     from lstmserve_server.model.graph import ModelState
-    from lstmserve_server.model.model import Answer
-    from lstmserve_server.rpc.streams.codec import Opening, StreamCodec
+    from lstmserve_server.model.model import StepResult
+    from lstmserve_server.rpc.streams.codec import StreamCodec, StreamParameters
     from lstmserve_server.runtime.calls import StepCall
 
     Array = NDArray[Any]
@@ -54,7 +54,7 @@ class Session:
         """
         self._codec = codec
         self._refused = refused
-        self._opening: Opening | None = None
+        self._opening: StreamParameters | None = None
         self._state: ModelState = ()
         self._steps_seen: Array | None = None
         self._pending: tuple[int, StepCall] | None = None
@@ -94,7 +94,7 @@ class Session:
         except RequestError as error:
             return self._rejected(_number_of(request), error)
 
-    def computed(self, answer: Answer, discrepancy: shadow_pb2.Comparison | None = None) -> Response:
+    def computed(self, answer: StepResult, discrepancy: shadow_pb2.Comparison | None = None) -> Response:
         """Returns the answer to the message that asked for it, with the state where a checkpoint is due."""
         assert self._pending is not None  # noqa: S101 - `receive` gave a Compute before
         assert self._opening is not None  # noqa: S101 - so the stream is open
@@ -131,14 +131,14 @@ class Session:
         )
         return lstm_pb2.StreamStepsResponse(opened=opened)
 
-    def _steps(self, request: lstm_pb2.StepInput, opening: Opening) -> Compute:
+    def _steps(self, request: lstm_pb2.StepInput, opening: StreamParameters) -> Compute:
         call = self._codec.parse_steps(request, opening, self._state, self._steps_seen)
         self._pending = (request.number, call)
         return Compute(call)
 
-    def _reset(self, request: lstm_pb2.StreamReset, opening: Opening) -> Response:
+    def _reset(self, request: lstm_pb2.StreamReset, opening: StreamParameters) -> Response:
         rows, state, seen = self._codec.parse_reset(request, opening)
-        merged = copied(self._state)
+        merged = copy_state(self._state)
         for part, new in zip(merged, state, strict=True):
             for array, own in zip(part, new, strict=True):
                 array[rows] = own

@@ -24,7 +24,7 @@ LABEL: Final = "worker"
 """The label that tells the workers apart, by their numbers; the supervisor itself is "supervisor"."""
 
 
-class Answering:
+class WorkerMetricsServer:
     """A worker's end: answers the supervisor with the metrics, from a thread of its own."""
 
     address = "the supervisor's"
@@ -53,7 +53,7 @@ class Answering:
             return
 
 
-class Asking:
+class WorkerMetricsClient:
     """The supervisor's end of the pipe to one worker."""
 
     def __init__(self) -> None:
@@ -97,10 +97,10 @@ class Asking:
         self._others.close()
 
 
-class Gathered:
+class AggregatedMetrics:
     """The metrics of all workers, and of the supervisor itself, as Prometheus asks for them."""
 
-    def __init__(self, workers: Mapping[int, Asking], restarts: Callable[[], int]) -> None:
+    def __init__(self, workers: Mapping[int, WorkerMetricsClient], restarts: Callable[[], int]) -> None:
         """Gathers.
 
         Args:

@@ -10,7 +10,7 @@ from lstmserve_server.serving.settings import ServeSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Handover:
+class WorkerConfig:
     """All that a worker needs to serve. The models were read once; their weights are in a file that all workers map."""
 
     number: int
@@ -49,7 +49,7 @@ class Handover:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class WorkerReady:
     """What a worker says: once that it listens, or why it does not; and from then on, again and again, that it is well."""
 
     failure: str = ""

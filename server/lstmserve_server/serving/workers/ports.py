@@ -10,7 +10,7 @@ from lstmserve_server.core import addresses
 from lstmserve_server.core.errors import SettingsError, StartupError
 
 
-class HeldPorts(contextlib.ExitStack):
+class ReservedPorts(contextlib.ExitStack):
     """Keeps ports while workers come and go, so that nobody else takes one in between.
 
     A socket that is bound, and does not listen, gets no connections (socket(7), SO_REUSEPORT). Leaving the context lets go.
@@ -37,7 +37,7 @@ class HeldPorts(contextlib.ExitStack):
                     "or HOST:PORT with several workers"
                 )
                 raise SettingsError(message)
-            addresses.check(address)
+            addresses.require_valid(address)
             held.addresses.append(held._hold(address))
         return held
 

@@ -20,8 +20,8 @@ from lstmserve_server.observability import admin_server
 from lstmserve_server.serving import models
 from lstmserve_server.serving.server import Signals
 from lstmserve_server.serving.workers import aggregation
-from lstmserve_server.serving.workers.messages import REPORT_EVERY, Handover, Report
-from lstmserve_server.serving.workers.ports import HeldPorts
+from lstmserve_server.serving.workers.messages import REPORT_EVERY, WorkerConfig, WorkerReady
+from lstmserve_server.serving.workers.ports import ReservedPorts
 
 if TYPE_CHECKING:
     from lstmserve_server.serving.settings import ServeSettings
@@ -45,16 +45,16 @@ async def run(settings: ServeSettings) -> None:
     """
     files = models.by_name(settings.models)
     signals = Signals()
-    with HeldPorts.of(settings.listen) as ports, memory_files.room_for_weights() as weights:
+    with ReservedPorts.of(settings.listen) as ports, memory_files.room_for_weights() as weights:
         _log.info("starting", listen=ports.addresses, models=files, workers=settings.workers)
         copies = await models.copies_of(settings, files)
-        loading = asyncio.create_task(models.forms(settings, files, weights, copies))
+        loading = asyncio.create_task(models.export_specs(settings, files, weights, copies))
         if await signals.let_finish(loading):
             forms = loading.result()
             shared = {name: copy.descriptor for name, copy in copies.items()}
             own = replace(settings, listen=tuple(ports.addresses), compute_threads=_threads_of_each(settings))
             supervisor = Supervisor(
-                [Handover(i + 1, own, files, forms, weights, shared) for i in range(settings.workers)], signals
+                [WorkerConfig(i + 1, own, files, forms, weights, shared) for i in range(settings.workers)], signals
             )
             with contextlib.ExitStack() as stack:
                 if settings.metrics is not None:
@@ -72,26 +72,26 @@ def _threads_of_each(settings: ServeSettings) -> int:
 class Supervisor:
     """Keeps workers running."""
 
-    def __init__(self, handovers: list[Handover], signals: Signals) -> None:
+    def __init__(self, handovers: list[WorkerConfig], signals: Signals) -> None:
         self._handovers = handovers
         self._signals = signals
         self._processes: dict[int, asyncio.subprocess.Process] = {}
-        self._asking: dict[int, aggregation.Asking] = {}
+        self._asking: dict[int, aggregation.WorkerMetricsClient] = {}
         self._ready: set[int] = set()
         self._serving: dict[int, bool] = {}
         """What each worker has said last of its health."""
         self._restarts = 0
 
-    def show_metrics(self, address: str) -> admin_server.Port:
+    def show_metrics(self, address: str) -> admin_server.AdminServer:
         """Opens the port for operators, with what all workers say.
 
         Raises:
             StartupError: it cannot be listened on.
         """
-        gathered = aggregation.Gathered(self._asking, lambda: self._restarts)
+        gathered = aggregation.AggregatedMetrics(self._asking, lambda: self._restarts)
         registry = CollectorRegistry()
         registry.register(gathered)
-        return admin_server.Port(address, registry, self._is_serving)
+        return admin_server.AdminServer(address, registry, self._is_serving)
 
     def _is_serving(self) -> bool:
         """Returns whether one of the workers says SERVING, and none is told to end; from any thread."""
@@ -116,7 +116,7 @@ class Supervisor:
             for task in (ending, ready):
                 task.cancel()
 
-    async def _keep(self, handover: Handover, ready: asyncio.Event) -> None:
+    async def _keep(self, handover: WorkerConfig, ready: asyncio.Event) -> None:
         """Runs a worker again and again."""
         pause = _FIRST_PAUSE
         while not self._signals.first.is_set():
@@ -143,9 +143,9 @@ class Supervisor:
                 await asyncio.wait_for(self._signals.first.wait(), pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _run_once(self, handover: Handover, ready: asyncio.Event) -> tuple[str, Report | None]:
+    async def _run_once(self, handover: WorkerConfig, ready: asyncio.Event) -> tuple[str, WorkerReady | None]:
         """Runs a worker to its end, and returns how it ended and what it had said."""
-        asking = aggregation.Asking()
+        asking = aggregation.WorkerMetricsClient()
         try:
             process = await _start(replace(handover, metrics=asking.descriptor))
             asking.inherited()
@@ -164,7 +164,7 @@ class Supervisor:
                 known.pop(handover.number, None)
             asking.close()
 
-    async def _first_report(self, number: int, process: asyncio.subprocess.Process) -> Report | None:
+    async def _first_report(self, number: int, process: asyncio.subprocess.Process) -> WorkerReady | None:
         """Returns what a worker says first; None where it ends without a word, or is killed as it says nothing for too long."""
         try:
             async with asyncio.timeout(_SECONDS_TO_START):
@@ -173,7 +173,7 @@ class Supervisor:
             self._kill(number, process, _SECONDS_TO_START)
             return None
         with contextlib.suppress(ValueError, TypeError):
-            return Report.from_line(line)
+            return WorkerReady.from_line(line)
         return None
 
     def _kill(self, number: int, process: asyncio.subprocess.Process, seconds: float) -> None:
@@ -196,7 +196,7 @@ class Supervisor:
                 return
             missing = 0
             with contextlib.suppress(ValueError, TypeError):  # something else was printed there
-                self._serving[number] = Report.from_line(line).serving
+                self._serving[number] = WorkerReady.from_line(line).serving
         self._kill(number, process, missing * REPORT_EVERY)
 
     def _note_ready(self, number: int, pid: int) -> None:
@@ -224,7 +224,7 @@ class Supervisor:
                 process.send_signal(number)
 
 
-async def _start(handover: Handover) -> asyncio.subprocess.Process:
+async def _start(handover: WorkerConfig) -> asyncio.subprocess.Process:
     # A group of its own: Ctrl-C on the terminal goes to the supervisor, who sees to the rest. The end of its standard input
     # tells the worker that the supervisor is gone, even by SIGKILL.
     process = await asyncio.create_subprocess_exec(

@@ -18,10 +18,10 @@ from lstmserve_server.loading.store.memory_files import SealedCopy
 from lstmserve_server.observability import logs
 from lstmserve_server.serving import models, server
 from lstmserve_server.serving.workers import aggregation
-from lstmserve_server.serving.workers.messages import REPORT_EVERY, Handover, Report
+from lstmserve_server.serving.workers.messages import REPORT_EVERY, WorkerConfig, WorkerReady
 
 
-async def serve(handover: Handover) -> None:
+async def serve(handover: WorkerConfig) -> None:
     """Serves until SIGTERM, or until the supervisor is gone, however it ended.
 
     Raises:
@@ -32,8 +32,8 @@ async def serve(handover: Handover) -> None:
     loop.add_reader(sys.stdin.fileno(), _supervisor_gone, signals)
     settings, files = handover.settings, handover.files
     copies = {name: SealedCopy(descriptor) for name, descriptor in handover.copies.items()}
-    load = functools.partial(models.from_forms, settings, handover.models, files, handover.weights, copies)
-    operators = None if handover.metrics < 0 else functools.partial(aggregation.Answering, handover.metrics)
+    load = functools.partial(models.import_specs, settings, handover.models, files, handover.weights, copies)
+    operators = None if handover.metrics < 0 else functools.partial(aggregation.WorkerMetricsServer, handover.metrics)
     own = server.Server(settings, files, load, operators, shares_port=True)
 
     async def begin() -> None:
@@ -41,7 +41,7 @@ async def serve(handover: Handover) -> None:
         # The port last: until then the others get all connections.
         await own.make_ready()
         await own.start()
-        _say(Report(serving=own.serving()))
+        _say(WorkerReady(serving=own.serving()))
 
     reporting = asyncio.create_task(_report(own))
     try:
@@ -56,7 +56,7 @@ async def _report(own: server.Server) -> None:
     while True:
         await asyncio.sleep(REPORT_EVERY)
         if own.addresses:
-            _say(Report(serving=own.serving()))
+            _say(WorkerReady(serving=own.serving()))
 
 
 def _supervisor_gone(signals: server.Signals) -> None:
@@ -64,7 +64,7 @@ def _supervisor_gone(signals: server.Signals) -> None:
     signals.arrived()
 
 
-def _say(report: Report) -> None:
+def _say(report: WorkerReady) -> None:
     with contextlib.suppress(BlockingIOError):
         os.write(sys.stdout.fileno(), report.to_line())
 
@@ -74,14 +74,14 @@ def main() -> None:
     line = sys.stdin.buffer.readline()
     if not line:  # the supervisor could not start it after all
         return
-    handover = Handover.from_line(line)
+    handover = WorkerConfig.from_line(line)
     logs.configure_log(handover.settings.log_format, handover.settings.log_level)
     structlog.contextvars.bind_contextvars(worker=handover.number)
     code = 0
     try:
         asyncio.run(serve(handover))
     except StartupError as error:
-        _say(Report(str(error), error.exit_code))
+        _say(WorkerReady(str(error), error.exit_code))
         code = error.exit_code
     logs.finish()
     os._exit(code)  # as `lstmserve serve` itself ends

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.shadow.compare import Tolerances
-    from lstmserve_server.shadow.reference.outlier_units import Odd
+    from lstmserve_server.shadow.reference.outlier_units import Outlier
 
     Array = NDArray[Any]
 
@@ -33,7 +33,7 @@ class Findings:
     first_given: tuple[Array, Array, Array] | None = None
     """x, h and c before the first step over tolerance, one row each; None where it is no LSTM's."""
 
-    odd: list[tuple[str, str, Odd]] = field(default_factory=list)
+    odd: list[tuple[str, str, Outlier]] = field(default_factory=list)
     """Units that are off again and again, each with its layer and array."""
 
     partly: set[str] = field(default_factory=set)

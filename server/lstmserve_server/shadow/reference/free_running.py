@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.model.spec import LayerDescription, ModelDescription
+    from lstmserve_server.model.spec import LayerSpec, ModelSpec
     from lstmserve_server.shadow.captured_call import Piece
-    from lstmserve_server.shadow.reference.keras_model import Witness
+    from lstmserve_server.shadow.reference.keras_model import ReferenceModel
 
     Array = NDArray[Any]
 
@@ -25,7 +25,7 @@ _LONGEST: Final = 1024  # steps that Keras goes through on its own: it takes a w
 class FreeRunner:
     """Runs the pieces of one call, in order."""
 
-    def __init__(self, description: ModelDescription, witness: Witness, windows: AbstractSet[int]) -> None:
+    def __init__(self, description: ModelSpec, witness: ReferenceModel, windows: AbstractSet[int]) -> None:
         self._description = description
         self._witness = witness
         self._windows = windows
@@ -109,12 +109,12 @@ class FreeRunner:
         return h, c
 
 
-def does_nothing(layer: LayerDescription) -> bool:
+def does_nothing(layer: LayerSpec) -> bool:
     """Returns whether a layer is an input, or does nothing at inference."""
     return not layer.inputs or not (layer.options.keys() - {"drops_mask"} or layer.weights or layer.parts)
 
 
-def merged(layer: LayerDescription, sequences: Sequence[Array], *, like: Array) -> Array:
+def merged(layer: LayerSpec, sequences: Sequence[Array], *, like: Array) -> Array:
     """Returns what a layer makes of the sequences of its LSTMs, which are in the order of processing.
 
     Args:
@@ -141,8 +141,8 @@ def merged(layer: LayerDescription, sequences: Sequence[Array], *, like: Array) 
 
 
 def apply(
-    witness: Witness,
-    description: ModelDescription,
+    witness: ReferenceModel,
+    description: ModelSpec,
     place: int,
     arrays: Sequence[Array],
     masks: Sequence[Array | None],
@@ -167,10 +167,10 @@ def apply(
     return None if made is None else made.reshape(batch, time, *made.shape[1:])
 
 
-def _is_ids(description: ModelDescription, number: int) -> bool:
+def _is_ids(description: ModelSpec, number: int) -> bool:
     """Returns whether a value is the token ids that come in, which have no axis of features."""
     return any(item.value == number and item.vocabulary is not None for item in description.inputs)
 
 
-def _shapes(description: ModelDescription) -> list[tuple[int | None, ...]]:
+def _shapes(description: ModelSpec) -> list[tuple[int | None, ...]]:
     return [shape for layer in description.layers for shape in layer.output_shapes]

@@ -18,7 +18,7 @@ from tf_keras.src.saving import serialization_lib as old_serialization
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.shadow.reference import rebuilt_file
 from lstmserve_server.shadow.reference.free_running import does_nothing
-from lstmserve_server.shadow.reference.keras_model import Witness
+from lstmserve_server.shadow.reference.keras_model import ReferenceModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lstmserve_server.model.activations import Activation
-    from lstmserve_server.model.spec import LayerDescription, ModelDescription
+    from lstmserve_server.model.spec import LayerSpec, ModelSpec
 
 _LOADABLE: Final = ("keras-zip", "keras-hdf5")
 
@@ -54,7 +54,7 @@ class ModelFile(NamedTuple):
     """A folder in which this process may write."""
 
 
-def witness_of(description: ModelDescription, file: ModelFile) -> Witness:
+def witness_of(description: ModelSpec, file: ModelFile) -> ReferenceModel:
     """Returns a witness for a model.
 
     Args:
@@ -70,10 +70,10 @@ def witness_of(description: ModelDescription, file: ModelFile) -> Witness:
         reason = f"{type(error).__name__}: {error}".split("\n", maxsplit=1)[0][:200]
     layers = [_built(layer) for layer in description.layers]
     text = f"LSTM layers of Keras {keras.__version__}, built from what our loader found; not the file itself: {reason}"
-    return Witness.of(shadow_pb2.REFERENCE_MODEL_KIND_KERAS_LAYERS, text, description, layers)
+    return ReferenceModel.of(shadow_pb2.REFERENCE_MODEL_KIND_KERAS_LAYERS, text, description, layers)
 
 
-def _from_file(description: ModelDescription, file: ModelFile) -> Witness:
+def _from_file(description: ModelSpec, file: ModelFile) -> ReferenceModel:
     source = description.source
     if not file.whole:
         raise ValueError("only a part of the model in it is served")
@@ -95,7 +95,7 @@ def _from_file(description: ModelDescription, file: ModelFile) -> Witness:
         model.build([None, *description.inputs[0].shape])
     layers = [_found(model, layer) for layer in description.layers]
     text = f"the file itself, written by Keras {source.keras_version} and loaded by {name}"
-    return Witness.of(kind, text, description, layers, model)
+    return ReferenceModel.of(kind, text, description, layers, model)
 
 
 def _load(library: Any, copy: int, form: str, version: str, scratch: str) -> Any:
@@ -110,7 +110,7 @@ def _load(library: Any, copy: int, form: str, version: str, scratch: str) -> Any
             return library.models.load_model(file, compile=False)
 
 
-def _found(model: Any, described: LayerDescription) -> Any:
+def _found(model: Any, described: LayerSpec) -> Any:
     """Returns the layer of a file that a description is of; None where it does nothing."""
     if does_nothing(described):
         return None
@@ -130,7 +130,7 @@ def _found(model: Any, described: LayerDescription) -> Any:
     return inside
 
 
-def _built(described: LayerDescription) -> Any:
+def _built(described: LayerSpec) -> Any:
     """Returns a layer of Keras for a description; None for a kind that is not needed as a witness."""
     make = _MAKERS.get(described.kind)
     if make is None:
@@ -144,21 +144,21 @@ def _built(described: LayerDescription) -> Any:
     return layer
 
 
-def _ordered(described: LayerDescription) -> list[np.ndarray[Any, Any]]:
+def _ordered(described: LayerSpec) -> list[np.ndarray[Any, Any]]:
     return list(described.weights.values())
 
 
-def _features(described: LayerDescription) -> int:
+def _features(described: LayerSpec) -> int:
     part = (described.parts or (described,))[0]
     return int(next(iter(part.weights.values())).shape[0])
 
 
-def _dtype(described: LayerDescription) -> str:
+def _dtype(described: LayerSpec) -> str:
     part = (described.parts or (described,))[0]
     return str(next(iter(part.weights.values())).dtype) if part.weights else "float32"
 
 
-def _lstm(described: LayerDescription) -> Any:
+def _lstm(described: LayerSpec) -> Any:
     options = described.options
     return keras.layers.LSTM(
         int(options["units"]),  # type: ignore[arg-type]  # the loader made it a number
@@ -173,7 +173,7 @@ def _lstm(described: LayerDescription) -> Any:
     )
 
 
-def _bidirectional(described: LayerDescription) -> Any:
+def _bidirectional(described: LayerSpec) -> Any:
     ahead, back = (_lstm(part) for part in described.parts)
     mode = described.texts["merge_mode"]
     return keras.layers.Bidirectional(
@@ -181,7 +181,7 @@ def _bidirectional(described: LayerDescription) -> Any:
     )
 
 
-def _dense(described: LayerDescription) -> Any:
+def _dense(described: LayerSpec) -> Any:
     return keras.layers.Dense(
         int(described.options["units"]),  # type: ignore[arg-type]  # the loader made it a number
         activation=_function(described.activations["activation"]),
@@ -190,16 +190,16 @@ def _dense(described: LayerDescription) -> Any:
     )
 
 
-def _embedding(described: LayerDescription) -> Any:
+def _embedding(described: LayerSpec) -> Any:
     words, features = described.weights["embeddings"].shape
     return keras.layers.Embedding(words, features, dtype=_dtype(described))
 
 
-def _activation(described: LayerDescription) -> Any:
+def _activation(described: LayerSpec) -> Any:
     return keras.layers.Activation(_function(described.activations["activation"]))
 
 
-_MAKERS: Final[dict[str, Callable[[LayerDescription], Any]]] = {
+_MAKERS: Final[dict[str, Callable[[LayerSpec], Any]]] = {
     "LSTM": _lstm,
     "Bidirectional": _bidirectional,
     "Dense": _dense,

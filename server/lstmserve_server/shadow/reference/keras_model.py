@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve.v1 import shadow_pb2
-    from lstmserve_server.model.spec import LayerDescription, ModelDescription
+    from lstmserve_server.model.spec import LayerSpec, ModelSpec
 
     Array = NDArray[Any]
 
@@ -90,12 +90,12 @@ def _tensor(array: Array) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Witness:
+class ReferenceModel:
     """Layers of Keras for a model."""
 
     kind: shadow_pb2.ReferenceModelKind
     text: str
-    description: ModelDescription
+    description: ModelSpec
     layers: list[Any]
     """The layer of each place; None where it does nothing, or where none could be had."""
 
@@ -113,10 +113,10 @@ class Witness:
         cls,
         kind: shadow_pb2.ReferenceModelKind,
         text: str,
-        description: ModelDescription,
+        description: ModelSpec,
         layers: list[Any],
         model: Any = None,
-    ) -> Witness:
+    ) -> ReferenceModel:
         """Makes a witness of layers.
 
         Raises:
@@ -160,7 +160,7 @@ def _masked(tensor: Any, mask: Array | None) -> Any:
     return tensor
 
 
-def _differing(described: LayerDescription, witnesses: list[LSTMWitness]) -> Iterator[str]:
+def _differing(described: LayerSpec, witnesses: list[LSTMWitness]) -> Iterator[str]:
     """Yields what the weights of a witness differ in from those that our loader found.
 
     Raises:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.model.model import RecurrentModel
-    from lstmserve_server.shadow.reference.keras_model import LSTMWitness, Witness
+    from lstmserve_server.shadow.reference.keras_model import LSTMWitness, ReferenceModel
 
     Array = NDArray[Any]
 
@@ -21,7 +21,7 @@ _TIME: Final = 12
 _UNKNOWN: Final = -1.0
 
 
-def noise_floor(model: RecurrentModel, witness: Witness) -> float:
+def noise_floor(model: RecurrentModel, witness: ReferenceModel) -> float:
     """Returns how far a witness is from itself: the same steps alone, together, and in another order.
 
     The largest difference of h and c, relative to max(1, |value|), over all LSTMs.
@@ -50,7 +50,7 @@ def _own_distance(lstm: LSTMWitness, x: Array, h: Array, c: Array) -> float:
     return max(_distance(a, b) for a, b in pairs)
 
 
-def whole_model_difference(model: RecurrentModel, witness: Witness) -> tuple[float, float]:
+def whole_model_difference(model: RecurrentModel, witness: ReferenceModel) -> tuple[float, float]:
     """Returns how far our whole model is from that of the file for a probe of new sequences, and how far that is from itself.
 
     The second is what its answer moves by when each weight moves by one unit of rounding. Both are -1 where the file is none.
@@ -83,7 +83,7 @@ def whole_model_difference(model: RecurrentModel, witness: Witness) -> tuple[flo
     return _largest(answer.outputs, theirs), _largest(moved, theirs)
 
 
-def _answers(witness: Witness, given: list[Array]) -> list[Array]:
+def _answers(witness: ReferenceModel, given: list[Array]) -> list[Array]:
     made = witness.model(given[0] if len(given) == 1 else given, training=False)
     return [np.asarray(output) for output in (made if isinstance(made, (list, tuple)) else [made])]
 

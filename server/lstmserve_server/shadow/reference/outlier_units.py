@@ -26,7 +26,7 @@ _LEAST_EPS: Final = 2.5  # and the same in units of rounding of the number itsel
 
 
 @dataclass(frozen=True, slots=True)
-class Odd:
+class Outlier:
     """A unit that is off."""
 
     unit: int
@@ -35,7 +35,7 @@ class Odd:
     steps: int
 
 
-class Tally:
+class UnitStats:
     """The differences of all units of one array of a layer, over many calls."""
 
     def __init__(self, units: int, eps: float) -> None:
@@ -47,7 +47,7 @@ class Tally:
         self._steps = 0
         self._squares, self._in_roundings = np.zeros(self._units), np.zeros(self._units)
 
-    def add(self, differences: Array, roundings: Array) -> list[Odd]:
+    def add(self, differences: Array, roundings: Array) -> list[Outlier]:
         """Adds the steps of a call, and returns the units that are off by now, the oddest first.
 
         Args:
@@ -66,10 +66,10 @@ class Tally:
             self._begin()
         return odd
 
-    def _odd(self) -> list[Odd]:
+    def _odd(self) -> list[Outlier]:
         rms, relative = (np.sqrt(sums / self._steps) for sums in (self._squares, self._in_roundings))
         middle = max(float(np.median(relative)), np.finfo(np.float64).tiny)
         least = np.maximum(_TIMES * middle, _LEAST)
         odd = np.flatnonzero((relative > least) & (rms > _LEAST_EPS * self._eps))
-        found = [Odd(int(u), float(rms[u]), float(relative[u] / middle), self._steps) for u in odd]
+        found = [Outlier(int(u), float(rms[u]), float(relative[u] / middle), self._steps) for u in odd]
         return sorted(found, key=lambda unit: -unit.ratio_to_median)

@@ -18,9 +18,9 @@ import h5py
 
 from lstmserve_server.loading.build import cleaning
 from lstmserve_server.loading.containers import safe_json
-from lstmserve_server.loading.containers.archive import ZipMembers
+from lstmserve_server.loading.containers.archive import ZipArchive
 from lstmserve_server.loading.store import memory_files
-from lstmserve_server.loading.store.limits import Limits
+from lstmserve_server.loading.store.limits import LoadLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,10 +44,10 @@ def archive(copy: int, version: str, scratch: str) -> Iterator[Path]:
         UnsupportedModelError: it is not what our loader accepted.
         OSError: the folder cannot be written.
     """
-    limits, made = Limits(), memory_files.private_copy(b"")
+    limits, made = LoadLimits(), memory_files.private_copy(b"")
     try:
         with _path(copy).open("rb") as file, zipfile.ZipFile(_path(made), "w") as into:
-            members = ZipMembers(file, limits)
+            members = ZipArchive(file, limits)
             config = _cleaned(safe_json.parse(members.read(_CONFIG, limits.config_bytes), _CONFIG, limits))
             into.writestr(_CONFIG, config)
             into.writestr(_METADATA, json.dumps({"keras_version": version, "date_saved": ""}))
@@ -71,7 +71,7 @@ def hdf5(copy: int) -> Iterator[h5py.File]:
     Raises:
         UnsupportedModelError: it is not what our loader accepted.
     """
-    limits = Limits()
+    limits = LoadLimits()
     with h5py.File(io.BytesIO(_path(copy).read_bytes()), "r+") as file:
         text = file.attrs["model_config"]
         config = _cleaned(safe_json.parse(text, "the attribute model_config", limits))

@@ -15,7 +15,7 @@ from lstmserve_server.model.numerics import Numerics
 from lstmserve_server.shadow import captured_call as cases
 from lstmserve_server.shadow.compare import Tolerances
 from lstmserve_server.shadow.reference import findings, keras_loader, noise_floor
-from lstmserve_server.shadow.reference.teacher_forced import Examiner
+from lstmserve_server.shadow.reference.teacher_forced import TeacherForcedComparison
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,12 +27,12 @@ class _Known:
     """One model."""
 
     def __init__(self, given: Mapping[str, Any], setup: Mapping[str, Any], tolerances: Tolerances) -> None:
-        description = transfer.read(given["form"], setup["weights"])
+        description = transfer.load(given["form"], setup["weights"])
         self.model = RecurrentModel(description, Numerics.EXACT)
         self.tolerances = tolerances
         self.noise_floor = 0.0
         self.not_comparable = ""
-        self.examiner: Examiner | None = None
+        self.examiner: TeacherForcedComparison | None = None
         self.message = shadow_pb2.ReferenceModel(whole_model_difference=-1, whole_model_sensitivity=-1)
         try:
             self._find_witness(keras_loader.ModelFile(given["copy"], given["whole"], setup["scratch"]))
@@ -51,7 +51,7 @@ class _Known:
         self.noise_floor = noise_floor.noise_floor(self.model, witness)
         apart, sensitivity = noise_floor.whole_model_difference(self.model, witness)
         self.message.whole_model_difference, self.message.whole_model_sensitivity = apart, sensitivity
-        self.examiner = Examiner(self.model, witness, self.tolerances)
+        self.examiner = TeacherForcedComparison(self.model, witness, self.tolerances)
 
 
 class Service:
@@ -77,7 +77,7 @@ class Service:
         The arrays are what the first place over tolerance was computed from, and all steps where details are wanted.
         """
         try:
-            case, _, _ = cases.read(data)
+            case, _, _ = cases.load(data)
             known = self._models[case.model]
             if known.examiner is None:
                 return _parts(_not_comparable(known), {})
@@ -98,7 +98,7 @@ def _not_comparable(known: _Known) -> shadow_pb2.Comparison:
 
 
 def _arrays(
-    examiner: Examiner, comparison: shadow_pb2.Comparison, forced: Findings, free: Findings
+    examiner: TeacherForcedComparison, comparison: shadow_pb2.Comparison, forced: Findings, free: Findings
 ) -> dict[str, np.ndarray[Any, Any]]:
     arrays = {f"forced/{name}": array for name, array in forced.arrays.items()}
     arrays |= {f"free/{name}": array for name, array in free.arrays.items()}

@@ -12,7 +12,7 @@ from lstmserve_server.shadow.compare import Spot
 from lstmserve_server.shadow.reference import free_running
 from lstmserve_server.shadow.reference.findings import Findings, closer
 from lstmserve_server.shadow.reference.free_running import does_nothing, merged
-from lstmserve_server.shadow.reference.outlier_units import Tally
+from lstmserve_server.shadow.reference.outlier_units import UnitStats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.model.model import RecurrentModel
-    from lstmserve_server.model.spec import LayerDescription
-    from lstmserve_server.shadow.captured_call import Case, LSTMSteps, Piece, Value
+    from lstmserve_server.model.spec import LayerSpec
+    from lstmserve_server.shadow.captured_call import CapturedCall, LSTMSteps, Piece, Value
     from lstmserve_server.shadow.compare import Tolerances
-    from lstmserve_server.shadow.reference.keras_model import LSTMWitness, Witness
+    from lstmserve_server.shadow.reference.keras_model import LSTMWitness, ReferenceModel
 
     Array = NDArray[Any]
 
@@ -32,16 +32,16 @@ _ROUNDINGS: Final = 4  # units of rounding, of the sums' size, that two ways of 
 _UNSTEADY: Final = ("LayerNormalization",)  # layers that may divide by next to nothing
 
 
-class Examiner:
+class TeacherForcedComparison:
     """Compares calls of one model with its witness."""
 
-    def __init__(self, model: RecurrentModel, witness: Witness, tolerances: Tolerances) -> None:
+    def __init__(self, model: RecurrentModel, witness: ReferenceModel, tolerances: Tolerances) -> None:
         self._model = model
         self._description = model.description
         self._witness = witness
         self._tolerances = tolerances
         self._eps = float(np.finfo(model.dtype).eps)
-        self._tallies: dict[tuple[int, int, str], Tally] = {}
+        self._tallies: dict[tuple[int, int, str], UnitStats] = {}
         self._again = False
         self._first_values = [0]
         for layer in self._description.layers:
@@ -49,7 +49,7 @@ class Examiner:
         # A layer that remembers a window cannot be asked alone, as Keras has no such state.
         self._windows = {place for place, _ in model.carried_places} - witness.lstms.keys()
 
-    def examine(self, case: Case, *, detailed: bool = False, again: bool = False) -> tuple[Findings, Findings]:
+    def examine(self, case: CapturedCall, *, detailed: bool = False, again: bool = False) -> tuple[Findings, Findings]:
         """Returns what was found teacher-forced, and free-running.
 
         Args:
@@ -73,7 +73,7 @@ class Examiner:
         exact = dict(zip("hc", lstm.exactly(x, h, c), strict=True))[spot.array]
         return float(exact[0, spot.unit]), lstm.gates(x, h)
 
-    def _forced(self, case: Case, piece: Piece, found: Findings, *, detailed: bool) -> dict[int, Array]:
+    def _forced(self, case: CapturedCall, piece: Piece, found: Findings, *, detailed: bool) -> dict[int, Array]:
         """Compares all layers, and returns what the witness has for the values that are outputs of the model."""
         references: dict[int, Array] = {}
         ends = {output.value for output in self._description.outputs}
@@ -92,7 +92,9 @@ class Examiner:
                 self._compare(piece, place, piece.values[number], made, found)
         return references
 
-    def _recurrent(self, case: Case, piece: Piece, place: int, found: Findings, *, detailed: bool) -> Array | None:
+    def _recurrent(
+        self, case: CapturedCall, piece: Piece, place: int, found: Findings, *, detailed: bool
+    ) -> Array | None:
         """Compares the LSTMs of a layer; returns the layer's value by the witness, None where a mask hides it."""
         layer = self._description.layers[place]
         x = piece.values[layer.inputs[0]].array
@@ -110,7 +112,7 @@ class Examiner:
             return None
         return merged(layer, sequences, like=piece.values[self._first_values[place]].array)
 
-    def _steps(self, case: Case, given: _Given, found: Findings, *, detailed: bool) -> Array:
+    def _steps(self, case: CapturedCall, given: _Given, found: Findings, *, detailed: bool) -> Array:
         """Compares every step of an LSTM, and returns the witness' h, (batch, time, units)."""
         steps, lstm = given.steps, self._witness.lstms[given.place][given.number]
         batch, time = steps.h.shape[0], steps.h.shape[1] - 1
@@ -153,7 +155,7 @@ class Examiner:
         """Adds to the tally of an array, and returns the oddest unit; None where all are alike."""
         if self._again:
             return None
-        tally = self._tallies.setdefault(key, Tally(ours.shape[1], self._eps))
+        tally = self._tallies.setdefault(key, UnitStats(ours.shape[1], self._eps))
         differences = (ours.astype(np.float64) - theirs) / np.maximum(1, np.abs(theirs))
         odd = tally.add(differences, roundings)
         found.odd += [(layer, key[2], unit) for unit in odd]
@@ -206,7 +208,9 @@ class Examiner:
             return
         self._add(piece, place, value.array, made, value.ready, found, note=True)
 
-    def _outputs(self, case: Case, piece: Piece, references: dict[int, Array], found: Findings, *, note: bool) -> None:
+    def _outputs(
+        self, case: CapturedCall, piece: Piece, references: dict[int, Array], found: Findings, *, note: bool
+    ) -> None:
         """Compares what was answered."""
         for number, output in enumerate(self._description.outputs):
             made, value = references.get(output.value), piece.values[output.value]
@@ -242,7 +246,7 @@ class Examiner:
             worst = (float(margins[index]), float(ours[index]), float(made[index]))
             found.note(Spot(step, place, "output", row, int(index[-1]), *worst), 0, None)
 
-    def _rounding_of_sums(self, piece: Piece, layer: LayerDescription) -> float:
+    def _rounding_of_sums(self, piece: Piece, layer: LayerSpec) -> float:
         """Returns what rounding alone can do to a layer that adds up: as large as its largest sum may be."""
         kernel = layer.weights.get("kernel")
         largest = (
@@ -253,7 +257,7 @@ class Examiner:
         return _ROUNDINGS * self._eps * largest
 
     def _compare_free(
-        self, case: Case, piece: Piece, runner: free_running.FreeRunner, found: Findings, *, detailed: bool
+        self, case: CapturedCall, piece: Piece, runner: free_running.FreeRunner, found: Findings, *, detailed: bool
     ) -> None:
         """Compares what Keras comes to with its own h and c."""
         values, carried = runner.run(piece)
@@ -274,7 +278,7 @@ class Examiner:
 
     def _keep_details(
         self,
-        case: Case,
+        case: CapturedCall,
         given: _Given,
         found: Findings,
         lstm: LSTMWitness,
@@ -299,7 +303,7 @@ class Examiner:
             _put(found.arrays, f"{name}/{given.place}/{given.number}", case, given.piece, full)
 
 
-def _is_h(layer: LayerDescription, piece: Piece, place: int, number: int) -> bool:
+def _is_h(layer: LayerSpec, piece: Piece, place: int, number: int) -> bool:
     """Returns whether a layer gives just the h of its one LSTM, which is compared as such."""
     if len(piece.steps.get(place, ())) != 1:
         return False
@@ -314,7 +318,7 @@ class _Given:
     piece: Piece
     place: int
     number: int
-    part: LayerDescription
+    part: LayerSpec
     steps: LSTMSteps
     x: Array
     backwards: bool
@@ -333,7 +337,7 @@ def _first_over(margins: Array, which: Array) -> int | None:
     return int(first[np.argmax(margins[first].max(axis=1))])
 
 
-def _put(arrays: dict[str, Array], name: str, case: Case, piece: Piece, part: Array) -> None:
+def _put(arrays: dict[str, Array], name: str, case: CapturedCall, piece: Piece, part: Array) -> None:
     """Puts (batch, time, ...) of a piece where it belongs in the same of the whole call."""
     time = piece.start + part.shape[1]
     known = arrays.get(name)

@@ -57,7 +57,7 @@ def advise(measured: Sequence[Measurement], cpus: float, deadline: float) -> dic
     own = [one for one in measured if one.numerics == chosen.value]
     return {
         "numerics": chosen,
-        "calls": way_of_calling(own),
+        "calls": calling_style(own),
         "rows": rows(own, deadline),
         "workers": workers(own, cpus),
         "max_pending_calls": max_pending_calls(own, deadline),
@@ -84,7 +84,7 @@ def numerics(measured: Sequence[Measurement]) -> Advice:
     return Advice("exact", f"{text}: too little for giving up equal bytes", details)
 
 
-def way_of_calling(measured: Sequence[Measurement]) -> Advice:
+def calling_style(measured: Sequence[Measurement]) -> Advice:
     """Returns whether streams or calls of `Step` suit, at as many callers as both were measured with."""
     steps = {one.case.callers: one for one in measured if one.case.kind == "step"}
     streams = {one.case.callers: one for one in _plain_streams(measured) if one.case.rows == 1}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from lstmserve_server.core import packages
-from lstmserve_server.tools.bench.load_generator import Case, Taken
+from lstmserve_server.tools.bench.load_generator import Case, LoadResult
 from lstmserve_server.tools.bench.processes import CaseFailed, Load, Memory, Server
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Measurement:
 
     numerics: str
     case: Case
-    taken: Taken
+    taken: LoadResult
     counted: Counted
 
     @property
@@ -268,7 +268,7 @@ class Benchmark:
         duration = self._plan.duration
         self._load.ask("open", address=server.address, case=asdict(case), warm_up=_WARM_UP * duration)
         before = server.metrics()
-        taken = Taken(**self._load.ask("fill", seconds=duration))
+        taken = LoadResult(**self._load.ask("fill", seconds=duration))
         return Measurement(numerics, case, taken, counted(case, before, server.metrics()))
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Ask = Callable[[], Awaitable[None]]
+    RequestOnce = Callable[[], Awaitable[None]]
 
 Kind = Literal["step", "stream", "forward"]
 
@@ -64,7 +64,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class LoadResult:
     """What came of a case, as the callers saw it; all times in seconds."""
 
     calls: int
@@ -104,7 +104,7 @@ class Generator:
         self._models: dict[str, lstm_pb2.Model] = {}
         self._pids: dict[str, int] = {}
         self._open = contextlib.AsyncExitStack()
-        self._asks: list[Ask] = []
+        self._asks: list[RequestOnce] = []
         self._pid = 0
 
     async def connect(self, address: str, pid: int) -> Mapping[str, Any]:
@@ -142,7 +142,7 @@ class Generator:
             self._asks = await _asks(channel, model, case)
             await _fill(self._asks, warm_up)
 
-    async def fill(self, seconds: float) -> Taken:
+    async def fill(self, seconds: float) -> LoadResult:
         """Keeps all callers of the case busy for so long.
 
         Raises:
@@ -159,18 +159,18 @@ class Generator:
             finally:
                 gc.enable()
         p50, p90, p99 = (quantile(latencies, share) for share in (0.5, 0.9, 0.99))
-        return Taken(len(latencies), took, p50, p90, p99, latencies[-1], server, own)
+        return LoadResult(len(latencies), took, p50, p90, p99, latencies[-1], server, own)
 
 
-async def _fill(asks: Sequence[Ask], seconds: float) -> array[float]:
+async def _fill(asks: Sequence[RequestOnce], seconds: float) -> array[float]:
     """Has each caller ask until the time is over, and once at least; returns how long the answers took."""
     latencies = array("d")
     end = time.perf_counter() + seconds
 
-    async def call(ask: Ask) -> None:
+    async def call(request_once: RequestOnce) -> None:
         now = time.perf_counter()
         while True:
-            await ask()
+            await request_once()
             before, now = now, time.perf_counter()
             latencies.append(now - before)
             if now >= end:
@@ -196,7 +196,7 @@ def _failing() -> Iterator[None]:
         raise first from None
 
 
-async def _asks(channel: grpc.aio.Channel, model: lstm_pb2.Model, case: Case) -> list[Ask]:
+async def _asks(channel: grpc.aio.Channel, model: lstm_pb2.Model, case: Case) -> list[RequestOnce]:
     """Returns what each caller of a case does again and again."""
     match case.kind:
         case "step":
@@ -212,13 +212,13 @@ def _method(channel: grpc.aio.Channel, name: str) -> Any:
     return channel.unary_unary(calls.method(name))
 
 
-def _unary(channel: grpc.aio.Channel, method: str, request: bytes) -> Ask:
+def _unary(channel: grpc.aio.Channel, method: str, request: bytes) -> RequestOnce:
     send = _method(channel, method)
 
-    async def ask() -> None:
+    async def request_once() -> None:
         await send(request, timeout=_PATIENCE)
 
-    return ask
+    return request_once
 
 
 async def _step_request(channel: grpc.aio.Channel, model: lstm_pb2.Model, rows: int) -> bytes:
@@ -241,7 +241,7 @@ def _forward_request(model: lstm_pb2.Model, case: Case) -> bytes:
     return lstm_pb2.ForwardRequest(x=next(iter(every.values()))).SerializeToString()
 
 
-async def _streaming(channel: grpc.aio.Channel, model: lstm_pb2.Model, case: Case) -> Ask:
+async def _streaming(channel: grpc.aio.Channel, model: lstm_pb2.Model, case: Case) -> RequestOnce:
     size = (case.rows,) if case.steps == 1 else (case.rows, case.steps)
     steps = lstm_pb2.StepInput(number=1, x=tensors.encode(_numbers(model, model.inputs[0], size)))
     request = lstm_pb2.StreamStepsRequest(input=steps).SerializeToString()
@@ -250,14 +250,14 @@ async def _streaming(channel: grpc.aio.Channel, model: lstm_pb2.Model, case: Cas
     await call.write(lstm_pb2.StreamStepsRequest(open=opening).SerializeToString())
     await _read(call)
 
-    async def ask() -> None:
+    async def request_once() -> None:
         await call.write(request)
         data = await _read(call)
         if data[0] != _OUTPUTS:
             response = lstm_pb2.StreamStepsResponse.FromString(data)
             raise Failed(response.rejected.text or f"{response.WhichOneof('message')} came; expected outputs")
 
-    return ask
+    return request_once
 
 
 async def _read(call: Any) -> bytes:

@@ -17,12 +17,18 @@ from lstmserve.text import printable
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core import packages
 from lstmserve_server.core.errors import RequestError, SettingsError, StartupError, UnsupportedModelError
-from lstmserve_server.model.recording import Trace
+from lstmserve_server.model.recording import Recording
 from lstmserve_server.runtime.calls import ForwardCall, StepCall
 from lstmserve_server.shadow import bundles, gate_differences, stepwise
 from lstmserve_server.shadow import captured_call as cases
 from lstmserve_server.shadow.compare import Tolerances
-from lstmserve_server.shadow.reference_process import CaseFailed, Limits, ReferenceLost, ReferenceProcess, Subject
+from lstmserve_server.shadow.reference_process import (
+    CaseFailed,
+    ComparedModel,
+    ReferenceLimits,
+    ReferenceLost,
+    ReferenceProcess,
+)
 from lstmserve_server.tools.inspection import load_for_keras
 
 if TYPE_CHECKING:
@@ -31,17 +37,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
 
-    from lstmserve_server.model.model import Answer
+    from lstmserve_server.model.model import StepResult
     from lstmserve_server.runtime.registry import ServedModel
     from lstmserve_server.shadow.bundles import Bundle
-    from lstmserve_server.shadow.captured_call import Case
+    from lstmserve_server.shadow.captured_call import CapturedCall
     from lstmserve_server.shadow.reference_process import Reply
     from lstmserve_server.shadow.stepwise import Stepwise
 
     Array = NDArray[Any]
 
 _STEPS_AROUND: Final = 4  # of the first place over tolerance, that are shown in a table
-_LIMITS: Final = Limits(threads=2, niceness=0, seconds=600)
+_LIMITS: Final = ReferenceLimits(threads=2, niceness=0, seconds=600)
 _PLOT: Final = (100, 20)  # columns and lines
 
 
@@ -53,7 +59,7 @@ class Replayed(NamedTuple):
     same_bytes: bool
     """Whether our answer is today what it was then, to the last bit."""
 
-    case: Case
+    case: CapturedCall
     reply: Reply
 
 
@@ -115,14 +121,14 @@ def _replay(file: Path, model: str | None, architecture: str | None, tolerances:
     path = model or bundle.file
     served = _served(file, bundle, model, architecture)
     _require_fits(served, bundle.case)
-    trace = Trace()
+    trace = Recording()
     call = _call(served, bundle.case, trace)
-    subject = Subject(served, path, bundle.layer, bundle.until, architecture)
+    subject = ComparedModel(served, path, bundle.layer, bundle.until, architecture)
     try:
         answer = _compute(call)
         with ReferenceProcess([subject], tolerances, _LIMITS) as reference:
             reference.wait_until_ready()
-            case = cases.of(call, answer, trace, bundle.case.method)
+            case = cases.capture(call, answer, trace, bundle.case.method)
             reply = reference.ask(case.to_bytes(), detailed=True)
     except (RequestError, ReferenceLost, CaseFailed) as error:
         message = f"{file} cannot be computed again: {error}"
@@ -154,7 +160,7 @@ def _served(file: Path, bundle: Bundle, model: str | None, architecture: str | N
     raise SettingsError(f"{message}. Name its file with --model")
 
 
-def _require_fits(served: ServedModel, case: Case) -> None:
+def _require_fits(served: ServedModel, case: CapturedCall) -> None:
     """Refuses what no server would have computed: whoever can write a bundle has written it.
 
     Raises:
@@ -180,7 +186,7 @@ def _require_fits(served: ServedModel, case: Case) -> None:
         raise ValueError("what was asked is no request to this model")
 
 
-def _call(served: ServedModel, case: Case, trace: Trace) -> StepCall:
+def _call(served: ServedModel, case: CapturedCall, trace: Recording) -> StepCall:
     """Returns the call of a case, as it came."""
     asked = case.asked
     parts = zip(served.model.zero_state(1), asked.state, strict=True)
@@ -200,7 +206,7 @@ def _call(served: ServedModel, case: Case, trace: Trace) -> StepCall:
     )
 
 
-def _compute(call: StepCall) -> Answer:
+def _compute(call: StepCall) -> StepResult:
     model = call.served.model
     if isinstance(call, ForwardCall):
         return model.forward(
@@ -209,7 +215,7 @@ def _compute(call: StepCall) -> Answer:
     return model.step(call.x, call.state, call.seen, call.trace)
 
 
-def _same(then: Case, now: Case) -> bool:
+def _same(then: CapturedCall, now: CapturedCall) -> bool:
     """Returns whether two answers to a call are the same: outputs, and h and c behind every step."""
     pairs = [
         *zip(then.outputs, now.outputs, strict=True),

@@ -11,13 +11,19 @@ from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core import packages
 from lstmserve_server.core.errors import RequestError, SettingsError, StartupError
 from lstmserve_server.model.layers.recurrent import LSTM
-from lstmserve_server.model.recording import Trace
+from lstmserve_server.model.recording import Recording
 from lstmserve_server.runtime.calls import ForwardCall
 from lstmserve_server.shadow import captured_call as cases
 from lstmserve_server.shadow import compare, gate_differences
 from lstmserve_server.shadow.compare import Tolerances
-from lstmserve_server.shadow.reference_process import CaseFailed, Limits, ReferenceLost, ReferenceProcess, Subject
-from lstmserve_server.shadow.report import Report
+from lstmserve_server.shadow.reference_process import (
+    CaseFailed,
+    ComparedModel,
+    ReferenceLimits,
+    ReferenceLost,
+    ReferenceProcess,
+)
+from lstmserve_server.shadow.report import ShadowReport
 from lstmserve_server.tools.inspection import load_for_keras
 
 if TYPE_CHECKING:
@@ -27,13 +33,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.model.model import RecurrentModel
-    from lstmserve_server.model.spec import InputDescription
+    from lstmserve_server.model.spec import InputSpec
     from lstmserve_server.runtime.registry import ServedModel
-    from lstmserve_server.shadow.captured_call import Case
+    from lstmserve_server.shadow.captured_call import CapturedCall
 
     Array = NDArray[Any]
 
-_LIMITS: Final = Limits(threads=2, niceness=0, seconds=600)
+_LIMITS: Final = ReferenceLimits(threads=2, niceness=0, seconds=600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ class Plan:
 class Detailed:
     """One call with all that both sides have of it."""
 
-    case: Case
+    case: CapturedCall
     comparison: shadow_pb2.Comparison
     arrays: Mapping[str, Array]
     """What the reference has: "forced/..." and "free/...", each with the place of the layer and the number of the LSTM in it."""
@@ -120,8 +126,8 @@ class Verifier:
         self._path, self._plan, self._tolerances, self._part = path, plan, tolerances, part
         self._failures: dict[str, None] = {}
         self._inputs = _Inputs(self._served.model, plan)
-        self._report = Report(1, [self._served], tolerances)
-        self._subject = Subject(self._served, path, **part)
+        self._report = ShadowReport(1, [self._served], tolerances)
+        self._subject = ComparedModel(self._served, path, **part)
         self._first: shadow_pb2.Location | None = None
         self._detailed: Detailed | None = None
         self._versions: Mapping[str, str] = {}
@@ -161,7 +167,7 @@ class Verifier:
         )
 
     def _compare(self, reference: ReferenceProcess, inputs: tuple[Array, ...], state: Any, *, shown: bool) -> None:
-        name, model, trace = self._served.name, self._served.model, Trace()
+        name, model, trace = self._served.name, self._served.model, Recording()
         every = model.causal or model.returns_sequences
         rows = len(inputs[0])
         call = ForwardCall(self._served, inputs, state, np.zeros(rows, np.int64), False, None, every, trace=trace)  # noqa: FBT003
@@ -173,7 +179,7 @@ class Verifier:
             self._report.dropped(name, "refused")
             self._failures[str(error)] = None
             return
-        case = cases.of(call, answer, trace, "Forward")
+        case = cases.capture(call, answer, trace, "Forward")
         try:
             data = case.to_bytes()
             reply = reference.ask(data, detailed=shown)
@@ -212,7 +218,7 @@ class _Inputs:
             state = self._model.zero_state(len(inputs[0]))
             yield inputs, self._in_the_midst(state) if number % 2 else state
 
-    def _drawn(self, item: InputDescription) -> Array:
+    def _drawn(self, item: InputSpec) -> Array:
         time = [item.shape[0] or self._plan.steps] if item.sequence else []
         if self._model.causal and item.sequence:
             time = [self._plan.steps]
@@ -259,7 +265,7 @@ def _read(path: Path, model: RecurrentModel) -> tuple[Array, ...]:
     return fitted
 
 
-def _fitted(array: Array, item: InputDescription, model: RecurrentModel, path: Path) -> Array:
+def _fitted(array: Array, item: InputSpec, model: RecurrentModel, path: Path) -> Array:
     features = item.features
     rank = 1 + item.sequence + len(features)
     if item.vocabulary is not None and array.ndim in (rank - 1, rank - 2) and array.shape[-1:] != (1,):

@@ -9,14 +9,14 @@ from lstmserve_server.loading.config import keras_config
 from lstmserve_server.model import activations
 
 if TYPE_CHECKING:
-    from lstmserve_server.loading.build.rules.base import Plan, Reading
+    from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan
     from lstmserve_server.model.activations import Activation
 
 LAYERS: Final = ("Activation", "ELU", "LeakyReLU", "ReLU", "Softmax", "ThresholdedReLU")
 """The layers that are a function of every number, or of the last axis."""
 
 
-def activation(r: Reading, option: str, default: str) -> Activation:
+def activation(r: LayerConfigReader, option: str, default: str) -> Activation:
     """Returns an option that is an activation, in the definition of the writer's era."""
     value = r.get(option, default)
     if value is None:
@@ -36,7 +36,7 @@ def activation(r: Reading, option: str, default: str) -> Activation:
     return named(r, option, value)
 
 
-def named(r: Reading, option: str, name: str) -> Activation:
+def named(r: LayerConfigReader, option: str, name: str) -> Activation:
     """Returns the activation of a name."""
     found = activations.find(name, r.writer.era)
     if found is None:
@@ -46,7 +46,7 @@ def named(r: Reading, option: str, name: str) -> Activation:
     return found
 
 
-def of_layer(r: Reading) -> Activation:
+def of_layer(r: LayerConfigReader) -> Activation:
     """Returns the activation that a layer is."""
     match r.layer.kind:
         case "Activation":
@@ -73,6 +73,6 @@ def of_layer(r: Reading) -> Activation:
             return named(r, "activation", "softmax")
 
 
-def layer(r: Reading) -> Plan:
+def layer(r: LayerConfigReader) -> LayerPlan:
     """Plans a layer that is an activation."""
     return r.plan("Activation", {"activation": of_layer(r)})

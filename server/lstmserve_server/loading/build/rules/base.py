@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lstmserve_server.loading.config.keras_config import LayerConfig
-    from lstmserve_server.loading.store.limits import Limits
-    from lstmserve_server.model.activations import Era
+    from lstmserve_server.loading.store.limits import LoadLimits
+    from lstmserve_server.model.activations import KerasMajor
     from lstmserve_server.model.spec import Option, Shape
 
     Array = NDArray[Any]
 
 
-_LONGEST: Final = 100  # characters of what a stranger wrote in an error
+_MAX_SHOWN_CHARACTERS: Final = 100  # characters of what a stranger wrote in an error
 
-CHAIN: Final = "Chain"
+STACK: Final = "Chain"
 """The kind of a plan whose parts are layers one after the other."""
 
 Mask = tuple[Any, ...]
@@ -34,7 +34,7 @@ Mask = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class WeightBlock:
     """The weights of one piece of a layer."""
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -57,7 +57,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LayerPlan:
     """What a layer will be, before its weights are read."""
 
     kind: str
@@ -66,10 +66,10 @@ class Plan:
 
     output_shapes: tuple[Shape, ...]
 
-    block: Block | None = None
+    block: WeightBlock | None = None
     """Its own weights."""
 
-    parts: tuple[Plan, ...] = ()
+    parts: tuple[LayerPlan, ...] = ()
     """The layers that it is made of."""
 
     mask: Mask | None = None
@@ -84,22 +84,22 @@ class Plan:
         return self.output_shapes[0]
 
     @property
-    def blocks(self) -> tuple[Block, ...]:
+    def blocks(self) -> tuple[WeightBlock, ...]:
         """The weights of the layer and of its parts, in the order of Keras."""
         own = () if self.block is None else (self.block,)
         return (*own, *(block for part in self.parts for block in part.blocks))
 
-    def below(self, place: str) -> Plan:
+    def below(self, place: str) -> LayerPlan:
         """Returns the same with its weights below a place."""
         block = None if self.block is None else replace(self.block, place=f"{place}/{self.block.place}".rstrip("/"))
         return replace(self, block=block, parts=tuple(part.below(place) for part in self.parts))
 
 
 @dataclass(frozen=True, slots=True)
-class Writer:
+class KerasVersion:
     """The Keras that wrote a file, as far as it matters."""
 
-    era: Era
+    era: KerasMajor
     standalone: bool
     """Whether it was the Keras up to 2.3.1 that was a package of its own."""
     merges_masks_by: str
@@ -109,7 +109,7 @@ class Writer:
 
 
 @dataclass(frozen=True, slots=True)
-class Incoming:
+class LayerInput:
     """What reaches a layer."""
 
     shape: Shape
@@ -126,13 +126,13 @@ class Incoming:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class LayerConfigReader:
     """A layer's configuration on its way to a plan."""
 
     layer: LayerConfig
-    writer: Writer
-    incomings: tuple[Incoming, ...]
-    limits: Limits
+    writer: KerasVersion
+    incomings: tuple[LayerInput, ...]
+    limits: LoadLimits
     states: int = 0
     """How many h and c it is given to begin with."""
     masked_by_call: bool = False
@@ -140,19 +140,19 @@ class Reading:
     consumed: set[str] = field(default_factory=set)
 
     @property
-    def incoming(self) -> Incoming:
+    def incoming(self) -> LayerInput:
         """What reaches a layer of one input."""
         return self.incomings[0]
 
-    def inner(self, layer: LayerConfig, shape: Shape | None = None) -> Reading:
+    def inner(self, layer: LayerConfig, shape: Shape | None = None) -> LayerConfigReader:
         """Returns the reading of a layer that this one holds, which gets the same, or what has another shape."""
-        incoming = self.incoming if shape is None else Incoming(shape)
+        incoming = self.incoming if shape is None else LayerInput(shape)
         return replace(self, layer=layer, incomings=(incoming,), consumed=set())
 
-    def plan(self, kind: str, options: Mapping[str, Option] | None = None, **rest: Any) -> Plan:
+    def plan(self, kind: str, options: Mapping[str, Option] | None = None, **rest: Any) -> LayerPlan:
         """Returns a plan of one output that is like the input, and lets its mask through, but for what `rest` says."""
         rest = {"output_shapes": (self.incoming.shape,), "mask": self.incoming.mask} | rest
-        return Plan(kind, options or {}, **rest)
+        return LayerPlan(kind, options or {}, **rest)
 
     def refuse(self, text: str) -> UnsupportedModelError:
         """Returns the refusal of this layer."""
@@ -195,7 +195,7 @@ class Reading:
         except OverflowError:
             number = math.nan
         if not math.isfinite(number):
-            raise self.refuse(f"has {option}={str(value)[:_LONGEST]}; expected a number")
+            raise self.refuse(f"has {option}={str(value)[:_MAX_SHOWN_CHARACTERS]}; expected a number")
         return number
 
     def not_negative(self, option: str, default: float, most: float = math.inf) -> float:
@@ -245,7 +245,7 @@ class Reading:
         return time
 
 
-def without_mask(plan: Plan) -> Plan:
+def without_mask(plan: LayerPlan) -> LayerPlan:
     """Returns the plan of a layer that keeps the mask of its input to itself."""
     if plan.mask is None:
         return plan
@@ -265,7 +265,7 @@ IDLE: Final = frozenset(
 )
 
 
-def require_known_options(reading: Reading) -> None:
+def require_known_options(reading: LayerConfigReader) -> None:
     """Refuses a layer with an option that its rule has not read and that may be of consequence."""
     for option, value in reading.layer.options.items():
         if option not in reading.consumed and option not in IDLE and value is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lstmserve_server.loading.build.rules.base import Incoming, Mask
+    from lstmserve_server.loading.build.rules.base import LayerInput, Mask
 
 OPERATIONS: Final = frozenset(
     "All Any BroadcastTo Concatenate ExpandDims LogicalAnd LogicalOr NotEqual OnesLike ZerosLike".split()
@@ -24,16 +24,16 @@ ALL: Final[Mask] = ("ones",)
 _NONE: Final[Mask] = ("zeros",)
 
 
-def of_elementwise(incomings: Sequence[Incoming], by: str) -> Mask | None:
-    """Returns the mask of `Add` and its kin (`Merge.compute_mask`); `by` as in `Writer.merges_masks_by`."""
+def of_elementwise(incomings: Sequence[LayerInput], by: str) -> Mask | None:
+    """Returns the mask of `Add` and its kin (`Merge.compute_mask`); `by` as in `KerasVersion.merges_masks_by`."""
     found = [item.mask for item in incomings if item.mask is not None]
     if not found or by == "none" or (by == "or" and len(found) < len(incomings)):
         return None
     return either(found) if by == "or" else both(found)
 
 
-def of_concatenate(incomings: Sequence[Incoming], *, along_time: bool, by: str) -> Mask | None:
-    """Returns the mask of `Concatenate` (`Concatenate.compute_mask`); `by` as in `Writer.merges_masks_by`."""
+def of_concatenate(incomings: Sequence[LayerInput], *, along_time: bool, by: str) -> Mask | None:
+    """Returns the mask of `Concatenate` (`Concatenate.compute_mask`); `by` as in `KerasVersion.merges_masks_by`."""
     masks = [item.mask or ALL for item in incomings]
     if set(masks) == {ALL} or by == "none":
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from lstmserve_server.loading.build.rules import base, masks
-from lstmserve_server.loading.build.rules.base import Incoming, Plan, Reading
+from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerInput, LayerPlan
 
 if TYPE_CHECKING:
     from lstmserve_server.loading.build.rules.base import Mask
@@ -15,7 +15,7 @@ _ALTERS_MASKED: Final = ("Multiply", "Maximum", "Minimum")
 """Merge layers in which Keras 3 puts other numbers in the place of those that a mask passes over."""
 
 
-def elementwise(r: Reading) -> Plan:
+def elementwise(r: LayerConfigReader) -> LayerPlan:
     """`Add`, `Subtract`, `Multiply`, `Average`, `Maximum`, `Minimum`."""
     _require_alike(r)
     if r.layer.kind == "Subtract" and len(r.incomings) != 2:  # noqa: PLR2004 - one from the other
@@ -27,7 +27,7 @@ def elementwise(r: Reading) -> Plan:
     return _merged(r, shape, masks.of_elementwise(r.incomings, r.writer.merges_masks_by))
 
 
-def concatenate(r: Reading) -> Plan:
+def concatenate(r: LayerConfigReader) -> LayerPlan:
     """`Concatenate`, of features or of time-steps."""
     _require_alike(r)
     _require_known_rule(r)
@@ -47,26 +47,28 @@ def concatenate(r: Reading) -> Plan:
     return _merged(r, shape, mask, {"axis": "time"} if time else {})
 
 
-def _require_known_rule(r: Reading) -> None:
+def _require_known_rule(r: LayerConfigReader) -> None:
     if r.writer.merges_masks_by == "unknown" and any(item.mask for item in r.incomings):
         text = "merges masks, which every Keras 3 does in its own way, and the file does not say which wrote it"
         raise r.refuse(f"{text}. Add its keras_version to the architecture")
 
 
-def _merged(r: Reading, shape: Shape, mask: Mask | None, options: dict[str, Option] | None = None) -> Plan:
+def _merged(
+    r: LayerConfigReader, shape: Shape, mask: Mask | None, options: dict[str, Option] | None = None
+) -> LayerPlan:
     options = {"inputs": len(r.incomings), **(options or {})}
     if mask is not None:
         options["mask"] = "any" if r.writer.merges_masks_by == "or" else "all"
     return r.plan(r.layer.kind, options, output_shapes=(shape,), mask=mask)
 
 
-def _require_alike(r: Reading) -> None:
+def _require_alike(r: LayerConfigReader) -> None:
     if len({len(item.shape) for item in r.incomings}) > 1 or len(r.incomings) < 2:  # noqa: PLR2004 - several
         shapes = ", ".join(str(item.shape) for item in r.incomings)
         raise r.refuse(f"joins what has the shapes {shapes}; expected several of the same number of axes")
 
 
-def _broadcast(r: Reading) -> Shape:
+def _broadcast(r: LayerConfigReader) -> Shape:
     """Returns the shape of the result; only what is one long along the last axis is repeated."""
     shapes = [item.shape for item in r.incomings]
     widest = max(shape[-1] or 0 for shape in shapes)
@@ -79,10 +81,10 @@ def _fit(one: Shape, other: Shape) -> bool:
     return all(a == b or a is None or b is None for a, b in zip(one, other, strict=True))
 
 
-def operation(r: Reading, numbers: tuple[float, ...], *, number_first: bool) -> Plan:
+def operation(r: LayerConfigReader, numbers: tuple[float, ...], *, number_first: bool) -> LayerPlan:
     """An operation on tensors, or on a tensor and a number, as the layer that does the same; it lets no mask through."""
-    unmasked = tuple(Incoming(item.shape, None, item.value, item.ids) for item in r.incomings)
-    bare = Reading(r.layer, r.writer, unmasked, r.limits)
+    unmasked = tuple(LayerInput(item.shape, None, item.value, item.ids) for item in r.incomings)
+    bare = LayerConfigReader(r.layer, r.writer, unmasked, r.limits)
     r.consumed.update(r.layer.options)
     kind = r.layer.kind
     if len(unmasked) == 1:
@@ -95,7 +97,7 @@ def operation(r: Reading, numbers: tuple[float, ...], *, number_first: bool) -> 
     return elementwise(bare)
 
 
-def _with_a_number(r: Reading, numbers: tuple[float, ...], *, number_first: bool) -> dict[str, Any]:
+def _with_a_number(r: LayerConfigReader, numbers: tuple[float, ...], *, number_first: bool) -> dict[str, Any]:
     """Returns scale and offset of `x + 3`, `2 - x`, `x * 5`, `x / 7` and `-x`."""
     scale, offset = 1.0, 0.0
     number = float(numbers[0]) if len(numbers) == 1 else None

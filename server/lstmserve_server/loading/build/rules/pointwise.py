@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lstmserve_server.loading.build.rules import activations, base
-from lstmserve_server.loading.build.rules.base import Block, Plan, Reading
-from lstmserve_server.model.activations import Era
+from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan, WeightBlock
+from lstmserve_server.model.activations import KerasMajor
 
 if TYPE_CHECKING:
     from lstmserve_server.model.spec import Option
 
 
-def dense(r: Reading) -> Plan:
+def dense(r: LayerConfigReader) -> LayerPlan:
     """`Dense`."""
     units = r.number("units", r.limits.features)
     shapes: dict[str, tuple[int, ...]] = {"kernel": (r.features, units)}
@@ -25,10 +25,10 @@ def dense(r: Reading) -> Plan:
         "activation": activations.activation(r, "activation", "linear"),
         "use_bias": "bias" in shapes,
     }
-    return r.plan("Dense", options, output_shapes=((*r.incoming.shape[:-1], units),), block=Block(shapes))
+    return r.plan("Dense", options, output_shapes=((*r.incoming.shape[:-1], units),), block=WeightBlock(shapes))
 
 
-def embedding(r: Reading) -> Plan:
+def embedding(r: LayerConfigReader) -> LayerPlan:
     """`Embedding`, of the token ids that are the model's input."""
     if len(r.incoming.shape) != 1 or not r.incoming.ids:
         raise r.refuse("stands behind another layer; expected it first, on token ids")
@@ -39,43 +39,43 @@ def embedding(r: Reading) -> Plan:
         "Embedding",
         {"input_dim": words, "output_dim": features, "mask_zero": mask},
         output_shapes=((r.incoming.shape[0], features),),
-        block=Block({"embeddings": (words, features)}),
+        block=WeightBlock({"embeddings": (words, features)}),
         mask=("NotEqual", r.incoming.value, 0.0) if mask else None,
     )
 
 
-def masking(r: Reading) -> Plan:
+def masking(r: LayerConfigReader) -> LayerPlan:
     """`Masking`."""
     r.require_sequence()
     value = r.real("mask_value", 0.0)
     return r.plan("Masking", {"mask_value": value}, mask=("Any", ("NotEqual", r.incoming.value, value)))
 
 
-def batch_normalization(r: Reading) -> Plan:
+def batch_normalization(r: LayerConfigReader) -> LayerPlan:
     """`BatchNormalization`, as it is at inference."""
     return _normalization(r, "BatchNormalization", ("moving_mean", "moving_variance"))
 
 
-def layer_normalization(r: Reading) -> Plan:
+def layer_normalization(r: LayerConfigReader) -> LayerPlan:
     """`LayerNormalization`."""
     return _normalization(r, "LayerNormalization", ())
 
 
-def _normalization(r: Reading, kind: str, further: tuple[str, ...]) -> Plan:
+def _normalization(r: LayerConfigReader, kind: str, further: tuple[str, ...]) -> LayerPlan:
     _require_last_axis(r, r.get("axis", -1))
     r.choice("rms_scaling", None, False, None)  # noqa: FBT003 - the values of an option
     names = [name for name, option in (("gamma", "scale"), ("beta", "center")) if r.flag(option, default=True)]
     shapes = dict.fromkeys((*names, *further), (r.features,))
-    return r.plan(kind, {"epsilon": r.real("epsilon", 1e-3)}, block=Block(shapes) if shapes else None)
+    return r.plan(kind, {"epsilon": r.real("epsilon", 1e-3)}, block=WeightBlock(shapes) if shapes else None)
 
 
-def _require_last_axis(r: Reading, axis: Any) -> None:
+def _require_last_axis(r: LayerConfigReader, axis: Any) -> None:
     axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
     if axis not in (-1, len(r.incoming.shape)):
         raise r.refuse(f"has axis={axis!r}; only the last is served")
 
 
-def normalization(r: Reading) -> Plan:
+def normalization(r: LayerConfigReader) -> LayerPlan:
     """`Normalization`, with the mean and variance that it was adapted to, or that its configuration gives."""
     axis = r.get("axis", -1)
     axis = None if axis == [] else axis
@@ -85,7 +85,7 @@ def normalization(r: Reading) -> Plan:
     options: dict[str, Option] = {"epsilon": _EPSILON, "invert": r.flag("invert", default=False)}
     mean, variance = r.get("mean"), r.get("variance")
     if mean is None:
-        block = Block({"mean": shape, "variance": shape, "count": ()}, idle=("count",), convert=_at_least_one)
+        block = WeightBlock({"mean": shape, "variance": shape, "count": ()}, idle=("count",), convert=_at_least_one)
         return _since_keras_3(r, r.plan("Normalization", options, block=block))
     try:
         given = [
@@ -106,42 +106,42 @@ def _at_least_one(weights: dict[str, Any]) -> dict[str, Any]:
     return {name: np.atleast_1d(weight) for name, weight in weights.items()}
 
 
-def rescaling(r: Reading) -> Plan:
+def rescaling(r: LayerConfigReader) -> LayerPlan:
     """`Rescaling`."""
     return _since_keras_3(r, r.plan("Rescaling", {"scale": r.real("scale", 1.0), "offset": r.real("offset", 0.0)}))
 
 
-def identity(r: Reading) -> Plan:
+def identity(r: LayerConfigReader) -> LayerPlan:
     """`Identity`."""
     return _since_keras_3(r, r.plan("Identity"))
 
 
-def _since_keras_3(r: Reading, plan: Plan) -> Plan:
+def _since_keras_3(r: LayerConfigReader, plan: LayerPlan) -> LayerPlan:
     """Returns the plan of a layer that lets a mask through in Keras 3 only."""
-    return plan if r.writer.era is Era.KERAS_3 else base.without_mask(plan)
+    return plan if r.writer.era is KerasMajor.KERAS_3 else base.without_mask(plan)
 
 
-def prelu(r: Reading) -> Plan:
+def prelu(r: LayerConfigReader) -> LayerPlan:
     """`PReLU`, with a slope for each feature that is the same at all time-steps."""
     shared = r.get("shared_axes") or []
     if not isinstance(shared, list) or (r.incoming.sequence and 1 not in shared):
         raise r.refuse(f"has shared_axes={shared!r}; served are slopes that are the same at all time-steps: [1]")
     shape = tuple(1 if axis in shared else length or 1 for axis, length in enumerate(r.incoming.shape, start=1))
-    return r.plan("PReLU", block=Block({"alpha": shape}))
+    return r.plan("PReLU", block=WeightBlock({"alpha": shape}))
 
 
-def nothing(r: Reading) -> Plan:
+def nothing(r: LayerConfigReader) -> LayerPlan:
     """A layer that does nothing at inference."""
     return r.plan(r.layer.kind)
 
 
-def dropout(r: Reading) -> Plan:
+def dropout(r: LayerConfigReader) -> LayerPlan:
     """`Dropout` and its kin, which do nothing at inference either."""
     r.not_negative("rate", 0.0, most=1.0)
     return nothing(r)
 
 
-def noise(r: Reading) -> Plan:
+def noise(r: LayerConfigReader) -> LayerPlan:
     """`GaussianNoise`: the same."""
     r.not_negative("stddev", 0.0)
     return nothing(r)

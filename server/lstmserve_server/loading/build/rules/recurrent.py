@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from lstmserve_server.loading.build.rules import activations as activation_rules
 from lstmserve_server.loading.build.rules import base, cudnn
-from lstmserve_server.loading.build.rules.base import Block, Plan, Reading
+from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan, WeightBlock
 from lstmserve_server.loading.config import keras_config
 from lstmserve_server.model import activations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from lstmserve_server.model.spec import Option, Shape
 
 
-def lstm(r: Reading) -> Plan:
+def lstm(r: LayerConfigReader) -> LayerPlan:
     """`LSTM`."""
     return _lstm(r, in_both_directions=False)
 
 
-def cudnn_lstm(r: Reading) -> Plan:
+def cudnn_lstm(r: LayerConfigReader) -> LayerPlan:
     """`CuDNNLSTM`: the LSTM that it is, with the only functions that it has."""
     return _cudnn_lstm(r, in_both_directions=False)
 
 
-def _lstm(r: Reading, *, in_both_directions: bool) -> Plan:
+def _lstm(r: LayerConfigReader, *, in_both_directions: bool) -> LayerPlan:
     r.require_sequence()
     units = r.number("units", r.limits.units)
     if r.flag("time_major", default=False) != r.writer.time_major:
         raise r.refuse(
             "is alone in having or not having time_major=True; expected it of all LSTM layers of the model, or none"
         )
-    if "recurrent_activation" not in r.layer.options and r.writer.era is activations.Era.KERAS_2:
+    if "recurrent_activation" not in r.layer.options and r.writer.era is activations.KerasMajor.KERAS_2:
         text = "does not say its recurrent_activation, whose default changed during Keras 2 ('hard_sigmoid' at first)"
         raise r.refuse(text)
     shapes: dict[str, tuple[int, ...]] = {"kernel": (r.features, 4 * units), "recurrent_kernel": (units, 4 * units)}
@@ -57,16 +57,16 @@ def _lstm(r: Reading, *, in_both_directions: bool) -> Plan:
     output: Shape = (r.incoming.shape[0], units) if sequences else (units,)
     states = _states(r, units) if not in_both_directions else ()
     mask = r.incoming.mask if sequences else None
-    return r.plan("LSTM", options, output_shapes=(output, *states), block=Block(shapes, "cell"), mask=mask)
+    return r.plan("LSTM", options, output_shapes=(output, *states), block=WeightBlock(shapes, "cell"), mask=mask)
 
 
-def _passes_mask_over(r: Reading) -> bool:
+def _passes_mask_over(r: LayerConfigReader) -> bool:
     """Returns whether the layer heeds the mask of its input: Keras 3 forgets it for who is given an initial state too."""
-    forgotten = r.states and r.writer.era is activations.Era.KERAS_3 and not r.masked_by_call
+    forgotten = r.states and r.writer.era is activations.KerasMajor.KERAS_3 and not r.masked_by_call
     return r.incoming.mask is not None and not forgotten
 
 
-def _states(r: Reading, *units: int) -> tuple[Shape, ...]:
+def _states(r: LayerConfigReader, *units: int) -> tuple[Shape, ...]:
     """Returns the shapes of h and c, for each direction, if the layer gives them; and checks those that it is given."""
     if r.states not in (0, 2 * len(units)):
         raise r.refuse(f"is given {r.states} states to begin with; expected {2 * len(units)}: h and c")
@@ -76,19 +76,19 @@ def _states(r: Reading, *units: int) -> tuple[Shape, ...]:
     return tuple((u,) for u in units for _ in "hc") if r.flag("return_state", default=False) else ()
 
 
-def _cudnn_lstm(r: Reading, *, in_both_directions: bool) -> Plan:
+def _cudnn_lstm(r: LayerConfigReader, *, in_both_directions: bool) -> LayerPlan:
     plain = {**r.layer.options, "activation": "tanh", "recurrent_activation": "sigmoid", "use_bias": True}
     r.consumed.update(r.layer.options)
     made = _lstm(replace(r, layer=replace(r.layer, options=plain)), in_both_directions=in_both_directions)
     assert made.block is not None  # noqa: S101 - an LSTM has weights
     shapes = {**made.block.shapes, "bias": (8 * int(r.layer.options["units"]),)}
-    return replace(made, block=Block(shapes, convert=cudnn.to_lstm))
+    return replace(made, block=WeightBlock(shapes, convert=cudnn.to_lstm))
 
 
 _DIRECTIONS: Final = {"LSTM": _lstm, "CuDNNLSTM": _cudnn_lstm}
 
 
-def rnn(r: Reading) -> Plan:
+def rnn(r: LayerConfigReader) -> LayerPlan:
     """`RNN` of one `LSTMCell`, or of several on top of each other, as the LSTMs that they are."""
     cell = keras_config.inner_layer(r.get("cell"), f"{r.layer}, cell")
     if cell.kind == "StackedRNNCells":
@@ -96,7 +96,7 @@ def rnn(r: Reading) -> Plan:
     return _of_cell(r, cell)
 
 
-def _of_cell(r: Reading, cell: LayerConfig, **changed: bool) -> Plan:
+def _of_cell(r: LayerConfigReader, cell: LayerConfig, **changed: bool) -> LayerPlan:
     if cell.kind != "LSTMCell":
         raise r.refuse(f"has a {cell.kind} as its cell; only LSTMCells are served")
     around = {name: value for name, value in r.layer.options.items() if name != "cell"}
@@ -107,7 +107,7 @@ def _of_cell(r: Reading, cell: LayerConfig, **changed: bool) -> Plan:
     return made
 
 
-def _stacked(r: Reading, stack: LayerConfig) -> Plan:
+def _stacked(r: LayerConfigReader, stack: LayerConfig) -> LayerPlan:
     """Plans a stack of cells: one LSTM after the other, each on what the one below gives at every time-step."""
     cells = stack.options.get("cells")
     if not isinstance(cells, list) or not 1 <= len(cells) <= r.limits.layers:
@@ -116,7 +116,7 @@ def _stacked(r: Reading, stack: LayerConfig) -> Plan:
         raise r.refuse("hands the states of a stack of cells in or out, which is not served")
     if r.get("go_backwards") and r.incoming.mask is not None:
         raise r.refuse("reads a sequence with a mask from its end through a stack of cells, which is not served")
-    parts: list[Plan] = []
+    parts: list[LayerPlan] = []
     for number, entry in enumerate(cells):
         cell = keras_config.inner_layer(entry, f"{r.layer}, cell {number}")
         below = r.incoming if not parts else replace(r.incoming, shape=parts[-1].shape)
@@ -128,10 +128,10 @@ def _stacked(r: Reading, stack: LayerConfig) -> Plan:
         place = "cell/cells/lstm_cell" + (f"_{number}" if number else "")
         assert made.block is not None  # noqa: S101 - an LSTM has weights
         parts.append(replace(made, block=_piece(made.block, cell, place, {cell.name})))
-    return Plan(base.CHAIN, {}, parts[-1].output_shapes, parts=tuple(parts), mask=parts[-1].mask)
+    return LayerPlan(base.STACK, {}, parts[-1].output_shapes, parts=tuple(parts), mask=parts[-1].mask)
 
 
-def bidirectional(r: Reading) -> Plan:
+def bidirectional(r: LayerConfigReader) -> LayerPlan:
     """`Bidirectional`, of LSTMs."""
     forward = keras_config.inner_layer(r.get("layer"), f"{r.layer}, layer")
     given = r.get("backward_layer")
@@ -163,13 +163,13 @@ def bidirectional(r: Reading) -> Plan:
     )
 
 
-def _piece(block: Block, layer: LayerConfig, place: str, labels: set[str]) -> Block:
+def _piece(block: WeightBlock, layer: LayerConfig, place: str, labels: set[str]) -> WeightBlock:
     """Returns the weights of a layer as those of a piece of another."""
     trainable = layer.options.get("trainable") is not False
     return replace(block, place=place, labels=frozenset(labels), trainable=trainable)
 
 
-def _direction(r: Reading, layer: LayerConfig, place: str, labels: set[str]) -> Plan:
+def _direction(r: LayerConfigReader, layer: LayerConfig, place: str, labels: set[str]) -> LayerPlan:
     if layer.kind not in _DIRECTIONS:
         raise r.refuse(f"wraps a {layer.kind}; only LSTMs are served")
     reading = replace(r, layer=layer, consumed=set())

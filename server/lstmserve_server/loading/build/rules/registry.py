@@ -20,17 +20,17 @@ from lstmserve_server.loading.build.rules import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lstmserve_server.loading.build.rules.base import Plan, Reading
+    from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan
     from lstmserve_server.loading.config.keras_config import LayerConfig
 
 
-def plan(reading: Reading) -> Plan:
+def plan(reading: LayerConfigReader) -> LayerPlan:
     """Returns what a layer will be.
 
     Raises:
         UnsupportedModelError: the kind of layer or one of its options is not served, or an option makes no sense.
     """
-    rule = PLANS.get(reading.layer.kind)
+    rule = RULES.get(reading.layer.kind)
     if rule is None:
         raise UnsupportedModelError(refusal_of(reading.layer))
     if len(reading.incomings) > 1 + reading.states and rule not in (merge.elementwise, merge.concatenate):
@@ -42,11 +42,11 @@ def plan(reading: Reading) -> Plan:
 
 def refusal_of(layer: LayerConfig) -> str:
     """Returns why a layer of a kind that is not served is refused."""
-    why = unsupported.REASONS.get(layer.kind, f"served are {', '.join(PLANS)}")
+    why = unsupported.REASONS.get(layer.kind, f"served are {', '.join(RULES)}")
     return f"{layer} is of a kind that is not served: {why}"
 
 
-PLANS: Final[dict[str, Callable[[Reading], Plan]]] = {
+RULES: Final[dict[str, Callable[[LayerConfigReader], LayerPlan]]] = {
     "InputLayer": pointwise.nothing,
     "LSTM": recurrent.lstm,
     "CuDNNLSTM": recurrent.cudnn_lstm,

@@ -6,10 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lstmserve_server.loading.build.rules.base import Plan, Reading
+    from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan
 
 
-def flatten(r: Reading) -> Plan:
+def flatten(r: LayerConfigReader) -> LayerPlan:
     """`Flatten`."""
     r.choice("data_format", "channels_last", "channels_last", None)
     if not r.incoming.sequence:
@@ -18,13 +18,13 @@ def flatten(r: Reading) -> Plan:
     return r.plan("Flatten", {"time": r.require_known_time()}, output_shapes=((size,),), mask=None)
 
 
-def _size(r: Reading, shape: tuple[int | None, ...]) -> int:
+def _size(r: LayerConfigReader, shape: tuple[int | None, ...]) -> int:
     if None in shape:
         raise r.refuse(f"gets what has the shape {shape}; expected every length but that of time to be known")
     return math.prod(length or 0 for length in shape)
 
 
-def reshape(r: Reading) -> Plan:
+def reshape(r: LayerConfigReader) -> LayerPlan:
     """`Reshape`."""
     target = r.get("target_shape")
     if not isinstance(target, list) or not 1 <= len(target) <= r.limits.axes or not all(type(n) is int for n in target):
@@ -40,14 +40,14 @@ def reshape(r: Reading) -> Plan:
     return r.plan("Reshape", {"to": ", ".join(map(str, target))}, output_shapes=(tuple(target),), mask=None)
 
 
-def permute(r: Reading) -> Plan:
+def permute(r: LayerConfigReader) -> LayerPlan:
     """`Permute`."""
     r.require_sequence()
     r.choice("dims", None, [2, 1])
     return r.plan("Permute", output_shapes=((r.features, r.require_known_time()),), mask=None)
 
 
-def repeat(r: Reading) -> Plan:
+def repeat(r: LayerConfigReader) -> LayerPlan:
     """`RepeatVector`."""
     if r.incoming.sequence:
         raise r.refuse("gets a sequence; expected one vector")
@@ -55,17 +55,17 @@ def repeat(r: Reading) -> Plan:
     return r.plan("RepeatVector", {"n": n}, output_shapes=((n, r.features),), mask=None)
 
 
-def padding(r: Reading) -> Plan:
+def padding(r: LayerConfigReader) -> LayerPlan:
     """`ZeroPadding1D`."""
     return _ends(r, "padding", 1)
 
 
-def cropping(r: Reading) -> Plan:
+def cropping(r: LayerConfigReader) -> LayerPlan:
     """`Cropping1D`."""
     return _ends(r, "cropping", -1)
 
 
-def _ends(r: Reading, option: str, sign: int) -> Plan:
+def _ends(r: LayerConfigReader, option: str, sign: int) -> LayerPlan:
     r.require_sequence()
     r.choice("data_format", None, "channels_last", None)
     before, after = r.pair(option)

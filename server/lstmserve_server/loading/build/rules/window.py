@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lstmserve_server.loading.build.rules import activations
-from lstmserve_server.loading.build.rules.base import Block, Plan, Reading
+from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan, WeightBlock
 
 if TYPE_CHECKING:
     from lstmserve_server.model.spec import Option
 
 
-def conv(r: Reading) -> Plan:
+def conv(r: LayerConfigReader) -> LayerPlan:
     """`Conv1D`."""
     r.require_sequence()
     r.choice("groups", None, 1, None)
@@ -27,10 +27,12 @@ def conv(r: Reading) -> Plan:
     }
     if options["strides"] != 1 and options["dilation_rate"] != 1:
         raise r.refuse("has strides and a dilation_rate above 1, which Keras refuses together")
-    return r.plan("Conv1D", options, output_shapes=((_places(r, options), filters),), block=Block(shapes), mask=None)
+    return r.plan(
+        "Conv1D", options, output_shapes=((_places(r, options), filters),), block=WeightBlock(shapes), mask=None
+    )
 
 
-def pooling(r: Reading) -> Plan:
+def pooling(r: LayerConfigReader) -> LayerPlan:
     """`MaxPooling1D` and `AveragePooling1D`."""
     r.require_sequence()
     r.choice("data_format", "channels_last", "channels_last", None)
@@ -39,13 +41,13 @@ def pooling(r: Reading) -> Plan:
     return r.plan(r.layer.kind, options, output_shapes=((_places(r, options), r.features),), mask=None)
 
 
-def _window(r: Reading, window: int, *further: str) -> dict[str, Option]:
+def _window(r: LayerConfigReader, window: int, *further: str) -> dict[str, Option]:
     strides = window if r.layer.kind != "Conv1D" and r.layer.options.get("strides") is None else r.single("strides", 1)
     r.consumed.add("strides")
     return {"window": window, "strides": strides, "padding": r.choice("padding", "valid", "valid", "same", *further)}
 
 
-def _places(r: Reading, options: dict[str, Any]) -> int | None:
+def _places(r: LayerConfigReader, options: dict[str, Any]) -> int | None:
     time, stride = r.incoming.shape[0], int(options["strides"])
     if time is None:
         return None
@@ -58,7 +60,7 @@ def _places(r: Reading, options: dict[str, Any]) -> int | None:
     return places
 
 
-def global_pooling(r: Reading) -> Plan:
+def global_pooling(r: LayerConfigReader) -> LayerPlan:
     """`GlobalMaxPooling1D` and `GlobalAveragePooling1D`."""
     r.require_sequence()
     r.choice("data_format", "channels_last", "channels_last", None)

@@ -10,7 +10,7 @@ from lstmserve_server.loading.config import keras_config
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lstmserve_server.loading.build.rules.base import Plan, Reading
+    from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan
 
 _ANY_RANK: Final = frozenset(
     "Activation ActivityRegularization AlphaDropout BatchNormalization Dense Dropout ELU GaussianDropout GaussianNoise "
@@ -25,7 +25,7 @@ _STATELESS: Final = ("Embedding", "Masking", "RepeatVector", "InputLayer", "Time
 _HEEDS_MASK: Final = ("LSTM", "CuDNNLSTM", "RNN", "Bidirectional", "GlobalAveragePooling1D", "Softmax")
 
 
-def time_distributed(r: Reading, plan: Callable[[Reading], Plan]) -> Plan:
+def time_distributed(r: LayerConfigReader, plan: Callable[[LayerConfigReader], LayerPlan]) -> LayerPlan:
     """`TimeDistributed`, of a layer that `plan` plans."""
     if not r.incoming.sequence:
         raise r.refuse("gets no sequence: the layer before it answers the last time-step only")
@@ -39,7 +39,7 @@ def time_distributed(r: Reading, plan: Callable[[Reading], Plan]) -> Plan:
             f"wraps a {inner.kind} and is given a mask, which Keras hands to it step by step; that fails there"
         )
     made = plan(r.inner(inner, r.incoming.shape[1:]))
-    if len(made.output_shapes) > 1 or made.kind == base.CHAIN:
+    if len(made.output_shapes) > 1 or made.kind == base.STACK:
         raise r.refuse(f"wraps a {inner.kind} of several outputs or cells, which is not served")
     shape, below = (r.incoming.shape[0], *made.shape), made.below("layer")
     if inner.kind in _ANY_RANK:

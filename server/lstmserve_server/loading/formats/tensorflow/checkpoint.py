@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
 
 import numpy as np
 
-from lstmserve_server.core.errors import UnsupportedModelError, listed
+from lstmserve_server.core.errors import UnsupportedModelError, format_names
 from lstmserve_server.loading.formats.tensorflow import crc32c, protos, sstable
 from lstmserve_server.loading.store import arrays
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from lstmserve_server.loading.containers.source import Place
+    from lstmserve_server.loading.containers.source import ModelSource
 
 OBJECT_GRAPH: Final = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
-_RANK: Final = 8
+_MAX_RANK: Final = 8
 _STRING, _BFLOAT16 = 7, 14
 _DTYPES: Final = {
     1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64", 10: "bool", 17: "uint16",
@@ -34,10 +34,10 @@ _DTYPES: Final = {
 }  # fmt: skip
 
 
-class Bundle:
+class Checkpoint:
     """A checkpoint. All of its methods raise `UnsupportedModelError` where it holds something else than expected."""
 
-    def __init__(self, entries: Mapping[str, Any], shards: _Shards, place: Place) -> None:
+    def __init__(self, entries: Mapping[str, Any], shards: _Shards, place: ModelSource) -> None:
         self._entries = entries
         self._shards = shards
         self._limits = place.limits
@@ -45,7 +45,7 @@ class Bundle:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, place: Place, prefix: str) -> Iterator[Self]:
+    def open(cls, place: ModelSource, prefix: str) -> Iterator[Self]:
         """Opens a checkpoint: the files `prefix`.index and `prefix`.data-00000-of-00001 and so on, the latter when needed."""
         most = place.limits.index_bytes
         with place.beside(f"{prefix}.index") as file:
@@ -77,8 +77,8 @@ class Bundle:
         """Returns the shape that the array of this name declares; nothing is allocated for it."""
         shape = self._entry(name).shape
         lengths = tuple(dimension.size for dimension in shape.dim)
-        if shape.unknown_rank or len(lengths) > _RANK or not all(0 <= length < 1 << 40 for length in lengths):
-            message = f"{name} has the shape {lengths[: _RANK + 1]}; expected up to {_RANK} known lengths"
+        if shape.unknown_rank or len(lengths) > _MAX_RANK or not all(0 <= length < 1 << 40 for length in lengths):
+            message = f"{name} has the shape {lengths[: _MAX_RANK + 1]}; expected up to {_MAX_RANK} known lengths"
             raise UnsupportedModelError(message)
         return lengths
 
@@ -111,14 +111,14 @@ class Bundle:
             arrays.widen_bfloat16(raw, array)
         elif raw is not array:
             array[...] = raw
-        return arrays.finished(array, name)
+        return arrays.freeze(array, name)
 
     def object_graph(self) -> bytes:
         """Returns the graph of the objects that were saved, still encoded."""
         if OBJECT_GRAPH not in self._entries:
             message = (
                 f"the checkpoint has no {OBJECT_GRAPH}, as those of TensorFlow 1 (tf.train.Saver); it holds "
-                f"{listed(self.names())}. Save the model anew: model.save('model.keras')"
+                f"{format_names(self.names())}. Save the model anew: model.save('model.keras')"
             )
             raise UnsupportedModelError(message)
         return self._text(OBJECT_GRAPH)
@@ -148,7 +148,7 @@ class Bundle:
 
     def _entry(self, name: str) -> Any:
         if name not in self._entries:
-            message = f"the checkpoint has no {name}; it holds {listed(self.names())}"
+            message = f"the checkpoint has no {name}; it holds {format_names(self.names())}"
             raise UnsupportedModelError(message)
         return self._entries[name]
 
@@ -176,7 +176,7 @@ class Bundle:
 class _Shards:
     """The files that hold the arrays, opened when first needed."""
 
-    def __init__(self, place: Place, prefix: str, count: int, stack: contextlib.ExitStack) -> None:
+    def __init__(self, place: ModelSource, prefix: str, count: int, stack: contextlib.ExitStack) -> None:
         self._place = place
         self._prefix = prefix
         self._count = count

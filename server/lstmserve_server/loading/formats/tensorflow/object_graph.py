@@ -15,9 +15,9 @@ from lstmserve_server.loading.formats.tensorflow import protos
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from lstmserve_server.loading.store.limits import Limits
+    from lstmserve_server.loading.store.limits import LoadLimits
 
-_DEPTH: Final = 64
+_MAX_DEPTH: Final = 64
 _VALUE: Final = "VARIABLE_VALUE"
 _NUMBER: Final = re.compile("0|[1-9][0-9]{0,6}")
 
@@ -48,7 +48,7 @@ class ObjectGraph:
         self._variables = variables
 
     @classmethod
-    def decode(cls, content: bytes, limits: Limits) -> Self:
+    def decode(cls, content: bytes, limits: LoadLimits) -> Self:
         """Returns the graph of a checkpoint.
 
         Raises:
@@ -115,7 +115,7 @@ class ObjectGraph:
         for node in rest:  # grows while it is read
             for name, child in self._children[node].items():
                 if (
-                    child not in paths and len(paths[node]) < _DEPTH
+                    child not in paths and len(paths[node]) < _MAX_DEPTH
                 ):  # a chain of all nodes would take their number squared
                     paths[child] = (*paths[node], name)
                     rest.append(child)

@@ -19,7 +19,7 @@ from lstmserve_server.loading.config import keras_config
 from lstmserve_server.loading.containers import safe_json
 from lstmserve_server.loading.formats import architecture
 from lstmserve_server.loading.formats.tensorflow import protos, sstable
-from lstmserve_server.loading.formats.tensorflow.checkpoint import Bundle
+from lstmserve_server.loading.formats.tensorflow.checkpoint import Checkpoint
 from lstmserve_server.loading.formats.tensorflow.object_graph import ObjectGraph
 from lstmserve_server.loading.formats.tensorflow.weights import ExportedWeights, TrackedWeights, layers_of
 from lstmserve_server.model.spec import Source
@@ -27,10 +27,10 @@ from lstmserve_server.model.spec import Source
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from lstmserve_server.loading.build.keras_file import Weights
+    from lstmserve_server.loading.build.keras_file import WeightSource
     from lstmserve_server.loading.config.keras_config import ModelConfig
-    from lstmserve_server.loading.containers.source import Place
-    from lstmserve_server.loading.store.limits import Limits
+    from lstmserve_server.loading.containers.source import ModelSource
+    from lstmserve_server.loading.store.limits import LoadLimits
 
 SAVED_MODEL: Final = "saved_model.pb"
 INDEX_ENDING: Final = sstable.MAGIC
@@ -43,7 +43,7 @@ _KerasObjects = dict[tuple[str, ...], str]
 
 
 @contextlib.contextmanager
-def read_saved_model(place: Place) -> Iterator[KerasFile]:
+def read_saved_model(place: ModelSource) -> Iterator[KerasFile]:
     """Opens the model in the folder of a SavedModel.
 
     Raises:
@@ -53,11 +53,11 @@ def read_saved_model(place: Place) -> Iterator[KerasFile]:
     if not place.has(f"{_VARIABLES}.index"):
         message = f"the folder has no {_VARIABLES}.index; expected a SavedModel with its weights"
         raise UnsupportedModelError(message)
-    with Bundle.open(place, _VARIABLES) as bundle:
+    with Checkpoint.open(place, _VARIABLES) as bundle:
         graph = ObjectGraph.decode(bundle.object_graph(), place.limits)
         if () in objects:
             config, version = _root(objects[()], place.limits)
-            weights: Weights = TrackedWeights(bundle, graph, config, kept=_kept(objects, graph, place.limits))
+            weights: WeightSource = TrackedWeights(bundle, graph, config, kept=_kept(objects, graph, place.limits))
             yield KerasFile(config, weights, Source(place.name, "tf-savedmodel", version))
             return
         found = architecture.required(place, "the SavedModel")
@@ -69,7 +69,7 @@ def read_saved_model(place: Place) -> Iterator[KerasFile]:
 
 
 @contextlib.contextmanager
-def read_checkpoint(place: Place, index: str) -> Iterator[KerasFile]:
+def read_checkpoint(place: ModelSource, index: str) -> Iterator[KerasFile]:
     """Opens the model in a checkpoint, `index` and the files of its arrays, whose layers the architecture names.
 
     Raises:
@@ -79,13 +79,13 @@ def read_checkpoint(place: Place, index: str) -> Iterator[KerasFile]:
         message = f"this is the index of a TensorFlow checkpoint, called {index}; expected PREFIX.index beside PREFIX.data-..."
         raise UnsupportedModelError(message)
     found = architecture.required(place, "the checkpoint")
-    with Bundle.open(place, index.removesuffix(".index")) as bundle:
+    with Checkpoint.open(place, index.removesuffix(".index")) as bundle:
         graph = ObjectGraph.decode(bundle.object_graph(), place.limits)
         weights = TrackedWeights(bundle, graph, found.config, in_order=found.given)
         yield KerasFile(found.config, weights, Source(place.name, "tf-checkpoint", found.version))
 
 
-def _keras_objects(place: Place) -> _KerasObjects:
+def _keras_objects(place: ModelSource) -> _KerasObjects:
     """Returns what a SavedModel keeps of its Keras objects; the root, at (), is missing where it is no Keras model."""
     if place.has(_METADATA):
         encoded = protos.parse("KerasMetadata", _content(place, _METADATA), _METADATA).nodes
@@ -109,7 +109,7 @@ def _keras_objects(place: Place) -> _KerasObjects:
     }
 
 
-def _root(metadata: str, limits: Limits) -> tuple[ModelConfig, str]:
+def _root(metadata: str, limits: LoadLimits) -> tuple[ModelConfig, str]:
     """Returns the configuration of a model and the version of the Keras that wrote it."""
     whole = _without_tuples(safe_json.parse(metadata, "the metadata of the model", limits))
     version = architecture.checked_version(whole.get("keras_version"))
@@ -117,7 +117,7 @@ def _root(metadata: str, limits: Limits) -> tuple[ModelConfig, str]:
     return keras_config.parse(inner if isinstance(inner, dict) else whole, limits), version
 
 
-def _kept(objects: _KerasObjects, graph: ObjectGraph, limits: Limits) -> Mapping[int, tuple[str, str]]:
+def _kept(objects: _KerasObjects, graph: ObjectGraph, limits: LoadLimits) -> Mapping[int, tuple[str, str]]:
     """Returns class and name of the layer at each node of the graph, as far as the metadata says it."""
     kept: dict[int, tuple[str, str]] = {}
     for path, metadata in objects.items():
@@ -142,7 +142,7 @@ def _without_tuples(value: Any) -> Any:
     return {key: _without_tuples(item) for key, item in value.items()}
 
 
-def _content(place: Place, name: str) -> bytes:
+def _content(place: ModelSource, name: str) -> bytes:
     """Returns the content of a file of the folder."""
     most = place.limits.index_bytes
     with place.beside(name) as file:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from lstmserve_server.core.errors import UnsupportedModelError, listed
+from lstmserve_server.core.errors import UnsupportedModelError, format_names
 from lstmserve_server.loading.build.keras_file import features_of_kernel, read_listed
 from lstmserve_server.loading.build.rules.registry import WITH_WEIGHTS
 from lstmserve_server.loading.config import keras_graph
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lstmserve_server.loading.build.rules.base import Block
+    from lstmserve_server.loading.build.rules.base import WeightBlock
     from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
-    from lstmserve_server.loading.formats.tensorflow.checkpoint import Bundle
+    from lstmserve_server.loading.formats.tensorflow.checkpoint import Checkpoint
     from lstmserve_server.loading.formats.tensorflow.object_graph import ObjectGraph, Variable
 
 # Of the first weight of a layer.
@@ -45,7 +45,7 @@ class TrackedWeights:
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundle: Checkpoint,
         graph: ObjectGraph,
         config: ModelConfig,
         *,
@@ -80,7 +80,9 @@ class TrackedWeights:
             if layer.inside is not None:
                 self._find(layer.inside, child, (*outer, layer.name))
 
-    def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> list[dict[str, NDArray[Any]]]:
+    def read(
+        self, layer: LayerConfig, blocks: Sequence[WeightBlock], dtype: np.dtype[Any]
+    ) -> list[dict[str, NDArray[Any]]]:
         """Returns the weights of each block: see `keras_file.Weights`."""
         for block in blocks:
             self._require_no_others(layer, block)
@@ -115,7 +117,7 @@ class TrackedWeights:
             raise UnsupportedModelError(message)
         return next(iter(found), None)
 
-    def _require_no_others(self, layer: LayerConfig, block: Block) -> None:
+    def _require_no_others(self, layer: LayerConfig, block: WeightBlock) -> None:
         """Refuses weights that the configuration knows nothing of: without them Keras would compute something else."""
         node = self._node(layer, block.place)
         children = {} if node is None else self._graph.children(node)
@@ -157,7 +159,7 @@ class ExportedWeights:
     list whose name leads through its own; so neither an order nor a name is believed alone.
     """
 
-    def __init__(self, bundle: Bundle, graph: ObjectGraph, config: ModelConfig) -> None:
+    def __init__(self, bundle: Checkpoint, graph: ObjectGraph, config: ModelConfig) -> None:
         self._bundle = bundle
         self._variables: dict[tuple[str, ...], list[Variable]] = {}
         self._rest = list(_exported(graph))
@@ -173,14 +175,18 @@ class ExportedWeights:
         """Returns whether a SavedModel has its weights in this layout."""
         return graph.walk(graph.ROOT, ("variables", "0")) is not None
 
-    def read(self, layer: LayerConfig, blocks: Sequence[Block], dtype: np.dtype[Any]) -> list[dict[str, NDArray[Any]]]:
+    def read(
+        self, layer: LayerConfig, blocks: Sequence[WeightBlock], dtype: np.dtype[Any]
+    ) -> list[dict[str, NDArray[Any]]]:
         """Returns the weights of each block: see `keras_file.Weights`."""
         variables = self._variables.get(layer.path, [])
         expected = [weight for block in blocks for weight in block.shapes]
         if self._rest or [variable.own_name for variable in variables] != expected:
             found = ", ".join(variable.full_name for variable in variables) or "none"
             next_ones = (
-                f"; then the file has {listed(variable.full_name for variable in self._rest)}" if self._rest else ""
+                f"; then the file has {format_names(variable.full_name for variable in self._rest)}"
+                if self._rest
+                else ""
             )
             message = (
                 f"{layer} has the weights {found} in the file; expected {', '.join(expected)}{next_ones}. What model.export writes "
@@ -253,7 +259,7 @@ def model_in(graph: ObjectGraph) -> int:
         return graph.ROOT
     names = [name for name, child in graph.children(graph.ROOT).items() if layers_of(graph, child).nodes]
     if len({graph.children(graph.ROOT)[name] for name in names}) != 1:
-        found = listed(names or graph.children(graph.ROOT))
+        found = format_names(names or graph.children(graph.ROOT))
         message = (
             f"the checkpoint holds {'more than one model' if names else 'no Sequential and no functional model'}: {found}. "
             "Save the one that is wanted alone: model.save('model.keras')"

@@ -84,7 +84,7 @@ class Request(Generic[_Answer]):
             raise errors.invalid_response(address, str(error)) from error
 
 
-def checked_timeout(seconds: float) -> float | None:
+def validate_timeout(seconds: float) -> float | None:
     """Returns a time-out as gRPC takes it: None for none, where `seconds` is infinity.
 
     Raises:
@@ -96,7 +96,7 @@ def checked_timeout(seconds: float) -> float | None:
     return None if seconds > _LONGEST_TIMEOUT else seconds
 
 
-def checked_reconnect_timeout(seconds: float) -> float:
+def validate_reconnect_timeout(seconds: float) -> float:
     """Returns how long to go on looking for a server.
 
     Raises:
@@ -150,7 +150,7 @@ def forward(
     `x` is (batch, time, features), or (time, features) for one sequence, whose output then has no batch axis either. Of a
     model with several inputs it is all of these by name, with a batch axis.
     """
-    inputs = {name: sendable(array) for name, array in x.items()} if isinstance(x, Mapping) else {}
+    inputs = {name: to_sendable(array) for name, array in x.items()} if isinstance(x, Mapping) else {}
     rows, single = (None, False) if isinstance(x, Mapping) else _as_batch(x, 3)
     count = len(rows) if rows is not None else next((len(array) for array in inputs.values() if array.ndim), 0)
     request = lstm_pb2.ForwardRequest(
@@ -265,7 +265,7 @@ def serialize(message: Any) -> bytes:
 
 def _as_batch(x: ArrayLike, rank: int) -> tuple[NDArray[Any], bool]:
     """Returns `x` with a batch axis, and whether it had none."""
-    array = sendable(x)
+    array = to_sendable(x)
     if array.ndim == rank - 1:
         return array[None], True
     if array.ndim >= rank:  # time-steps of some models have several axes
@@ -275,7 +275,7 @@ def _as_batch(x: ArrayLike, rank: int) -> tuple[NDArray[Any], bool]:
     raise ValueError(message)
 
 
-def sendable(x: ArrayLike) -> NDArray[Any]:
+def to_sendable(x: ArrayLike) -> NDArray[Any]:
     """Returns an array of a type that has a place in a `Tensor`, if there is one that holds all of it."""
     array = np.asarray(x)
     if array.dtype.kind in ("b", "u") or array.dtype.name in ("int8", "int16"):  # types that have no place in a Tensor

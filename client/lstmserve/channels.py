@@ -46,7 +46,7 @@ _SERVICE_CONFIG: Final = json.dumps(
 )
 
 
-def shown(addresses: str | Sequence[str]) -> str:
+def display_address(addresses: str | Sequence[str]) -> str:
     """Returns addresses as they are shown in errors."""
     return addresses if isinstance(addresses, str) else ",".join(addresses)
 

@@ -60,7 +60,7 @@ class Client:
         token: str | Callable[[], str | None] | None = None,
     ) -> None:
         target, options = channels.target(address, tls), channels.channel_options(max_message_bytes, tls)
-        self._address = channels.shown(address)
+        self._address = channels.display_address(address)
         self._channel = (
             grpc.insecure_channel(target, options)
             if tls is None
@@ -173,7 +173,7 @@ class Client:
             timeout: seconds without an answer that was asked for, after which another server is tried.
             reconnect_timeout: seconds without any answer after which to give up.
         """
-        seconds = calls.checked_timeout(timeout) or math.inf
+        seconds = calls.validate_timeout(timeout) or math.inf
         opening = streams.opening(self._model, rows, state, checkpoint_interval_steps, output)
         endpoint = Endpoint(self._channel, self._token, self._address)
         stream = streams.Stream(
@@ -181,7 +181,7 @@ class Client:
             opening,
             strict=strict,
             timeout=seconds,
-            reconnect_timeout=calls.checked_reconnect_timeout(reconnect_timeout),
+            reconnect_timeout=calls.validate_reconnect_timeout(reconnect_timeout),
         )
         self._streams.add(stream)
         return stream
@@ -206,7 +206,7 @@ class Client:
         self._channel.close()
 
     def _send(self, call: calls.Request[_Answer], timeout: float | None) -> _Answer:
-        seconds = calls.checked_timeout(self._timeout if timeout is None else timeout)
+        seconds = calls.validate_timeout(self._timeout if timeout is None else timeout)
         if self._closed:
             raise errors.closed()
         send: grpc.UnaryUnaryMultiCallable[Any, bytes] = self._channel.unary_unary(call.method, calls.serialize)
@@ -239,7 +239,7 @@ class AsyncClient:
         token: str | Callable[[], str | None] | None = None,
     ) -> None:
         target, options = channels.target(address, tls), channels.channel_options(max_message_bytes, tls)
-        self._address = channels.shown(address)
+        self._address = channels.display_address(address)
         self._channel = (
             grpc.aio.insecure_channel(target, options)
             if tls is None
@@ -297,7 +297,7 @@ class AsyncClient:
         reconnect_timeout: float = 60,
     ) -> streams.AsyncStream:
         """Makes a stream, which `async with` opens: see `Client.stream`."""
-        seconds = calls.checked_timeout(timeout) or math.inf
+        seconds = calls.validate_timeout(timeout) or math.inf
         opening = streams.opening(self._model, rows, state, checkpoint_interval_steps, output)
         endpoint = Endpoint(self._channel, self._token, self._address)
         stream = streams.AsyncStream(
@@ -305,7 +305,7 @@ class AsyncClient:
             opening,
             strict=strict,
             timeout=seconds,
-            reconnect_timeout=calls.checked_reconnect_timeout(reconnect_timeout),
+            reconnect_timeout=calls.validate_reconnect_timeout(reconnect_timeout),
         )
         self._streams.add(stream)
         return stream
@@ -330,7 +330,7 @@ class AsyncClient:
         await self._channel.close()
 
     async def _send(self, call: calls.Request[_Answer], timeout: float | None) -> _Answer:
-        seconds = calls.checked_timeout(self._timeout if timeout is None else timeout)
+        seconds = calls.validate_timeout(self._timeout if timeout is None else timeout)
         if self._closed:
             raise errors.closed()
         send: grpc.aio.UnaryUnaryMultiCallable[Any, bytes] = self._channel.unary_unary(call.method, calls.serialize)

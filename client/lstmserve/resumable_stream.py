@@ -77,14 +77,14 @@ class ResumableStream(Generic[_Connection]):
     def __init__(
         self, opening: lstm_pb2.StreamOpen, address: str, *, strict: bool, timeout: float, reconnect_timeout: float
     ) -> None:
-        self._journal = ReplayLog(opening, strict=strict)
+        self._replay_log = ReplayLog(opening, strict=strict)
         self._address = address
         self._timeout = timeout
         self._due = 0.0
         """When the server that is waited for has been silent for too long, by the monotonic clock."""
         self._greeted = False
         """Whether this connection's server has opened the stream."""
-        self._attempts = ReconnectPolicy(reconnect_timeout)
+        self._reconnects = ReconnectPolicy(reconnect_timeout)
         self._single = opening.row_count <= 1
         self._connection: _Connection | None = None
         self._checkpoint: State | None = None
@@ -93,12 +93,12 @@ class ResumableStream(Generic[_Connection]):
     @property
     def reconnects(self) -> int:
         """How often the stream went on with another connection."""
-        return self._attempts.reconnects
+        return self._reconnects.reconnects
 
     @property
     def numerics_changes(self) -> int:
         """How often it went on with a server of other numerics, so that bytes may differ from an uninterrupted run's."""
-        return self._journal.numerics_changes
+        return self._replay_log.numerics_changes
 
     @property
     def last_checkpoint(self) -> State | None:
@@ -121,7 +121,7 @@ class ResumableStream(Generic[_Connection]):
             LstmServeError: it has.
         """
         try:
-            return self._attempts.failed(error)
+            return self._reconnects.failed(error)
         except errors.LstmServeError as last:
             self._ended = last
             raise
@@ -129,16 +129,16 @@ class ResumableStream(Generic[_Connection]):
     def _require_taken(self) -> None:
         """Refuses what would be answered only behind outputs that nobody has taken, before it is remembered."""
         self._require_open()
-        if self._journal.outstanding:
+        if self._replay_log.outstanding:
             message = (
-                f"{self._journal.outstanding} outputs of steps() have not been taken; go through it to its end, or through "
+                f"{self._replay_log.outstanding} outputs of steps() have not been taken; go through it to its end, or through "
                 "steps([]), which yields them"
             )
             raise RuntimeError(message)
 
     def _wait(self) -> None:
         """Begins to wait for an answer."""
-        self._attempts.wait()
+        self._reconnects.wait()
         self._due = time.monotonic() + self._timeout
 
     def _seconds_left(self) -> float:
@@ -159,7 +159,7 @@ class ResumableStream(Generic[_Connection]):
     def _resumed(self) -> list[Request]:
         """Returns what another connection begins with, which gets time of its own."""
         self._greeted, self._due = False, time.monotonic() + self._timeout
-        return self._journal.resumed()
+        return self._replay_log.resumed()
 
     def _checked(self, data: bytes | None) -> Response:
         """Returns a message of the server, if no other was lost before it.
@@ -173,14 +173,14 @@ class ResumableStream(Generic[_Connection]):
         try:
             response = validation.parsed(Response, data)
             self._require_turn(response)
-            if not self._journal.is_in_order(response):
+            if not self._replay_log.is_in_order(response):
                 raise LostError(errors.out_of_order())
         except validation.InvalidResponseError as error:
             raise self._unfit(error) from error
         if response.WhichOneof("message") != "going_away":
             self._greeted = True
             # An answer that was delivered before is progress, but not without end.
-            self._due = min(time.monotonic(), self._attempts.deadline) + self._timeout
+            self._due = min(time.monotonic(), self._reconnects.deadline) + self._timeout
         return response
 
     def _require_turn(self, response: Response) -> None:
@@ -197,7 +197,7 @@ class ResumableStream(Generic[_Connection]):
     def _is_opened(self, response: Response) -> bool | None:
         """Takes a message; returns True if the stream is open, else None."""
         self._received(response)
-        return self._journal.opened or None
+        return self._replay_log.opened or None
 
     def _unfit(self, error: validation.InvalidResponseError) -> errors.LstmServeError:
         """Returns the error of an answer that fits nothing that was asked; the stream has ended with it."""
@@ -210,14 +210,14 @@ class ResumableStream(Generic[_Connection]):
                 self._connection.send(message)
 
     def _request(self, x: ArrayLike) -> list[Request]:
-        array = calls.sendable(x)
+        array = calls.to_sendable(x)
         if array.ndim < 2 and self._single:  # noqa: PLR2004 - rows and features
             array = array.reshape(1, -1)
-        return self._journal.steps(tensors.encode(array))
+        return self._replay_log.steps(tensors.encode(array))
 
     def _received(self, response: Response) -> Answer | None:
         try:
-            answer = self._journal.receive(response)
+            answer = self._replay_log.receive(response)
         except validation.InvalidResponseError as error:
             raise self._unfit(error) from error
         except errors.NumericsChanged as error:
@@ -225,7 +225,7 @@ class ResumableStream(Generic[_Connection]):
             raise
         # What another server has answered before proves nothing: the next input may kill them all.
         if answer is not None:
-            self._attempts.progressed()
+            self._reconnects.progressed()
             self._checkpoint = answer.state or self._checkpoint
         return answer
 

@@ -1,6 +1,6 @@
 """Streams that go on with another server when theirs is lost: one for threads and one for asyncio.
 
-What is remembered and what is sent again is `journal`, one call is in `connections`, and what both kinds have in common in
+What is remembered and what is sent again is `replay_log`, one call is in `connections`, and what both kinds have in common in
 `resuming`; here are the two ways of waiting.
 """
 
@@ -85,20 +85,20 @@ class Stream(ResumableStream[StreamCall]):
         self._require_open()
         for x in series:
             self._send(self._request(x))
-            while self._journal.outstanding >= in_flight:
+            while self._replay_log.outstanding >= in_flight:
                 yield self._output(self._next())
-        while self._journal.outstanding:
+        while self._replay_log.outstanding:
             yield self._output(self._next())
 
     def reset(self, rows: Sequence[int] = (0,), state: State | None = None) -> State:
         """Begins some rows anew, with zeros or a state of as many rows; returns the state of all rows."""
         self._require_taken()
-        return self._state(self._ask(self._journal.reset(rows, None if state is None else state.to_message())))
+        return self._state(self._ask(self._replay_log.reset(rows, None if state is None else state.to_message())))
 
     def checkpoint(self) -> State:
         """Returns the state of all rows."""
         self._require_taken()
-        return self._state(self._ask(self._journal.checkpoint()))
+        return self._state(self._ask(self._replay_log.checkpoint()))
 
     def close(self) -> None:
         """Ends the stream."""
@@ -139,7 +139,7 @@ class Stream(ResumableStream[StreamCall]):
                 if made is not None:
                     return made
         except BaseException:
-            if self._ended is not None or not self._journal.opened:
+            if self._ended is not None or not self._replay_log.opened:
                 self._disconnect()
             raise
 
@@ -156,7 +156,7 @@ class Stream(ResumableStream[StreamCall]):
 
 
 class AsyncStream(ResumableStream[AsyncStreamCall]):
-    """A stream of time-steps for asyncio, made by `AsyncClient.stream`; to be used by one task at a time: see `GrpcMessageStream`."""
+    """A stream of time-steps for asyncio, made by `AsyncClient.stream`; to be used by one task at a time: see `Stream`."""
 
     def __init__(
         self,
@@ -171,36 +171,36 @@ class AsyncStream(ResumableStream[AsyncStreamCall]):
         self._endpoint = endpoint
 
     async def step(self, x: ArrayLike) -> Array:
-        """Advances all rows by one time-step: see `GrpcMessageStream.step`."""
+        """Advances all rows by one time-step: see `Stream.step`."""
         self._require_taken()
         return self._output(await self._ask(self._request(x)))
 
     async def forward(self, x: ArrayLike) -> Array:
-        """Advances all rows by several time-steps: see `GrpcMessageStream.forward`."""
+        """Advances all rows by several time-steps: see `Stream.forward`."""
         return await self.step(x)
 
     async def steps(
         self, series: Iterable[ArrayLike] | AsyncIterable[ArrayLike], in_flight: int = IN_FLIGHT
     ) -> AsyncIterator[Array]:
-        """Yields the output of each of many inputs: see `GrpcMessageStream.steps`; the inputs may come from asyncio too."""
+        """Yields the output of each of many inputs: see `Stream.steps`; the inputs may come from asyncio too."""
         require_in_flight(in_flight)
         self._require_open()
         async for x in _each(series):
             self._send(self._request(x))
-            while self._journal.outstanding >= in_flight:
+            while self._replay_log.outstanding >= in_flight:
                 yield self._output(await self._next())
-        while self._journal.outstanding:
+        while self._replay_log.outstanding:
             yield self._output(await self._next())
 
     async def reset(self, rows: Sequence[int] = (0,), state: State | None = None) -> State:
-        """Begins some rows anew: see `GrpcMessageStream.reset`."""
+        """Begins some rows anew: see `Stream.reset`."""
         self._require_taken()
-        return self._state(await self._ask(self._journal.reset(rows, None if state is None else state.to_message())))
+        return self._state(await self._ask(self._replay_log.reset(rows, None if state is None else state.to_message())))
 
     async def checkpoint(self) -> State:
         """Returns the state of all rows."""
         self._require_taken()
-        return self._state(await self._ask(self._journal.checkpoint()))
+        return self._state(await self._ask(self._replay_log.checkpoint()))
 
     async def close(self) -> None:
         """Ends the stream."""
@@ -242,7 +242,7 @@ class AsyncStream(ResumableStream[AsyncStreamCall]):
                 if made is not None:
                     return made
         except BaseException:
-            if self._ended is not None or not self._journal.opened:
+            if self._ended is not None or not self._replay_log.opened:
                 await self._disconnect()
             raise
 

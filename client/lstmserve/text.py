@@ -17,13 +17,14 @@ def printable(text: str, max_characters: int = MAX_CHARACTERS) -> str:
     What is longer than `max_characters` is cut, and its length told.
     """
     whole = len(text)
-    shown = text[:max_characters]
-    if not shown.isprintable():
+    display_address = text[:max_characters]
+    if not display_address.isprintable():
         escaped = (
-            letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in shown
+            letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+            for letter in display_address
         )
-        shown = "".join(escaped)[:max_characters]
-    return shown if whole <= max_characters else f"{shown} ... ({whole} characters)"
+        display_address = "".join(escaped)[:max_characters]
+    return display_address if whole <= max_characters else f"{display_address} ... ({whole} characters)"
 
 
 def make_printable(message: Message) -> None:

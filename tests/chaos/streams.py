@@ -481,9 +481,9 @@ class Clients:
     """One client of each kind, with an event loop; renewed now and then."""
 
     def __init__(self, addresses: list[str]) -> None:
-        self._runner = asyncio.Runner()
+        self._scheduler = asyncio.Runner()
         self._sync = Client(addresses)
-        self._async = self._runner.run(_made(addresses))
+        self._async = self._scheduler.run(_made(addresses))
 
     def play(self, plan: Plan, state: State | None, answers: Answers, timeout: float, *, sync: bool) -> int:
         """Plays a plan with a new stream of one of the clients; returns how often it reconnected."""
@@ -498,7 +498,7 @@ class Clients:
                 return stream.reconnects
 
         if not sync:
-            return self._runner.run(with_asyncio())
+            return self._scheduler.run(with_asyncio())
         with self._sync.stream(**arguments) as stream:
             play(plan, stream, answers)
             return stream.reconnects
@@ -508,8 +508,8 @@ class Clients:
 
     def __exit__(self, *_: object) -> None:
         self._sync.close()
-        self._runner.run(self._async.close())
-        self._runner.close()
+        self._scheduler.run(self._async.close())
+        self._scheduler.close()
 
 
 async def _made(addresses: list[str]) -> AsyncClient:

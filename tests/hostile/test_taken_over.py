@@ -211,7 +211,7 @@ def test_a_folder_is_not_walked_to_its_end(tmp_path, monkeypatch):
     (deep / "file").write_bytes(b"x" * 5000)
     for number in range(20):
         (tmp_path / f"file{number}").write_bytes(b"x" * 100)
-    monkeypatch.setattr(sandbox_child, "_MOST_ENTRIES", 7)
+    monkeypatch.setattr(sandbox_child, "_MAX_ENTRIES", 7)
 
     assert sandbox_child._size(tmp_path, 1 << 30) == 700
 

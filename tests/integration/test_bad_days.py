@@ -99,7 +99,7 @@ async def test_a_watcher_ends_at_once_when_its_token_is_taken_out():
         assert await anext(answers) == 1
         waiting = asyncio.ensure_future(anext(answers))
         token.revoked = True
-        admission.look()
+        admission.poll()
         with pytest.raises(Refused, match="the token of 'reader' is not valid any more"):
             await waiting
     assert closed == [True]

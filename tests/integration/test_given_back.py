@@ -203,7 +203,7 @@ async def test_a_drain_takes_no_more_and_lets_the_rest_end(kept, held):
     running = kept.stub.Forward(forward())
     await asyncio.to_thread(begun.wait, books.PATIENCE)
     draining = asyncio.create_task(kept.server.drain(asyncio.Event()))
-    await books.until(lambda: not kept.server._runner._open)
+    await books.until(lambda: not kept.server._scheduler._open)
     with pytest.raises(grpc.aio.AioRpcError) as late:
         await kept.stub.Step(step())
     let_go.set()
@@ -216,13 +216,13 @@ async def test_a_drain_takes_no_more_and_lets_the_rest_end(kept, held):
 
 async def test_long_calls_one_after_the_other_are_all_in_time(kept):
     """What was foreseen for a call is taken back when it ends: many in sequence, each with a deadline, are all answered."""
-    kept.server._runner._paces["long"] = pace = _ServiceTimeEstimate()
+    kept.server._scheduler._paces["long"] = pace = _ServiceTimeEstimate()
     for _ in range(12):
         pace.saw(1e-9)
     async with kept.nothing_kept():
         for _ in range(30):
             await kept.stub.Forward(forward(), timeout=books.PATIENCE)
-    assert kept.server._runner._ahead == 0
+    assert kept.server._scheduler._ahead == 0
 
 
 async def test_a_caller_who_goes_while_its_batch_computes_leaves_the_others_their_answers():

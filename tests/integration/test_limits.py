@@ -118,19 +118,19 @@ def long_call():
 def test_what_would_come_too_late_is_not_computed():
     """Once calls have been timed, one like them with less time than that is refused before it is computed."""
     metrics = CallMetrics()
-    runner = Scheduler(FairLimiter(8, "calls are running", "--max-concurrent-calls"), 1, metrics, batch_rows=256)
+    scheduler = Scheduler(FairLimiter(8, "calls are running", "--max-concurrent-calls"), 1, metrics, batch_rows=256)
     call = long_call()
 
     async def scenario():
         """Has a call come with more and with less time."""
         request_context.seconds_left.set(lambda: 1.0)
         for _ in range(8):  # until then nobody knows how long it takes
-            await runner.run(call, str)
+            await scheduler.run(call, str)
         request_context.seconds_left.set(lambda: 1e-9)
         with pytest.raises(errors.DeadlineExceeded, match=r"to compute it takes .* at best"):
-            await runner.run(call, str)
+            await scheduler.run(call, str)
         request_context.seconds_left.set(lambda: 100.0)
-        await runner.run(call, str)
+        await scheduler.run(call, str)
 
     asyncio.run(scenario())
     seen = {sample.labels.get("part"): sample.value for family in metrics.collectors()[3].collect() for sample in family.samples
@@ -141,12 +141,14 @@ def test_what_would_come_too_late_is_not_computed():
 
 def test_a_call_without_a_deadline_is_always_computed():
     """Time is no matter where the caller sets none."""
-    runner = Scheduler(FairLimiter(8, "calls are running", "--max-concurrent-calls"), 1, CallMetrics(), batch_rows=256)
+    scheduler = Scheduler(
+        FairLimiter(8, "calls are running", "--max-concurrent-calls"), 1, CallMetrics(), batch_rows=256
+    )
     call = long_call()
 
     async def scenario():
         """Has a call come several times."""
-        return [(await runner.run(call, str)).outputs[0].tobytes() for _ in range(3)]
+        return [(await scheduler.run(call, str)).outputs[0].tobytes() for _ in range(3)]
 
     first, *others = asyncio.run(scenario())
 

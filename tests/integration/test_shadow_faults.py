@@ -12,7 +12,7 @@ import pytest
 from lstmserve.report_text import array_name
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.loading import reader
-from lstmserve_server.loading.store.memory_files import copy_of, room_for_weights
+from lstmserve_server.loading.store.memory_files import copy_of, weights_memfd
 from lstmserve_server.model.numerics import Numerics
 from lstmserve_server.model.recording import Recording
 from lstmserve_server.runtime.calls import ForwardCall
@@ -68,7 +68,7 @@ def reference(tmp_path_factory):
         path = folder / f"{name}.keras"
         save(path, name)
         subjects[name] = ComparedModel(prepared(name, path), str(path))
-    with room_for_weights() as weights:
+    with weights_memfd() as weights:
         service = Service(
             reference_process.setup(list(subjects.values()), Tolerances(), ReferenceLimits(), weights, str(folder))
         )
@@ -92,13 +92,13 @@ class Found:
                 for part in served.model.zero_state(2)
             )
             call = ForwardCall(served, (x,), state, np.full(2, 5), False, None, all_outputs=True)
-            trace = Recording()
+            recording = Recording()
             with fault() if fault else contextlib.nullcontext():
-                answer = served.model.forward((x,), state, all_outputs=True, seen=call.seen, trace=trace)
+                answer = served.model.forward((x,), state, all_outputs=True, seen=call.seen, recording=recording)
             if answered:
                 answer = answered(answer)
             with fault() if fault else contextlib.nullcontext():
-                data = cases.capture(call, answer, trace, "Forward").to_bytes()
+                data = cases.capture(call, answer, recording, "Forward").to_bytes()
                 reply = reference_process.reply(*service.answer({"detailed": False, "again": False}, data)[1:])
                 gate_differences.name_gates(served.model, reply, Tolerances())
             self.last = reply.comparison
@@ -244,20 +244,20 @@ def test_each_kind_of_witness(tmp_path, file, kind):
     """Models of each era and format agree with the witness that there is for them, which is named."""
     path = FIXTURES / file
     served = prepared("model", path)
-    with room_for_weights() as weights:
+    with weights_memfd() as weights:
         service = Service(
             reference_process.setup(
                 [ComparedModel(served, str(path))], Tolerances(), ReferenceLimits(), weights, str(tmp_path)
             )
         )
-    random, model, trace = np.random.default_rng(2), served.model, Recording()
+    random, model, recording = np.random.default_rng(2), served.model, Recording()
     inputs = tuple(
         random.integers(0, item.vocabulary or 5, (3, item.shape[0] or 9, *item.features)).astype(np.float32)
         for item in model.inputs
     )
-    answer = model.forward(inputs, model.zero_state(3), trace=trace)
+    answer = model.forward(inputs, model.zero_state(3), recording=recording)
     call = ForwardCall(served, inputs, model.zero_state(3), None, as_values=False, lengths=None, all_outputs=False)
-    data = cases.capture(call, answer, trace, "Forward").to_bytes()
+    data = cases.capture(call, answer, recording, "Forward").to_bytes()
     comparison = reference_process.reply(*service.answer({"detailed": True, "again": False}, data)[1:]).comparison
     assert shadow_pb2.VERDICT_AGREES == comparison.verdict
     assert kind == comparison.reference_model.kind

@@ -136,15 +136,15 @@ def step(number):
 async def serving(*, idle=0.0, age=0.0):
     """Serves one stream; yields its other end, the task, and the streams."""
     metrics = CallMetrics()
-    runner = Scheduler(FairLimiter(4, "calls", "--max"), 1, metrics, batch_rows=1)
+    scheduler = Scheduler(FairLimiter(4, "calls", "--max"), 1, metrics, batch_rows=1)
     codec = StreamCodec(Codec(registry(SERVED), RequestLimits(8, 10, 1 << 20, 1 << 20)))
     places = FairLimiter(4, "streams", "--max")
-    made = StreamServer(codec, runner, NoShadow(), metrics, places, idle_seconds=idle, age_seconds=age)
+    made = StreamServer(codec, scheduler, NoShadow(), metrics, places, idle_seconds=idle, age_seconds=age)
     talk = Talk()
     task = asyncio.create_task(made.serve(talk))
     try:
         async with asyncio.timeout(PATIENCE):
-            yield SimpleNamespace(talk=talk, task=task, places=places, runner=runner)
+            yield SimpleNamespace(talk=talk, task=task, places=places, scheduler=scheduler)
     finally:
         task.cancel()
         await asyncio.wait({task})
@@ -179,7 +179,7 @@ async def test_a_stream_that_is_idle_ends_and_one_that_computes_does_not(monkeyp
         await let_go.wait()
         return call.served.model.step(call.x, call.state, call.seen)
 
-    monkeypatch.setattr(Scheduler, "advance", advance)
+    monkeypatch.setattr(Scheduler, "run_admitted", advance)
     async with serving(idle=0.1) as one:
         one.talk.incoming.put_nowait(OPEN)
         await one.talk.answers.get()
@@ -226,10 +226,10 @@ async def test_messages_of_a_stream_use_up_the_rate():
     """Each waits for its turn, and a call between them is told when to come again."""
     caller = callers.Caller("reader", callers.CallerPolicy(calls_per_second=2))
     for _ in range(2):
-        await caller.take_turn()
+        await caller.wait_for_rate()
     with pytest.raises(callers.Overloaded) as busy:
-        await caller.require_turn()
-    waiting = asyncio.ensure_future(caller.take_turn())
+        await caller.check_rate()
+    waiting = asyncio.ensure_future(caller.wait_for_rate())
     await asyncio.wait({waiting}, timeout=0.05)
 
     assert busy.value.retry_after == 0.5
@@ -241,8 +241,8 @@ async def test_a_caller_without_a_rate_never_waits():
     """Nor is it refused."""
     caller = callers.Caller("reader", callers.CallerPolicy())
     for _ in range(1000):
-        await caller.take_turn()
-        await caller.require_turn()
+        await caller.wait_for_rate()
+        await caller.check_rate()
 
 
 @pytest.mark.parametrize(("most", "taken", "refused"), [(2, 1, False), (2, 2, True), (1, 1, True), (None, 50, False)])
@@ -262,10 +262,10 @@ def test_rules_that_are_tightened_hold_from_then_on():
     """For the next call of a caller whose object stays the same."""
     caller = callers.Caller("reader", callers.CallerPolicy(rows=8, calls_per_second=5))
     limiter = caller._rate
-    caller.become(callers.CallerPolicy(rows=2, calls_per_second=5))
+    caller.update_policy(callers.CallerPolicy(rows=2, calls_per_second=5))
     caller.require_rows("x", 2)
     with pytest.raises(callers.LimitExceeded):
         caller.require_rows("x", 3)
     assert caller._rate is limiter  # what was used up stays used up
-    caller.become(callers.CallerPolicy(calls_per_second=7))
+    caller.update_policy(callers.CallerPolicy(calls_per_second=7))
     assert caller._rate is not limiter

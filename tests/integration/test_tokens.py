@@ -375,7 +375,7 @@ async def test_a_file_that_makes_no_sense_any_more_changes_nothing(tmp_path):
     file.path.write_text("[[caller")
     await told.wait()
     watching.cancel()
-    still = made.token_of((("authorization", f"Bearer {token}"),))
+    still = made.authenticate((("authorization", f"Bearer {token}"),))
 
     assert "reader" == still.caller.name
     assert [("tokens", False)] == noted
@@ -451,7 +451,7 @@ def test_all_tokens_are_compared_whichever_is_right(monkeypatch, tmp_path):
     for token in (first, last, GUESSED):
         compared.clear()
         try:
-            made.token_of((("authorization", f"Bearer {token}"),))
+            made.authenticate((("authorization", f"Bearer {token}"),))
         except errors.Unauthenticated:
             assert token == GUESSED
 
@@ -462,7 +462,7 @@ def test_a_caller_keeps_its_calls_when_its_rules_change():
     """The calls that are under way count for the new rules too."""
     caller = callers.Caller("reader", callers.CallerPolicy(concurrent_calls=2))
     with caller.call():
-        caller.become(callers.CallerPolicy(concurrent_calls=1))
+        caller.update_policy(callers.CallerPolicy(concurrent_calls=1))
         with pytest.raises(errors.Overloaded), caller.call():
             pass
     with caller.call():
@@ -475,6 +475,6 @@ def test_a_caller_with_several_models_has_to_name_one():
     with pytest.raises(
         errors.InvalidRequest, match="no name came, and 'reader' may use several; expected one of 'a', 'b'"
     ):
-        caller.model_meant("")
+        caller.resolve_model("")
 
-    assert "b" == caller.model_meant("b")
+    assert "b" == caller.resolve_model("b")

@@ -103,7 +103,7 @@ def measure(number: int, distances: dict[tuple[str, str], Distances], folder: Pa
     model = RecurrentModel(reader.load(path))
     path.unlink()
     x = random.normal(size=(case.batch, case.time, case.features)).astype(np.float32)
-    for ours, layer in zip(model.carried, layers, strict=True):
+    for ours, layer in zip(model.stateful_layers, layers, strict=True):
         shape = (case.batch, ours.spec.units)
         state = LSTMState(*(random.normal(size=shape).astype(np.float32) * case.with_state for _ in range(2)))
         steps = []

@@ -39,17 +39,17 @@ class Kept:
     def books(self) -> dict[str, Any]:
         """Returns all that is taken at the moment."""
         server = self.server
-        runner, streams = server._runner, server._streams
+        scheduler, streams = server._scheduler, server._streams
         return {
             "places": (server._handlers._places.taken, dict(server._handlers._places._by)),
             "places of streams": (streams._places.taken, dict(streams._places._by)),
             "calls under way": server._handlers._under_way._calls,
             "calls in flight": server._operators.calls._in_flight,
             "streams open": server._operators.calls._streams,
-            "seconds ahead": round(runner._ahead, 9),
-            "waiting in batches": sum(len(batcher._waiting) for batcher in runner._batchers.values()),
-            "batches in threads": sum(len(batcher._computing) for batcher in runner._batchers.values()),
-            "queue of the threads": runner._threads._work_queue.qsize(),
+            "seconds ahead": round(scheduler._ahead, 9),
+            "waiting in batches": sum(len(batcher._waiting) for batcher in scheduler._batchers.values()),
+            "batches in threads": sum(len(batcher._computing) for batcher in scheduler._batchers.values()),
+            "queue of the threads": scheduler._threads._work_queue.qsize(),
             "holders of tokens": len(server._access._token.holders) if hasattr(server._access, "_token") else 0,
             "watchers of the health": (len(server._health._watchers), server._health._places.taken),
         }

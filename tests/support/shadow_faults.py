@@ -138,7 +138,7 @@ def main() -> None:
 
     def faulty(cls, *given, **named):
         served = prepare(cls, *given, **named)
-        layer = served.model.lstm(*served.model.lstm_places[-1])
+        layer = served.model.lstm(*served.model.lstm_indices[-1])
         _compute_with(layer, weights=off("bias", (3,), 1e-2)(layer.weights))
         return served
 

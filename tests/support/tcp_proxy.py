@@ -95,12 +95,12 @@ class TcpProxy:
             other_reader, other_writer = await asyncio.open_connection(*self.upstream.rsplit(":", 1))
             self._writers.add(other_writer)
             ends.append(other_writer)
-            await asyncio.gather(self._pump(reader, other_writer, ends), self._pump(other_reader, writer, ends))
+            await asyncio.gather(self._worker(reader, other_writer, ends), self._worker(other_reader, writer, ends))
         _abort(ends)
         self._writers.difference_update(ends)
         self._tasks.discard(task)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ends: Any) -> None:
+    async def _worker(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ends: Any) -> None:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(1 << 16):
                 await self._flowing.wait()

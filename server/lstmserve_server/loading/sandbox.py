@@ -60,7 +60,7 @@ async def load(
     Raises:
         Refused: the file cannot be served as Keras would compute it, or cannot be read.
     """
-    with memory_files.room_for_weights() as weights:
+    with memory_files.weights_memfd() as weights:
         copies = {} if copy is None else {path: copy}
         forms = parse([path], weights, limits, layer=layer, until=until, architecture=architecture, copies=copies)
         async with contextlib.aclosing(forms):

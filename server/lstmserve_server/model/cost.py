@@ -17,18 +17,18 @@ _ASSUMED_STEPS: Final = 1000
 class CostModel:
     """What the calls of one model cost."""
 
-    def __init__(self, description: ModelSpec, *, step_by_step: bool) -> None:
+    def __init__(self, spec: ModelSpec, *, step_by_step: bool) -> None:
         """Adds up what a time-step of a row costs, which would take as long as a small model's step.
 
         Args:
-            description: of the model.
+            spec: of the model.
             step_by_step: whether a sequence is computed by a call of NumPy's for each step, rather than by one for all.
         """
         self._step_by_step = step_by_step
         self._multiplications = 0
         self._recurrences = 0
-        shapes = [shape for layer in description.layers for shape in layer.output_shapes]
-        for layer in description.layers:
+        shapes = [shape for layer in spec.layers for shape in layer.output_shapes]
+        for layer in spec.layers:
             within = 1
             if layer.kind == "TimeDistributed" and layer.options["sequences"]:  # a sequence within each time-step
                 within = shapes[layer.inputs[0]][1] or _ASSUMED_STEPS

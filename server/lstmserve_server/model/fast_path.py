@@ -36,12 +36,12 @@ class _Instruction(NamedTuple):
 class FastPath:
     """The layers of a model that can be stepped, in their order. It keeps nothing between calls."""
 
-    def __init__(self, description: ModelSpec, legs: Sequence[_Instruction], sequences: Sequence[bool]) -> None:
+    def __init__(self, spec: ModelSpec, legs: Sequence[_Instruction], sequences: Sequence[bool]) -> None:
         self._legs = legs
         self._count = len(sequences)
-        self._is_ids = description.inputs[0].vocabulary is not None
-        self._input = description.inputs[0].value
-        self._outputs = [(output.value, sequences[output.value]) for output in description.outputs]
+        self._is_ids = spec.inputs[0].vocabulary is not None
+        self._input = spec.inputs[0].value
+        self._outputs = [(output.value, sequences[output.value]) for output in spec.outputs]
 
     def run(self, x: Array, state: Sequence[LayerState], *, every: bool) -> tuple[list[Array], tuple[LayerState, ...]]:
         """Runs a rectangle through the layers.
@@ -60,7 +60,7 @@ class FastPath:
         after: list[LayerState] = []
         for compute, inputs, output, needless in self._legs:
             if isinstance(compute, LSTM):
-                values[output], new = compute.go_on(values[inputs[0]], state[len(after)], every=every)
+                values[output], new = compute.forward_unmasked(values[inputs[0]], state[len(after)], every=every)
                 after.append(new)
             else:
                 values[output] = compute(*[values[number] for number in inputs])
@@ -73,25 +73,25 @@ class FastPath:
 
 
 def compile_path(
-    description: ModelSpec, layers: Sequence[Layer | None], needless: Sequence[tuple[int, ...]]
+    spec: ModelSpec, layers: Sequence[Layer | None], needless: Sequence[tuple[int, ...]]
 ) -> FastPath | None:
     """Returns the straight way through a model that can be stepped, or None where one of its layers can mask or wait."""
     legs: list[_Instruction] = []
     sequences: list[bool] = []  # whether each value has a time axis where the last step alone is answered
-    for described, layer, gone in zip(description.layers, layers, needless, strict=True):
-        if described.inputs:
-            compute = layer if isinstance(layer, LSTM) else _same if layer is None else layer.bare()
+    for layer_spec, layer, gone in zip(spec.layers, layers, needless, strict=True):
+        if layer_spec.inputs:
+            compute = layer if isinstance(layer, LSTM) else _same if layer is None else layer.array_function()
             if compute is None:
                 return None
-            legs.append(_Instruction(compute, described.inputs, len(sequences), gone))
-        sequences += [_is_sequence(described, layer, sequences)] * len(described.output_shapes)
-    return FastPath(description, legs, sequences)
+            legs.append(_Instruction(compute, layer_spec.inputs, len(sequences), gone))
+        sequences += [_is_sequence(layer_spec, layer, sequences)] * len(layer_spec.output_shapes)
+    return FastPath(spec, legs, sequences)
 
 
-def _is_sequence(described: LayerSpec, layer: Layer | None, before: Sequence[bool]) -> bool:
-    if not described.inputs:
+def _is_sequence(layer_spec: LayerSpec, layer: Layer | None, before: Sequence[bool]) -> bool:
+    if not layer_spec.inputs:
         return True
-    return before[described.inputs[0]] and not (layer is not None and layer.lasts)
+    return before[layer_spec.inputs[0]] and not (layer is not None and layer.returns_last_only)
 
 
 def _same(x: Array, *_: Array) -> Array:

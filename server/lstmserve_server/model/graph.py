@@ -48,10 +48,10 @@ def concat_states(states: Sequence[ModelState]) -> ModelState:
 class _Node:
     """A layer in its place."""
 
-    description: LayerSpec
+    spec: LayerSpec
     layer: Layer | None
     """None where it does nothing at inference."""
-    carried: tuple[Stateful, ...]
+    stateful_layers: tuple[Stateful, ...]
     needless: tuple[int, ...]
     """The numbers of what nobody needs any more behind it."""
 
@@ -68,32 +68,32 @@ class Flow(NamedTuple):
 class LayerGraph:
     """A graph of layers, ready to compute. It keeps nothing between calls and may be used from several threads."""
 
-    def __init__(self, description: ModelSpec, arithmetic: ComputeConfig) -> None:
-        self._description = description
-        layers = [kinds.make(layer, arithmetic) for layer in description.layers]
-        self.step_obstacle = causality.step_obstacle(description, layers)
+    def __init__(self, spec: ModelSpec, compute_config: ComputeConfig) -> None:
+        self._description = spec
+        layers = [kinds.make(layer, compute_config) for layer in spec.layers]
+        self.step_obstacle = causality.step_obstacle(spec, layers)
         """Why the model cannot be stepped; empty where it can."""
         causal = not self.step_obstacle
-        self.waiting_steps = causality.waiting_steps(description, layers) if causal else 0
+        self.waiting_steps = causality.waiting_steps(spec, layers) if causal else 0
         """After how many time-steps of a sequence there is no answer yet."""
-        needless = _last_uses(description)
+        needless = _last_uses(spec)
         self._nodes = [
-            _Node(described, layer, layer.carried_in(causal=causal) if layer is not None else (), needless[place])
-            for place, (described, layer) in enumerate(zip(description.layers, layers, strict=True))
+            _Node(layer_spec, layer, layer.stateful_parts(causal=causal) if layer is not None else (), needless[place])
+            for place, (layer_spec, layer) in enumerate(zip(spec.layers, layers, strict=True))
         ]
-        self.straight = fast_path.compile_path(description, layers, needless) if causal else None
+        self.straight = fast_path.compile_path(spec, layers, needless) if causal else None
         """The same in fewer words, where nothing is ever masked or waited for."""
-        self.carried = [part for node in self._nodes for part in node.carried]
+        self.stateful_layers = [part for node in self._nodes for part in node.stateful_layers]
         """The layers whose state the caller carries, in the order of `ModelState`."""
-        self.carried_places = [
-            (place, number) for place, node in enumerate(self._nodes) for number in range(len(node.carried))
+        self.stateful_indices = [
+            (place, number) for place, node in enumerate(self._nodes) for number in range(len(node.stateful_layers))
         ]
         """Where each of them is: the place of the layer in the model, and its number among those that the layer is made of."""
-        self.lstm_places = [
+        self.lstm_indices = [
             (place, number)
             for place, node in enumerate(self._nodes)
             if isinstance(node.layer, (LSTM, Bidirectional))
-            for number in range(max(1, len(node.description.parts)))
+            for number in range(max(1, len(node.spec.parts)))
         ]
         """Where the LSTMs are, in the same terms; also those whose state other layers give."""
         self.computed = [computed for layer in layers if layer is not None for computed in layer.computed]
@@ -131,22 +131,22 @@ class LayerGraph:
         given = iter(self._inputs(inputs))
         steps = np.full(len(seen), inputs[0].shape[1] if self._description.inputs[0].sequence else 0)
         for place, node in enumerate(self._nodes):
-            if not node.description.inputs:
+            if not node.spec.inputs:
                 values.append(next(given))
                 continue
-            trace = None if rectangle is None else LayerRecorder(rectangle, place)
-            call = _call(node.description, values, seen, trace, every=every)
+            recording = None if rectangle is None else LayerRecorder(rectangle, place)
+            call = _call(node.spec, values, seen, recording, every=every)
             if node.layer is None:
                 values.append(call.values[0])
             else:
                 if isinstance(node.layer, (LSTM, Bidirectional)) and call.values[0].mask is not None:
                     steps = call.values[0].mask.sum(axis=1)
-                count = len(node.carried)
+                count = len(node.stateful_layers)
                 made, new = node.layer.run(call, remaining[:count])
                 remaining = remaining[count:]
                 values += made
                 after += new
-            if node.description.options.get("drops_mask"):
+            if node.spec.options.get("drops_mask"):
                 values[-1] = replace(_needed(values, -1), mask=None)
             if rectangle is None:
                 for number in node.needless:
@@ -163,11 +163,11 @@ class LayerGraph:
 
 
 def _call(
-    description: LayerSpec, values: Sequence[Batch | None], seen: Array, trace: LayerRecorder | None, *, every: bool
+    spec: LayerSpec, values: Sequence[Batch | None], seen: Array, recording: LayerRecorder | None, *, every: bool
 ) -> LayerInputs:
-    inputs = [_needed(values, number) for number in description.inputs]
-    states = tuple(_needed(values, number).array for number in description.initial_state)
-    return LayerInputs(tuple(inputs), seen, every, states, trace)
+    inputs = [_needed(values, number) for number in spec.inputs]
+    states = tuple(_needed(values, number).array for number in spec.initial_state)
+    return LayerInputs(tuple(inputs), seen, every, states, recording)
 
 
 def _needed(values: Sequence[Batch | None], number: int) -> Batch:
@@ -176,13 +176,13 @@ def _needed(values: Sequence[Batch | None], number: int) -> Batch:
     return value
 
 
-def _last_uses(description: ModelSpec) -> list[tuple[int, ...]]:
+def _last_uses(spec: ModelSpec) -> list[tuple[int, ...]]:
     """Returns, for each layer, the numbers of the values that nobody needs any more behind it."""
     last_user: dict[int, int] = {}
-    for place, layer in enumerate(description.layers):
+    for place, layer in enumerate(spec.layers):
         last_user.update(dict.fromkeys((*layer.inputs, *layer.initial_state), place))
-    kept = {output.value for output in description.outputs}
+    kept = {output.value for output in spec.outputs}
     return [
         tuple(number for number, user in last_user.items() if user == place and number not in kept)
-        for place in range(len(description.layers))
+        for place in range(len(spec.layers))
     ]

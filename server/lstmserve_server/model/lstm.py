@@ -57,26 +57,26 @@ def zero_state(spec: LSTMSpec, batch: int, dtype: np.dtype[Any]) -> LSTMState:
     return LSTMState(np.zeros((batch, spec.units), dtype), np.zeros((batch, spec.units), dtype))
 
 
-def step(spec: LSTMSpec, weights: LSTMWeights, product: Product, x: Array, state: LSTMState) -> LSTMState:
+def step(spec: LSTMSpec, weights: LSTMWeights, matmul: Product, x: Array, state: LSTMState) -> LSTMState:
     """Advances every row by one time-step.
 
     Args:
         spec: options of the layer.
         weights: its weights.
-        product: how rows are multiplied with a matrix.
+        matmul: how rows are multiplied with a matrix.
         x: (batch, features)
         state: h and c, each (batch, units); left as it is.
 
     Returns:
         The next state; its h is the output of the layer.
     """
-    return Workspace(spec, weights, product, len(x)).step(x, state)
+    return Workspace(spec, weights, matmul, len(x)).step(x, state)
 
 
 def forward(
     spec: LSTMSpec,
     weights: LSTMWeights,
-    product: Product,
+    matmul: Product,
     x: Array,
     state: LSTMState,
     record: Steps | None = None,
@@ -92,7 +92,7 @@ def forward(
     Args:
         spec: options of the layer.
         weights: its weights.
-        product: how rows are multiplied with a matrix.
+        matmul: how rows are multiplied with a matrix.
         x: (batch, time, features)
         state: h and c, each (batch, units); left as it is.
         record: where h and c of every step are to be left; None for nowhere.
@@ -101,10 +101,10 @@ def forward(
         The outputs, (batch, time, units), and the state after the last step.
     """
     batch, time = x.shape[:2]
-    cell = Workspace(spec, weights, product, batch)
+    cell = Workspace(spec, weights, matmul, batch)
     cell.begin(state)
     projected = np.empty((time, batch, 4 * spec.units), x.dtype)
-    product(x.swapaxes(0, 1), weights.kernel, projected)
+    matmul(x.swapaxes(0, 1), weights.kernel, projected)
     outputs = np.empty((batch, time, spec.units), x.dtype)
     for t, (x_k, output) in enumerate(zip(projected, outputs.swapaxes(0, 1), strict=True)):
         cell.advance(x_k)
@@ -117,7 +117,7 @@ def forward(
 def forward_masked(  # noqa: PLR0913 - what a masked sequence is made of
     spec: LSTMSpec,
     weights: LSTMWeights,
-    product: Product,
+    matmul: Product,
     x: Array,
     state: LSTMState,
     mask: Array,
@@ -134,7 +134,7 @@ def forward_masked(  # noqa: PLR0913 - what a masked sequence is made of
     Args:
         spec: options of the layer.
         weights: its weights.
-        product: how rows are multiplied with a matrix.
+        matmul: how rows are multiplied with a matrix.
         x: (batch, time, features)
         state: h and c, each (batch, units); left as it is.
         mask: (batch, time), False at the steps that are passed over.
@@ -145,7 +145,7 @@ def forward_masked(  # noqa: PLR0913 - what a masked sequence is made of
     Returns:
         The outputs, (batch, time, units), and the state after the last step.
     """
-    advance = Workspace(spec, weights, product, len(x)).step
+    advance = Workspace(spec, weights, matmul, len(x)).step
     return step_by_step(advance, x, state, mask, seen, record, zero_masked=zero_masked)
 
 
@@ -176,17 +176,17 @@ def step_by_step(
     return outputs, LSTMState(h, c)
 
 
-def gates(spec: LSTMSpec, weights: LSTMWeights, product: Product, x: Array, h: Array) -> Array:
+def gates(spec: LSTMSpec, weights: LSTMWeights, matmul: Product, x: Array, h: Array) -> Array:
     """Returns the gates of a step, (batch, 4 * units): i f c o, as `step` computes them.
 
     Args:
         spec: options of the layer.
         weights: its weights.
-        product: how rows are multiplied with a matrix.
+        matmul: how rows are multiplied with a matrix.
         x: (batch, features)
         h: (batch, units), before the step.
     """
-    cell = Workspace(spec, weights, product, len(x))
+    cell = Workspace(spec, weights, matmul, len(x))
     cell.begin(LSTMState(h, np.zeros_like(h)))
     cell.activate(cell.project(x))
     return cell.gates.swapaxes(0, 1).reshape(len(x), 4 * spec.units)
@@ -198,7 +198,7 @@ class Workspace:
     Each gate is in one piece for all rows, where activations are quickest; so the last addition goes from rows to gates.
     """
 
-    def __init__(self, spec: LSTMSpec, weights: LSTMWeights, product: Product, batch: int) -> None:
+    def __init__(self, spec: LSTMSpec, weights: LSTMWeights, matmul: Product, batch: int) -> None:
         units, dtype = spec.units, weights.recurrent_kernel.dtype
         self.spec, self.weights, self.batch = spec, weights, batch
         self.h, self.c = np.empty((batch, units), dtype), np.empty((batch, units), dtype)
@@ -210,8 +210,8 @@ class Workspace:
         self._sum = np.empty((batch, 4 * units), dtype)  # h R, then x K + h R
         self._sum_by_gate = self._sum.reshape(batch, 4, units).swapaxes(0, 1)  # (4, batch, units): the same numbers
         self._bias = None if weights.bias is None else weights.bias.reshape(4, 1, units)
-        self._multiply_x = product.prepared(self._x, weights.kernel, self._projected)
-        self._multiply_h = product.prepared(self.h, weights.recurrent_kernel, self._sum)
+        self._multiply_x = matmul.bind(self._x, weights.kernel, self._projected)
+        self._multiply_h = matmul.bind(self.h, weights.recurrent_kernel, self._sum)
         self._phi, self._sigma = spec.activation.writer, spec.recurrent_activation.writer
 
     def step(self, x: Array, state: LSTMState) -> LSTMState:

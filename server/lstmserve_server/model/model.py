@@ -76,11 +76,11 @@ class RecurrentModel:
         """Why the model cannot be stepped; empty where it can."""
         self.waiting_steps = self._network.waiting_steps
         """After how many time-steps of a sequence there is no answer yet, as a layer with a window still waits."""
-        self.carried = self._network.carried
+        self.stateful_layers = self._network.stateful_layers
         """The layers whose state the caller carries, in the order of `ModelState`."""
-        self.carried_places = self._network.carried_places
+        self.stateful_indices = self._network.stateful_indices
         """The place of each in the model, and its number in the layer that stands there."""
-        self.lstm_places = self._network.lstm_places
+        self.lstm_indices = self._network.lstm_indices
         """The same of every LSTM."""
         self._width = max(_width(layer) for layer in description.layers)
         self._output_sizes = [_time_and_width(output, causal=self.causal) for output in description.outputs]
@@ -127,10 +127,10 @@ class RecurrentModel:
 
     def zero_state(self, batch: int) -> ModelState:
         """Returns the state of `batch` new sequences."""
-        return tuple(layer.zero_state(batch) for layer in self.carried)
+        return tuple(layer.zero_state(batch) for layer in self.stateful_layers)
 
     def step(
-        self, x: Array, state: ModelState, seen: Array | None = None, trace: Recording | None = None
+        self, x: Array, state: ModelState, seen: Array | None = None, recording: Recording | None = None
     ) -> StepResult:
         """Advances every row by one time-step.
 
@@ -138,7 +138,7 @@ class RecurrentModel:
             x: (batch, features...), in the dtype of the model, C-contiguous.
             state: the state before.
             seen: as in `forward`.
-            trace: as in `forward`.
+            recording: as in `forward`.
 
         Returns:
             The outputs, (batch, features) each, that the Keras model would give if the sequence ended here; and the next
@@ -149,7 +149,7 @@ class RecurrentModel:
         """
         self.require_causal()
         with np.errstate(all="ignore"):
-            return self._run((x[:, None],), state, seen, trace=trace, every=False)
+            return self._run((x[:, None],), state, seen, recording=recording, every=False)
 
     def forward(
         self,
@@ -160,7 +160,7 @@ class RecurrentModel:
         all_outputs: bool = False,
         seen: Array | None = None,
         pause: Callable[[], None] = _go_on,
-        trace: Recording | None = None,
+        recording: Recording | None = None,
     ) -> StepResult:
         """Advances every row by a sequence: equals the loop over `step`, to the last bit in exact mode.
 
@@ -176,7 +176,7 @@ class RecurrentModel:
             all_outputs: whether the output of every step is wanted, rather than that of each row's last.
             seen: whether the sequence of a row has had a step that no mask passed over, (batch,); None where none has.
             pause: called between rectangles; may raise to stop.
-            trace: what is to be filled with all that flows through the layers; None for nothing.
+            recording: what is to be filled with all that flows through the layers; None for nothing.
 
         Returns:
             The outputs, (batch, features) each, or (batch, time, features) with zeros behind a row's own last step; and
@@ -191,8 +191,8 @@ class RecurrentModel:
             )
         with np.errstate(all="ignore"):
             if len(inputs) > 1 or not self.inputs[0].sequence:
-                return self._run(inputs, state, seen, trace=trace, every=all_outputs)
-            return self._in_rectangles(inputs[0], state, lengths, seen, pause, trace, every=all_outputs)
+                return self._run(inputs, state, seen, recording=recording, every=all_outputs)
+            return self._in_rectangles(inputs[0], state, lengths, seen, pause, recording, every=all_outputs)
 
     def _in_rectangles(
         self,
@@ -201,7 +201,7 @@ class RecurrentModel:
         lengths: Array | None,
         seen: Array | None,
         pause: Callable[[], None],
-        trace: Recording | None,
+        recording: Recording | None,
         *,
         every: bool,
     ) -> StepResult:
@@ -214,7 +214,7 @@ class RecurrentModel:
             if number:
                 pause()
             here = seen[rows] | (steps[rows] > 0)
-            answer = self._run((x[rows, start:stop],), rows_of(state, rows), here, rows, start, trace, every=every)
+            answer = self._run((x[rows, start:stop],), rows_of(state, rows), here, rows, start, recording, every=every)
             for part, new in zip(state, answer.state, strict=True):
                 for array, piece in zip(part, new, strict=True):
                     array[rows] = piece
@@ -240,20 +240,20 @@ class RecurrentModel:
         seen: Array | None,
         rows: Array | None = None,
         start: int = 0,
-        trace: Recording | None = None,
+        recording: Recording | None = None,
         *,
         every: bool,
     ) -> StepResult:
         """Runs a rectangle, of the `rows` of a call: its sequences are whole if `every` step is wanted, else their last."""
         straight, x = self._network.straight, inputs[0]
-        if straight is not None and trace is None:
+        if straight is not None and recording is None:
             arrays, after = straight.run(x, state, every=every)
             if all(map(all_finite, itertools.chain(arrays, *after))):
                 return StepResult(tuple(map(np.ascontiguousarray, arrays)), after, np.full(len(x), x.shape[1]))
             # What follows computes it once more, and says what is not finite.
         rows = np.arange(len(x)) if rows is None else rows
         seen = _never(x) if seen is None else seen
-        rectangle = None if trace is None else trace.begin(rows, start)
+        rectangle = None if recording is None else recording.begin(rows, start)
         flow = self._network.run(inputs, state, seen, rectangle, every=every and self.causal)
         self._require_finite_state(flow.state, rows)
         outputs = tuple(self._output(values, rows, every=every) for values in flow.outputs)
@@ -277,7 +277,7 @@ class RecurrentModel:
 
     def _require_finite_state(self, state: ModelState, rows: Array) -> None:
         """Refuses a state that left the range of the numbers: the next step would make NaN of it."""
-        for layer, part in zip(self.carried, state, strict=True):
+        for layer, part in zip(self.stateful_layers, state, strict=True):
             for name, array in zip(part._fields, part, strict=True):
                 if not all_finite(array):
                     row = rows[np.argwhere(~np.isfinite(array))[0][0]]

@@ -40,12 +40,12 @@ class Engine(enum.Enum):
 
 
 class Product(Protocol):
-    """Multiplies rows with a matrix: `product(x, w, out)`, (..., n) by (n, m) into (..., m)."""
+    """Multiplies rows with a matrix: `matmul(x, w, out)`, (..., n) by (n, m) into (..., m)."""
 
     def __call__(self, x: Array, w: Array, out: Array) -> None:
         """Writes the product into `out`, which must be C-contiguous and not overlap the others."""
 
-    def prepared(self, x: Array, w: Array, out: Array) -> Callable[[], object]:
+    def bind(self, x: Array, w: Array, out: Array) -> Callable[[], object]:
         """Returns what does so as often as it is called, with the numbers that `x` holds then."""
 
 
@@ -53,7 +53,7 @@ class Product(Protocol):
 class ComputeConfig:
     """How a model computes."""
 
-    product: Product
+    matmul: Product
 
     dtype: np.dtype[Any]
     """Of weights, states and all that flows between layers."""
@@ -91,9 +91,9 @@ class _RowByRow:
     """
 
     def __call__(self, x: Array, w: Array, out: Array) -> None:
-        self.prepared(x, w, out)()
+        self.bind(x, w, out)()
 
-    def prepared(self, x: Array, w: Array, out: Array) -> Callable[[], object]:
+    def bind(self, x: Array, w: Array, out: Array) -> Callable[[], object]:
         # One row is the same gemv with less of NumPy around it; but of two numbers `dot` keeps the sign of a zero.
         if x.size == x.shape[-1] and w.size > 1:
             return partial(x.reshape(-1).dot, w, out.reshape(-1))
@@ -108,5 +108,5 @@ class _AtOnce:
         # With more than two axes NumPy would make a product for each of the first.
         np.matmul(x.reshape(-1, x.shape[-1]), w, out.reshape(-1, out.shape[-1]))
 
-    def prepared(self, x: Array, w: Array, out: Array) -> Callable[[], object]:
+    def bind(self, x: Array, w: Array, out: Array) -> Callable[[], object]:
         return partial(np.matmul, x, w, out)

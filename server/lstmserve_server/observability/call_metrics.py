@@ -55,7 +55,7 @@ Phase = Literal["decode", "queue", "compute", "encode"]
 class CallRecorder(Protocol):
     """Takes note of one call."""
 
-    def ended(self, error: BaseException | None, context: Any) -> None:
+    def on_end(self, error: BaseException | None, context: Any) -> None:
         """Takes note of how it ended: with an error that passed the guard, or well."""
         ...
 
@@ -124,7 +124,7 @@ class CallMetrics:
         yield GaugeMetricFamily("lstmserve_calls_in_flight", text, value=self._in_flight)
         yield GaugeMetricFamily("lstmserve_streams_open", "Streams that are open.", value=self._streams)
 
-    def began(self, method: MethodDescriptor, metadata: Any) -> CallRecorder:  # noqa: ARG002 - for those who trace
+    def on_start(self, method: MethodDescriptor, metadata: Any) -> CallRecorder:  # noqa: ARG002 - for those who trace
         """Takes note of a call that begins, and returns what takes note of its end.
 
         Args:
@@ -134,7 +134,7 @@ class CallMetrics:
         self._in_flight += 1
         return _TimedCall(self, method)
 
-    def ended(self, method: MethodDescriptor, code: str, seconds: float) -> None:
+    def count_end(self, method: MethodDescriptor, code: str, seconds: float) -> None:
         """Takes note of a call that has ended."""
         self._in_flight -= 1
         self._calls.add(method.name, code)
@@ -142,22 +142,22 @@ class CallMetrics:
             self._seconds.of(method.name).add(seconds)
         _log.debug("call", method=method.name, code=code, seconds=seconds)
 
-    def took(self, part: Phase, seconds: float, ago: float = 0) -> None:
+    def observe_phase(self, part: Phase, seconds: float, ago: float = 0) -> None:
         """Takes note of a part of a call that has ended, so many seconds ago."""
         del ago  # for those who trace
         self._parts[part].add(seconds)
 
-    def computed(self, model: str, rows: int, steps: int) -> None:
+    def count_computed(self, model: str, rows: int, steps: int) -> None:
         """Takes note of what was computed for a call."""
         self._rows.add(model, count=rows)
         self._steps.add(model, count=rows * steps)
 
-    def together(self, rows: int) -> None:
+    def observe_batch(self, rows: int) -> None:
         """Takes note of how many rows are computed together."""
         self._rows_together.add(rows)
 
     @contextlib.contextmanager
-    def stream(self) -> Iterator[None]:
+    def track_stream(self) -> Iterator[None]:
         """Takes note of a stream while it is open."""
         self._streams += 1
         try:
@@ -165,15 +165,15 @@ class CallMetrics:
         finally:
             self._streams -= 1
 
-    def message(self) -> None:
+    def count_message(self) -> None:
         """Takes note of a message that came on a stream."""
         self._messages.add()
 
-    def called(self, caller: str) -> None:
+    def count_caller(self, caller: str) -> None:
         """Takes note of a call of a caller with a name."""
         self._caller_calls.add(caller)
 
-    def refused(self, error: RequestError, caller: str) -> None:
+    def count_refusal(self, error: RequestError, caller: str) -> None:
         """Counts a refusal, and for whom; `caller` is "" for a caller without a name."""
         self._refused.add(error.reason)
         if caller:
@@ -196,8 +196,8 @@ class _TimedCall:
         self._method = method
         self._began = perf_counter()
 
-    def ended(self, error: BaseException | None, context: Any) -> None:
-        self._metrics.ended(self._method, code_of(error, context), perf_counter() - self._began)
+    def on_end(self, error: BaseException | None, context: Any) -> None:
+        self._metrics.count_end(self._method, code_of(error, context), perf_counter() - self._began)
 
 
 def code_of(error: BaseException | None, context: Any) -> str:

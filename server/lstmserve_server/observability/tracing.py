@@ -38,7 +38,7 @@ class TracedCalls(CallMetrics):
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
         self._tracer = self._provider.get_tracer("lstmserve")
 
-    def began(self, method: MethodDescriptor, metadata: Any) -> CallRecorder:
+    def on_start(self, method: MethodDescriptor, metadata: Any) -> CallRecorder:
         """Takes note of a call that begins, and returns what takes note of its end."""
         carrier = {key: value for key, value in metadata or () if isinstance(value, str)}
         service = method.containing_service.full_name
@@ -50,11 +50,11 @@ class TracedCalls(CallMetrics):
         )
         # For the task of the call, which ends with it: so there is nothing to detach.
         context.attach(trace.set_span_in_context(span))
-        return _Span(super().began(method, metadata), span)
+        return _Span(super().on_start(method, metadata), span)
 
-    def took(self, part: Phase, seconds: float, ago: float = 0) -> None:
+    def observe_phase(self, part: Phase, seconds: float, ago: float = 0) -> None:
         """Takes note of a part of a call that has ended, so many seconds ago."""
-        super().took(part, seconds)
+        super().observe_phase(part, seconds)
         end = time_ns() - int(ago * 1e9)
         self._tracer.start_span(part, start_time=end - int(seconds * 1e9)).end(end)
 
@@ -66,15 +66,15 @@ class TracedCalls(CallMetrics):
 class _Span:
     """A call that is under way, with its span."""
 
-    def __init__(self, noted: CallRecorder, span: trace.Span) -> None:
-        self._noted = noted
+    def __init__(self, recorder: CallRecorder, span: trace.Span) -> None:
+        self._recorder = recorder
         self._span = span
 
-    def ended(self, error: BaseException | None, context: Any) -> None:
+    def on_end(self, error: BaseException | None, context: Any) -> None:
         code = code_of(error, context)
         self._span.set_attribute("rpc.grpc.status_code", code)
         self._span.set_attribute("lstmserve.request_id", request_context.request_id())
         if code in _FAULTS:
             self._span.set_status(trace.StatusCode.ERROR)
         self._span.end()
-        self._noted.ended(error, context)
+        self._recorder.on_end(error, context)

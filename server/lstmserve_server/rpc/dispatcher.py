@@ -43,22 +43,22 @@ class Dispatcher:
     So a caller is turned away before its message is decoded. Until there are servicers, every call ends with UNAVAILABLE.
     """
 
-    def __init__(self, access: Authenticator, places: FairLimiter, metrics: CallMetrics) -> None:
+    def __init__(self, access: Authenticator, limiter: FairLimiter, metrics: CallMetrics) -> None:
         self._access = access
-        self._places = places
+        self._limiter = limiter
         self._metrics = metrics
         self._servicers: Mapping[ServiceDescriptor, Any] = {}
-        self._under_way = _CallsInFlight()
+        self._in_flight = _CallsInFlight()
 
-    def answer_with(self, servicers: Mapping[ServiceDescriptor, Any]) -> None:
+    def set_servicers(self, servicers: Mapping[ServiceDescriptor, Any]) -> None:
         """Begins to answer, each service by its own."""
         self._servicers = servicers
 
     async def wait_until_idle(self) -> None:
         """Returns when no call is under way, apart from those that only watch."""
-        await self._under_way.none.wait()
+        await self._in_flight.none.wait()
 
-    def by_method(self, service: ServiceDescriptor) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+    def handlers_for(self, service: ServiceDescriptor) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
         """Returns a handler for each method of a service."""
         return {method.name: self._handler(method) for method in service.methods}
 
@@ -66,36 +66,36 @@ class Dispatcher:
         request_type = message_factory.GetMessageClass(method.input_type)
 
         async def one(servicer: Any, token: Token, data: bytes) -> bytes:
-            await token.caller.require_turn()
+            await token.caller.check_rate()
             response = await getattr(servicer, method.name)(self._parsed(request_type, data))
             encoded: bytes = response.SerializeToString()
             return encoded
 
         async def many(servicer: Any, token: Token, data: bytes, context: Context) -> None:
-            await token.caller.require_turn()
+            await token.caller.check_rate()
             with token.admission(method.name) as admission:
                 request = _parse(request_type, data)
-                admission.uses(token.caller.model_meant(request.model))
+                admission.uses(token.caller.resolve_model(request.model))
                 answers = getattr(servicer, method.name)(request)
                 async with contextlib.aclosing(while_admitted(answers, admission)) as responses:
                     async for response in responses:
                         await _write(context, response)
 
         async def answer_one(data: bytes, context: Context) -> bytes:
-            with self._under_way:
-                answer: bytes = await self._guarded(method, context, lambda servicer, token: one(servicer, token, data))
+            with self._in_flight:
+                answer: bytes = await self._guard(method, context, lambda servicer, token: one(servicer, token, data))
                 return answer
 
         async def answer_stream(_: AsyncIterator[bytes], context: Context) -> None:
-            async def converse(servicer: Any, token: Token) -> None:
+            async def serve(servicer: Any, token: Token) -> None:
                 with token.admission(method.name) as admission:
                     await getattr(servicer, method.name)(GrpcMessageStream(request_type, context, admission))
 
-            with self._under_way:
-                await self._guarded(method, context, converse)
+            with self._in_flight:
+                await self._guard(method, context, serve)
 
         async def answer_many(data: bytes, context: Context) -> None:
-            await self._guarded(method, context, lambda servicer, token: many(servicer, token, data, context))
+            await self._guard(method, context, lambda servicer, token: many(servicer, token, data, context))
 
         if method.client_streaming:
             return grpc.stream_stream_rpc_method_handler(answer_stream)
@@ -105,10 +105,10 @@ class Dispatcher:
 
     def _parsed(self, request_type: Any, data: bytes) -> Any:
         if len(data) > _MAX_BYTES_WHEN_FULL:
-            self._places.require_free()
+            self._limiter.check_free()
         return _parse(request_type, data)
 
-    async def _guarded(
+    async def _guard(
         self, method: MethodDescriptor, context: Context, work: Callable[[Any, Token], Awaitable[Any]]
     ) -> Any:
         """Does the work of a call, given the servicer and the caller's token, and sees to it that it is noted how it ended."""
@@ -117,19 +117,19 @@ class Dispatcher:
         seconds_left.set(context.time_remaining)
         current_peer.set(context.peer)
         context.set_trailing_metadata(((request_context.REQUEST_ID_HEADER, own_id),))
-        noted = self._metrics.began(method, metadata)
+        recorder = self._metrics.on_start(method, metadata)
         try:
-            answer = await self._tried(method, context, metadata, work)
+            answer = await self._with_status(method, context, metadata, work)
         except _CallerGoneError:
-            noted.ended(asyncio.CancelledError(), context)
+            recorder.on_end(asyncio.CancelledError(), context)
             return None
         except BaseException as error:
-            noted.ended(error, context)
+            recorder.on_end(error, context)
             raise
-        noted.ended(None, context)
+        recorder.on_end(None, context)
         return answer
 
-    async def _tried(
+    async def _with_status(
         self,
         method: MethodDescriptor,
         context: Context,
@@ -139,11 +139,11 @@ class Dispatcher:
         """Does the work, and makes a status of our choosing of whatever happens."""
         own_id = (request_context.REQUEST_ID_HEADER, request_context.request_id())
         try:
-            servicer, token = self._admitted(method, metadata)
+            servicer, token = self._admit(method, metadata)
             with token.caller.call():
                 return await work(servicer, token)
         except RequestError as error:
-            self._metrics.refused(error, current_caller.get().name)
+            self._metrics.count_refusal(error, current_caller.get().name)
             _log.debug("refused", method=method.name, reason=error.reason, text=str(error))
             await status.abort(context, status.status_of(error), own_id)
         except (grpc.aio.AbortError, _CallerGoneError):
@@ -152,7 +152,7 @@ class Dispatcher:
             _log.exception("internal_error", method=method.name)
             await status.abort(context, status.internal_status(own_id[1]), own_id)
 
-    def _admitted(self, method: MethodDescriptor, metadata: Any) -> tuple[Any, Token]:
+    def _admit(self, method: MethodDescriptor, metadata: Any) -> tuple[Any, Token]:
         servicer = self._servicers.get(method.containing_service)
         if servicer is None:
             raise NotServing("", "the server is starting; its models are being loaded")
@@ -161,11 +161,11 @@ class Dispatcher:
             raise DeadlineExceeded(
                 "", "the deadline has passed while the call waited; expected more time, or fewer calls"
             )
-        token = self._access.token_of(metadata)
+        token = self._access.authenticate(metadata)
         token.caller.require_method(method.name)
         if token.caller.name:
             current_caller.set(token.caller)
-            self._metrics.called(token.caller.name)
+            self._metrics.count_caller(token.caller.name)
         return servicer, token
 
 
@@ -209,7 +209,7 @@ class GrpcMessageStream:
         data: Any = await self._context.read()
         if data is grpc.aio.EOF:
             return None
-        await self._caller.take_turn()
+        await self._caller.wait_for_rate()
         return _parse(self._request_type, data)
 
     async def write(self, response: Message) -> None:

@@ -57,7 +57,7 @@ class Health:
         self._models = {service_of_model(name): name for name in models}
         self._status = health_pb2.HealthCheckResponse.NOT_SERVING
         self._watchers: set[asyncio.Event] = set()
-        self._places = FairLimiter(MAX_WATCHERS, "watchers of the health are here", "its own bound")
+        self._limiter = FairLimiter(MAX_WATCHERS, "watchers of the health are here", "its own bound")
 
     def serving(self) -> bool:
         """Returns whether the server is SERVING; from any thread."""
@@ -95,7 +95,10 @@ class Health:
             async with _refusals(context):
                 service, token = _asked_for(data), _token(context, access, is_open=is_open)
                 caller = ANONYMOUS if token is None else token.caller
-                with self._places.one(caller.name or context.peer().rpartition(":")[0]), contextlib.ExitStack() as held:
+                with (
+                    self._limiter.slot(caller.name or context.peer().rpartition(":")[0]),
+                    contextlib.ExitStack() as held,
+                ):
                     statuses = self._watch(known=self._knows(service, None if token is None else caller))
                     if token is not None:
                         admission = held.enter_context(token.admission())
@@ -139,7 +142,7 @@ def _token(context: Context, access: Authenticator, *, is_open: bool) -> Token |
         Unauthenticated: it is not.
     """
     try:
-        return access.token_of(context.invocation_metadata())
+        return access.authenticate(context.invocation_metadata())
     except Unauthenticated:
         if is_open:
             return None

@@ -36,7 +36,7 @@ def handlers(services: Iterable[str], access: Authenticator) -> dict[str, grpc.R
     async def answer(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Answers a stream of questions."""
         try:
-            with access.token_of(context.invocation_metadata()).admission() as admission:
+            with access.authenticate(context.invocation_metadata()).admission() as admission:
                 answers = servicer.ServerReflectionInfo(_parsed(requests, context), context)
                 async with contextlib.aclosing(while_admitted(answers, admission)) as responses:
                     async for response in responses:

@@ -31,7 +31,7 @@ class LstmServicer:
         self,
         registry: Registry,
         codec: Codec,
-        runner: Scheduler,
+        scheduler: Scheduler,
         streams: StreamServer,
         shadow: Shadow,
         metrics: CallMetrics,
@@ -39,32 +39,32 @@ class LstmServicer:
         self._registry = registry
         self._codec = codec
         self._metrics = metrics
-        self._runner = runner
+        self._scheduler = scheduler
         self._streams = streams
         self._shadow = shadow
 
     async def Step(self, request: lstm_pb2.StepRequest) -> lstm_pb2.StepResponse:
         """Advances every row by one time-step."""
         began = perf_counter()
-        call = self._shadow.traced(self._codec.parse_step(request))
-        self._metrics.took("decode", perf_counter() - began)
-        answer = await self._runner.run(call, owner)
+        call = self._shadow.with_recording(self._codec.parse_step(request))
+        self._metrics.observe_phase("decode", perf_counter() - began)
+        answer = await self._scheduler.run(call, owner)
         discrepancy = await self._shadow.offer(call, answer, "Step")
         began = perf_counter()
         response = self._codec.step_response(call, answer, discrepancy)
-        self._metrics.took("encode", perf_counter() - began)
+        self._metrics.observe_phase("encode", perf_counter() - began)
         return response
 
     async def Forward(self, request: lstm_pb2.ForwardRequest) -> lstm_pb2.ForwardResponse:
         """Advances every row by a whole sequence."""
         began = perf_counter()
-        call = self._shadow.traced(self._codec.parse_forward(request))
-        self._metrics.took("decode", perf_counter() - began)
-        answer = await self._runner.run(call, owner)
+        call = self._shadow.with_recording(self._codec.parse_forward(request))
+        self._metrics.observe_phase("decode", perf_counter() - began)
+        answer = await self._scheduler.run(call, owner)
         discrepancy = await self._shadow.offer(call, answer, "Forward")
         began = perf_counter()
         response = self._codec.forward_response(call, answer, discrepancy)
-        self._metrics.took("encode", perf_counter() - began)
+        self._metrics.observe_phase("encode", perf_counter() - began)
         return response
 
     async def StreamSteps(self, stream: MessageStream) -> None:
@@ -89,12 +89,14 @@ class ShadowServicer:
 
     async def GetReport(self, request: shadow_pb2.GetReportRequest) -> shadow_pb2.GetReportResponse:
         """Reports what was compared."""
-        return shadow_pb2.GetReportResponse(report=self._shadow.report(current_caller.get().model_meant(request.model)))
+        return shadow_pb2.GetReportResponse(
+            report=self._shadow.report(current_caller.get().resolve_model(request.model))
+        )
 
     async def WatchDiscrepancies(
         self, request: shadow_pb2.WatchDiscrepanciesRequest
     ) -> AsyncIterator[shadow_pb2.WatchDiscrepanciesResponse]:
         """Yields discrepancies as they are found."""
-        async with contextlib.aclosing(self._shadow.watch(current_caller.get().model_meant(request.model))) as found:
+        async with contextlib.aclosing(self._shadow.watch(current_caller.get().resolve_model(request.model))) as found:
             async for response in found:
                 yield response

@@ -23,26 +23,26 @@ finds one, however many they want. Of so few places that it would be a large par
 class FairLimiter:
     """Counts who has how many places."""
 
-    def __init__(self, most: int, what: str, setting: str) -> None:
+    def __init__(self, max_slots: int, what: str, setting: str) -> None:
         """Makes places that are free.
 
         Args:
-            most: how many.
+            max_slots: how many.
             what: has a place, for the text of a refusal: "calls are running".
             setting: the flag that says how many.
         """
-        self._most = most
+        self._most = max_slots
         self._what = what
         self._setting = setting
         self._taken = 0
         self._by: Counter[str] = Counter()
 
     @property
-    def taken(self) -> int:
+    def in_use(self) -> int:
         """How many places are taken."""
         return self._taken
 
-    def require_free(self) -> None:
+    def check_free(self) -> None:
         """Returns if there is a place.
 
         Raises:
@@ -52,13 +52,13 @@ class FairLimiter:
             raise Overloaded("", f"{self._taken} {self._what}; expected fewer ({self._setting})")
 
     @contextlib.contextmanager
-    def one(self, caller: str) -> Iterator[None]:
+    def slot(self, caller: str) -> Iterator[None]:
         """Takes a place while a call is under way.
 
         Raises:
             Overloaded: there is none, or the caller has its share.
         """
-        self.require_free()
+        self.check_free()
         free = self._most - self._taken
         if self._by[caller] and self._most > _MAX_SHARE_OF_FREE and self._by[caller] >= _MAX_SHARE_OF_FREE * (free - 1):
             text = (

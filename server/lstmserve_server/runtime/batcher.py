@@ -49,9 +49,9 @@ class TimedResult(NamedTuple):
     """What came of a call."""
 
     answer: StepResult
-    waited: float
+    wait_seconds: float
     """Seconds until it was begun."""
-    took: float
+    seconds: float
     """Seconds, those of the whole batch."""
 
 
@@ -60,7 +60,7 @@ class _QueuedCall:
     """A call whose turn has not come."""
 
     call: StepCall
-    came: float
+    arrival_time: float
     done: asyncio.Future[TimedResult]
 
 
@@ -69,34 +69,34 @@ class Batcher:
 
     def __init__(
         self,
-        most_rows: int,
+        max_rows: int,
         executor: Executor | None,
-        at_a_time: int,
-        noted: Callable[[int], None],
+        max_concurrent_batches: int,
+        on_batch: Callable[[int], None],
         *,
-        rows_beside: int = 1,
+        min_rows_for_second_thread: int = 1,
     ) -> None:
         """Makes a batcher in which nobody waits.
 
         Args:
-            most_rows: of a batch, unless one call has more.
+            max_rows: of a batch, unless one call has more.
             executor: threads that compute; None to compute in the event loop.
-            at_a_time: how many batches the threads compute.
-            noted: is told how many rows were computed together.
-            rows_beside: how many have to wait until a batch is begun beside another, where enough come to gather.
+            max_concurrent_batches: how many batches the threads compute.
+            on_batch: is told how many rows were computed together.
+            min_rows_for_second_thread: how many have to wait until a batch is begun beside another, where enough come to gather.
         """
-        self._most_rows = most_rows
+        self._max_rows = max_rows
         self._executor = executor
-        self._at_a_time = at_a_time
-        self._rows_beside = rows_beside
-        self._noted = noted
-        self._waiting: deque[_QueuedCall] = deque()
-        self._due = False
-        self._seen = 0
+        self._max_concurrent_batches = max_concurrent_batches
+        self._min_rows_for_second_thread = min_rows_for_second_thread
+        self._on_batch = on_batch
+        self._queue: deque[_QueuedCall] = deque()
+        self._is_polling = False
+        self._previous_count = 0
         """How many waited in the round before."""
-        self._quiet = 0
+        self._idle_rounds = 0
         """Rounds since one came."""
-        self._small = 0
+        self._small_batches = 0
         """Batches that were not worth waiting for, since there was one that was."""
         self._computing: set[asyncio.Future[list[Any]]] = set()
 
@@ -106,87 +106,94 @@ class Batcher:
         Raises:
             RequestError: its own answer is not finite.
         """
-        if self._executor is None and not self._waiting and not self._patient():
-            return self._at_once(call)
+        if self._executor is None and not self._queue and not self._should_gather():
+            return self._run_alone(call)
         loop = asyncio.get_running_loop()
         own = _QueuedCall(call, perf_counter(), loop.create_future())
-        self._waiting.append(own)
-        if self._executor is not None and not self._patient():
-            self._begin()
-        elif not self._due:
-            self._due = True
-            loop.call_soon(self._look)
+        self._queue.append(own)
+        if self._executor is not None and not self._should_gather():
+            self._dispatch()
+        elif not self._is_polling:
+            self._is_polling = True
+            loop.call_soon(self._poll)
         return await own.done
 
-    def _patient(self) -> bool:
+    def _should_gather(self) -> bool:
         """Returns whether it may be worth waiting for others."""
-        if self._executor is not None and self._rows_beside == 1:
+        if self._executor is not None and self._min_rows_for_second_thread == 1:
             return True  # nobody waits but for a thread
-        return self._small < _MAX_SMALL_BATCHES or self._small % _RETRY_GATHERING_EVERY < 2  # noqa: PLR2004 - see there
+        return self._small_batches < _MAX_SMALL_BATCHES or self._small_batches % _RETRY_GATHERING_EVERY < 2  # noqa: PLR2004 - see there
 
-    def _at_once(self, call: StepCall) -> TimedResult:
-        self._small += 1
-        self._noted(len(call.x))
+    def _run_alone(self, call: StepCall) -> TimedResult:
+        self._small_batches += 1
+        self._on_batch(len(call.x))
         began = perf_counter()
         answer = call.served.model.step(call.x, call.state, call.seen)
         return TimedResult(answer, 0.0, perf_counter() - began)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """Begins when no more come, or when there is a full batch; else looks again in the next round."""
-        count = len(self._waiting)
-        self._quiet = self._quiet + 1 if count == self._seen else 0
-        self._seen = count
-        if self._executor is None and count < self._most_rows and self._quiet < _MAX_IDLE_ROUNDS and self._patient():
-            asyncio.get_running_loop().call_soon(self._look)
+        count = len(self._queue)
+        self._idle_rounds = self._idle_rounds + 1 if count == self._previous_count else 0
+        self._previous_count = count
+        if (
+            self._executor is None
+            and count < self._max_rows
+            and self._idle_rounds < _MAX_IDLE_ROUNDS
+            and self._should_gather()
+        ):
+            asyncio.get_running_loop().call_soon(self._poll)
             return
-        self._due, self._seen, self._quiet = False, 0, 0
-        self._begin()
+        self._is_polling, self._previous_count, self._idle_rounds = False, 0, 0
+        self._dispatch()
 
-    def _begin(self) -> None:
+    def _dispatch(self) -> None:
         """Computes what waits, as far as there are threads for it."""
-        while self._waiting and self._room():
-            batch = self._take()
+        while self._queue and self._can_start():
+            batch = self._next_batch()
             if not batch:
                 return
-            self._noted(sum(len(one.call.x) for one in batch))
-            self._small = 0 if len(batch) >= _MIN_CALLS_WORTH_GATHERING else self._small + 1
+            self._on_batch(sum(len(one.call.x) for one in batch))
+            self._small_batches = 0 if len(batch) >= _MIN_CALLS_WORTH_GATHERING else self._small_batches + 1
             if self._executor is None:
-                _resolve(batch, compute_together([one.call for one in batch], batch[0].came))
+                _resolve(batch, compute_together([one.call for one in batch], batch[0].arrival_time))
                 continue
-            came = batch[0].came
+            arrival_time = batch[0].arrival_time
             work = asyncio.get_running_loop().run_in_executor(
-                self._executor, compute_together, [one.call for one in batch], came
+                self._executor, compute_together, [one.call for one in batch], arrival_time
             )
             self._computing.add(work)
             work.add_done_callback(functools.partial(self._end, batch))
 
-    def _room(self) -> bool:
+    def _can_start(self) -> bool:
         """Returns whether a batch may be begun now."""
         if not self._computing:
             return True
-        if not self._patient():
-            return len(self._computing) <= self._at_a_time  # one more, so that no thread waits for the event loop
-        enough = sum(len(one.call.x) for one in self._waiting) >= self._rows_beside
-        return enough and len(self._computing) < self._at_a_time
+        if not self._should_gather():
+            return (
+                len(self._computing) <= self._max_concurrent_batches
+            )  # one more, so that no thread waits for the event loop
+        enough = sum(len(one.call.x) for one in self._queue) >= self._min_rows_for_second_thread
+        return enough and len(self._computing) < self._max_concurrent_batches
 
     def _end(self, batch: list[_QueuedCall], work: asyncio.Future[list[Any]]) -> None:
         self._computing.discard(work)
         error = work.exception()
         _resolve(batch, [error] * len(batch) if error else work.result())
-        self._begin()
+        self._dispatch()
 
-    def _take(self) -> list[_QueuedCall]:
+    def _next_batch(self) -> list[_QueuedCall]:
         """Takes a batch off the queue, without those for whom nobody waits any more; one call where it is not worth waiting."""
         batch: list[_QueuedCall] = []
         rows = 0
-        while self._waiting:
-            first = self._waiting[0]
+        while self._queue:
+            first = self._queue[0]
             if not first.done.done():
                 rows += len(first.call.x)
-                if batch and (rows > self._most_rows or not self._patient()):
+                if batch and (rows > self._max_rows or not self._should_gather()):
                     break
                 batch.append(first)
-            self._waiting.popleft()
+            self._queue.popleft()
         return batch
 
 
@@ -200,12 +207,12 @@ def _resolve(batch: Sequence[_QueuedCall], results: Sequence[Any]) -> None:
             one.done.set_exception(result)
 
 
-def compute_together(calls: Sequence[StepCall], came: float) -> list[TimedResult | BaseException]:
+def compute_together(calls: Sequence[StepCall], arrival_time: float) -> list[TimedResult | BaseException]:
     """Returns, for calls of one time-step of the same model, what came of each: a `Computed`, or the error that is its own.
 
     Args:
         calls: that are computed.
-        came: when the first of them came, by `perf_counter`.
+        arrival_time: when the first of them came, by `perf_counter`.
     """
     began = perf_counter()
     try:
@@ -213,11 +220,13 @@ def compute_together(calls: Sequence[StepCall], came: float) -> list[TimedResult
     except RequestError as error:
         if len(calls) == 1:
             return [error]
-        return [result for call in calls for result in compute_together([call], came)]  # nobody pays for another's
+        return [
+            result for call in calls for result in compute_together([call], arrival_time)
+        ]  # nobody pays for another's
     except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to be told
         return [error] * len(calls)
-    took = perf_counter() - began
-    return [TimedResult(answer, began - came, took) for answer in answers]
+    seconds = perf_counter() - began
+    return [TimedResult(answer, began - arrival_time, seconds) for answer in answers]
 
 
 def _step_together(calls: Sequence[StepCall]) -> list[StepResult]:

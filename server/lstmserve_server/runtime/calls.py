@@ -31,7 +31,7 @@ class StepCall:
     compare: bool = dataclasses.field(default=False, kw_only=True)
     """Whether the caller asks for the comparison with Keras."""
 
-    trace: Recording | None = dataclasses.field(default=None, kw_only=True)
+    recording: Recording | None = dataclasses.field(default=None, kw_only=True)
     """What is to be filled with all that flows through the layers; None for nothing."""
 
     @property

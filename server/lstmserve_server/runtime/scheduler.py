@@ -37,27 +37,27 @@ _MIN_ROWS_FOR_SECOND_THREAD: Final = 64
 class Scheduler:
     """Computes calls until it is closed: short ones in the event loop, long ones in threads, so many at a time."""
 
-    def __init__(self, places: FairLimiter, threads: int, metrics: CallMetrics, *, batch_rows: int) -> None:
+    def __init__(self, limiter: FairLimiter, threads: int, metrics: CallMetrics, *, batch_rows: int) -> None:
         """Makes a runner.
 
         Args:
-            places: of calls that take long.
+            limiter: of calls that take long.
             threads: how many compute them.
             metrics: what takes note of all.
             batch_rows: most rows that are computed together; 1 to compute each call by itself.
         """
-        self._places = places
+        self._limiter = limiter
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="compute")
         self._metrics = metrics
         self._batch_rows = batch_rows
         self._batchers: dict[tuple[str, bool], Batcher] = {}
         """Those of each model: of calls that are short, and of calls that are long."""
         self._open = True
-        self._paces: dict[str, _ServiceTimeEstimate] = {}
+        self._estimates: dict[str, _ServiceTimeEstimate] = {}
         """How quickly each model was seen to compute."""
-        self._ahead = 0.0
+        self._backlog_seconds = 0.0
         """Seconds that the calls in the threads, and those that wait for them, take at best."""
-        self._width = threads
+        self._thread_count = threads
 
     async def run(self, call: StepCall, owner: Callable[[], str]) -> StepResult:
         """Computes a call of one time-step, or a `ForwardCall`, if there is room for it.
@@ -72,50 +72,50 @@ class Scheduler:
         if not self._open:
             raise NotServing("", "the server is draining; ask another one")
         if _cost(call) <= MAX_INLINE_COST:
-            return await self._short(call)
-        with self._places.one(owner()):
-            return await self._long(call)
+            return await self._run_inline(call)
+        with self._limiter.slot(owner()):
+            return await self._run_pooled(call)
 
-    async def advance(self, call: StepCall) -> StepResult:
+    async def run_admitted(self, call: StepCall) -> StepResult:
         """Computes a call that has its place already, as the next of a stream.
 
         Raises:
             RequestError: its answer is not finite, or would come too late.
         """
-        return await (self._short(call) if _cost(call) <= MAX_INLINE_COST else self._long(call))
+        return await (self._run_inline(call) if _cost(call) <= MAX_INLINE_COST else self._run_pooled(call))
 
     def close(self) -> None:
         """Takes no more calls; those that run go on."""
         self._open = False
 
-    async def _short(self, call: StepCall) -> StepResult:
+    async def _run_inline(self, call: StepCall) -> StepResult:
         if self._batchable(call):
             computed = await self._batcher(call, short=True).compute(call)
         else:
             began = perf_counter()
             computed = TimedResult(_compute(call), 0, perf_counter() - began)
-            self._metrics.together(len(call.x))
-        return self._noted(call, computed)
+            self._metrics.observe_batch(len(call.x))
+        return self._record(call, computed)
 
-    async def _long(self, call: StepCall) -> StepResult:
+    async def _run_pooled(self, call: StepCall) -> StepResult:
         left = seconds_left.get()()
-        pace = self._paces.setdefault(call.served.name, _ServiceTimeEstimate())
-        needed = _cost(call) * pace.at_best
-        _require_time(needed, self._ahead / self._width, left)
-        self._ahead += needed
+        estimate = self._estimates.setdefault(call.served.name, _ServiceTimeEstimate())
+        needed = _cost(call) * estimate.lower_bound
+        _require_time(needed, self._backlog_seconds / self._thread_count, left)
+        self._backlog_seconds += needed
         try:
             if self._batchable(call):
                 computed = await self._batcher(call, short=False).compute(call)
             else:
-                computed = await self._in_thread(call, needed, left)
-                self._metrics.together(len(call.x))
-                pace.saw(computed.took / _cost(call))
+                computed = await self._run_in_thread(call, needed, left)
+                self._metrics.observe_batch(len(call.x))
+                estimate.observe(computed.seconds / _cost(call))
         finally:
-            self._ahead -= needed
-        return self._noted(call, computed)
+            self._backlog_seconds -= needed
+        return self._record(call, computed)
 
     def _batchable(self, call: StepCall) -> bool:
-        return self._batch_rows > 1 and not isinstance(call, ForwardCall) and call.trace is None
+        return self._batch_rows > 1 and not isinstance(call, ForwardCall) and call.recording is None
 
     def _batcher(self, call: StepCall, *, short: bool) -> Batcher:
         """Returns where the steps of a model wait for one another; short ones so few that the loop is not held up for long."""
@@ -127,12 +127,16 @@ class Scheduler:
                 rows = min(rows, max(1, MAX_INLINE_BATCH_COST // call.served.model.work.cost(1, 1)))
             beside = _MIN_ROWS_FOR_SECOND_THREAD if call.served.model.numerics is Numerics.FAST else 1
             found = Batcher(
-                rows, None if short else self._threads, self._width, self._metrics.together, rows_beside=beside
+                rows,
+                None if short else self._threads,
+                self._thread_count,
+                self._metrics.observe_batch,
+                min_rows_for_second_thread=beside,
             )
             self._batchers[key] = found
         return found
 
-    async def _in_thread(self, call: StepCall, needed: float, left: float | None) -> TimedResult:
+    async def _run_in_thread(self, call: StepCall, needed: float, left: float | None) -> TimedResult:
         stopped = threading.Event()
         came = perf_counter()
 
@@ -152,10 +156,10 @@ class Scheduler:
         finally:  # the caller may have gone, or the deadline have passed: then the thread stops at its next pause
             stopped.set()
 
-    def _noted(self, call: StepCall, computed: TimedResult) -> StepResult:
-        self._metrics.took("queue", computed.waited, ago=computed.took)
-        self._metrics.took("compute", computed.took)
-        self._metrics.computed(call.served.name, len(call.x), call.time)
+    def _record(self, call: StepCall, computed: TimedResult) -> StepResult:
+        self._metrics.observe_phase("queue", computed.wait_seconds, ago=computed.seconds)
+        self._metrics.observe_phase("compute", computed.seconds)
+        self._metrics.count_computed(call.served.name, len(call.x), call.time)
         return computed.answer
 
 
@@ -166,28 +170,28 @@ class _ServiceTimeEstimate:
     be refused that could have been answered.
     """
 
-    _ENOUGH = 8
+    _MIN_SAMPLES = 8
 
     def __init__(self) -> None:
-        self._quickest = math.inf
+        self._fastest = math.inf
         self._seen = 0
 
-    def saw(self, pace: float) -> None:
+    def observe(self, estimate: float) -> None:
         """Takes note of a call."""
-        self._quickest = min(self._quickest, pace)
+        self._fastest = min(self._fastest, estimate)
         self._seen += 1
 
     @property
-    def at_best(self) -> float:
+    def lower_bound(self) -> float:
         """Seconds per unit of cost that no call has come near to; 0 where that is not known."""
-        return self._quickest / 2 if self._seen >= self._ENOUGH else 0.0
+        return self._fastest / 2 if self._seen >= self._MIN_SAMPLES else 0.0
 
 
-def _require_time(needed: float, ahead: float, left: float | None) -> None:
+def _require_time(needed: float, backlog: float, left: float | None) -> None:
     """Refuses what cannot be answered any more before its deadline."""
-    if left is not None and left < needed + ahead:
+    if left is not None and left < needed + backlog:
         text = (
-            f"{max(left, 0):.3g} seconds are left; to compute it takes {needed:.3g} at best, behind calls that take {ahead:.3g}; "
+            f"{max(left, 0):.3g} seconds are left; to compute it takes {needed:.3g} at best, behind calls that take {backlog:.3g}; "
             "expected more time"
         )
         raise DeadlineExceeded("", text)
@@ -200,7 +204,7 @@ def _cost(call: StepCall) -> int:
 def _compute(call: StepCall, pause: Callable[[], None] = lambda: None) -> StepResult:
     model = call.served.model
     if not isinstance(call, ForwardCall):
-        return model.step(call.x, call.state, call.seen, call.trace)
+        return model.step(call.x, call.state, call.seen, call.recording)
     return model.forward(
         call.inputs,
         call.state,
@@ -208,5 +212,5 @@ def _compute(call: StepCall, pause: Callable[[], None] = lambda: None) -> StepRe
         all_outputs=call.all_outputs,
         seen=call.seen,
         pause=pause,
-        trace=call.trace,
+        recording=call.recording,
     )

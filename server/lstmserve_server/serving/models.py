@@ -63,7 +63,7 @@ async def from_files(settings: ServeSettings, files: Mapping[str, str]) -> list[
     Raises:
         StartupError: one of them is refused.
     """
-    with memory_files.room_for_weights() as weights:
+    with memory_files.weights_memfd() as weights:
         copies = await copies_of(settings, files)
         found = await export_specs(settings, files, weights, copies)
         return await import_specs(settings, found, files, weights, copies)

@@ -42,14 +42,14 @@ class Observability:
         self,
         settings: ServeSettings,
         serving: Callable[[], bool],
-        show: Callable[[CollectorRegistry, Callable[[], bool]], Exporter] | None,
+        expose: Callable[[CollectorRegistry, Callable[[], bool]], Exporter] | None,
     ) -> None:
         """Begins to take note.
 
         Args:
             settings: those of the server.
             serving: whether the server says SERVING; may be asked from another thread.
-            show: opens the place where metrics are shown; None to show none.
+            expose: opens the place where metrics are shown; None to show none.
 
         Raises:
             StartupError: what is needed is not installed.
@@ -58,7 +58,7 @@ class Observability:
         self.server = ServerMetrics(serving)
         self._settings = settings
         self._serving = serving
-        self._show = show
+        self._expose = expose
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self.add([*self.calls.collectors(), *self.server.collectors()])
@@ -78,8 +78,8 @@ class Observability:
         for background in (self.server.watch_event_loop(), memory.trim_periodically()):
             self._opened.callback(asyncio.create_task(background).cancel)
         self._opened.callback(self.calls.close)
-        if self._show is not None:
-            opened = self._show(self._registry, self._serving)
+        if self._expose is not None:
+            opened = self._expose(self._registry, self._serving)
             self._opened.callback(opened.close)
             _log.info("metrics", listen=opened.address)
         if self._settings.channelz is not None:

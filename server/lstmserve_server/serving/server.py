@@ -59,8 +59,8 @@ async def run(settings: ServeSettings) -> None:
     """
     files = models.by_name(settings.models)
     signals = Signals()
-    show = None if settings.metrics is None else functools.partial(AdminServer, settings.metrics)
-    server = Server(settings, files, functools.partial(models.from_files, settings, files), show)
+    expose = None if settings.metrics is None else functools.partial(AdminServer, settings.metrics)
+    server = Server(settings, files, functools.partial(models.from_files, settings, files), expose)
     await server.start()
     _log.info("starting", listen=server.addresses, models=files)
     await live(server, server.make_ready(), signals)
@@ -98,7 +98,7 @@ class Server:
         settings: ServeSettings,
         files: Mapping[str, str],
         load: Callable[[], Awaitable[Iterable[ServedModel]]],
-        show: Callable[[CollectorRegistry, Callable[[], bool]], Exporter] | None,
+        expose: Callable[[CollectorRegistry, Callable[[], bool]], Exporter] | None,
         *,
         shares_port: bool = False,
     ) -> None:
@@ -108,7 +108,7 @@ class Server:
             settings: its settings.
             files: the file of each model by its name.
             load: what loads the models.
-            show: opens the place where operators see the metrics; None for none.
+            expose: opens the place where operators see the metrics; None for none.
             shares_port: whether other processes listen on the same port, which somebody else has then made sure of.
 
         Raises:
@@ -123,17 +123,17 @@ class Server:
         self._watching: asyncio.Task[None] | None = None
         services = (SERVICE.full_name, SHADOW_SERVICE.full_name)
         self._health = health.Health(["", *services], list(files))
-        self._operators = Observability(settings, self._health.serving, show)
-        self._access = _access(settings, self._operators)
-        places = FairLimiter(settings.max_concurrent_calls, "calls are running", "--max-concurrent-calls")
-        self._handlers = Dispatcher(self._access, places, self._operators.calls)
-        self._runner = Scheduler(
-            places,
+        self._observability = Observability(settings, self._health.serving, expose)
+        self._access = _access(settings, self._observability)
+        limiter = FairLimiter(settings.max_concurrent_calls, "calls are running", "--max-concurrent-calls")
+        self._handlers = Dispatcher(self._access, limiter, self._observability.calls)
+        self._scheduler = Scheduler(
+            limiter,
             settings.threads,
-            self._operators.calls,
+            self._observability.calls,
             batch_rows=settings.max_batch_rows,
         )
-        self._credentials = _credentials(settings, self._operators)
+        self._credentials = _credentials(settings, self._observability)
         self._grpc = grpc_server.make(http2.options(settings, shares_port=shares_port))
         self.addresses: list[str] = []
         """Where the server listens; a port 0 has become the one that the system chose."""
@@ -150,11 +150,11 @@ class Server:
         """
         if self._settings.shadow != "off":
             packages.require_keras()
-        await self._operators.start()
+        await self._observability.start()
         self._watching = asyncio.create_task(self._access.watch())
         services = {
-            SERVICE.full_name: self._handlers.by_method(SERVICE),
-            SHADOW_SERVICE.full_name: self._handlers.by_method(SHADOW_SERVICE),
+            SERVICE.full_name: self._handlers.handlers_for(SERVICE),
+            SHADOW_SERVICE.full_name: self._handlers.handlers_for(SHADOW_SERVICE),
             health.HEALTH_SERVICE.full_name: self._health.handlers(self._access, is_open=self._settings.open_health),
         }
         if self._settings.reflection:
@@ -183,22 +183,22 @@ class Server:
         codec = Codec(registry, limits)
         self._shadow = shadow_mode.start(self._settings, registry, self._files)
         for served in registry:
-            self._operators.server.set_model(
+            self._observability.server.set_model(
                 served.name, causal=served.model.causal, digest=served.digest, fingerprint=served.fingerprint
             )
-        self._operators.add(self._shadow.collectors())
+        self._observability.add(self._shadow.collectors())
         self._streams = StreamServer(
             StreamCodec(codec),
-            self._runner,
+            self._scheduler,
             self._shadow,
-            self._operators.calls,
+            self._observability.calls,
             FairLimiter(self._settings.max_streams, "streams are open", "--max-streams"),
             idle_seconds=self._settings.stream_idle_seconds,
             age_seconds=self._settings.stream_seconds,
         )
-        calls = self._operators.calls
-        servicer = LstmServicer(registry, codec, self._runner, self._streams, self._shadow, calls)
-        self._handlers.answer_with({SERVICE: servicer, SHADOW_SERVICE: ShadowServicer(self._shadow)})
+        calls = self._observability.calls
+        servicer = LstmServicer(registry, codec, self._scheduler, self._streams, self._shadow, calls)
+        self._handlers.set_servicers({SERVICE: servicer, SHADOW_SERVICE: ShadowServicer(self._shadow)})
         self._health.set_all(serving=True)
 
     async def wait_until_gone(self) -> None:
@@ -217,7 +217,7 @@ class Server:
         )
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(at_once.wait(), self._settings.lame_duck_seconds)
-        self._runner.close()
+        self._scheduler.close()
         self._shadow.release()
         if self._streams is not None:
             self._streams.drain()
@@ -232,12 +232,12 @@ class Server:
 
     async def stop(self, grace: float = 0) -> None:
         """Stops; calls that still run after the grace, in seconds, end with UNAVAILABLE."""
-        self._runner.close()
+        self._scheduler.close()
         if self._watching is not None:
             self._watching.cancel()
         await self._grpc.stop(grace)
         self._shadow.stop()
-        await self._operators.stop()
+        await self._observability.stop()
 
     def _listen(self, address: str) -> str:
         if not self._shares_port:
@@ -292,16 +292,16 @@ class Signals:
         return False
 
 
-def _access(settings: ServeSettings, operators: Observability) -> authenticators.Authenticator:
+def _access(settings: ServeSettings, observability: Observability) -> authenticators.Authenticator:
     if settings.tokens is None:
         return authenticators.NoAuth()
-    return authenticators.TokenAuth(Path(settings.tokens), operators.server.reloaded)
+    return authenticators.TokenAuth(Path(settings.tokens), observability.server.reloaded)
 
 
-def _credentials(settings: ServeSettings, operators: Observability) -> grpc.ServerCredentials | None:
+def _credentials(settings: ServeSettings, observability: Observability) -> grpc.ServerCredentials | None:
     """Returns what connections are made with; None for plain text."""
     if not settings.any_tls:
         return None
     from lstmserve_server.serving import tls  # noqa: PLC0415 - what it needs would take memory in every server
 
-    return tls.Certificates(tls.Files.of(settings), operators.server).credentials()
+    return tls.Certificates(tls.Files.of(settings), observability.server).credentials()

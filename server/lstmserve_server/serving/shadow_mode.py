@@ -50,7 +50,7 @@ def start(settings: ServeSettings, models: Iterable[ServedModel], files: Mapping
             queue_bytes=settings.shadow_queue_bytes,
             wait_seconds=settings.shadow_wait_seconds,
             bundles=settings.shadow_bundles,
-            most_bundles=settings.shadow_max_bundles,
+            max_bundles=settings.shadow_max_bundles,
             bundle_bytes=settings.shadow_max_bundle_bytes,
         ),
         subjects,

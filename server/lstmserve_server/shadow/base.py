@@ -21,7 +21,7 @@ Call = TypeVar("Call", bound="StepCall")
 class Shadow(Protocol):
     """What a shadow is to the service."""
 
-    def traced(self, call: Call) -> Call:
+    def with_recording(self, call: Call) -> Call:
         """Returns a call that is to be computed; one that leaves a trace, where it is to be compared."""
         ...
 
@@ -57,7 +57,7 @@ class Shadow(Protocol):
 class NoShadow:
     """No shadow."""
 
-    def traced(self, call: Call) -> Call:
+    def with_recording(self, call: Call) -> Call:
         """Returns the call."""
         return call
 

@@ -32,7 +32,7 @@ _NAME: Final = re.compile(r"[^A-Za-z0-9._-]")
 class Bundle:
     """What is in a file."""
 
-    case: CapturedCall
+    captured: CapturedCall
     comparison: shadow_pb2.Comparison
     file: str
     """The model's file, as the server was given it."""
@@ -60,7 +60,7 @@ class Bundle:
             "versions": dict(self.versions),
             "fingerprint": self.fingerprint,
         }
-        return self.case.to_bytes(about, self.arrays)
+        return self.captured.to_bytes(about, self.arrays)
 
 
 class Bundles:
@@ -86,7 +86,7 @@ class Bundles:
         if self._folder is None:
             return ""
         data = bundle.to_bytes()
-        name = f"{_NAME.sub('_', bundle.case.model)}-{time.time_ns()}{_SUFFIX}"
+        name = f"{_NAME.sub('_', bundle.captured.model)}-{time.time_ns()}{_SUFFIX}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             there = [path.stat().st_size for path in self._folder.glob(f"*{_SUFFIX}")]
@@ -116,11 +116,11 @@ def read(path: Path) -> Bundle:
         ValueError: it is none.
     """
     try:
-        case, about, arrays = cases.load(path.read_bytes())
+        captured, about, arrays = cases.load(path.read_bytes())
         comparison = shadow_pb2.Comparison.FromString(bytes.fromhex(about["comparison"]))
         versions = {str(name): str(version) for name, version in about["versions"].items()}
         part = about["layer"], about["until"]
-        return Bundle(case, comparison, str(about["file"]), *part, versions, str(about["fingerprint"]), arrays)
+        return Bundle(captured, comparison, str(about["file"]), *part, versions, str(about["fingerprint"]), arrays)
     except Exception as error:  # whatever a damaged archive brings about
         message = f"{path} is no bundle that lstmserve wrote: {type(error).__name__}: {error}"
         raise ValueError(message) from error

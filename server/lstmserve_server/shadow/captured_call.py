@@ -78,7 +78,7 @@ class CapturedCall:
     every: bool
     """Whether the outputs are of every time-step."""
 
-    asked: CapturedRequest
+    request: CapturedRequest
     """What was asked."""
 
     outputs: list[Array]
@@ -110,10 +110,10 @@ class CapturedCall:
             "time": self.time,
             "every": self.every,
             "asked": {
-                "inputs": [writing.put(array) for array in self.asked.inputs],
-                "state": [[writing.put(array) for array in part] for part in self.asked.state],
-                "lengths": writing.put(self.asked.lengths),
-                "steps_seen": writing.put(self.asked.steps_seen),
+                "inputs": [writing.put(array) for array in self.request.inputs],
+                "state": [[writing.put(array) for array in part] for part in self.request.state],
+                "lengths": writing.put(self.request.lengths),
+                "steps_seen": writing.put(self.request.steps_seen),
             },
             "outputs": [writing.put(array) for array in self.outputs],
             "pieces": [
@@ -179,7 +179,7 @@ def load(data: bytes) -> tuple[CapturedCall, dict[str, Any], dict[str, Array]]:
         for piece in about["pieces"]
     ]
     sent = about["asked"]
-    asked = CapturedRequest(
+    request = CapturedRequest(
         [arrays[name] for name in sent["inputs"]],
         [[arrays[name] for name in part] for part in sent["state"]],
         got(sent["lengths"]),
@@ -192,14 +192,14 @@ def load(data: bytes) -> tuple[CapturedCall, dict[str, Any], dict[str, Array]]:
         rows=int(about["rows"]),
         time=int(about["time"]),
         every=bool(about["every"]),
-        asked=asked,
+        request=request,
         outputs=[arrays[name] for name in about["outputs"]],
         pieces=pieces,
     )
     return case, about, arrays
 
 
-def capture(call: StepCall, answer: StepResult, trace: Recording, method: str) -> CapturedCall:
+def capture(call: StepCall, answer: StepResult, recording: Recording, method: str) -> CapturedCall:
     """Returns the case of a call that was computed.
 
     What the caller sent and was answered counts, not what the layers say that they were given and gave: h and c before the
@@ -208,15 +208,15 @@ def capture(call: StepCall, answer: StepResult, trace: Recording, method: str) -
     model = call.served.model
     every = bool(getattr(call, "all_outputs", False))
     last = np.zeros(len(call.x), np.int64)
-    for rectangle in trace.rectangles:
+    for rectangle in recording.rectangles:
         last[rectangle.rows] = np.maximum(last[rectangle.rows], rectangle.start)
-    carried = _carried(model, call, answer)
+    stateful_layers = _carried(model, call, answer)
     pieces = []
-    for rectangle in trace.rectangles:
+    for rectangle in recording.rectangles:
         ends = last[rectangle.rows] == rectangle.start
         steps = {
             place: [
-                _joined(part, rectangle.rows, rectangle.start, ends, carried.get((place, number)))
+                _joined(part, rectangle.rows, rectangle.start, ends, stateful_layers.get((place, number)))
                 for number, part in enumerate(parts)
             ]
             for place, parts in rectangle.steps.items()
@@ -224,8 +224,8 @@ def capture(call: StepCall, answer: StepResult, trace: Recording, method: str) -
         pieces.append(Piece(rectangle.rows, rectangle.start, ends, list(map(_value, rectangle.values)), steps))
     name, digest = call.served.name, call.served.digest
     lengths = getattr(call, "lengths", None)
-    asked = CapturedRequest(list(call.inputs), [list(part) for part in call.state], lengths, call.steps_seen)
-    return CapturedCall(name, digest, method, len(call.x), call.time, every, asked, list(answer.outputs), pieces)
+    request = CapturedRequest(list(call.inputs), [list(part) for part in call.state], lengths, call.steps_seen)
+    return CapturedCall(name, digest, method, len(call.x), call.time, every, request, list(answer.outputs), pieces)
 
 
 def _value(values: HasArray) -> Value:
@@ -239,18 +239,18 @@ def _carried(model: RecurrentModel, call: StepCall, answer: StepResult) -> Mappi
     """Returns h and c before and after the call by the place of the layer and the number of the LSTM in it."""
     return {
         place: (LSTMState(*call.state[i]), LSTMState(*answer.state[i]))
-        for i, (place, layer) in enumerate(zip(model.carried_places, model.carried, strict=True))
+        for i, (place, layer) in enumerate(zip(model.stateful_indices, model.stateful_layers, strict=True))
         if isinstance(layer, LSTM)
     }
 
 
-def _joined(part: Steps, rows: Array, start: int, ends: Array, carried: _Carried | None) -> LSTMSteps:
+def _joined(part: Steps, rows: Array, start: int, ends: Array, stateful_layers: _Carried | None) -> LSTMSteps:
     """Returns the steps with what was before them, and with what the call sent and was answered at its ends."""
     arrays = []
     for name, before, after in zip(("h", "c"), part.before, (part.h, part.c), strict=True):
         array = np.concatenate([before[:, None], after], axis=1)
-        if carried is not None:
-            sent, answered = (getattr(state, name) for state in carried)
+        if stateful_layers is not None:
+            sent, answered = (getattr(state, name) for state in stateful_layers)
             if start == 0:
                 array[:, 0] = sent[rows]
             array[ends, _last_steps(part.mask, len(rows), array.shape[1] - 1)[ends]] = answered[rows[ends]]

@@ -48,10 +48,10 @@ _SENSITIVE: Final = 100
 """Times that two right models may be as far apart as one is from itself: their rounding is not that of one step and one weight."""
 
 
-def wired_alike(witness: shadow_pb2.ReferenceModel, tolerances: Tolerances) -> bool:
+def wired_alike(reference_model: shadow_pb2.ReferenceModel, tolerances: Tolerances) -> bool:
     """Returns whether the whole model of a file answers its probe as ours does, as far as its sensitivity lets it."""
-    allowed = max(tolerances.unbounded, _SENSITIVE * witness.whole_model_sensitivity)
-    return not witness.whole_model_difference > allowed
+    allowed = max(tolerances.unbounded, _SENSITIVE * reference_model.whole_model_sensitivity)
+    return not reference_model.whole_model_difference > allowed
 
 
 class Spot(NamedTuple):
@@ -64,14 +64,14 @@ class Spot(NamedTuple):
     array: str
     row: int
     unit: int
-    margin: float
+    tolerance_ratio: float
     ours: float
     reference: float
 
     @property
     def order(self) -> tuple[int, int, int, float]:
         """What comes first: the earlier step, the earlier layer, c before the h that is made of it, the larger margin."""
-        return (self.step, self.place, "ch".find(self.array) % 3, -self.margin)
+        return (self.step, self.place, "ch".find(self.array) % 3, -self.tolerance_ratio)
 
 
 @dataclass(slots=True)
@@ -88,8 +88,8 @@ class Differences:
     max_scaled: float = 0.0
     """The largest difference relative to max(1, |reference|), as the noise floor is measured."""
     max_ulp: int = 0
-    margin: float = 0.0
-    over: int = 0
+    tolerance_ratio: float = 0.0
+    over_tolerance_count: int = 0
     nan_mismatches: int = 0
     infinity_mismatches: int = 0
     by_difference: Array = field(default_factory=lambda: np.zeros(len(_DECADES) + 2, np.int64))
@@ -113,21 +113,21 @@ class Differences:
             absolute = np.abs(ours.astype(np.float64) - theirs)
             size = np.abs(theirs)
             allowed = np.maximum(tolerance * np.maximum(1, size), rounding)
-            margins = absolute / allowed
+            tolerance_ratios = absolute / allowed
         odd_nan = np.isnan(ours) != np.isnan(reference)
         odd_infinity = (np.isinf(ours) | np.isinf(reference)) & (ours != reference) & ~odd_nan
         same = ours == reference
         plain = np.isfinite(ours) & np.isfinite(reference)
-        absolute[same] = margins[same] = 0  # infinity minus infinity is none
-        margins[odd_nan | odd_infinity] = np.inf
-        margins[np.isnan(ours) & np.isnan(reference)] = 0
+        absolute[same] = tolerance_ratios[same] = 0  # infinity minus infinity is none
+        tolerance_ratios[odd_nan | odd_infinity] = np.inf
+        tolerance_ratios[np.isnan(ours) & np.isnan(reference)] = 0
         self.values += ours.size
         self.nan_mismatches += int(odd_nan.sum())
         self.infinity_mismatches += int(odd_infinity.sum())
-        self.over += int((margins > 1).sum())
-        self.margin = max(self.margin, float(margins.max(initial=0)))
+        self.over_tolerance_count += int((tolerance_ratios > 1).sum())
+        self.tolerance_ratio = max(self.tolerance_ratio, float(tolerance_ratios.max(initial=0)))
         self._measure(absolute[plain], size[plain], ulp_distance(ours[plain], reference[plain]))
-        return margins
+        return tolerance_ratios
 
     def _measure(self, absolute: Array, size: Array, ulp: Array) -> None:
         relative = np.divide(absolute, size, out=np.zeros_like(absolute), where=size > 0)
@@ -154,8 +154,8 @@ class Differences:
             max_relative=self.max_relative,
             mean_relative=self.sum_relative / count,
             max_ulp=self.max_ulp,
-            tolerance_ratio=self.margin,
-            over_tolerance_count=self.over,
+            tolerance_ratio=self.tolerance_ratio,
+            over_tolerance_count=self.over_tolerance_count,
             nan_mismatch_count=self.nan_mismatches,
             infinity_mismatch_count=self.infinity_mismatches,
             difference_histogram=self.by_difference.tolist(),

@@ -67,7 +67,7 @@ class ShadowSettings:
     bundles: str | None
     """Folder for bundles; None for none."""
 
-    most_bundles: int
+    max_bundles: int
     bundle_bytes: int
     """Most that all bundles take."""
 
@@ -83,17 +83,19 @@ class KerasShadow:
     def __init__(self, settings: ShadowSettings, subjects: Sequence[ComparedModel]) -> None:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._watchers = Subscribers()
+        self._subscribers = Subscribers()
         self._awaited: set[asyncio.Future[shadow_pb2.Comparison]] = set()
         self._released = False
         self._sizes = {subject.served.name: _numbers_per_step(subject.served.model) for subject in subjects}
         self._report = ShadowReport(settings.rate, [subject.served for subject in subjects], settings.tolerances)
-        bundles = Bundles(settings.bundles, settings.most_bundles, settings.bundle_bytes)
-        recorder = Recorder(subjects, settings.tolerances, self._report, bundles, self._in_loop(self._watchers.publish))
+        bundles = Bundles(settings.bundles, settings.max_bundles, settings.bundle_bytes)
+        recorder = Recorder(
+            subjects, settings.tolerances, self._report, bundles, self._in_loop(self._subscribers.publish)
+        )
         start = functools.partial(ReferenceProcess, subjects, settings.tolerances, settings.limits)
-        self._pump = ComparisonWorker(start, recorder, most=settings.queue, most_bytes=settings.queue_bytes)
+        self._worker = ComparisonWorker(start, recorder, max_jobs=settings.queue, max_bytes=settings.queue_bytes)
 
-    def traced(self, call: Call) -> Call:
+    def with_recording(self, call: Call) -> Call:
         """Returns a call that is to be computed; one that leaves a trace, where it is to be compared."""
         if not call.compare and random.random() >= self._settings.rate:  # noqa: S311 - a sample, no secret
             return call
@@ -101,13 +103,13 @@ class KerasShadow:
             self._report.sampled(call.served.name)
             self._report.dropped(call.served.name, "too_large")
             return call
-        return replace(call, trace=Recording())
+        return replace(call, recording=Recording())
 
     async def offer(self, call: StepCall, answer: StepResult, method: str) -> shadow_pb2.Comparison | None:
         """Takes a finished call. Returns at once, with None, unless its caller asks for the comparison; never raises."""
         name = call.served.name
         self._report.offered(name)
-        if call.trace is None:
+        if call.recording is None:
             return _not_compared("too_large") if call.compare else None
         try:
             return await self._take(call, answer, method)
@@ -124,11 +126,11 @@ class KerasShadow:
     def watch(self, model: str) -> AsyncGenerator[shadow_pb2.WatchDiscrepanciesResponse]:
         """Yields discrepancies of a model as they are found; of all for ""."""
         self._require(model)
-        return self._watchers.watch(model)
+        return self._subscribers.watch(model)
 
     def collectors(self) -> Sequence[Collector]:
         """Returns what Prometheus may ask."""
-        return (ShadowCollector(self.report, lambda: self._pump.lag),)
+        return (ShadowCollector(self.report, lambda: self._worker.lag),)
 
     def release(self) -> None:
         """Lets go all who wait for a comparison, now and from now on: the server drains."""
@@ -138,16 +140,16 @@ class KerasShadow:
 
     def stop(self) -> None:
         """Ends it, whatever it is doing."""
-        self._pump.stop()
+        self._worker.stop()
 
     async def _take(self, call: StepCall, answer: StepResult, method: str) -> shadow_pb2.Comparison | None:
-        name, trace = call.served.name, call.trace
-        assert trace is not None  # noqa: S101 - or there is nothing to take
+        name, recording = call.served.name, call.recording
+        assert recording is not None  # noqa: S101 - or there is nothing to take
         self._report.sampled(name)
         found: asyncio.Future[shadow_pb2.Comparison] | None = self._loop.create_future() if call.compare else None
-        make = functools.partial(cases.capture, call, answer, trace, method)
+        make = functools.partial(cases.capture, call, answer, recording, method)
         tell = None if found is None else self._in_loop(functools.partial(_settle, found))
-        refused = self._pump.offer(ComparisonJob(name, self._bytes_of(call), make, monotonic(), tell))
+        refused = self._worker.offer(ComparisonJob(name, self._bytes_of(call), make, monotonic(), tell))
         if refused:
             self._report.dropped(name, refused)
         if found is None:
@@ -203,5 +205,5 @@ def _numbers_per_step(model: RecurrentModel) -> int:
         for layer in model.description.layers
         for shape in layer.output_shapes
     )
-    units = sum(model.lstm(*place).spec.units for place in model.lstm_places)
+    units = sum(model.lstm(*place).spec.units for place in model.lstm_indices)
     return flowing + 2 * units

@@ -49,18 +49,18 @@ class Recorder:
         self._versions: dict[str, str] = {}
         self._lines = LogRateLimiter()
 
-    def reference_up(self, versions: Mapping[str, str], told: Mapping[str, ReferenceInfo]) -> None:
+    def reference_up(self, versions: Mapping[str, str], info: Mapping[str, ReferenceInfo]) -> None:
         """Takes note, and says where a witness is none of the model that is served."""
         self._versions = {**versions, "our numpy": np.__version__, "our python": platform.python_version()}
-        self._report.reference_up(versions, told)
-        for name, (witness, _) in told.items():
-            if witness.differing_weights or not compare.wired_alike(witness, self._tolerances):
+        self._report.reference_up(versions, info)
+        for name, (reference_model, _) in info.items():
+            if reference_model.differing_weights or not compare.wired_alike(reference_model, self._tolerances):
                 _log.error(
                     "witness_disagrees",
                     model=name,
-                    witness=witness.text,
-                    weights=list(witness.differing_weights),
-                    whole_model_difference=witness.whole_model_difference,
+                    reference_model=reference_model.text,
+                    weights=list(reference_model.differing_weights),
+                    whole_model_difference=reference_model.whole_model_difference,
                 )
 
     def reference_down(self, reason: str) -> None:
@@ -75,22 +75,22 @@ class Recorder:
         """Returns whether there will be a bundle."""
         return reply.comparison.verdict == shadow_pb2.VERDICT_DIFFERS and self._bundles.wanted
 
-    def compared(self, work: ComparisonJob, case: CapturedCall, reply: Reply) -> None:
+    def compared(self, work: ComparisonJob, captured: CapturedCall, reply: Reply) -> None:
         """Takes note of a call that was compared."""
         comparison = reply.comparison
         gate_differences.name_gates(self._subjects[work.model].served.model, reply, self._tolerances)
-        self._report.compared(work.model, comparison, case.steps)
+        self._report.compared(work.model, comparison, captured.steps)
         discrepancy = shadow_pb2.Discrepancy(
             model=work.model,
-            method=case.method,
+            method=captured.method,
             find_time=now(),
-            row_count=case.rows,
-            step_count=case.time,
+            row_count=captured.rows,
+            step_count=captured.time,
             comparison=comparison,
         )
         if comparison.verdict == shadow_pb2.VERDICT_DIFFERS:
-            self._bundle(case, reply, discrepancy)
-            self._say(discrepancy)
+            self._bundle(captured, reply, discrepancy)
+            self._log_discrepancy(discrepancy)
             self._publish(discrepancy)
         if self._report.is_among_worst(discrepancy):
             self._report.remember(discrepancy)
@@ -105,16 +105,16 @@ class Recorder:
     def failed(self, work: ComparisonJob, reason: str, text: str) -> None:
         """Takes note of a comparison that failed."""
         self._report.failed(work.model, reason)
-        if self._lines.may_write():
+        if self._lines.allow():
             _log.error("comparison_failed", model=work.model, reason=reason, text=text, left_out=self._lines.left_out())
         _warn_not_compared(work, reason)
 
-    def _bundle(self, case: CapturedCall, reply: Reply, discrepancy: shadow_pb2.Discrepancy) -> None:
+    def _bundle(self, captured: CapturedCall, reply: Reply, discrepancy: shadow_pb2.Discrepancy) -> None:
         if not self._bundles.wanted or not any(name.startswith("forced/") for name in reply.arrays):
             return
-        subject = self._subjects[case.model]
+        subject = self._subjects[captured.model]
         bundle = Bundle(
-            case,
+            captured,
             reply.comparison,
             subject.path,
             subject.layer,
@@ -128,8 +128,8 @@ class Recorder:
         if name != "":
             self._report.bundle(written=name is not None)
 
-    def _say(self, discrepancy: shadow_pb2.Discrepancy) -> None:
-        if self._lines.may_write():
+    def _log_discrepancy(self, discrepancy: shadow_pb2.Discrepancy) -> None:
+        if self._lines.allow():
             comparison = discrepancy.comparison
             _log.error(
                 "discrepancy",
@@ -138,7 +138,7 @@ class Recorder:
                 where=report_text.place_in_words(comparison.first_location),
                 odd_units=[report_text.odd_in_words(odd) for odd in comparison.outlier_units],
                 times_tolerance=tolerance_ratio_of(discrepancy),
-                witness=comparison.reference_model.text,
+                reference_model=comparison.reference_model.text,
                 bundle=discrepancy.bundle or None,
                 left_out=self._lines.left_out(),
             )
@@ -157,7 +157,7 @@ class LogRateLimiter:
         self._written = 0
         self._left_out = 0
 
-    def may_write(self) -> bool:
+    def allow(self) -> bool:
         """Returns whether another line may be written, and counts it."""
         if monotonic() - self._minute >= 60:  # noqa: PLR2004 - seconds of a minute
             self._minute, self._written = monotonic(), 0

@@ -21,7 +21,7 @@ from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core import confinement
 from lstmserve_server.loading.store import transfer
 from lstmserve_server.loading.store.arrays import SharedStore
-from lstmserve_server.loading.store.memory_files import room_for_weights, seal
+from lstmserve_server.loading.store.memory_files import seal, weights_memfd
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -109,7 +109,7 @@ class Reply(NamedTuple):
 class ReferenceInfo(NamedTuple):
     """What the reference says of a model when it is ready."""
 
-    witness: shadow_pb2.ReferenceModel
+    reference_model: shadow_pb2.ReferenceModel
     noise_floor: float
 
 
@@ -121,7 +121,7 @@ class ReferenceProcess:
         self._limits = limits
         self._connection, theirs = Pipe()
         self._scratch = TemporaryDirectory(prefix="lstmserve-", ignore_cleanup_errors=True)
-        with room_for_weights() as weights, theirs:
+        with weights_memfd() as weights, theirs:
             self._told = setup(subjects, tolerances, limits, weights, self._scratch.name)
             copies = [subject.served.copy.descriptor for subject in subjects if subject.served.copy is not None]
             self._process = subprocess.Popen(  # noqa: S603 - our own program
@@ -161,11 +161,11 @@ class ReferenceProcess:
         """The number of the process."""
         return self._process.pid
 
-    def ask(self, case: bytes, *, detailed: bool = False, again: bool = False) -> Reply:
+    def ask(self, captured: bytes, *, detailed: bool = False, again: bool = False) -> Reply:
         """Has a case compared.
 
         Args:
-            case: as bytes.
+            captured: as bytes.
             detailed: whether all that the reference has of it is wanted.
             again: whether it has been compared before, and is not to be counted once more among the units that may be odd.
 
@@ -175,8 +175,8 @@ class ReferenceProcess:
         """
         with self._behaving(self._limits.seconds):
             self._connection.send_bytes(json.dumps({"detailed": detailed, "again": again}).encode())
-            self._connection.send_bytes(case)
-            most = (_LONGEST_WORD, _LONGEST_COMPARISON, _LONGEST_ARRAYS + _ARRAYS_PER_BYTE * len(case))
+            self._connection.send_bytes(captured)
+            most = (_LONGEST_WORD, _LONGEST_COMPARISON, _LONGEST_ARRAYS + _ARRAYS_PER_BYTE * len(captured))
             said, comparison, arrays = (self._connection.recv_bytes(length) for length in most)
             error = json.loads(said).get("error")
             if error is None:
@@ -265,11 +265,11 @@ def setup(
     }
 
 
-def _told(told: Mapping[str, Any]) -> ReferenceInfo:
-    witness = shadow_pb2.ReferenceModel.FromString(bytes.fromhex(told["witness"]))
-    del witness.differing_weights[_MOST_VERSIONS:]
-    make_printable(witness)
-    return ReferenceInfo(witness, float(told["noise_floor"]))
+def _told(info: Mapping[str, Any]) -> ReferenceInfo:
+    reference_model = shadow_pb2.ReferenceModel.FromString(bytes.fromhex(info["witness"]))
+    del reference_model.differing_weights[_MOST_VERSIONS:]
+    make_printable(reference_model)
+    return ReferenceInfo(reference_model, float(info["noise_floor"]))
 
 
 def _names(layers: Sequence[LayerSpec]) -> Iterator[str]:

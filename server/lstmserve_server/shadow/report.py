@@ -40,10 +40,10 @@ class ShadowReport:
         """Returns a report of a model; of all for ""."""
         with self._lock:
             copy = shadow_pb2.ShadowReport.FromString(self._report.SerializeToString())
-        for told in copy.models:
-            told.coverage.offered_count = self._offered[told.model]
+        for info in copy.models:
+            info.coverage.offered_count = self._offered[info.model]
         if model:
-            kept = [told for told in copy.models if told.model == model]
+            kept = [info for info in copy.models if info.model == model]
             del copy.models[:]
             copy.models.extend(kept)
         return copy
@@ -70,8 +70,8 @@ class ShadowReport:
     def compared(self, model: str, comparison: shadow_pb2.Comparison, steps: int) -> None:
         """Adds what was found of a call."""
         with self._lock:
-            told = self._models[model]
-            coverage = told.coverage
+            info = self._models[model]
+            coverage = info.coverage
             if comparison.verdict == shadow_pb2.VERDICT_NOT_COMPARABLE:
                 has_place = (
                     comparison.reason in coverage.not_comparable_counts
@@ -86,8 +86,8 @@ class ShadowReport:
                 if text in coverage.partial_counts or len(coverage.partial_counts) < _MAX_REASONS:
                     coverage.partial_counts[text] += 1
             for known, found in (
-                (told.teacher_forced, comparison.teacher_forced),
-                (told.free_running, comparison.free_running),
+                (info.teacher_forced, comparison.teacher_forced),
+                (info.free_running, comparison.free_running),
             ):
                 for totals in found:
                     compare.merge(_same(known, totals), totals)
@@ -114,15 +114,15 @@ class ShadowReport:
             else:
                 self._report.failed_bundle_count += 1
 
-    def reference_up(self, versions: Mapping[str, str], told: Mapping[str, ReferenceInfo]) -> None:
+    def reference_up(self, versions: Mapping[str, str], info: Mapping[str, ReferenceInfo]) -> None:
         """Takes note that the reference is ready, and what it says of each model."""
         with self._lock:
             reference = self._report.reference_process
             reference.status, reference.reason = shadow_pb2.REFERENCE_STATUS_UP, ""
             reference.versions.update(versions)
             for name, model in self._models.items():
-                model.reference_model.CopyFrom(told[name].witness)
-                model.noise_floor = told[name].noise_floor
+                model.reference_model.CopyFrom(info[name].reference_model)
+                model.noise_floor = info[name].noise_floor
 
     def reference_down(self, reason: str) -> None:
         """Takes note that the reference is gone, and will be started anew."""

@@ -62,7 +62,7 @@ def of(model: RecurrentModel, case: CapturedCall, arrays: Mapping[str, Array]) -
     """
     return [
         _of(model, case, arrays, place, number)
-        for place, number in model.lstm_places
+        for place, number in model.lstm_indices
         if f"forced/h/{place}/{number}" in arrays
     ]
 

@@ -30,11 +30,11 @@ class Subscribers:
     """All of them. Everything here happens in the event loop."""
 
     def __init__(self) -> None:
-        self._watchers: set[_Subscriber] = set()
+        self._subscribers: set[_Subscriber] = set()
 
     def publish(self, discrepancy: shadow_pb2.Discrepancy) -> None:
         """Tells all who watch its model."""
-        for watcher in self._watchers:
+        for watcher in self._subscribers:
             if watcher.model in ("", discrepancy.model):
                 if len(watcher.unread) == _MAX_UNREAD:
                     watcher.unread.popleft()
@@ -48,10 +48,10 @@ class Subscribers:
         Raises:
             Overloaded: too many watch.
         """
-        if len(self._watchers) >= MAX_SUBSCRIBERS:
+        if len(self._subscribers) >= MAX_SUBSCRIBERS:
             raise Overloaded("", f"{MAX_SUBSCRIBERS} watch for discrepancies; expected fewer")
         watcher = _Subscriber(model)
-        self._watchers.add(watcher)
+        self._subscribers.add(watcher)
         try:
             while True:
                 await watcher.woken.wait()
@@ -62,4 +62,4 @@ class Subscribers:
                     )
                 watcher.woken.clear()
         finally:
-            self._watchers.discard(watcher)
+            self._subscribers.discard(watcher)

@@ -55,7 +55,7 @@ class Lag(NamedTuple):
 class ComparisonListener(Protocol):
     """What is told as it happens, in the thread."""
 
-    def reference_up(self, versions: Mapping[str, str], told: Mapping[str, ReferenceInfo]) -> None:
+    def reference_up(self, versions: Mapping[str, str], info: Mapping[str, ReferenceInfo]) -> None:
         """The reference is ready."""
         ...
 
@@ -71,7 +71,7 @@ class ComparisonListener(Protocol):
         """Whether all that the reference has is wanted of what was compared."""
         ...
 
-    def compared(self, work: ComparisonJob, case: CapturedCall, reply: Reply) -> None:
+    def compared(self, work: ComparisonJob, captured: CapturedCall, reply: Reply) -> None:
         """A call was compared."""
         ...
 
@@ -88,12 +88,12 @@ class ComparisonWorker:
     """Has work compared, until it is stopped."""
 
     def __init__(
-        self, start: Callable[[], ReferenceProcess], events: ComparisonListener, *, most: int, most_bytes: int
+        self, start: Callable[[], ReferenceProcess], events: ComparisonListener, *, max_jobs: int, max_bytes: int
     ) -> None:
         self._start = start
         self._events = events
-        self._most = most
-        self._most_bytes = most_bytes
+        self._max_jobs = max_jobs
+        self._max_bytes = max_bytes
         self._changed = threading.Condition()
         self._waiting: deque[ComparisonJob] = deque()
         self._bytes = 0
@@ -111,7 +111,7 @@ class ComparisonWorker:
                 return "stopping"
             if not self._up:
                 return "reference_down" if self._ever_up else "starting"
-            if len(self._waiting) >= self._most or self._bytes + work.bytes > self._most_bytes:
+            if len(self._waiting) >= self._max_jobs or self._bytes + work.bytes > self._max_bytes:
                 return "queue_full"
             self._waiting.append(work)
             self._bytes += work.bytes
@@ -141,7 +141,7 @@ class ComparisonWorker:
             began = monotonic()
             try:
                 with self._start() as reference:
-                    self._know(reference)
+                    self._adopt(reference)
                     reference.wait_until_ready()
                     self._serve(reference)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
@@ -159,7 +159,7 @@ class ComparisonWorker:
                 self._events.reference_starts_anew()
         self._drop_all("stopping")
 
-    def _know(self, reference: ReferenceProcess) -> None:
+    def _adopt(self, reference: ReferenceProcess) -> None:
         """Takes note of a reference that was started, so that `stop` can end it; ends it if that came before."""
         with self._changed:
             self._reference = reference
@@ -198,12 +198,12 @@ class ComparisonWorker:
     def _compare(self, reference: ReferenceProcess, work: ComparisonJob) -> None:
         lost = None
         try:
-            case = work.make()
-            data = case.to_bytes()
+            captured = work.make()
+            data = captured.to_bytes()
             reply = reference.ask(data)
             if self._events.wants_details(reply):
                 reply, lost = _with_details(reference, data, reply)
-            self._events.compared(work, case, reply)
+            self._events.compared(work, captured, reply)
         except ReferenceLost as error:
             if error.reason == "garbage":
                 self._events.failed(work, error.reason, str(error))

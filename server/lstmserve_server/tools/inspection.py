@@ -65,7 +65,7 @@ class Accepted:
                 _title("Weights, by gate for an LSTM"),
                 _weight_table(description.layers),
                 _title("State, which the caller carries"),
-                _state_table(self.served) if self.served.model.carried else Text("none"),
+                _state_table(self.served) if self.served.model.stateful_layers else Text("none"),
                 Text(""),
             )
         )
@@ -261,7 +261,7 @@ def _weight_table(layers: tuple[LayerSpec, ...]) -> Table:
 
 
 def _state_table(served: ServedModel) -> Table:
-    states = [(layer.name, layer.zero_state(1)) for layer in served.model.carried]
+    states = [(layer.name, layer.zero_state(1)) for layer in served.model.stateful_layers]
     windows = any(isinstance(state, WindowState) for _, state in states)
     table = Table("layer", "h", "c", *(["window"] if windows else []), header_style="bold")
     for name, state in states:

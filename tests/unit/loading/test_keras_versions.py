@@ -331,8 +331,8 @@ def test_the_states_of_a_bidirectional_reach_their_own_direction():
         initial_state=(1, 2, 3, 4),
         parts=(ahead, back),
     )
-    arithmetic = ComputeConfig(matmul_of(Numerics.EXACT), np.dtype(np.float32), Numerics.EXACT)
-    layer = Bidirectional(described, arithmetic)
+    compute_config = ComputeConfig(matmul_of(Numerics.EXACT), np.dtype(np.float32), Numerics.EXACT)
+    layer = Bidirectional(described, compute_config)
     x = numbers(2, 4, 3, seed=3)
     states = [numbers(2, 2, seed=seed) for seed in (11, 12, 13, 14)]
     values = recurrent_values(x)
@@ -356,7 +356,7 @@ def given_of(values, states):
     from lstmserve_server.model.layers.base import LayerInputs  # noqa: PLC0415 - a test's own
 
     return LayerInputs(
-        (values,), np.zeros(len(values.array), bool), initial_state=tuple(states), every=False, trace=None
+        (values,), np.zeros(len(values.array), bool), initial_state=tuple(states), every=False, recording=None
     )
 
 

@@ -23,7 +23,17 @@ from lstmserve_server.model.recording import Recording
 from lstmserve_server.rpc.codec.models import model_message
 from lstmserve_server.runtime import selftest
 from lstmserve_server.runtime.registry import ServedModel
-from tests.support.builders import Era, activation, cell_of, chain, dense_layer, lstm_layer, model, numbers, small_model
+from tests.support.builders import (
+    KerasMajor,
+    activation,
+    cell_of,
+    chain,
+    dense_layer,
+    lstm_layer,
+    model,
+    numbers,
+    small_model,
+)
 from tests.support.each_engine import ONNX
 from tests.support.live import QUICK, run, serving
 
@@ -31,7 +41,7 @@ SUNSPOTS = "examples/sunspots/sunspots.keras"
 onnx = pytest.mark.usefixtures("onnxruntime")
 SPEC = LSTMSpec(5, activation("tanh"), activation("sigmoid"))
 WEIGHTS = LSTMWeights(numbers(3, 20, seed=1), numbers(5, 20, seed=2, scale=0.4), numbers(20, seed=3))
-SAME = [("tanh", Era.KERAS_3), ("sigmoid", Era.KERAS_3), ("relu", Era.KERAS_3), ("hard_sigmoid", Era.KERAS_2), ("hard_sigmoid", Era.KERAS_3)]  # fmt: skip
+SAME = [("tanh", KerasMajor.KERAS_3), ("sigmoid", KerasMajor.KERAS_3), ("relu", KerasMajor.KERAS_3), ("hard_sigmoid", KerasMajor.KERAS_2), ("hard_sigmoid", KerasMajor.KERAS_3)]  # fmt: skip
 
 
 @pytest.fixture
@@ -197,7 +207,7 @@ class InFloat64:
         """Writes the product into `out`."""
         np.copyto(out, (x.astype(float) @ w).astype(out.dtype))
 
-    def prepared(self, x, w, out):
+    def bind(self, x, w, out):
         """Returns what does so as often as it is called."""
         return lambda: self(x, w, out)
 
@@ -299,14 +309,14 @@ def test_numpy_is_the_default_and_its_fingerprint_is_its_bytes():
 def test_a_trace_changes_nothing():
     """A call that is compared has the bytes of one that is not, and leaves h and c of every step (P6)."""
     small, x = small_model(engine=Engine.ONNXRUNTIME), numbers(3, 7, 3)
-    plain, trace = small.forward((x,), small.zero_state(3), all_outputs=True), Recording()
+    plain, recording = small.forward((x,), small.zero_state(3), all_outputs=True), Recording()
 
-    traced = small.forward((x,), small.zero_state(3), all_outputs=True, trace=trace)
+    with_recording = small.forward((x,), small.zero_state(3), all_outputs=True, recording=recording)
 
-    assert plain.output.tobytes() == traced.output.tobytes()
-    (steps,) = trace.rectangles[0].steps[2]
-    assert traced.state[1].h.tobytes() == steps.h[:, -1].tobytes()
-    assert traced.state[1].c.tobytes() == steps.c[:, -1].tobytes()
+    assert plain.output.tobytes() == with_recording.output.tobytes()
+    (steps,) = recording.rectangles[0].steps[2]
+    assert with_recording.state[1].h.tobytes() == steps.h[:, -1].tobytes()
+    assert with_recording.state[1].c.tobytes() == steps.c[:, -1].tobytes()
 
 
 @onnx

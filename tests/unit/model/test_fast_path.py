@@ -43,11 +43,13 @@ def test_it_gives_the_bytes_of_the_graph(description, batch, numerics):
 
     for every in (False, True):
         straight = made.forward((x,), state, lengths, all_outputs=every)
-        graph = made.forward((x,), state, lengths, all_outputs=every, trace=Recording())
+        graph = made.forward((x,), state, lengths, all_outputs=every, recording=Recording())
         assert bytes_of(graph) == bytes_of(straight)
         assert graph.steps.tolist() == straight.steps.tolist()
     first = np.ascontiguousarray(x[:, 0])
-    assert bytes_of(made.step(first, straight.state, trace=Recording())) == bytes_of(made.step(first, straight.state))
+    assert bytes_of(made.step(first, straight.state, recording=Recording())) == bytes_of(
+        made.step(first, straight.state)
+    )
 
 
 def test_only_models_without_masks_and_windows_have_one():
@@ -63,9 +65,9 @@ def test_what_is_not_finite_is_refused_as_by_the_graph():
     x[2] = -500
 
     refusals = []
-    for trace in (None, Recording()):
+    for recording in (None, Recording()):
         with pytest.raises(WrongForModel) as refused:
-            made.step(x, made.zero_state(3), trace=trace)
+            made.step(x, made.zero_state(3), recording=recording)
         refusals.append(str(refused.value))
 
     assert refusals[0] == refusals[1]

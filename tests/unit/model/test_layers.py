@@ -27,7 +27,7 @@ def test_a_convolution_answers_at_each_stride_whatever_the_messages_are(padding,
     state, start, answered = layer.zero_state(2), 0, {}
     for length in cuts:
         values = Batch(np.ascontiguousarray(x[:, start : start + length]), sequence=True)
-        given = LayerInputs((values,), np.zeros(2, bool), initial_state=(), every=True, trace=None)
+        given = LayerInputs((values,), np.zeros(2, bool), initial_state=(), every=True, recording=None)
         (made,), (state,) = layer.run(given, (state,))
         for step in range(length):
             if made.fresh is None or made.fresh[:, step].all():

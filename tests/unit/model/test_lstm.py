@@ -52,14 +52,14 @@ sizes = st.tuples(st.integers(1, 40), st.integers(1, 30), st.integers(1, 9))  # 
 
 @given(sizes, st.booleans(), st.sampled_from([EXACT, FAST]))
 @settings(deadline=None, max_examples=60)
-def test_step_equals_the_oracle_in_float64(size, bias, product):
+def test_step_equals_the_oracle_in_float64(size, bias, matmul):
     """A step in float64 equals the plain oracle up to the last few bits."""
     units, features, batch = size
     weights, state = weights_of(features, units, np.float64, bias=bias), state_of(batch, units, np.float64)
     x = numbers(batch, features, dtype=np.float64)
 
     expected = oracle_step(weights, x, state)
-    got = lstm.step(LSTMSpec(units, **TANH_SIGMOID), weights, product, x, state)
+    got = lstm.step(LSTMSpec(units, **TANH_SIGMOID), weights, matmul, x, state)
 
     np.testing.assert_allclose(expected.h, got.h, rtol=0, atol=1e-14)
     np.testing.assert_allclose(expected.c, got.c, rtol=0, atol=1e-14)

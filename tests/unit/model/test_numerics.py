@@ -13,10 +13,10 @@ EXACT = matmul_of(Numerics.EXACT)
 FAST = matmul_of(Numerics.FAST)
 
 
-def multiplied(product, x, w):
+def multiplied(matmul, x, w):
     """Returns a product as a new array."""
     out = np.empty((*x.shape[:-1], w.shape[1]), x.dtype)
-    product(x, w, out)
+    matmul(x, w, out)
     return out
 
 
@@ -45,13 +45,13 @@ def test_a_row_alone_has_the_bytes_that_it_has_among_others(n, m, rows, dtype, t
 
 def test_a_prepared_product_takes_what_x_holds_then():
     """A product that was prepared once is computed anew with each call."""
-    for product in (EXACT, FAST):
+    for matmul in (EXACT, FAST):
         for rows in (1, 3):
             x, w, out = numbers(rows, 5), numbers(5, 8, seed=1), np.empty((rows, 8), np.float32)
-            multiply = product.prepared(x, w, out)
+            multiply = matmul.bind(x, w, out)
             x += 1
             multiply()
-            assert multiplied(product, x, w).tobytes() == out.tobytes()
+            assert multiplied(matmul, x, w).tobytes() == out.tobytes()
 
 
 def test_all_finite_tells_infinity_and_nan_from_large_numbers():

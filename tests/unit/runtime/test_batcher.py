@@ -103,13 +103,13 @@ def gathered(calls, **options):
     """Returns what came of calls that arrive in one round of the loop, and how many rows were computed together."""
     together = []
     with ThreadPoolExecutor(1) as threads:
-        how = {"most_rows": 256, "executor": None, "at_a_time": 1, **options}
+        how = {"max_rows": 256, "executor": None, "max_concurrent_batches": 1, **options}
         if how["executor"] == "threads":
             how["executor"] = threads
 
         async def scenario():
             """Has all calls arrive at once."""
-            batcher = Batcher(how["most_rows"], how["executor"], how["at_a_time"], together.append)
+            batcher = Batcher(how["max_rows"], how["executor"], how["max_concurrent_batches"], together.append)
             return await asyncio.gather(*(batcher.compute(one) for one in calls), return_exceptions=True)
 
         return asyncio.run(scenario()), together
@@ -127,7 +127,7 @@ def test_calls_of_one_round_are_one_batch():
 def test_a_batch_has_no_more_rows_than_it_may():
     """What does not fit is the next batch; a call with more rows than that is a batch of its own."""
     calls = [call(rows, rows) for rows in (3, 3, 3, 9, 1)]
-    results, together = gathered(calls, most_rows=6)
+    results, together = gathered(calls, max_rows=6)
 
     assert [6, 3, 9, 1] == together
     assert all(isinstance(result, TimedResult) for result in results)
@@ -139,12 +139,12 @@ class Held(ThreadPoolExecutor):
     def __init__(self, count):
         super().__init__(count)
         self.begun = asyncio.Event()
-        self.go_on = Future()
+        self.forward_unmasked = Future()
 
     def submit(self, work, *arguments):
         """Has the work wait for the word."""
         self.begun.set()
-        return super().submit(lambda: self.go_on.result() and work(*arguments))
+        return super().submit(lambda: self.forward_unmasked.result() and work(*arguments))
 
 
 def test_what_comes_while_a_thread_computes_is_the_next_batch():
@@ -160,7 +160,7 @@ def test_what_comes_while_a_thread_computes_is_the_next_batch():
             await threads.begun.wait()
             others = [asyncio.create_task(batcher.compute(one)) for one in calls[1:]]
             await asyncio.sleep(0)  # a round in which they come
-            threads.go_on.set_result(True)
+            threads.forward_unmasked.set_result(True)
             return await asyncio.gather(first, *others), together
 
     results, together = asyncio.run(scenario())
@@ -177,7 +177,7 @@ def test_a_batch_is_begun_beside_another_when_it_is_worth_it():
         """Has one call begin, and others come one by one."""
         together = []
         with Held(2) as threads:
-            batcher = Batcher(256, threads, 2, together.append, rows_beside=4)
+            batcher = Batcher(256, threads, 2, together.append, min_rows_for_second_thread=4)
             computing = [asyncio.create_task(batcher.compute(calls[0]))]
             await threads.begun.wait()
             for one in calls[1:]:
@@ -187,7 +187,7 @@ def test_a_batch_is_begun_beside_another_when_it_is_worth_it():
                 await asyncio.sleep(0)  # a round in which it comes, and one in which it is looked at
                 await asyncio.sleep(0)
             await threads.begun.wait()
-            threads.go_on.set_result(True)
+            threads.forward_unmasked.set_result(True)
             return await asyncio.gather(*computing), before, together
 
     results, before, together = asyncio.run(scenario())
@@ -275,12 +275,12 @@ def test_a_few_long_calls_are_computed_side_by_side():
         """Has one caller be alone for a while, and then five come while nothing is computed."""
         together = []
         with Held(2) as threads:
-            batcher = Batcher(256, threads, 2, together.append, rows_beside=64)
+            batcher = Batcher(256, threads, 2, together.append, min_rows_for_second_thread=64)
             batcher._small = 8
             computing = [asyncio.create_task(batcher.compute(call(1, i))) for i in range(5)]
             await threads.begun.wait()
             before = list(together)
-            threads.go_on.set_result(True)
+            threads.forward_unmasked.set_result(True)
             return await asyncio.gather(*computing), before, together
 
     results, before, together = asyncio.run(scenario())
@@ -301,11 +301,11 @@ def test_a_fault_is_told_to_all_who_wait(monkeypatch):
 def test_the_runner_batches_and_counts():
     """Through the runner each call counts its rows, and the histogram those of the batch."""
     metrics = CallMetrics()
-    runner = Scheduler(FairLimiter(8, "calls are running", "--max-concurrent-calls"), 1, metrics, batch_rows=256)
+    scheduler = Scheduler(FairLimiter(8, "calls are running", "--max-concurrent-calls"), 1, metrics, batch_rows=256)
 
     async def scenario():
         """Has four calls arrive at once."""
-        return await asyncio.gather(*(runner.run(call(2, i), str) for i in range(4)))
+        return await asyncio.gather(*(scheduler.run(call(2, i), str) for i in range(4)))
 
     asyncio.run(scenario())
     seen = {s.name: s.value for collector in metrics.collectors() for f in collector.collect() for s in f.samples}

@@ -95,7 +95,7 @@ def test_nan_and_infinity():
     inf, nan = np.inf, np.nan
     margins = found.add(_array(nan, nan, inf, inf, 1, inf), _array(nan, 1, inf, -inf, inf, 1), 1e30)
     assert [0, inf, 0, inf, inf, inf] == margins.tolist()
-    assert (1, 3, 4) == (found.nan_mismatches, found.infinity_mismatches, found.over)
+    assert (1, 3, 4) == (found.nan_mismatches, found.infinity_mismatches, found.over_tolerance_count)
 
 
 def test_rounding_is_no_discrepancy():
@@ -237,9 +237,9 @@ def _case(served, *, every=True, lengths=(300, 7, 260)):
         lengths=lengths,
         all_outputs=every,
     )
-    trace = Recording()
-    answer = served.model.forward((x,), call.state, lengths, all_outputs=every, trace=trace)
-    return x, call, answer, cases.capture(call, answer, trace, "Forward")
+    recording = Recording()
+    answer = served.model.forward((x,), call.state, lengths, all_outputs=every, recording=recording)
+    return x, call, answer, cases.capture(call, answer, recording, "Forward")
 
 
 def test_a_trace_changes_no_byte(served):
@@ -271,9 +271,9 @@ def test_what_was_answered_counts(served):
     x, call, answer, _ = _case(served)
     first, second = answer.state
     wrong = answer._replace(state=(first, type(second)(second.h + 1, second.c)))
-    trace = Recording()
-    served.model.forward((x,), call.state, call.lengths, all_outputs=True, trace=trace)
-    case = cases.capture(call, wrong, trace, "Forward")
+    recording = Recording()
+    served.model.forward((x,), call.state, call.lengths, all_outputs=True, recording=recording)
+    case = cases.capture(call, wrong, recording, "Forward")
     ends = {int(row): piece for piece in case.pieces for row in piece.rows[piece.ends]}
     for row in range(3):
         steps = ends[row].steps[3][0]
@@ -289,8 +289,8 @@ def test_a_case_survives_the_way(served, every):
     assert [0, 1, 2] == arrays["extra"].tolist()
     assert (case.model, case.rows, case.time, case.every) == (there.model, there.rows, there.time, there.every)
     assert case.outputs[0].tobytes() == there.outputs[0].tobytes()
-    assert case.asked.inputs[0].tobytes() == there.asked.inputs[0].tobytes()
-    assert [300, 7, 260] == there.asked.lengths.tolist()
+    assert case.request.inputs[0].tobytes() == there.request.inputs[0].tobytes()
+    assert [300, 7, 260] == there.request.lengths.tolist()
     for piece, other in zip(case.pieces, there.pieces, strict=True):
         assert piece.steps[1][0].c.tobytes() == other.steps[1][0].c.tobytes()
 

@@ -19,14 +19,14 @@ from lstmserve_server.shadow.worker import ComparisonJob, ComparisonWorker
 PATIENCE = 30
 
 
-def made_pump(compare, *, most=4, most_bytes=100):
+def made_pump(compare, *, max_jobs=4, max_bytes=100):
     """Returns a pump whose reference compares by a function, and an event that says that it is up."""
     up = threading.Event()
     reference = MagicMock(pid=1)
     reference.__enter__.return_value = reference
     reference.ask.side_effect = compare
     events = MagicMock(reference_up=lambda *_: up.set(), wants_details=lambda reply: False)
-    pump = ComparisonWorker(lambda: reference, events, most=most, most_bytes=most_bytes)
+    pump = ComparisonWorker(lambda: reference, events, max_jobs=most, max_bytes=most_bytes)
     assert up.wait(PATIENCE)
     return pump, events
 
@@ -61,7 +61,7 @@ def test_what_does_not_fit_is_refused_and_what_fits_is_not():
         assert let_go.wait(PATIENCE)
         return REPLY
 
-    pump, _ = made_pump(compare, most=2, most_bytes=100)
+    pump, _ = made_pump(compare, max_jobs=2, max_bytes=100)
     assert pump.offer(work(100, None)) == ""  # it is taken off the queue at once
     assert held.wait(PATIENCE)
     assert pump.offer(work(101, None)) == "queue_full"
@@ -101,7 +101,7 @@ async def shadow(monkeypatch):
     """Returns a shadow whose pump keeps what it is offered, and says whether that is refused."""
     pump = MagicMock()
     pump.offer.return_value = ""
-    monkeypatch.setattr(keras_shadow, "Pump", lambda *_, **__: pump)
+    monkeypatch.setattr(keras_shadow, "ComparisonWorker", lambda *_, **__: pump)
     settings = MagicMock(mode="all", bundles=None, queue_bytes=1000, wait_seconds=30.0)
     made = keras_shadow.KerasShadow(settings, [])
     made._sizes, made._report = {"m": 1}, MagicMock()
@@ -112,7 +112,7 @@ async def shadow(monkeypatch):
 def asking(compare=True):
     """Returns a call that asks for its comparison."""
     served = SimpleNamespace(name="m", model=SimpleNamespace(dtype=np.dtype(np.float32)))
-    return SimpleNamespace(served=served, x=[0], time=1, trace=MagicMock(), compare=compare)
+    return SimpleNamespace(served=served, x=[0], time=1, recording=MagicMock(), compare=compare)
 
 
 @pytest.mark.parametrize("ending", ["compared", "refused", "cancelled", "timed_out", "stopping"])

@@ -254,8 +254,8 @@ def _called(entry: Mapping[str, Any]) -> str:
 
 def _unknown(what: str, kind: Any) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"{what} is of the class {str(kind)[:_MAX_SHOWN_CHARACTERS]!r}, which is not known in this place. Serve a part of it with --layer "
-        "or --until, or rebuild it with Keras' own layers"
+        f"{what} is of the class {str(kind)[:_MAX_SHOWN_CHARACTERS]!r}, which is not known in this place. Serve a part of it "
+        "with --layer or --until, or rebuild it with Keras' own layers"
     )
 
 

@@ -17,7 +17,7 @@ _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
 @contextlib.contextmanager
-def room_for_weights() -> Iterator[int]:
+def weights_memfd() -> Iterator[int]:
     """Opens a file in memory, which the processes that get it share."""
     weights = _made("weights")
     try:

@@ -28,8 +28,8 @@ class _Kept(threading.local):
 class NumpyKernel:
     """An LSTM layer in NumPy (`Cell`)."""
 
-    def __init__(self, spec: LSTMSpec, weights: LSTMWeights, product: Product) -> None:
-        self.spec, self.weights, self.product = spec, weights, product
+    def __init__(self, spec: LSTMSpec, weights: LSTMWeights, matmul: Product) -> None:
+        self.spec, self.weights, self.matmul = spec, weights, matmul
         self._kept = _Kept()
 
     def step(self, x: Array, state: LSTMState) -> LSTMState:
@@ -38,21 +38,21 @@ class NumpyKernel:
 
     def forward(self, x: Array, state: LSTMState, record: Steps | None = None) -> tuple[Array, LSTMState]:
         """Advances every row by a sequence."""
-        return lstm.forward(self.spec, self.weights, self.product, x, state, record)
+        return lstm.forward(self.spec, self.weights, self.matmul, x, state, record)
 
     def forward_masked(
         self, x: Array, state: LSTMState, mask: Array, seen: Array, record: Steps | None = None, *, zero_masked: bool
     ) -> tuple[Array, LSTMState]:
         """Advances every row by the steps of a sequence that a mask does not pass over."""
         return lstm.forward_masked(
-            self.spec, self.weights, self.product, x, state, mask, seen, record, zero_masked=zero_masked
+            self.spec, self.weights, self.matmul, x, state, mask, seen, record, zero_masked=zero_masked
         )
 
     def _cell(self, batch: int) -> lstm.Workspace:
         """Returns the cell that this thread used last, if it would be made the same now, or a new one."""
         cell = self._kept.cell
         if cell is None or cell.batch != batch or cell.weights is not self.weights or cell.spec is not self.spec:
-            cell = lstm.Workspace(self.spec, self.weights, self.product, batch)
+            cell = lstm.Workspace(self.spec, self.weights, self.matmul, batch)
             if batch * self.spec.units <= _MAX_KEPT_ELEMENTS:
                 self._kept.cell = cell
         return cell

@@ -40,16 +40,16 @@ def require_installed(engine: Engine) -> None:
 
 
 def select_kernel(
-    name: str, spec: LSTMSpec, weights: LSTMWeights, arithmetic: ComputeConfig
+    name: str, spec: LSTMSpec, weights: LSTMWeights, compute_config: ComputeConfig
 ) -> tuple[LSTMKernel, KernelChoice]:
     """Returns the cell of a layer in the engine that is asked for, or in NumPy where that engine cannot.
 
     Raises:
         UnsupportedModelError: the engine could, but does not compute what NumPy does.
     """
-    reference = NumpyKernel(spec, weights, arithmetic.product)
+    reference = NumpyKernel(spec, weights, compute_config.matmul)
     numpy = f"numpy {np.__version__}"
-    if arithmetic.engine is Engine.NUMPY:
+    if compute_config.engine is Engine.NUMPY:
         return reference, KernelChoice(name, numpy)
     from lstmserve_server.model.engines import onnx_kernel  # noqa: PLC0415 - only who wants it pays for it
 
@@ -57,5 +57,5 @@ def select_kernel(
     if obstacle:
         return reference, KernelChoice(name, numpy, f"layer {name!r} {obstacle}; so NumPy computes it")
     made = onnx_kernel.OnnxKernel(name, spec, weights)
-    conformance.check(name, onnx_kernel.NAME, made, reference, arithmetic.numerics)
+    conformance.check(name, onnx_kernel.NAME, made, reference, compute_config.numerics)
     return made, KernelChoice(name, onnx_kernel.NAME)

@@ -38,7 +38,7 @@ class Batch:
     ready: Array | None = None
     """(batch, time), or (batch,) without a time axis: False where there is nothing to say yet; None where there is."""
 
-    def but(self, array: Array) -> Batch:
+    def replace_array(self, array: Array) -> Batch:
         """Returns the same with other numbers."""
         return replace(self, array=array)
 
@@ -83,7 +83,7 @@ class LayerInputs(NamedTuple):
     initial_state: tuple[Array, ...] = ()
     """h and c, each (batch, units), where other layers give them rather than the caller."""
 
-    trace: LayerRecorder | None = None
+    recording: LayerRecorder | None = None
     """Where the time-steps of an LSTM are to be left; None for nowhere."""
 
 
@@ -103,10 +103,10 @@ class Layer:
     whole_without_state: bool = False
     """Whether it can do without `carried` where a sequence is given whole, as in a model that cannot be cut anywhere."""
 
-    clock: tuple[int, int] | None = None
+    stride_pattern: tuple[int, int] | None = None
     """Of a layer that does not answer every time-step of a sequence: how many it waits for, and how many it then strides."""
 
-    lasts: bool = False
+    returns_last_only: bool = False
     """Whether it answers the last time-step of a sequence alone."""
 
     computed: tuple[KernelChoice, ...] = ()
@@ -121,11 +121,11 @@ class Layer:
         """
         raise NotImplementedError
 
-    def bare(self) -> Callable[..., Array] | None:
+    def array_function(self) -> Callable[..., Array] | None:
         """Returns what makes its output of the arrays of its inputs, or None where it may have to mask or wait, or has a state."""
         return None
 
-    def carried_in(self, *, causal: bool) -> tuple[Stateful, ...]:
+    def stateful_parts(self, *, causal: bool) -> tuple[Stateful, ...]:
         """Returns what the caller carries for it in a model that can be cut anywhere, or in one that is given all whole."""
         return () if self.whole_without_state and not causal else self.carried
 

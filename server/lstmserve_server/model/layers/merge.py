@@ -33,10 +33,10 @@ _ELEMENTWISE: Final[dict[str, Callable[[Array, Array], Array]]] = {
 class Merge(Layer):
     """A layer of several inputs that are alike in rank: `Add` and its kin, and `Concatenate`."""
 
-    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
-        self._kind = description.kind
-        self._along_time = description.options.get("axis") == "time"
-        self._masks_with = description.options.get("mask", "none")
+    def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
+        self._kind = spec.kind
+        self._along_time = spec.options.get("axis") == "time"
+        self._masks_with = spec.options.get("mask", "none")
         if self._along_time:
             self.obstacle = (
                 "puts one sequence behind the other, so there is no answer before the end of the first is known"
@@ -49,7 +49,7 @@ class Merge(Layer):
         fresh = next((value.fresh for value in values if value.fresh is not None), None)
         return (Batch(array, values[0].sequence, self._mask(values), fresh, _all_ready(values)),), ()
 
-    def bare(self) -> Callable[..., Array]:
+    def array_function(self) -> Callable[..., Array]:
         """Returns the merging."""
         return self._merged
 

@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 class Pointwise(StatelessLayer):
     """A layer that keeps all axes but the last."""
 
-    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
-        self._weights = description.weights
-        self._options = description.options
-        self._activations = description.activations
-        self._product = arithmetic.product
+    def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:
+        self._weights = spec.weights
+        self._options = spec.options
+        self._activations = spec.activations
+        self._matmul = compute_config.matmul
 
     def apply(self, values: Batch) -> Batch:
         """Applies `compute` to the numbers, and lets the mask through."""
-        return values.but(self.compute(values.array))
+        return values.replace_array(self.compute(values.array))
 
-    def bare(self) -> Callable[[Array], Array]:
+    def array_function(self) -> Callable[[Array], Array]:
         """Returns `compute`."""
         return self.compute
 
@@ -48,7 +48,7 @@ class Dense(Pointwise):
         """Maps (..., features) to (..., units)."""
         kernel, bias = self._weights["kernel"], self._weights.get("bias")
         y = np.empty((*x.shape[:-1], kernel.shape[1]), x.dtype)
-        self._product(x, kernel, y)
+        self._matmul(x, kernel, y)
         if bias is not None:
             np.add(y, bias, out=y)
         self._activations["activation"].apply(y)
@@ -68,10 +68,10 @@ class ActivationLayer(Pointwise):
 class BatchNormalization(Pointwise):
     """`(x - mean) / sqrt(variance + epsilon) * gamma + beta`, with the mean and variance of the training."""
 
-    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
-        super().__init__(description, arithmetic)
-        w, dtype = description.weights, description.weights["moving_mean"].dtype
-        scale = 1 / np.sqrt(w["moving_variance"] + dtype.type(description.options["epsilon"]))
+    def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:
+        super().__init__(spec, compute_config)
+        w, dtype = spec.weights, spec.weights["moving_mean"].dtype
+        scale = 1 / np.sqrt(w["moving_variance"] + dtype.type(spec.options["epsilon"]))
         self._scale = scale * w["gamma"] if "gamma" in w else scale
         self._shift = w.get("beta", dtype.type(0)) - w["moving_mean"] * self._scale
 
@@ -112,12 +112,12 @@ class Rescaling(Pointwise):
 class Normalization(Pointwise):
     """`(x - mean) / max(sqrt(variance), epsilon)`, with the mean and variance of the data that it was adapted to, or back."""
 
-    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
-        super().__init__(description, arithmetic)
-        w = description.weights
-        self._scale = np.maximum(np.sqrt(w["variance"]), arithmetic.dtype.type(description.options["epsilon"]))
+    def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:
+        super().__init__(spec, compute_config)
+        w = spec.weights
+        self._scale = np.maximum(np.sqrt(w["variance"]), compute_config.dtype.type(spec.options["epsilon"]))
         self._mean = w["mean"]
-        self._invert = bool(description.options["invert"])
+        self._invert = bool(spec.options["invert"])
 
     def compute(self, x: Array) -> Array:
         """Maps (..., features) to the same shape."""
@@ -138,16 +138,16 @@ class PReLU(Pointwise):
 class Embedding(StatelessLayer):
     """A vector for each token id."""
 
-    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
-        self._vectors = description.weights["embeddings"]  # (input_dim, features)
-        self._mask_zero = bool(description.options["mask_zero"])
+    def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
+        self._vectors = spec.weights["embeddings"]  # (input_dim, features)
+        self._mask_zero = bool(spec.options["mask_zero"])
 
     def apply(self, values: Batch) -> Batch:
         """Maps (batch, time), whole numbers below input_dim, to (batch, time, features)."""
         mask = values.array.astype(np.intp) != 0 if self._mask_zero else None
         return Batch(self._look_up(values.array), values.sequence, mask)
 
-    def bare(self) -> Callable[[Array], Array] | None:
+    def array_function(self) -> Callable[[Array], Array] | None:
         """Returns the looking up, where no id is masked."""
         return None if self._mask_zero else self._look_up
 
@@ -159,8 +159,8 @@ class Embedding(StatelessLayer):
 class Masking(StatelessLayer):
     """Has the layers behind pass over the time-steps in which every feature has a certain value."""
 
-    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
-        self._value = float(description.options["mask_value"])  # type: ignore[arg-type]  # the rule made it a number
+    def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
+        self._value = float(spec.options["mask_value"])  # type: ignore[arg-type]  # the rule made it a number
 
     def apply(self, values: Batch) -> Batch:
         """Leaves (batch, time, features) as they are, but for zeros in the steps that are passed over."""

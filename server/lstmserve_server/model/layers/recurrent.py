@@ -31,33 +31,31 @@ if TYPE_CHECKING:
 class LSTM(Layer):
     """An LSTM layer: `lstm` with the options and weights of a description."""
 
-    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
-        self.name = description.name
-        self.backwards = bool(description.options["go_backwards"])
-        self.returns_sequences = bool(description.options["return_sequences"])
-        self.lasts = not self.returns_sequences
-        phi, sigma = (description.activations[name] for name in ("activation", "recurrent_activation"))
+    def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:
+        self.name = spec.name
+        self.backwards = bool(spec.options["go_backwards"])
+        self.returns_sequences = bool(spec.options["return_sequences"])
+        self.returns_last_only = not self.returns_sequences
+        phi, sigma = (spec.activations[name] for name in ("activation", "recurrent_activation"))
         self.spec = LSTMSpec(
-            units=int(description.options["units"]),  # type: ignore[arg-type]  # the rule made it a number
-            activation=fast_variant(phi) if arithmetic.quick else phi,
-            recurrent_activation=fast_variant(sigma) if arithmetic.quick else sigma,
+            units=int(spec.options["units"]),  # type: ignore[arg-type]  # the rule made it a number
+            activation=fast_variant(phi) if compute_config.quick else phi,
+            recurrent_activation=fast_variant(sigma) if compute_config.quick else sigma,
         )
-        self.weights = LSTMWeights(
-            description.weights["kernel"], description.weights["recurrent_kernel"], description.weights.get("bias")
-        )
-        self.carried = () if description.initial_state else (self,)
-        self._gives_state = len(description.output_shapes) > 1
-        self._ignores_mask = bool(description.options.get("ignores_mask", False))
-        self._zero_masked = bool(description.options.get("zero_output_for_mask", False))
-        self._arithmetic = arithmetic
-        self._cell, computed = select.select_kernel(self.name, self.spec, self.weights, arithmetic)
+        self.weights = LSTMWeights(spec.weights["kernel"], spec.weights["recurrent_kernel"], spec.weights.get("bias"))
+        self.carried = () if spec.initial_state else (self,)
+        self._gives_state = len(spec.output_shapes) > 1
+        self._ignores_mask = bool(spec.options.get("ignores_mask", False))
+        self._zero_masked = bool(spec.options.get("zero_output_for_mask", False))
+        self._compute_config = compute_config
+        self._cell, computed = select.select_kernel(self.name, self.spec, self.weights, compute_config)
         self.computed = (computed,)
-        self.obstacle = self._obstacle(description)
+        self.obstacle = self._obstacle(spec)
 
-    def _obstacle(self, description: LayerSpec) -> str:
+    def _obstacle(self, spec: LayerSpec) -> str:
         if self.backwards:
             return "has go_backwards: it reads a sequence from its end, so there is no answer before the whole of it is known"
-        if description.initial_state:
+        if spec.initial_state:
             return "begins with an h and c that come from other layers or inputs, so it is the model that carries them"
         return ""
 
@@ -68,7 +66,7 @@ class LSTM(Layer):
 
     def zero_state(self, batch: int) -> LSTMState:
         """Returns the state of `batch` new sequences."""
-        return lstm.zero_state(self.spec, batch, self._arithmetic.dtype)
+        return lstm.zero_state(self.spec, batch, self._compute_config.dtype)
 
     def run(self, given: LayerInputs, before: Sequence[LayerState]) -> LayerOutputs:
         """Advances every row by a sequence.
@@ -82,13 +80,13 @@ class LSTM(Layer):
             h and c, each (batch, units); and the next state.
         """
         values, state = given.values[0], LSTMState(*(given.initial_state or before[0]))
-        outputs, after = self.advance(values, state, given.seen, given.trace)
+        outputs, after = self.advance(values, state, given.seen, given.recording)
         shown = outputs if self.returns_sequences else Batch(outputs.array, sequence=True, ready=outputs.ready)
         made = shown if self.returns_sequences or given.every else shown.last()
         further = [Batch(array, sequence=False) for array in after] if self._gives_state else []
         return (made, *further), [after] if self.carried else []
 
-    def go_on(self, x: Array, before: LayerState, *, every: bool) -> tuple[Array, LSTMState]:
+    def forward_unmasked(self, x: Array, before: LayerState, *, every: bool) -> tuple[Array, LSTMState]:
         """Advances every row by a sequence in which no step is masked or waited for, as `run` does.
 
         Args:
@@ -109,11 +107,11 @@ class LSTM(Layer):
 
     def gates(self, x: Array, h: Array) -> Array:
         """Returns the gates of a step, (batch, 4, units): i f c o, from (batch, features) and (batch, units); NumPy's always."""
-        z = lstm.gates(self.spec, self.weights, self._arithmetic.product, x, h)
+        z = lstm.gates(self.spec, self.weights, self._compute_config.matmul, x, h)
         return z.reshape(len(x), 4, self.spec.units)
 
     def advance(
-        self, values: Batch, state: LSTMState, seen: Array, trace: LayerRecorder | None
+        self, values: Batch, state: LSTMState, seen: Array, recording: LayerRecorder | None
     ) -> tuple[Batch, LSTMState]:
         """Advances every row by a sequence, and returns the outputs of all steps and the next state."""
         x, mask = values.array, None if self._ignores_mask else values.mask
@@ -124,12 +122,12 @@ class LSTM(Layer):
             mask = None if mask is None else mask[:, ::-1]
         if mask is not None and mask.all():
             mask = None
-        record = None if trace is None else trace.record(mask, state, x.shape[1])
+        record = None if recording is None else recording.record(mask, state, x.shape[1])
         if mask is None:
             outputs, after = self._cell.forward(x, state, record)
         else:
             outputs, after = self._cell.forward_masked(x, state, mask, seen, record, zero_masked=self._zero_masked)
-        return values.but(outputs), after
+        return values.replace_array(outputs), after
 
 
 class Bidirectional(Layer):
@@ -137,14 +135,14 @@ class Bidirectional(Layer):
 
     obstacle = "reads the sequence from both ends, so there is no answer before the whole of it is known"
 
-    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
-        self.name = description.name
-        self.forward, self.backward = (LSTM(part, arithmetic) for part in description.parts)
-        self.lasts = self.forward.lasts
+    def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:
+        self.name = spec.name
+        self.forward, self.backward = (LSTM(part, compute_config) for part in spec.parts)
+        self.returns_last_only = self.forward.returns_last_only
         self.computed = (*self.forward.computed, *self.backward.computed)
-        self.carried = () if description.initial_state else (self.forward, self.backward)
-        self._merge = description.texts["merge_mode"]
-        self._gives_state = len(description.output_shapes) > (2 if self._merge == "none" else 1)
+        self.carried = () if spec.initial_state else (self.forward, self.backward)
+        self._merge = spec.texts["merge_mode"]
+        self._gives_state = len(spec.output_shapes) > (2 if self._merge == "none" else 1)
 
     def run(self, given: LayerInputs, before: Sequence[LayerState]) -> LayerOutputs:
         """Advances every row by a whole sequence: as `LSTM.run`, with the states of both directions.
@@ -153,24 +151,24 @@ class Bidirectional(Layer):
         """
         values = given.values[0]
         states = [given.initial_state[:2], given.initial_state[2:]] if given.initial_state else before
-        ahead, after = self.forward.advance(values, LSTMState(*states[0]), given.seen, given.trace)
-        back, earlier = self.backward.advance(values, LSTMState(*states[1]), given.seen, given.trace)
-        if self.lasts:
+        ahead, after = self.forward.advance(values, LSTMState(*states[0]), given.seen, given.recording)
+        back, earlier = self.backward.advance(values, LSTMState(*states[1]), given.seen, given.recording)
+        if self.returns_last_only:
             ahead, back = ahead.last(), back.last()
         else:
-            back = back.but(back.array[:, ::-1])
+            back = back.replace_array(back.array[:, ::-1])
         further = [Batch(array, sequence=False) for array in (*after, *earlier)] if self._gives_state else []
         return (*self._merged(ahead, back), *further), [after, earlier] if self.carried else []
 
     def _merged(self, ahead: Batch, back: Batch) -> tuple[Batch, ...]:
         match self._merge:
             case "concat":
-                return (ahead.but(np.concatenate([ahead.array, back.array], axis=-1)),)
+                return (ahead.replace_array(np.concatenate([ahead.array, back.array], axis=-1)),)
             case "sum":
-                return (ahead.but(ahead.array + back.array),)
+                return (ahead.replace_array(ahead.array + back.array),)
             case "mul":
-                return (ahead.but(ahead.array * back.array),)
+                return (ahead.replace_array(ahead.array * back.array),)
             case "ave":
-                return (ahead.but((ahead.array + back.array) / 2),)
+                return (ahead.replace_array((ahead.array + back.array) / 2),)
             case _:
                 return (ahead, back)

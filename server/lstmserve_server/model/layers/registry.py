@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class _LayerFactory(Protocol):
     """Makes a layer of its description."""
 
-    def __call__(self, description: LayerSpec, arithmetic: ComputeConfig) -> Layer: ...
+    def __call__(self, spec: LayerSpec, compute_config: ComputeConfig) -> Layer: ...
 
 
 LAYERS: Final[dict[str, _LayerFactory]] = {
@@ -51,15 +51,11 @@ LAYERS: Final[dict[str, _LayerFactory]] = {
 }
 
 
-def make(description: LayerSpec, arithmetic: ComputeConfig) -> Layer | None:
+def make(spec: LayerSpec, compute_config: ComputeConfig) -> Layer | None:
     """Returns the layer of a description, or None where it does nothing at inference."""
-    if description.kind == "TimeDistributed":
-        part = description.parts[0]
-        inner = make(part, arithmetic)
-        return (
-            None
-            if inner is None
-            else wrappers.TimeDistributed(inner, of_sequences=bool(description.options["sequences"]))
-        )
-    made = LAYERS.get(description.kind)
-    return None if made is None else made(description, arithmetic)
+    if spec.kind == "TimeDistributed":
+        part = spec.parts[0]
+        inner = make(part, compute_config)
+        return None if inner is None else wrappers.TimeDistributed(inner, of_sequences=bool(spec.options["sequences"]))
+    made = LAYERS.get(spec.kind)
+    return None if made is None else made(spec, compute_config)

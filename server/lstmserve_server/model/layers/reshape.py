@@ -22,7 +22,7 @@ class Flatten(StatelessLayer):
 
     obstacle = "lays all time-steps side by side, so there is no answer before the last of them is known"
 
-    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
+    def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:
         pass
 
     def apply(self, values: Batch) -> Batch:
@@ -35,8 +35,8 @@ class Reshape(StatelessLayer):
 
     obstacle = "cuts the sequence anew, so there is no answer before the whole of it is known"
 
-    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
-        self._shape = description.output_shapes[0]
+    def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
+        self._shape = spec.output_shapes[0]
 
     def apply(self, values: Batch) -> Batch:
         """Maps (batch, ...) to (batch, *shape)."""
@@ -48,7 +48,7 @@ class Permute(StatelessLayer):
 
     obstacle = "exchanges time and features, so there is no answer before the whole sequence is known"
 
-    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
+    def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:
         pass
 
     def apply(self, values: Batch) -> Batch:
@@ -61,8 +61,8 @@ class RepeatVector(StatelessLayer):
 
     obstacle = "repeats what came at the end of the sequence, so there is no answer before that"
 
-    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
-        self._n = int(description.options["n"])  # type: ignore[arg-type]  # the rule made it a number
+    def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
+        self._n = int(spec.options["n"])  # type: ignore[arg-type]  # the rule made it a number
 
     def apply(self, values: Batch) -> Batch:
         """Maps (batch, features) to (batch, n, features)."""
@@ -72,9 +72,9 @@ class RepeatVector(StatelessLayer):
 class _Ends(StatelessLayer):
     """A layer that changes the ends of a sequence, by so many steps before and after."""
 
-    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
-        self._name = description.name
-        self._before, self._after = (int(description.options[end]) for end in ("before", "after"))  # type: ignore[arg-type]
+    def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
+        self._name = spec.name
+        self._before, self._after = (int(spec.options[end]) for end in ("before", "after"))  # type: ignore[arg-type]
 
 
 class ZeroPadding1D(_Ends):

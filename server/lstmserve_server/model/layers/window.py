@@ -33,27 +33,27 @@ class _Window(Layer):
     fill: float = 0
     """What stands for the steps beyond the ends of a sequence."""
 
-    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
-        self.name = description.name
-        self._size = int(description.options["window"])  # type: ignore[arg-type]  # the rule made these numbers
-        self._stride = int(description.options["strides"])  # type: ignore[arg-type]
-        self._dilation = int(description.options.get("dilation_rate", 1))  # type: ignore[arg-type]
-        self._padding = description.texts["padding"]
-        kernel = description.weights.get("kernel")  # (window, features, filters); pooling keeps the features
-        self._others = int(description.output_shapes[0][-1] or 0)
+    def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:
+        self.name = spec.name
+        self._size = int(spec.options["window"])  # type: ignore[arg-type]  # the rule made these numbers
+        self._stride = int(spec.options["strides"])  # type: ignore[arg-type]
+        self._dilation = int(spec.options.get("dilation_rate", 1))  # type: ignore[arg-type]
+        self._padding = spec.texts["padding"]
+        kernel = spec.weights.get("kernel")  # (window, features, filters); pooling keeps the features
+        self._others = int(spec.output_shapes[0][-1] or 0)
         self._features = self._others if kernel is None else kernel.shape[1]
-        self._arithmetic = arithmetic
+        self._compute_config = compute_config
         self._reach = self._dilation * (self._size - 1) + 1
         self._wait = self._reach - 1 if self._padding == "valid" else 0
         self.carried = (self,)
         if self._wait or self._stride > 1:
-            self.clock = (self._wait, self._stride)
+            self.stride_pattern = (self._wait, self._stride)
         if self._padding == "same" and (self._reach > 1 or self._stride > 1):
             self.obstacle = "looks at later time-steps too (padding='same')"
 
     def zero_state(self, batch: int) -> WindowState:
         """Returns the state of `batch` new sequences: what a convolution that is causal sees before them is zeros."""
-        window = np.zeros((batch, self._reach - 1, self._features), self._arithmetic.dtype)
+        window = np.zeros((batch, self._reach - 1, self._features), self._compute_config.dtype)
         return WindowState(window, np.zeros(batch, np.int64))
 
     def run(self, given: LayerInputs, before: Sequence[LayerState]) -> LayerOutputs:
@@ -144,18 +144,18 @@ def _at(made: Batch, times: Array, shape: tuple[int, ...]) -> Array:
 class Conv1D(_Window):
     """`activation(window W + b)`, each window a row of its own."""
 
-    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
-        super().__init__(description, arithmetic)
-        kernel = description.weights["kernel"]  # (window, features, filters)
+    def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:
+        super().__init__(spec, compute_config)
+        kernel = spec.weights["kernel"]  # (window, features, filters)
         self._kernel = kernel.reshape(-1, kernel.shape[2])
-        self._bias = description.weights.get("bias")  # (filters,)
-        self._activation = description.activations["activation"]
+        self._bias = spec.weights.get("bias")  # (filters,)
+        self._activation = spec.activations["activation"]
 
     def look(self, windows: Array, counts: Array) -> Array:  # noqa: ARG002 - zeros beyond the ends add nothing
         """Maps (batch, places, window, features) to (batch, places, filters)."""
         rows = np.ascontiguousarray(windows).reshape(*windows.shape[:2], len(self._kernel))
         y = np.empty((*rows.shape[:2], self._kernel.shape[1]), rows.dtype)
-        self._arithmetic.product(rows, self._kernel, y)
+        self._compute_config.matmul(rows, self._kernel, y)
         if self._bias is not None:
             np.add(y, self._bias, out=y)
         self._activation.apply(y)
@@ -192,21 +192,21 @@ class AveragePooling1D(_Window):
 class _Global(Layer):
     """A layer that sums a sequence up: after every step it has the answer for what was there so far."""
 
-    lasts = True
+    returns_last_only = True
     whole_without_state = True
 
-    def __init__(self, description: LayerSpec, arithmetic: ComputeConfig) -> None:
-        self.name = description.name
-        self._keepdims = bool(description.options["keepdims"])
-        self._features = int(description.output_shapes[0][-1] or 0)
-        self._arithmetic = arithmetic
+    def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:
+        self.name = spec.name
+        self._keepdims = bool(spec.options["keepdims"])
+        self._features = int(spec.output_shapes[0][-1] or 0)
+        self._compute_config = compute_config
         self.carried = (self,)
         if self._keepdims:
             self.obstacle = "makes a sequence of one step of what it sums up (keepdims)"
 
     def zero_state(self, batch: int) -> WindowState:
         """Returns the state of `batch` new sequences."""
-        return WindowState(np.zeros((batch, 1, self._features), self._arithmetic.dtype), np.zeros(batch, np.int64))
+        return WindowState(np.zeros((batch, 1, self._features), self._compute_config.dtype), np.zeros(batch, np.int64))
 
     def run(self, given: LayerInputs, before: Sequence[LayerState]) -> LayerOutputs:
         """Maps (batch, time, features) to (batch, features), or to (batch, time, features) where every step is wanted."""
@@ -254,7 +254,7 @@ class GlobalMaxPooling1D(_Global):
 
     def gather(self, state: WindowState, x: Array) -> Array:
         """Returns the largest numbers so far."""
-        before = np.where((state.steps > 0)[:, None, None], state.window, self._arithmetic.dtype.type(-np.inf))
+        before = np.where((state.steps > 0)[:, None, None], state.window, self._compute_config.dtype.type(-np.inf))
         largest: Array = np.maximum.accumulate(np.concatenate([before, x], axis=1), axis=1)[:, 1:]
         return largest
 

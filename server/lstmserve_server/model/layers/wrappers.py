@@ -28,7 +28,7 @@ class TimeDistributed(Layer):
         batch, time = values.array.shape[:2]
         steps = np.ascontiguousarray(values.array).reshape(batch * time, *values.array.shape[2:])
         nothing_seen = np.zeros(batch * time, bool)
-        states = [part.zero_state(batch * time) for part in self._inner.carried_in(causal=False)]
+        states = [part.zero_state(batch * time) for part in self._inner.stateful_parts(causal=False)]
         made, _ = self._inner.run(LayerInputs((Batch(steps, self._of_sequences),), nothing_seen, every=False), states)
         array = made[0].array
-        return (values.but(array.reshape(batch, time, *array.shape[1:])),), ()
+        return (values.replace_array(array.reshape(batch, time, *array.shape[1:])),), ()

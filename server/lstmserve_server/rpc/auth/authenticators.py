@@ -79,7 +79,7 @@ class Admission:
         """Takes note of the model that the call is for; "" for all that there are."""
         self._model = model
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Withdraws it if the token, or the rules of its caller, do not let the call in any more."""
         caller = self.token.caller
         try:
@@ -128,7 +128,7 @@ class ReloadListener(Protocol):
 class Authenticator(Protocol):
     """Tells who calls."""
 
-    def token_of(self, metadata: Iterable[Any] | None) -> Token:
+    def authenticate(self, metadata: Iterable[Any] | None) -> Token:
         """Returns the token of a call.
 
         Args:
@@ -150,7 +150,7 @@ class NoAuth:
     def __init__(self) -> None:
         self._token = Token(ANONYMOUS)
 
-    def token_of(self, metadata: Iterable[Any] | None) -> Token:  # noqa: ARG002 - of the protocol
+    def authenticate(self, metadata: Iterable[Any] | None) -> Token:  # noqa: ARG002 - of the protocol
         """Returns the token that all have."""
         return self._token
 
@@ -182,7 +182,7 @@ class TokenAuth:
             raise StartupError(message) from error
         self._take(self._file.first)
 
-    def token_of(self, metadata: Iterable[Any] | None) -> Token:
+    def authenticate(self, metadata: Iterable[Any] | None) -> Token:
         """Returns the token of a call. It takes as long for all that are wrong, and tells nothing of those that are right."""
         shown = next((value for key, value in metadata or () if key == _HEADER), None)
         if shown is None:
@@ -200,14 +200,14 @@ class TokenAuth:
         while True:
             await asyncio.sleep(_POLL_INTERVAL_SECONDS)
             try:
-                self.look(await asyncio.to_thread(self._file.newer))
+                self.poll(await asyncio.to_thread(self._file.newer))
             except token_file.TokensRefused as error:
                 _log.error("tokens_not_reloaded", why=str(error), still="those from before")
                 self._noted("tokens", taken=False)
             except Exception:  # noqa: BLE001 - whatever it is, the next look may find better
                 _log.exception("tokens_not_reloaded", still="those from before")
 
-    def look(self, found: dict[str, tuple[CallerPolicy, list[bytes]]] | None) -> None:
+    def poll(self, found: dict[str, tuple[CallerPolicy, list[bytes]]] | None) -> None:
         """Takes what the file says now; None where it has not changed."""
         if found is None:
             return
@@ -219,9 +219,9 @@ class TokenAuth:
         """Takes what the file says. Callers go on under their name, with what they have under way and still may."""
         before, self._tokens = self._tokens, {}
         callers, self._callers = self._callers, {}
-        for name, (rules, digests) in found.items():
-            caller = callers.get(name) or Caller(name, rules)
-            caller.become(rules)
+        for name, (policy, digests) in found.items():
+            caller = callers.get(name) or Caller(name, policy)
+            caller.update_policy(policy)
             self._callers[name] = caller
             for digest in digests:
                 token = before.pop(digest, None) or Token(caller)
@@ -231,7 +231,7 @@ class TokenAuth:
             token.revoked = True
         for token in (*before.values(), *self._tokens.values()):
             for admission in tuple(token.holders):
-                admission.look()
+                admission.poll()
         self._warn_of_readers()
 
     def _warn_of_readers(self) -> None:

@@ -37,17 +37,17 @@ class CallerPolicy:
 class Caller:
     """Somebody with a name, and rules that hold for all that it does at a time, whatever token it shows."""
 
-    def __init__(self, name: str, rules: CallerPolicy) -> None:
+    def __init__(self, name: str, policy: CallerPolicy) -> None:
         self.name = name
         self._running = 0
-        self._rules = rules
-        self._rate = _limiter(rules)
+        self._policy = policy
+        self._rate = _limiter(policy)
 
-    def become(self, rules: CallerPolicy) -> None:
+    def update_policy(self, policy: CallerPolicy) -> None:
         """Takes other rules; the calls that are under way still count."""
-        if rules.calls_per_second != self._rules.calls_per_second:
-            self._rate = _limiter(rules)
-        self._rules = rules
+        if policy.calls_per_second != self._policy.calls_per_second:
+            self._rate = _limiter(policy)
+        self._policy = policy
 
     def require_method(self, name: str) -> None:
         """Returns if a method may be called.
@@ -55,7 +55,7 @@ class Caller:
         Raises:
             PermissionDenied: it may not.
         """
-        methods = self._rules.methods
+        methods = self._policy.methods
         if methods is not None and name not in methods:
             raise PermissionDenied(
                 "", f"{self.name!r} may not call {name}; expected one of {format_names(sorted(methods))}"
@@ -63,16 +63,16 @@ class Caller:
 
     def may_use(self, model: str) -> bool:
         """Returns whether it may use the model of a name."""
-        return self._rules.models is None or model in self._rules.models
+        return self._policy.models is None or model in self._policy.models
 
-    def model_meant(self, name: str) -> str:
+    def resolve_model(self, name: str) -> str:
         """Returns the name of the model that a request is for: that in the request, or the only one that may be used.
 
         Raises:
             PermissionDenied: it may not be used; whether there is such a model is not told.
             InvalidRequest: there is no name, and several may be used.
         """
-        models = self._rules.models
+        models = self._policy.models
         if models is None or name in models:
             return name
         allowed = format_names(sorted(models))
@@ -88,7 +88,7 @@ class Caller:
         Raises:
             LimitExceeded: it may not.
         """
-        most = self._rules.rows
+        most = self._policy.rows
         if most is not None and rows > most:
             raise LimitExceeded(field, f"{rows} rows came; expected at most {most} of {self.name!r} (its token's rows)")
 
@@ -98,7 +98,7 @@ class Caller:
         Raises:
             Overloaded: there are as many as there may be.
         """
-        most = self._rules.concurrent_calls
+        most = self._policy.concurrent_calls
         if most is not None and self._running >= most:
             raise Overloaded("", f"{self._running} calls of {self.name!r} are running; expected fewer than {most + 1}")
         return self
@@ -111,12 +111,12 @@ class Caller:
         """Counts it no longer."""
         self._running -= 1
 
-    async def take_turn(self) -> None:
+    async def wait_for_rate(self) -> None:
         """Waits until the rate of calls allows one more; for the messages of a stream, whose sender then has to wait too."""
         if self._rate is not None:
             await self._rate.acquire()
 
-    async def require_turn(self) -> None:
+    async def check_rate(self) -> None:
         """Returns if the rate of calls allows one more.
 
         Raises:
@@ -126,15 +126,13 @@ class Caller:
             return
         if not self._rate.has_capacity():
             pace = self._rate.time_period / self._rate.max_rate
-            text = (
-                f"{self.name!r} calls too often; expected {self._rules.calls_per_second:g} calls per second in the mean"
-            )
+            text = f"{self.name!r} calls too often; expected {self._policy.calls_per_second:g} calls per second in the mean"
             raise Overloaded("", text, retry_after=pace)
         await self._rate.acquire()
 
 
-def _limiter(rules: CallerPolicy) -> AsyncLimiter | None:
-    rate = rules.calls_per_second
+def _limiter(policy: CallerPolicy) -> AsyncLimiter | None:
+    rate = policy.calls_per_second
     return None if rate is None else AsyncLimiter(max(rate, 1), max(1, 1 / rate))
 
 

@@ -86,10 +86,10 @@ def read(path: Path) -> dict[str, tuple[CallerPolicy, list[bytes]]]:
         if list(content) != ["caller"] or not isinstance(content["caller"], list):
             _refuse(f"the keys {', '.join(content) or 'none'} came; expected [[caller]] entries alone")
         for position, item in enumerate(content["caller"]):
-            name, rules, hashes = _caller(item, f"caller {position + 1}")
+            name, policy, hashes = _caller(item, f"caller {position + 1}")
             if name in found:
                 _refuse(f"caller {position + 1} has the name {name!r}, as one before; expected each name once")
-            found[name] = rules, hashes
+            found[name] = policy, hashes
         _require_different([own for _, hashes in found.values() for own in hashes])
     except TokensRefused as error:
         message = f"{path}: {error}"
@@ -114,14 +114,14 @@ def _caller(item: Any, where: str) -> tuple[str, CallerPolicy, list[bytes]]:
     wrong = sorted(set(methods or ()) - METHODS)
     if wrong:
         _refuse(f"{where} has the method {wrong[0][:64]!r}; expected some of {format_names(sorted(METHODS))}")
-    rules = CallerPolicy(
+    policy = CallerPolicy(
         models=None if models is None else frozenset(models),
         methods=None if methods is None else frozenset(methods),
         calls_per_second=_number(item, "calls_per_second", where, (int, float)),
         concurrent_calls=_number(item, "concurrent_calls", where, (int,)),
         rows=_number(item, "rows", where, (int,)),
     )
-    return name, rules, [bytes.fromhex(found[1]) for found in hashes if found]
+    return name, policy, [bytes.fromhex(found[1]) for found in hashes if found]
 
 
 def _texts(item: dict[str, Any], key: str, where: str) -> list[str] | None:

@@ -36,7 +36,7 @@ def model_message(served: ServedModel) -> lstm_pb2.Model:
             )
             for layer in description.layers
         ],
-        state_layout=[_layout_message(layer) for layer in model.carried],
+        state_layout=[_layout_message(layer) for layer in model.stateful_layers],
         parameter_count=description.parameter_count,
         weight_bytes=description.weight_bytes,
         numerics=f"NUMERICS_{model.numerics.name}",

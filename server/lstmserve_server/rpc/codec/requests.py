@@ -115,7 +115,7 @@ class Codec:
         Raises:
             RequestError: there is none, or the caller may not use it.
         """
-        return self._registry.find(current_caller.get().model_meant(name))
+        return self._registry.find(current_caller.get().resolve_model(name))
 
     def decode_input(
         self,
@@ -249,7 +249,8 @@ def validate_input(array: Array, item: InputSpec, model: RecurrentModel, field: 
         unknown = (array < 0) | (array >= words) | (array != np.floor(array))
         if unknown.any():
             index = tensor_codec.first(unknown)
-            text = f"{array[index]:g} at {tensor_codec.format_shape(index)} came; expected token ids, whole numbers from 0 to {words - 1}"
+            where = tensor_codec.format_shape(index)
+            text = f"{array[index]:g} at {where} came; expected token ids, whole numbers from 0 to {words - 1}"
             raise WrongForModel(field, text)
     return array
 

@@ -44,13 +44,13 @@ def parse(message: lstm_pb2.State | None, served: ServedModel, batch: int) -> tu
             "Start the sequence anew, or ask a server that has the model of the state",
         )
     if message is None or not message.layers:
-        if message is not None and message.steps_seen and model.carried:
+        if message is not None and message.steps_seen and model.stateful_layers:
             raise InvalidRequest("state.steps_seen", "step counts came without h and c; expected both or neither")
         return model.zero_state(batch), np.zeros(batch, np.int64)
-    if len(message.layers) != len(model.carried):
+    if len(message.layers) != len(model.stateful_layers):
         raise WrongForModel("state.layers", f"{len(message.layers)} came; the model has {_layers_of(model)}")
     layers: list[LayerState] = []
-    for i, (part, layer) in enumerate(zip(message.layers, model.carried, strict=True)):
+    for i, (part, layer) in enumerate(zip(message.layers, model.stateful_layers, strict=True)):
         field = f"state.layers[{i}]"
         if part.layer not in ("", layer.name):
             raise WrongForModel(
@@ -81,7 +81,7 @@ def message_of(served: ServedModel, state: ModelState, steps: Array | None, *, a
     return lstm_pb2.State(
         layers=[
             _layer_message(layer, part, as_values=as_values)
-            for layer, part in zip(served.model.carried, state, strict=True)
+            for layer, part in zip(served.model.stateful_layers, state, strict=True)
         ],
         model_digest=served.digest,
         numerics_fingerprint=served.fingerprint,
@@ -162,16 +162,15 @@ def _check_bound(h: Array, bound: float, field: str) -> None:
     beyond = np.abs(h) > bound
     if beyond.any():
         index = tensor_codec.first(beyond)
-        raise WrongForModel(
-            field,
-            f"{h[index]} at {tensor_codec.format_shape(index)} came; this layer computes no h beyond {bound:g}. Were h and c exchanged?",
-        )
+        where = tensor_codec.format_shape(index)
+        text = f"{h[index]} at {where} came; this layer computes no h beyond {bound:g}. Were h and c exchanged?"
+        raise WrongForModel(field, text)
 
 
 def _layers_of(model: RecurrentModel) -> str:
-    what = "LSTM layers" if all(isinstance(layer, LSTM) for layer in model.carried) else "layers with a state"
-    return f"{len(model.carried)} {what}: {_layer_names(model)}"
+    what = "LSTM layers" if all(isinstance(layer, LSTM) for layer in model.stateful_layers) else "layers with a state"
+    return f"{len(model.stateful_layers)} {what}: {_layer_names(model)}"
 
 
 def _layer_names(model: RecurrentModel) -> str:
-    return format_names(layer.name for layer in model.carried)
+    return format_names(layer.name for layer in model.stateful_layers)

@@ -76,19 +76,19 @@ class StreamCodec:
         )
 
     def parse_steps(
-        self, request: lstm_pb2.StepInput, opening: StreamParameters, state: ModelState, seen: Array | None
+        self, request: lstm_pb2.StepInput, parameters: StreamParameters, state: ModelState, seen: Array | None
     ) -> StepCall:
         """Returns the call that a message asks for: of one time-step, or, as a `ForwardCall`, of several.
 
         Raises:
             RequestError: it is wrong; the error names the field.
         """
-        served, item = opening.served, opening.served.model.inputs[0]
+        served, item = parameters.served, parameters.served.model.inputs[0]
         message = request.x if request.HasField("x") else None
         one_step = message is not None and len(message.shape) == 1 + len(item.features)
         x = self._codec.decode_input(message, "x", item, served.model, stepped=one_step)
-        if len(x) != opening.rows:
-            raise InvalidRequest("x.shape", f"{len(x)} rows came; expected {opening.rows}, as the stream has")
+        if len(x) != parameters.rows:
+            raise InvalidRequest("x.shape", f"{len(x)} rows came; expected {parameters.rows}, as the stream has")
         as_values = bool(request.x.values)
         self._codec.check_answer(served.model, len(x), 1 if one_step else x.shape[1], "x.shape", as_values=as_values)
         x = validate_input(x, item, served.model, "x")
@@ -97,7 +97,7 @@ class StreamCodec:
         return ForwardCall(served, (x,), state, seen, as_values, None, all_outputs=True, compare=request.compare)
 
     def parse_reset(
-        self, request: lstm_pb2.StreamReset, opening: StreamParameters
+        self, request: lstm_pb2.StreamReset, parameters: StreamParameters
     ) -> tuple[Array, ModelState, Array | None]:
         """Returns the rows that a message begins anew, their state, and the steps that it has seen.
 
@@ -107,12 +107,12 @@ class StreamCodec:
         if not request.rows:
             raise InvalidRequest("rows", "none came; expected at least one")
         for i, row in enumerate(request.rows):
-            if not 0 <= row < opening.rows:
-                raise InvalidRequest(f"rows[{i}]", f"{row} came; expected 0 to {opening.rows - 1}")
+            if not 0 <= row < parameters.rows:
+                raise InvalidRequest(f"rows[{i}]", f"{row} came; expected 0 to {parameters.rows - 1}")
         if len(set(request.rows)) < len(request.rows):
             raise InvalidRequest("rows", "a row came twice; expected each once")
         message = request.state if request.HasField("state") else None
-        state, seen = state_codec.parse(message, opening.served, len(request.rows))
+        state, seen = state_codec.parse(message, parameters.served, len(request.rows))
         return np.array(request.rows, np.int64), state, seen
 
     def outputs(
@@ -120,12 +120,12 @@ class StreamCodec:
         number: int,
         call: StepCall,
         answer: StepResult,
-        opening: StreamParameters,
+        parameters: StreamParameters,
         state: lstm_pb2.State | None,
         discrepancy: shadow_pb2.Comparison | None,
     ) -> lstm_pb2.StreamStepsResponse:
         """Returns the answer to a message of time-steps."""
-        output, outputs = encode_outputs(call, answer, opening.outputs)
+        output, outputs = encode_outputs(call, answer, parameters.outputs)
         message = lstm_pb2.StepOutput(
             number=number, output=output, outputs=outputs, state=state, comparison=discrepancy
         )

@@ -60,10 +60,10 @@ class StreamServer:
     def __init__(
         self,
         codec: StreamCodec,
-        runner: Scheduler,
+        scheduler: Scheduler,
         shadow: Shadow,
         metrics: CallMetrics,
-        places: FairLimiter,
+        limiter: FairLimiter,
         *,
         idle_seconds: float,
         age_seconds: float,
@@ -72,18 +72,18 @@ class StreamServer:
 
         Args:
             codec: reads their messages.
-            runner: computes them.
+            scheduler: computes them.
             shadow: is shown them.
             metrics: takes note of them.
-            places: how many there may be.
+            limiter: how many there may be.
             idle_seconds: how long one may be without a message, in seconds; 0 for ever.
             age_seconds: how long one may be at all; 0 for ever.
         """
         self._codec = codec
-        self._runner = runner
+        self._scheduler = scheduler
         self._shadow = shadow
         self._metrics = metrics
-        self._places = places
+        self._limiter = limiter
         self._idle_seconds = idle_seconds or math.inf
         self._age_seconds = age_seconds or math.inf
         self._draining = asyncio.Event()
@@ -100,12 +100,12 @@ class StreamServer:
         """
         if self._draining.is_set():
             raise NotServing("", "the server is draining; ask another one")
-        with self._places.one(owner()), self._metrics.stream():
-            session, hand = Session(self._codec, self._refused), _StreamProgress()
-            conversation = asyncio.create_task(self._converse(stream, session, hand))
+        with self._limiter.slot(owner()), self._metrics.track_stream():
+            session, progress = Session(self._codec, self._refused), _StreamProgress()
+            conversation = asyncio.create_task(self._serve_messages(stream, session, progress))
             draining = asyncio.create_task(self._draining.wait())
             try:
-                why = await self._over(conversation, draining, stream.admission, hand)
+                why = await self._wait_for_end(conversation, draining, stream.admission, progress)
                 # Not by the conversation, as to who cancels the call it looks for a moment as if all had been sent.
                 note = session.last() if why is None else session.going_away()
                 if note is not None:
@@ -114,41 +114,41 @@ class StreamServer:
                     raise why
             finally:
                 draining.cancel()
-                hand.leaving = True  # whatever a read may still bring
-                if not hand.reading:  # gRPC does not bear that a read is cancelled: it ends with the stream
+                progress.closing = True  # whatever a read may still bring
+                if not progress.reading:  # gRPC does not bear that a read is cancelled: it ends with the stream
                     conversation.cancel()
                 conversation.add_done_callback(_consume_result)
 
     def _refused(self, error: RequestError) -> None:
-        self._metrics.refused(error, current_caller.get().name)
+        self._metrics.count_refusal(error, current_caller.get().name)
 
-    async def _converse(self, stream: MessageStream, session: Session, hand: _StreamProgress) -> None:
+    async def _serve_messages(self, stream: MessageStream, session: Session, progress: _StreamProgress) -> None:
         """Answers one message after the other, until there are no more, or the stream is to be left."""
-        while not hand.leaving:
-            hand.reading, hand.since = True, monotonic()
+        while not progress.closing:
+            progress.reading, progress.waiting_since = True, monotonic()
             request = await stream.read()
-            hand.reading = False
-            if request is None or hand.leaving:
+            progress.reading = False
+            if request is None or progress.closing:
                 return
-            self._metrics.message()
+            self._metrics.count_message()
             decision = session.receive(request)
             if session.model:
                 stream.admission.uses(session.model)
             if isinstance(decision, Compute):
                 try:
-                    call = self._shadow.traced(decision.call)
-                    answer = await self._runner.advance(call)
+                    call = self._shadow.with_recording(decision.call)
+                    answer = await self._scheduler.run_admitted(call)
                     decision = session.computed(answer, await self._shadow.offer(call, answer, "StreamSteps"))
                 except RequestError as error:
                     decision = session.failed(error)
             await stream.write(decision)
 
-    async def _over(
+    async def _wait_for_end(
         self,
         conversation: asyncio.Task[None],
         draining: asyncio.Task[bool],
         admission: Admission,
-        hand: _StreamProgress,
+        progress: _StreamProgress,
     ) -> RequestError | None:
         """Waits until a stream is over. Returns why its caller has to go; None when it has sent all.
 
@@ -157,7 +157,7 @@ class StreamServer:
         end = monotonic() + self._age_seconds
         while True:
             now = monotonic()
-            patience = min(end, (hand.since if hand.reading else now) + self._idle_seconds) - now
+            patience = min(end, (progress.waiting_since if progress.reading else now) + self._idle_seconds) - now
             awaited: set[asyncio.Future[Any]] = {conversation, draining, admission.withdrawn}
             await asyncio.wait(
                 awaited,
@@ -166,15 +166,15 @@ class StreamServer:
             )
             if conversation.done():
                 return conversation.result()
-            why = self._why_to_leave(draining, admission, end, hand)
+            why = self._reason_to_end(draining, admission, end, progress)
             if why is not None:
-                hand.leaving = True
-                if not hand.reading:  # the message in hand is answered first
+                progress.closing = True
+                if not progress.reading:  # the message in hand is answered first
                     await conversation
                 return why
 
-    def _why_to_leave(
-        self, draining: asyncio.Task[bool], admission: Admission, end: float, hand: _StreamProgress
+    def _reason_to_end(
+        self, draining: asyncio.Task[bool], admission: Admission, end: float, progress: _StreamProgress
     ) -> RequestError | None:
         if admission.withdrawn.done():
             return admission.withdrawn.result()
@@ -182,7 +182,7 @@ class StreamServer:
             return NotServing("", "the server is draining; go on with another one")
         if monotonic() >= end:
             return NotServing("", f"the stream is {self._age_seconds:g} seconds old; go on with a new one")
-        if hand.reading and monotonic() >= hand.since + self._idle_seconds:
+        if progress.reading and monotonic() >= progress.waiting_since + self._idle_seconds:
             return DeadlineExceeded("", f"nothing came for {self._idle_seconds} seconds (--stream-idle-seconds)")
         return None
 
@@ -194,10 +194,10 @@ class _StreamProgress:
     reading: bool = False
     """Whether it waits for a message, rather than answering one,"""
 
-    since: float = 0.0
+    waiting_since: float = 0.0
     """and since when, by `monotonic`."""
 
-    leaving: bool = False
+    closing: bool = False
     """Whether it is to be left when there is nothing in hand any more."""
 
 

@@ -54,7 +54,7 @@ class Session:
         """
         self._codec = codec
         self._refused = refused
-        self._opening: StreamParameters | None = None
+        self._parameters: StreamParameters | None = None
         self._state: ModelState = ()
         self._steps_seen: Array | None = None
         self._pending: tuple[int, StepCall] | None = None
@@ -66,7 +66,7 @@ class Session:
     @property
     def model(self) -> str:
         """Name of the model that it is for; "" before it is opened."""
-        return self._opening.served.name if self._opening is not None else ""
+        return self._parameters.served.name if self._parameters is not None else ""
 
     def receive(self, request: Request) -> Compute | Response:
         """Returns what a message asks to be computed, or its answer.
@@ -75,7 +75,7 @@ class Session:
             RequestError: the message breaks the protocol, or cannot open the stream: the stream is to end.
         """
         kind = request.WhichOneof("message")
-        if self._opening is None:
+        if self._parameters is None:
             if kind != "open":
                 raise InvalidRequest("message", f"{kind or 'nothing'} came first; {_OPEN_FIRST}")
             return self._open(request.open)
@@ -84,9 +84,9 @@ class Session:
         try:
             match kind:
                 case "input":
-                    return self._steps(request.input, self._opening)
+                    return self._steps(request.input, self._parameters)
                 case "reset":
-                    return self._reset(request.reset, self._opening)
+                    return self._reset(request.reset, self._parameters)
                 case "checkpoint":
                     return self._checkpoint(request.checkpoint.number)
                 case _:
@@ -97,14 +97,14 @@ class Session:
     def computed(self, answer: StepResult, discrepancy: shadow_pb2.Comparison | None = None) -> Response:
         """Returns the answer to the message that asked for it, with the state where a checkpoint is due."""
         assert self._pending is not None  # noqa: S101 - `receive` gave a Compute before
-        assert self._opening is not None  # noqa: S101 - so the stream is open
+        assert self._parameters is not None  # noqa: S101 - so the stream is open
         number, call = self._pending
         self._pending, self._number, self._as_values = None, number, call.as_values
         self._state, self._steps_seen = answer.state, call.steps_after(answer)
         self._since_checkpoint += call.time
-        due = 0 < self._opening.checkpoint_interval_steps <= self._since_checkpoint
+        due = 0 < self._parameters.checkpoint_interval_steps <= self._since_checkpoint
         state = self._state_message() if due else None
-        return self._codec.outputs(number, call, answer, self._opening, state, discrepancy)
+        return self._codec.outputs(number, call, answer, self._parameters, state, discrepancy)
 
     def failed(self, error: RequestError) -> Response:
         """Returns the answer to a message that could not be computed; the state is as it was."""
@@ -114,30 +114,32 @@ class Session:
 
     def last(self) -> Response | None:
         """Returns the checkpoint that ends a stream whose caller has sent all; None where it was never opened."""
-        return None if self._opening is None else self._checkpoint(self._number)
+        return None if self._parameters is None else self._checkpoint(self._number)
 
     def going_away(self) -> Response | None:
         """Returns what ends a stream when the server drains; None where it was never opened."""
-        if self._opening is None:
+        if self._parameters is None:
             return None
         note = lstm_pb2.StreamGoingAway(number=self._number, state=self._state_message())
         return lstm_pb2.StreamStepsResponse(going_away=note)
 
     def _open(self, request: lstm_pb2.StreamOpen) -> Response:
-        opening = self._codec.parse_open(request)
-        self._opening, self._state, self._steps_seen = opening, opening.state, opening.steps_seen
+        parameters = self._codec.parse_open(request)
+        self._parameters, self._state, self._steps_seen = parameters, parameters.state, parameters.steps_seen
         opened = lstm_pb2.StreamOpened(
-            row_count=opening.rows, model_digest=opening.served.digest, numerics_fingerprint=opening.served.fingerprint
+            row_count=parameters.rows,
+            model_digest=parameters.served.digest,
+            numerics_fingerprint=parameters.served.fingerprint,
         )
         return lstm_pb2.StreamStepsResponse(opened=opened)
 
-    def _steps(self, request: lstm_pb2.StepInput, opening: StreamParameters) -> Compute:
-        call = self._codec.parse_steps(request, opening, self._state, self._steps_seen)
+    def _steps(self, request: lstm_pb2.StepInput, parameters: StreamParameters) -> Compute:
+        call = self._codec.parse_steps(request, parameters, self._state, self._steps_seen)
         self._pending = (request.number, call)
         return Compute(call)
 
-    def _reset(self, request: lstm_pb2.StreamReset, opening: StreamParameters) -> Response:
-        rows, state, seen = self._codec.parse_reset(request, opening)
+    def _reset(self, request: lstm_pb2.StreamReset, parameters: StreamParameters) -> Response:
+        rows, state, seen = self._codec.parse_reset(request, parameters)
         merged = copy_state(self._state)
         for part, new in zip(merged, state, strict=True):
             for array, own in zip(part, new, strict=True):
@@ -162,9 +164,9 @@ class Session:
         return lstm_pb2.StreamStepsResponse(rejected=rejected)
 
     def _state_message(self) -> lstm_pb2.State:
-        assert self._opening is not None  # noqa: S101 - there is a state since the stream is open
+        assert self._parameters is not None  # noqa: S101 - there is a state since the stream is open
         self._since_checkpoint = 0
-        return state_codec.message_of(self._opening.served, self._state, self._steps_seen, as_values=self._as_values)
+        return state_codec.message_of(self._parameters.served, self._state, self._steps_seen, as_values=self._as_values)
 
 
 def _number_of(request: Request) -> int:

@@ -45,7 +45,7 @@ async def run(settings: ServeSettings) -> None:
     """
     files = models.by_name(settings.models)
     signals = Signals()
-    with ReservedPorts.of(settings.listen) as ports, memory_files.room_for_weights() as weights:
+    with ReservedPorts.of(settings.listen) as ports, memory_files.weights_memfd() as weights:
         _log.info("starting", listen=ports.addresses, models=files, workers=settings.workers)
         copies = await models.copies_of(settings, files)
         loading = asyncio.create_task(models.export_specs(settings, files, weights, copies))

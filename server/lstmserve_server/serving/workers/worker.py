@@ -33,8 +33,10 @@ async def serve(handover: WorkerConfig) -> None:
     settings, files = handover.settings, handover.files
     copies = {name: SealedCopy(descriptor) for name, descriptor in handover.copies.items()}
     load = functools.partial(models.import_specs, settings, handover.models, files, handover.weights, copies)
-    operators = None if handover.metrics < 0 else functools.partial(aggregation.WorkerMetricsServer, handover.metrics)
-    own = server.Server(settings, files, load, operators, shares_port=True)
+    observability = (
+        None if handover.metrics < 0 else functools.partial(aggregation.WorkerMetricsServer, handover.metrics)
+    )
+    own = server.Server(settings, files, load, observability, shares_port=True)
 
     async def begin() -> None:
         """Loads, listens, and says so."""

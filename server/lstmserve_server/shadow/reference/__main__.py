@@ -38,7 +38,7 @@ def main() -> None:
     except ImportError as error:
         connection.send_bytes(json.dumps({"failed": f"{type(error).__name__}: {error}"}).encode())
         return
-    connection.send_bytes(json.dumps({"versions": _versions(), "models": service.told(), "held": held}).encode())
+    connection.send_bytes(json.dumps({"versions": _versions(), "models": service.info(), "held": held}).encode())
     with np.errstate(all="ignore"):
         while True:
             try:

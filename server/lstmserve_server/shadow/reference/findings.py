@@ -36,7 +36,7 @@ class Findings:
     odd: list[tuple[str, str, Outlier]] = field(default_factory=list)
     """Units that are off again and again, each with its layer and array."""
 
-    partly: set[str] = field(default_factory=set)
+    partial_reasons: set[str] = field(default_factory=set)
     """Why a part could not be compared, each "reason: name of the layer"."""
 
     arrays: dict[str, Array] = field(default_factory=dict)
@@ -61,7 +61,10 @@ def closer(ours: float, reference: float, exact: float) -> shadow_pb2.Closer:
 
 
 def message_of(
-    found: tuple[Findings, Findings], witness: shadow_pb2.ReferenceModel, tolerances: Tolerances, noise_floor: float
+    found: tuple[Findings, Findings],
+    reference_model: shadow_pb2.ReferenceModel,
+    tolerances: Tolerances,
+    noise_floor: float,
 ) -> shadow_pb2.Comparison:
     """Returns what was found as clients get it; the gates of the first place are still to be compared."""
     forced, free = found
@@ -73,7 +76,7 @@ def message_of(
     largest = max((differences.max_scaled for differences in forced.totals.values()), default=0.0)
     comparison = shadow_pb2.Comparison(
         verdict=shadow_pb2.VERDICT_DIFFERS if differs else shadow_pb2.VERDICT_AGREES,
-        reference_model=witness,
+        reference_model=reference_model,
         tolerances=tolerances.message(),
         teacher_forced=totals,
         free_running=[differences.message() for differences in free.totals.values()],
@@ -89,7 +92,7 @@ def message_of(
             )
             for layer, array, odd in forced.odd
         ],
-        partial_reasons=sorted(forced.partly | {f"free-running, {text}" for text in free.partly}),
+        partial_reasons=sorted(forced.partial_reasons | {f"free-running, {text}" for text in free.partial_reasons}),
     )
     if forced.first is not None:
         comparison.first_location.CopyFrom(_place(forced))

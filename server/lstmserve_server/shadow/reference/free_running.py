@@ -25,9 +25,9 @@ _LONGEST: Final = 1024  # steps that Keras goes through on its own: it takes a w
 class FreeRunner:
     """Runs the pieces of one call, in order."""
 
-    def __init__(self, description: ModelSpec, witness: ReferenceModel, windows: AbstractSet[int]) -> None:
+    def __init__(self, description: ModelSpec, reference_model: ReferenceModel, windows: AbstractSet[int]) -> None:
         self._description = description
-        self._witness = witness
+        self._reference_model = reference_model
         self._windows = windows
         self._states: dict[tuple[int, int, int], tuple[Array, Array]] = {}
         """h and c of each row, by place, number and row."""
@@ -59,7 +59,7 @@ class FreeRunner:
         carried: dict[tuple[int, int], tuple[Array, Array]],
     ) -> list[Array]:
         layer = self._description.layers[place]
-        if place in self._witness.lstms:
+        if place in self._reference_model.lstms:
             return self._recurrent(piece, place, values, carried)
         arrays = [values[number] for number in layer.inputs]
         if does_nothing(layer):
@@ -68,7 +68,11 @@ class FreeRunner:
             self.unknown.add(f"window: {layer.name}")
             return []
         made = apply(
-            self._witness, self._description, place, arrays, [piece.values[number].mask for number in layer.inputs]
+            self._reference_model,
+            self._description,
+            place,
+            arrays,
+            [piece.values[number].mask for number in layer.inputs],
         )
         return [] if made is None else [made]
 
@@ -89,7 +93,7 @@ class FreeRunner:
             h, c = self._before(piece, place, number, (steps.h[:, 0], steps.c[:, 0]))
             if layer.initial_state:
                 h, c = (values[n] for n in layer.initial_state[2 * number : 2 * number + 2])
-            sequence, h, c = self._witness.lstms[place][number].sequence(x, h, c, mask)
+            sequence, h, c = self._reference_model.lstms[place][number].sequence(x, h, c, mask)
             for i, row in enumerate(piece.rows.tolist()):
                 self._states[place, number, row] = h[i], c[i]
             carried[place, number] = sequence, c
@@ -141,7 +145,7 @@ def merged(layer: LayerSpec, sequences: Sequence[Array], *, like: Array) -> Arra
 
 
 def apply(
-    witness: ReferenceModel,
+    reference_model: ReferenceModel,
     description: ModelSpec,
     place: int,
     arrays: Sequence[Array],
@@ -157,11 +161,11 @@ def apply(
     extra = [array.ndim - 1 - len(shapes[number]) for array, number in zip(arrays, layer.inputs, strict=True)]
     extra = [0 if _is_ids(description, number) else n for n, number in zip(extra, layer.inputs, strict=True)]
     if not any(extra):
-        return witness.apply(place, arrays, masks)
+        return reference_model.apply(place, arrays, masks)
     if not all(n == 1 for n in extra):
         return None
     batch, time = arrays[0].shape[:2]
-    made = witness.apply(
+    made = reference_model.apply(
         place, [array.reshape(batch * time, *array.shape[2:]) for array in arrays], [None] * len(arrays)
     )
     return None if made is None else made.reshape(batch, time, *made.shape[1:])

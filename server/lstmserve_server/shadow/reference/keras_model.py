@@ -56,7 +56,7 @@ class LSTMWitness:
         # The mathematics stay as they are; what is asked for is every step, and h and c behind it.
         layer = self._layer
         names = ("return_sequences", "return_state", "stateful", "input_spec")
-        asked = [getattr(layer, name) for name in names]
+        request = [getattr(layer, name) for name in names]
         for name, wanted in zip(
             names, (True, True, False, None), strict=True
         ):  # no spec: that of a stateful layer has a batch
@@ -64,7 +64,7 @@ class LSTMWitness:
         try:
             return layer(_tensor(x), initial_state=[_tensor(h), _tensor(c)], training=False, **more)
         finally:
-            for name, own in zip(names, asked, strict=True):
+            for name, own in zip(names, request, strict=True):
                 setattr(layer, name, own)
 
     def gates(self, x: Array, h: Array, dtype: Any = None) -> Array:
@@ -166,8 +166,8 @@ def _differing(described: LayerSpec, witnesses: list[LSTMWitness]) -> Iterator[s
     Raises:
         ValueError: it has others altogether, as of a file that has changed since.
     """
-    for part, witness in zip(described.parts or (described,), witnesses, strict=True):
-        for name, theirs in zip(("kernel", "recurrent_kernel", "bias"), witness.weights, strict=True):
+    for part, reference_model in zip(described.parts or (described,), witnesses, strict=True):
+        for name, theirs in zip(("kernel", "recurrent_kernel", "bias"), reference_model.weights, strict=True):
             ours = part.weights.get(name, np.zeros_like(theirs))
             if ours.shape != theirs.shape:
                 message = (

@@ -21,14 +21,14 @@ _TIME: Final = 12
 _UNKNOWN: Final = -1.0
 
 
-def noise_floor(model: RecurrentModel, witness: ReferenceModel) -> float:
+def noise_floor(model: RecurrentModel, reference_model: ReferenceModel) -> float:
     """Returns how far a witness is from itself: the same steps alone, together, and in another order.
 
     The largest difference of h and c, relative to max(1, |value|), over all LSTMs.
     """
     random = np.random.default_rng(7)
     largest = 0.0
-    for lstms in witness.lstms.values():
+    for lstms in reference_model.lstms.values():
         for lstm in lstms:
             kernel, recurrent, _ = lstm.weights
             x, h, c = (
@@ -50,17 +50,17 @@ def _own_distance(lstm: LSTMWitness, x: Array, h: Array, c: Array) -> float:
     return max(_distance(a, b) for a, b in pairs)
 
 
-def whole_model_difference(model: RecurrentModel, witness: ReferenceModel) -> tuple[float, float]:
+def whole_model_difference(model: RecurrentModel, reference_model: ReferenceModel) -> tuple[float, float]:
     """Returns how far our whole model is from that of the file for a probe of new sequences, and how far that is from itself.
 
     The second is what its answer moves by when each weight moves by one unit of rounding. Both are -1 where the file is none.
     Each is the largest difference of an output, relative to max(1, |value|). It tells of wiring and masks, which the comparison of
     single layers takes from our own reading of the file.
     """
-    if witness.model is None:
+    if reference_model.model is None:
         return _UNKNOWN, _UNKNOWN
     random = np.random.default_rng(11)
-    rows = witness.model.inputs[0].shape[0] or _ROWS
+    rows = reference_model.model.inputs[0].shape[0] or _ROWS
     inputs = []
     for item in model.inputs:
         time = [item.shape[0] or _TIME] if item.sequence else []
@@ -73,18 +73,18 @@ def whole_model_difference(model: RecurrentModel, witness: ReferenceModel) -> tu
         array[..., 0].astype(np.int32) if item.vocabulary is not None else array
         for array, item in zip(inputs, model.inputs, strict=True)
     ]
-    theirs = _answers(witness, given)
+    theirs = _answers(reference_model, given)
     whole = any(output.ndim > 2 for output in theirs) and model.returns_sequences  # noqa: PLR2004 - batch, time, features
     answer = model.forward(inputs, model.zero_state(rows), all_outputs=whole)
-    own = witness.model.get_weights()
-    witness.model.set_weights([_moved(weight, random) for weight in own])
-    moved = _answers(witness, given)
-    witness.model.set_weights(own)
+    own = reference_model.model.get_weights()
+    reference_model.model.set_weights([_moved(weight, random) for weight in own])
+    moved = _answers(reference_model, given)
+    reference_model.model.set_weights(own)
     return _largest(answer.outputs, theirs), _largest(moved, theirs)
 
 
-def _answers(witness: ReferenceModel, given: list[Array]) -> list[Array]:
-    made = witness.model(given[0] if len(given) == 1 else given, training=False)
+def _answers(reference_model: ReferenceModel, given: list[Array]) -> list[Array]:
+    made = reference_model.model(given[0] if len(given) == 1 else given, training=False)
     return [np.asarray(output) for output in (made if isinstance(made, (list, tuple)) else [made])]
 
 

@@ -61,12 +61,12 @@ class UnitStats:
         self._in_roundings += np.square(differences / roundings).sum(axis=0)
         if self._steps < _STEPS or self._units < _UNITS:
             return []
-        odd = self._odd()
+        odd = self._outliers()
         if odd or self._steps >= _MOST_STEPS:
             self._begin()
         return odd
 
-    def _odd(self) -> list[Outlier]:
+    def _outliers(self) -> list[Outlier]:
         rms, relative = (np.sqrt(sums / self._steps) for sums in (self._squares, self._in_roundings))
         middle = max(float(np.median(relative)), np.finfo(np.float64).tiny)
         least = np.maximum(_TIMES * middle, _LEAST)

@@ -41,17 +41,17 @@ class _Known:
             self.not_comparable = "no_witness"
 
     def _find_witness(self, file: keras_loader.ModelFile) -> None:
-        witness = keras_loader.witness_of(self.model.description, file)
-        self.message.kind, self.message.text = witness.kind, witness.text
-        self.message.differing_weights.extend(witness.differing_weights)
-        types = {lstm.dtype for lstms in witness.lstms.values() for lstm in lstms}
+        reference_model = keras_loader.witness_of(self.model.description, file)
+        self.message.kind, self.message.text = reference_model.kind, reference_model.text
+        self.message.differing_weights.extend(reference_model.differing_weights)
+        types = {lstm.dtype for lstms in reference_model.lstms.values() for lstm in lstms}
         if types != {self.model.dtype.name}:
             self.not_comparable = "half_precision" if types & {"float16", "bfloat16"} else "other_precision"
             return
-        self.noise_floor = noise_floor.noise_floor(self.model, witness)
-        apart, sensitivity = noise_floor.whole_model_difference(self.model, witness)
+        self.noise_floor = noise_floor.noise_floor(self.model, reference_model)
+        apart, sensitivity = noise_floor.whole_model_difference(self.model, reference_model)
         self.message.whole_model_difference, self.message.whole_model_sensitivity = apart, sensitivity
-        self.examiner = TeacherForcedComparison(self.model, witness, self.tolerances)
+        self.examiner = TeacherForcedComparison(self.model, reference_model, self.tolerances)
 
 
 class Service:
@@ -61,7 +61,7 @@ class Service:
         self._tolerances = Tolerances(**setup["tolerances"])
         self._models = {given["name"]: _Known(given, setup, self._tolerances) for given in setup["models"]}
 
-    def told(self) -> dict[str, dict[str, Any]]:
+    def info(self) -> dict[str, dict[str, Any]]:
         """Returns what is told of each model, fit for JSON."""
         return {
             name: {

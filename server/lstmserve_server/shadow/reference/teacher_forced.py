@@ -35,10 +35,10 @@ _UNSTEADY: Final = ("LayerNormalization",)  # layers that may divide by next to 
 class TeacherForcedComparison:
     """Compares calls of one model with its witness."""
 
-    def __init__(self, model: RecurrentModel, witness: ReferenceModel, tolerances: Tolerances) -> None:
+    def __init__(self, model: RecurrentModel, reference_model: ReferenceModel, tolerances: Tolerances) -> None:
         self._model = model
         self._description = model.description
-        self._witness = witness
+        self._reference_model = reference_model
         self._tolerances = tolerances
         self._eps = float(np.finfo(model.dtype).eps)
         self._tallies: dict[tuple[int, int, str], UnitStats] = {}
@@ -47,7 +47,7 @@ class TeacherForcedComparison:
         for layer in self._description.layers:
             self._first_values.append(self._first_values[-1] + len(layer.output_shapes))
         # A layer that remembers a window cannot be asked alone, as Keras has no such state.
-        self._windows = {place for place, _ in model.carried_places} - witness.lstms.keys()
+        self._windows = {place for place, _ in model.stateful_indices} - reference_model.lstms.keys()
 
     def examine(self, case: CapturedCall, *, detailed: bool = False, again: bool = False) -> tuple[Findings, Findings]:
         """Returns what was found teacher-forced, and free-running.
@@ -59,17 +59,17 @@ class TeacherForcedComparison:
         """
         self._again = again
         forced, free = Findings(), Findings()
-        runner = free_running.FreeRunner(self._description, self._witness, self._windows)
+        runner = free_running.FreeRunner(self._description, self._reference_model, self._windows)
         for piece in case.pieces:
             references = self._forced(case, piece, forced, detailed=detailed)
             self._outputs(case, piece, references, forced, note=True)
             self._compare_free(case, piece, runner, free, detailed=detailed)
-        free.partly = runner.unknown
+        free.partial_reasons = runner.unknown
         return forced, free
 
     def explained(self, spot: Spot, number: int, given: tuple[Array, Array, Array]) -> tuple[float, Array]:
         """Returns the number at a spot as float64 has it, and the witness' gates of its step, (1, 4, units)."""
-        lstm, (x, h, c) = self._witness.lstms[spot.place][number], given
+        lstm, (x, h, c) = self._reference_model.lstms[spot.place][number], given
         exact = dict(zip("hc", lstm.exactly(x, h, c), strict=True))[spot.array]
         return float(exact[0, spot.unit]), lstm.gates(x, h)
 
@@ -79,7 +79,7 @@ class TeacherForcedComparison:
         ends = {output.value for output in self._description.outputs}
         for place, layer in enumerate(self._description.layers):
             number = self._first_values[place]
-            if place in self._witness.lstms:
+            if place in self._reference_model.lstms:
                 made = self._recurrent(case, piece, place, found, detailed=detailed)
             elif does_nothing(layer):
                 made = references.get(layer.inputs[0]) if layer.inputs else None
@@ -108,13 +108,13 @@ class TeacherForcedComparison:
         if any(
             steps.mask is not None for steps in piece.steps[place]
         ):  # what a layer shows there Keras would not show so
-            found.partly.add(f"mask: {layer.name}")
+            found.partial_reasons.add(f"mask: {layer.name}")
             return None
         return merged(layer, sequences, like=piece.values[self._first_values[place]].array)
 
     def _steps(self, case: CapturedCall, given: _Given, found: Findings, *, detailed: bool) -> Array:
         """Compares every step of an LSTM, and returns the witness' h, (batch, time, units)."""
-        steps, lstm = given.steps, self._witness.lstms[given.place][given.number]
+        steps, lstm = given.steps, self._reference_model.lstms[given.place][given.number]
         batch, time = steps.h.shape[0], steps.h.shape[1] - 1
         keep = np.ones((batch, time), bool) if steps.mask is None else steps.mask
         which = np.argwhere(keep)
@@ -133,15 +133,15 @@ class TeacherForcedComparison:
             tolerance = self._tolerances.of(name, ours.dtype, bounded=bounded)
             scale = rounding if name == "h" else rounding * np.maximum(1, np.abs(theirs))
             key = (given.place, given.number, name)
-            margins = found.differences(key, given.part.name).add(ours, theirs, tolerance, scale)
-            self._closer(found, key, lstm, margins, ours, theirs, (x, h, c))
-            n = _first_over(margins, which)
+            tolerance_ratios = found.differences(key, given.part.name).add(ours, theirs, tolerance, scale)
+            self._closer(found, key, lstm, tolerance_ratios, ours, theirs, (x, h, c))
+            n = _first_over(tolerance_ratios, which)
             odd = self._odd(found, key, given.part.name, ours, theirs, scale)
             if n is None and odd is not None:
                 n = int(np.argmax(np.abs(ours[:, odd] - theirs[:, odd])))
             if n is not None:
-                unit = int(np.argmax(margins[n])) if odd is None or margins[n].max() > 1 else odd
-                numbers = (float(margins[n, unit]), float(ours[n, unit]), float(theirs[n, unit]))
+                unit = int(np.argmax(tolerance_ratios[n])) if odd is None or tolerance_ratios[n].max() > 1 else odd
+                numbers = (float(tolerance_ratios[n, unit]), float(ours[n, unit]), float(theirs[n, unit]))
                 place = (given.step_of(int(which[n, 1])), given.place, name, int(given.piece.rows[which[n, 0]]), unit)
                 found.note(Spot(*place, *numbers), given.number, (x[n : n + 1], h[n : n + 1], c[n : n + 1]))
         full[keep] = reference["h"]
@@ -173,13 +173,13 @@ class TeacherForcedComparison:
         found: Findings,
         key: tuple[int, int, str],
         lstm: LSTMWitness,
-        margins: Array,
+        tolerance_ratios: Array,
         ours: Array,
         theirs: Array,
         given: tuple[Array, Array, Array],
     ) -> None:
         """Takes note of who is closer to float64 where the difference is largest."""
-        row, unit = np.unravel_index(np.argmax(np.nan_to_num(margins, posinf=0)), margins.shape)
+        row, unit = np.unravel_index(np.argmax(np.nan_to_num(tolerance_ratios, posinf=0)), tolerance_ratios.shape)
         x, h, c = (array[row : row + 1] for array in given)
         exact = dict(zip("hc", lstm.exactly(x, h, c), strict=True))[key[2]][0, unit]
         found.closer[key] = closer(float(ours[row, unit]), float(theirs[row, unit]), float(exact))
@@ -188,23 +188,27 @@ class TeacherForcedComparison:
         """Returns what the witness makes of our inputs to a layer; None where it cannot be asked."""
         layer = self._description.layers[place]
         if place in self._windows:
-            found.partly.add(f"window: {layer.name}")
+            found.partial_reasons.add(f"window: {layer.name}")
             return None
-        if self._witness.computes_in(place) not in (None, self._model.dtype.name):
-            found.partly.add(f"other_precision: {layer.name}")
+        if self._reference_model.computes_in(place) not in (None, self._model.dtype.name):
+            found.partial_reasons.add(f"other_precision: {layer.name}")
             return None
         values = [piece.values[number] for number in layer.inputs]
         made = free_running.apply(
-            self._witness, self._description, place, [value.array for value in values], [value.mask for value in values]
+            self._reference_model,
+            self._description,
+            place,
+            [value.array for value in values],
+            [value.mask for value in values],
         )
         if made is None:
-            found.partly.add(f"no_witness: {layer.name}")
+            found.partial_reasons.add(f"no_witness: {layer.name}")
         return made
 
     def _compare(self, piece: Piece, place: int, value: Value, made: Array, found: Findings) -> None:
         """Compares what a layer gives to the next one."""
         if made.shape != value.array.shape:
-            found.partly.add(f"other_shape: {self._description.layers[place].name}")
+            found.partial_reasons.add(f"other_shape: {self._description.layers[place].name}")
             return
         self._add(piece, place, value.array, made, value.ready, found, note=True)
 
@@ -238,12 +242,12 @@ class TeacherForcedComparison:
             return
         tolerance = self._tolerances.of("output", ours.dtype, bounded=layer.kind not in _UNSTEADY)
         rounding = self._rounding_of_sums(piece, layer)
-        margins = found.differences((place, 0, "output"), layer.name).add(ours, made, tolerance, rounding)
-        if note and (margins > 1).any():
-            index = np.unravel_index(np.argmax(margins), margins.shape)
-            step = piece.start + (int(index[1]) if margins.ndim > 2 else 0)  # noqa: PLR2004 - batch, time, features
+        tolerance_ratios = found.differences((place, 0, "output"), layer.name).add(ours, made, tolerance, rounding)
+        if note and (tolerance_ratios > 1).any():
+            index = np.unravel_index(np.argmax(tolerance_ratios), tolerance_ratios.shape)
+            step = piece.start + (int(index[1]) if tolerance_ratios.ndim > 2 else 0)  # noqa: PLR2004 - batch, time, features
             row = int(piece.rows[min(int(index[0]), len(piece.rows) - 1)])
-            worst = (float(margins[index]), float(ours[index]), float(made[index]))
+            worst = (float(tolerance_ratios[index]), float(ours[index]), float(made[index]))
             found.note(Spot(step, place, "output", row, int(index[-1]), *worst), 0, None)
 
     def _rounding_of_sums(self, piece: Piece, layer: LayerSpec) -> float:
@@ -328,13 +332,13 @@ class _Given:
         return self.piece.start + (self.steps.h.shape[1] - 2 - t if self.backwards else t)
 
 
-def _first_over(margins: Array, which: Array) -> int | None:
+def _first_over(tolerance_ratios: Array, which: Array) -> int | None:
     """Returns the number of the first step over tolerance, and of several rows' the one that is most over it."""
-    over = np.flatnonzero((margins > 1).any(axis=1))
+    over = np.flatnonzero((tolerance_ratios > 1).any(axis=1))
     if not len(over):
         return None
     first = over[which[over, 1] == which[over, 1].min()]
-    return int(first[np.argmax(margins[first].max(axis=1))])
+    return int(first[np.argmax(tolerance_ratios[first].max(axis=1))])
 
 
 def _put(arrays: dict[str, Array], name: str, case: CapturedCall, piece: Piece, part: Array) -> None:

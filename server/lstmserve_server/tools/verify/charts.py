@@ -110,7 +110,7 @@ def drawings(found: Verification) -> list[Drawing]:
 def _lines(found: Verification, detailed: Detailed) -> list[_Lines]:
     """Returns the LSTMs of the call whose every step is known, in the order of the model."""
     model, lines = found.served.model, []
-    known = [model.lstm(*place) for place in model.lstm_places if "forced/h/{}/{}".format(*place) in detailed.arrays]
+    known = [model.lstm(*place) for place in model.lstm_indices if "forced/h/{}/{}".format(*place) in detailed.arrays]
     for lstm, steps in zip(known, stepwise.of(model, detailed.case, detailed.arrays), strict=True):
         bounded = math.isfinite(lstm.spec.activation.bound)
         allowed = max(tolerance(found, array, bounded=bounded) for array in "hc")
@@ -208,7 +208,7 @@ def _at_most(numbers: Array) -> str:
 
 def _by_difference(found: Verification) -> Drawing:
     counts, model = _counts(found.report.teacher_forced, "difference_histogram"), found.served.model
-    bounded = {math.isfinite(model.lstm(*place).spec.activation.bound) for place in model.lstm_places}
+    bounded = {math.isfinite(model.lstm(*place).spec.activation.bound) for place in model.lstm_indices}
     allowed = {array: [tolerance(found, array, bounded=one) for one in bounded] for array in "hc"}
     allowed["output"] = [tolerance(found, "h")]
     marks = {array: [math.log10(one) - _EDGES[0] + 1.5 for one in allowed[array]] for array in counts}

@@ -120,21 +120,21 @@ def _replay(file: Path, model: str | None, architecture: str | None, tolerances:
         raise SettingsError(str(error)) from error
     path = model or bundle.file
     served = _served(file, bundle, model, architecture)
-    _require_fits(served, bundle.case)
-    trace = Recording()
-    call = _call(served, bundle.case, trace)
+    _require_fits(served, bundle.captured)
+    recording = Recording()
+    call = _call(served, bundle.captured, recording)
     subject = ComparedModel(served, path, bundle.layer, bundle.until, architecture)
     try:
         answer = _compute(call)
         with ReferenceProcess([subject], tolerances, _LIMITS) as reference:
             reference.wait_until_ready()
-            case = cases.capture(call, answer, trace, bundle.case.method)
+            case = cases.capture(call, answer, recording, bundle.captured.method)
             reply = reference.ask(case.to_bytes(), detailed=True)
     except (RequestError, ReferenceLost, CaseFailed) as error:
         message = f"{file} cannot be computed again: {error}"
         raise StartupError(message) from error
     gate_differences.name_gates(served.model, reply, tolerances)
-    return Replayed(bundle, served, _same(bundle.case, case), case, reply)
+    return Replayed(bundle, served, _same(bundle.captured, case), case, reply)
 
 
 def _served(file: Path, bundle: Bundle, model: str | None, architecture: str | None) -> ServedModel:
@@ -144,14 +144,14 @@ def _served(file: Path, bundle: Bundle, model: str | None, architecture: str | N
         StartupError: it is another one. Of a file that nobody named nothing is told: a bundle may come from a stranger.
         UnsupportedModelError: the file that was named is refused.
     """
-    wanted = bundle.case.digest[:16]
+    wanted = bundle.captured.digest[:16]
     try:
-        served = load_for_keras(bundle.case.model, model or bundle.file, bundle.layer, bundle.until, architecture)
+        served = load_for_keras(bundle.captured.model, model or bundle.file, bundle.layer, bundle.until, architecture)
     except UnsupportedModelError:
         if model is not None:
             raise
     else:
-        if served.digest == bundle.case.digest:
+        if served.digest == bundle.captured.digest:
             return served
         if model is not None:
             message = f"{file} is of a model with the digest {wanted}; {model} has {served.digest[:16]}"
@@ -166,10 +166,10 @@ def _require_fits(served: ServedModel, case: CapturedCall) -> None:
     Raises:
         ValueError: the call of the bundle is not one for the model.
     """
-    model, asked = served.model, case.asked
-    rows, inputs = case.rows, asked.inputs
+    model, request = served.model, case.request
+    rows, inputs = case.rows, request.inputs
     state = [array for part in model.zero_state(1) for array in part]
-    given = [array for part in asked.state for array in part]
+    given = [array for part in request.state for array in part]
     fits = (
         rows >= 1
         and len(inputs) == len(model.inputs)
@@ -178,7 +178,7 @@ def _require_fits(served: ServedModel, case: CapturedCall) -> None:
         and all(len(array) == rows and np.isfinite(array).all() for array in (*given, *inputs))
     )
     longest = max((array.shape[1] for array in inputs if array.ndim > 1), default=0)
-    for counts, most in ((asked.lengths, longest), (asked.steps_seen, 1 << 62)):
+    for counts, most in ((request.lengths, longest), (request.steps_seen, 1 << 62)):
         if counts is not None:
             fits = fits and counts.dtype.kind in "iu" and counts.shape == (rows,)
             fits = fits and bool(((counts >= 0) & (counts <= most)).all())
@@ -186,23 +186,23 @@ def _require_fits(served: ServedModel, case: CapturedCall) -> None:
         raise ValueError("what was asked is no request to this model")
 
 
-def _call(served: ServedModel, case: CapturedCall, trace: Recording) -> StepCall:
+def _call(served: ServedModel, case: CapturedCall, recording: Recording) -> StepCall:
     """Returns the call of a case, as it came."""
-    asked = case.asked
-    parts = zip(served.model.zero_state(1), asked.state, strict=True)
+    request = case.request
+    parts = zip(served.model.zero_state(1), request.state, strict=True)
     state = tuple(type(part)(*arrays) for part, arrays in parts)
-    inputs = tuple(asked.inputs)
+    inputs = tuple(request.inputs)
     if case.method == "Step" or (case.method == "StreamSteps" and not case.every):
-        return StepCall(served, inputs, state, asked.steps_seen, as_values=False, trace=trace)
+        return StepCall(served, inputs, state, request.steps_seen, as_values=False, recording=recording)
     return ForwardCall(
         served,
         inputs,
         state,
-        asked.steps_seen,
+        request.steps_seen,
         as_values=False,
-        lengths=asked.lengths,
+        lengths=request.lengths,
         all_outputs=case.every,
-        trace=trace,
+        recording=recording,
     )
 
 
@@ -210,9 +210,14 @@ def _compute(call: StepCall) -> StepResult:
     model = call.served.model
     if isinstance(call, ForwardCall):
         return model.forward(
-            call.inputs, call.state, call.lengths, all_outputs=call.all_outputs, seen=call.seen, trace=call.trace
+            call.inputs,
+            call.state,
+            call.lengths,
+            all_outputs=call.all_outputs,
+            seen=call.seen,
+            recording=call.recording,
         )
-    return model.step(call.x, call.state, call.seen, call.trace)
+    return model.step(call.x, call.state, call.seen, call.recording)
 
 
 def _same(then: CapturedCall, now: CapturedCall) -> bool:
@@ -246,7 +251,7 @@ def _show(console: Console, file: Path, replayed: Replayed) -> None:
         text = "our answer now has other bytes than then: what was wrong then was in that process, or has been mended"
         console.print(Text(text, style="yellow"))
     for then, now in zip(
-        stepwise.of(replayed.served.model, bundle.case, bundle.arrays),
+        stepwise.of(replayed.served.model, bundle.captured, bundle.arrays),
         stepwise.of(replayed.served.model, case, replayed.reply.arrays),
         strict=True,
     ):

@@ -94,8 +94,8 @@ class Verification:
     @property
     def verdict(self) -> shadow_pb2.Verdict:
         """What it comes to. That nothing differs counts only where steps of LSTMs were compared, and no comparison failed."""
-        coverage, witness = self.report.coverage, self.report.reference_model
-        if coverage.discrepant_count or witness.differing_weights or not self.wired_alike:
+        coverage, reference_model = self.report.coverage, self.report.reference_model
+        if coverage.discrepant_count or reference_model.differing_weights or not self.wired_alike:
             return shadow_pb2.VERDICT_DIFFERS
         if not coverage.row_step_count or coverage.error_counts:
             return (
@@ -167,19 +167,28 @@ class Verifier:
         )
 
     def _compare(self, reference: ReferenceProcess, inputs: tuple[Array, ...], state: Any, *, shown: bool) -> None:
-        name, model, trace = self._served.name, self._served.model, Recording()
+        name, model, recording = self._served.name, self._served.model, Recording()
         every = model.causal or model.returns_sequences
         rows = len(inputs[0])
-        call = ForwardCall(self._served, inputs, state, np.zeros(rows, np.int64), False, None, every, trace=trace)  # noqa: FBT003
+        call = ForwardCall(
+            self._served,
+            inputs,
+            state,
+            np.zeros(rows, np.int64),
+            as_values=False,
+            lengths=None,
+            all_outputs=every,
+            recording=recording,
+        )
         self._report.offered(name)
         self._report.sampled(name)
         try:
-            answer = model.forward(inputs, state, all_outputs=every, trace=trace)
+            answer = model.forward(inputs, state, all_outputs=every, recording=recording)
         except RequestError as error:  # such as an overflow: what would be refused is nothing to compare
             self._report.dropped(name, "refused")
             self._failures[str(error)] = None
             return
-        case = cases.capture(call, answer, trace, "Forward")
+        case = cases.capture(call, answer, recording, "Forward")
         try:
             data = case.to_bytes()
             reply = reference.ask(data, detailed=shown)
@@ -233,7 +242,7 @@ class _Inputs:
             type(part)(*(np.tanh(self._random.normal(size=array.shape)).astype(array.dtype) for array in part))
             if isinstance(layer, LSTM)
             else part
-            for part, layer in zip(state, self._model.carried, strict=True)
+            for part, layer in zip(state, self._model.stateful_layers, strict=True)
         )
 
 

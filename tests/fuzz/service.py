@@ -45,7 +45,7 @@ class Service:
     """Answers calls in this process, as a server that never listened."""
 
     def __init__(self, server: Server) -> None:
-        self._servicers = server._handlers._servicers
+        self._servicers = server._dispatcher._servicers
         self.models: list[ServedModel] = list(self._servicers[SERVICE]._registry)
 
     @classmethod

@@ -216,13 +216,13 @@ async def test_a_drain_takes_no_more_and_lets_the_rest_end(kept, held):
 
 async def test_long_calls_one_after_the_other_are_all_in_time(kept):
     """What was foreseen for a call is taken back when it ends: many in sequence, each with a deadline, are all answered."""
-    kept.server._scheduler._paces["long"] = pace = _ServiceTimeEstimate()
+    kept.server._scheduler._estimates["long"] = estimate = _ServiceTimeEstimate()
     for _ in range(12):
-        pace.saw(1e-9)
+        estimate.observe(1e-9)
     async with kept.nothing_kept():
         for _ in range(30):
             await kept.stub.Forward(forward(), timeout=books.PATIENCE)
-    assert kept.server._scheduler._ahead == 0
+    assert kept.server._scheduler._backlog_seconds == 0
 
 
 async def test_a_caller_who_goes_while_its_batch_computes_leaves_the_others_their_answers():
@@ -259,15 +259,15 @@ async def test_a_caller_who_goes_while_its_batch_computes_leaves_the_others_thei
     assert isinstance(results[1], asyncio.CancelledError)
     assert all(result.answer.outputs[0].shape == (1, 2) for number, result in enumerate(results) if number != 1)
     assert not batcher._computing
-    assert not batcher._waiting
+    assert not batcher._queue
 
 
 def test_places_forget_who_has_none():
     """Else the names of all callers that ever were would be kept."""
     places = FairLimiter(4, "calls are running", "--max")
-    with places.one("a"), places.one("b"), places.one("a"):
-        assert (places.taken, dict(places._by)) == (3, {"a": 2, "b": 1})
-    assert (places.taken, dict(places._by)) == (0, {})
+    with places.slot("a"), places.slot("b"), places.slot("a"):
+        assert (places.in_use, dict(places._by)) == (3, {"a": 2, "b": 1})
+    assert (places.in_use, dict(places._by)) == (0, {})
 
 
 def test_the_long_model_is_long():

@@ -33,7 +33,7 @@ class Crowd:
         """Takes places until there are no more, or `most`; returns how many the caller has."""
         held = self._held.setdefault(caller, [])
         for _ in range(most):
-            place = self.places.one(caller)
+            place = self.places.slot(caller)
             try:
                 place.__enter__()
             except errors.Overloaded:
@@ -77,20 +77,20 @@ def test_a_refusal_says_whose_places_they_are():
     with pytest.raises(
         errors.Overloaded, match="16 calls are running, 16 of them yours; expected that others find a place"
     ):
-        crowd.places.one("greedy").__enter__()
+        crowd.places.slot("greedy").__enter__()
     crowd.take("another", 1)
     crowd.take("third", 1)
     with pytest.raises(errors.Overloaded, match="18 calls are running; expected fewer"):
-        crowd.places.one("fourth").__enter__()
+        crowd.places.slot("fourth").__enter__()
 
 
 def test_a_place_is_given_back():
     """A call that has ended, well or not, leaves its place."""
     crowd = Crowd(1)
-    with pytest.raises(ZeroDivisionError), crowd.places.one("caller"):
+    with pytest.raises(ZeroDivisionError), crowd.places.slot("caller"):
         1 / 0  # noqa: B018
 
-    assert 0 == crowd.places.taken
+    assert 0 == crowd.places.in_use
     assert 1 == crowd.take("caller")
 
 

@@ -983,7 +983,7 @@ def test_a_stream_that_waits_is_woken_by_the_close_of_its_client(usual):
         with client.stream(timeout=10 * PATIENCE) as stream:
             proxy.stall()
             step = pool.submit(stream.step, X[0, 0])
-            live.until(lambda: stream._journal.outstanding)
+            live.until(lambda: stream._replay_log.outstanding)
             client.close()
             with pytest.raises(lstmserve.Cancelled, match="the client was closed"):
                 step.result(PATIENCE)
@@ -1123,11 +1123,11 @@ def test_what_is_remembered_is_bounded_by_the_checkpoints(client):
     """With checkpoint_interval_steps no more inputs are kept than those since the last checkpoint and those in flight."""
     with client.stream(checkpoint_interval_steps=10) as stream:
         outputs = stream.steps(itertools.islice(itertools.cycle(X[0]), 500), in_flight=8)
-        kept = [len(stream._journal._records) for _ in outputs]
-        size = stream._journal._bytes
+        kept = [len(stream._replay_log._records) for _ in outputs]
+        size = stream._replay_log._bytes
 
     assert (500, True) == (len(kept), max(kept) <= 10 + 8)
-    assert sum(message.ByteSize() for message in stream._journal._records.values()) == size
+    assert sum(message.ByteSize() for message in stream._replay_log._records.values()) == size
 
 
 LITTLE = 400  # bytes of messages, of some 24 each: the journal asks at the seventeenth
@@ -1160,7 +1160,7 @@ def test_steps_without_checkpoints_go_on_when_the_journal_asks_for_one(client, m
         outputs, kept = [], []
         for x in X[0]:
             outputs.append(stream.step(x))
-            kept.append(stream._journal._bytes)
+            kept.append(stream._replay_log._bytes)
         state = stream.checkpoint()
 
     assert whole.tobytes() == np.concatenate(outputs).tobytes()

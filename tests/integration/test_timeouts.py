@@ -166,7 +166,7 @@ async def test_a_stream_ends_at_its_age_though_it_is_busy():
 
     assert [answer.WhichOneof("message") for answer in answers[-2:]] == ["output", "going_away"]
     assert answers[-1].going_away.number == answers[-2].output.number > 1
-    assert one.places.taken == 0
+    assert one.places.in_use == 0
 
 
 async def test_a_stream_that_is_idle_ends_and_one_that_computes_does_not(monkeypatch):
@@ -216,7 +216,7 @@ async def test_the_reading_of_a_stream_ends_with_it():
         left = [task for task in asyncio.all_tasks() if "_converse" in repr(task)]
         for task in left:
             assert task.get_coro().cr_frame.f_locals["hand"].leaving
-    assert one.places.taken == 0
+    assert one.places.in_use == 0
 
 
 # Rates

@@ -41,17 +41,17 @@ class Kept:
         server = self.server
         scheduler, streams = server._scheduler, server._streams
         return {
-            "places": (server._handlers._places.taken, dict(server._handlers._places._by)),
-            "places of streams": (streams._places.taken, dict(streams._places._by)),
-            "calls under way": server._handlers._under_way._calls,
-            "calls in flight": server._operators.calls._in_flight,
-            "streams open": server._operators.calls._streams,
-            "seconds ahead": round(scheduler._ahead, 9),
-            "waiting in batches": sum(len(batcher._waiting) for batcher in scheduler._batchers.values()),
+            "places": (server._dispatcher._limiter.in_use, dict(server._dispatcher._limiter._by)),
+            "places of streams": (streams._limiter.in_use, dict(streams._limiter._by)),
+            "calls under way": server._dispatcher._in_flight._calls,
+            "calls in flight": server._observability.calls._in_flight,
+            "streams open": server._observability.calls._streams,
+            "seconds ahead": round(scheduler._backlog_seconds, 9),
+            "waiting in batches": sum(len(batcher._queue) for batcher in scheduler._batchers.values()),
             "batches in threads": sum(len(batcher._computing) for batcher in scheduler._batchers.values()),
             "queue of the threads": scheduler._threads._work_queue.qsize(),
             "holders of tokens": len(server._access._token.holders) if hasattr(server._access, "_token") else 0,
-            "watchers of the health": (len(server._health._watchers), server._health._places.taken),
+            "watchers of the health": (len(server._health._watchers), server._health._limiter.in_use),
         }
 
     @contextlib.asynccontextmanager

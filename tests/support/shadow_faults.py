@@ -88,7 +88,7 @@ def other_hard_sigmoid(layer: LSTM) -> Iterator[None]:
 @contextlib.contextmanager
 def c_zeroed_at(step: int, units: int) -> Iterator[None]:
     """Zeroes c at one step of the first sequence that an LSTM of so many units computes, counted from 0."""
-    own, count = lstm._Workspace.advance, 0
+    own, count = lstm.Workspace.advance, 0
 
     def advance(cell, projected):
         nonlocal count
@@ -98,11 +98,11 @@ def c_zeroed_at(step: int, units: int) -> Iterator[None]:
                 cell.c[:] = 0
             count += 1
 
-    lstm._Workspace.advance = advance
+    lstm.Workspace.advance = advance
     try:
         yield
     finally:
-        lstm._Workspace.advance = own
+        lstm.Workspace.advance = own
 
 
 def h_and_c_exchanged(answer: StepResult) -> StepResult:

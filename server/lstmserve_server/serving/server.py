@@ -126,7 +126,7 @@ class Server:
         self._observability = Observability(settings, self._health.serving, expose)
         self._access = _access(settings, self._observability)
         limiter = FairLimiter(settings.max_concurrent_calls, "calls are running", "--max-concurrent-calls")
-        self._handlers = Dispatcher(self._access, limiter, self._observability.calls)
+        self._dispatcher = Dispatcher(self._access, limiter, self._observability.calls)
         self._scheduler = Scheduler(
             limiter,
             settings.threads,
@@ -153,8 +153,8 @@ class Server:
         await self._observability.start()
         self._watching = asyncio.create_task(self._access.watch())
         services = {
-            SERVICE.full_name: self._handlers.handlers_for(SERVICE),
-            SHADOW_SERVICE.full_name: self._handlers.handlers_for(SHADOW_SERVICE),
+            SERVICE.full_name: self._dispatcher.handlers_for(SERVICE),
+            SHADOW_SERVICE.full_name: self._dispatcher.handlers_for(SHADOW_SERVICE),
             health.HEALTH_SERVICE.full_name: self._health.handlers(self._access, is_open=self._settings.open_health),
         }
         if self._settings.reflection:
@@ -198,7 +198,7 @@ class Server:
         )
         calls = self._observability.calls
         servicer = LstmServicer(registry, codec, self._scheduler, self._streams, self._shadow, calls)
-        self._handlers.set_servicers({SERVICE: servicer, SHADOW_SERVICE: ShadowServicer(self._shadow)})
+        self._dispatcher.set_servicers({SERVICE: servicer, SHADOW_SERVICE: ShadowServicer(self._shadow)})
         self._health.set_all(serving=True)
 
     async def wait_until_gone(self) -> None:
@@ -222,7 +222,7 @@ class Server:
         if self._streams is not None:
             self._streams.drain()
         # Our own count, as gRPC would also wait for those who watch the health and for calls whose message never comes.
-        idle = asyncio.create_task(self._handlers.wait_until_idle())
+        idle = asyncio.create_task(self._dispatcher.wait_until_idle())
         hurrying = asyncio.create_task(at_once.wait())
         await asyncio.wait({idle, hurrying}, timeout=self._settings.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
         hurried = at_once.is_set() or not idle.done()

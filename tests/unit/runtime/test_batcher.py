@@ -139,12 +139,12 @@ class Held(ThreadPoolExecutor):
     def __init__(self, count):
         super().__init__(count)
         self.begun = asyncio.Event()
-        self.forward_unmasked = Future()
+        self.release = Future()
 
     def submit(self, work, *arguments):
         """Has the work wait for the word."""
         self.begun.set()
-        return super().submit(lambda: self.forward_unmasked.result() and work(*arguments))
+        return super().submit(lambda: self.release.result() and work(*arguments))
 
 
 def test_what_comes_while_a_thread_computes_is_the_next_batch():
@@ -160,7 +160,7 @@ def test_what_comes_while_a_thread_computes_is_the_next_batch():
             await threads.begun.wait()
             others = [asyncio.create_task(batcher.compute(one)) for one in calls[1:]]
             await asyncio.sleep(0)  # a round in which they come
-            threads.forward_unmasked.set_result(True)
+            threads.release.set_result(True)
             return await asyncio.gather(first, *others), together
 
     results, together = asyncio.run(scenario())
@@ -187,7 +187,7 @@ def test_a_batch_is_begun_beside_another_when_it_is_worth_it():
                 await asyncio.sleep(0)  # a round in which it comes, and one in which it is looked at
                 await asyncio.sleep(0)
             await threads.begun.wait()
-            threads.forward_unmasked.set_result(True)
+            threads.release.set_result(True)
             return await asyncio.gather(*computing), before, together
 
     results, before, together = asyncio.run(scenario())
@@ -276,11 +276,11 @@ def test_a_few_long_calls_are_computed_side_by_side():
         together = []
         with Held(2) as threads:
             batcher = Batcher(256, threads, 2, together.append, min_rows_for_second_thread=64)
-            batcher._small = 8
+            batcher._small_batches = 8
             computing = [asyncio.create_task(batcher.compute(call(1, i))) for i in range(5)]
             await threads.begun.wait()
             before = list(together)
-            threads.forward_unmasked.set_result(True)
+            threads.release.set_result(True)
             return await asyncio.gather(*computing), before, together
 
     results, before, together = asyncio.run(scenario())

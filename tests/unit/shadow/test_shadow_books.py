@@ -26,7 +26,7 @@ def made_pump(compare, *, max_jobs=4, max_bytes=100):
     reference.__enter__.return_value = reference
     reference.ask.side_effect = compare
     events = MagicMock(reference_up=lambda *_: up.set(), wants_details=lambda reply: False)
-    pump = ComparisonWorker(lambda: reference, events, max_jobs=most, max_bytes=most_bytes)
+    pump = ComparisonWorker(lambda: reference, events, max_jobs=max_jobs, max_bytes=max_bytes)
     assert up.wait(PATIENCE)
     return pump, events
 

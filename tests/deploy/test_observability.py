@@ -44,7 +44,7 @@ VALUES = {"$instance": ".*", "$model": ".*", "$__rate_interval": "1m", "$__range
 OF_PROMETHEUS = {"job", "instance"}
 """Labels that whoever scrapes gives to every sample."""
 
-NOT_HERE = {"lstmserve_caller_calls_total", "lstmserve_caller_refused_total"}
+NOT_HERE = {"lstmserve_caller_calls_total", "lstmserve_caller_rejections_total"}
 """What a server tells only with settings that the server of these tests has not."""
 
 

@@ -380,7 +380,7 @@ async def test_one_stranger_does_not_take_all_watchers_places(monkeypatch, tmp_p
     token = file.add("reader")
     watch = (
         health.Health([""], [])
-        .handlers(authenticators.TokenAuth(file.write(), lambda what, taken: None), is_open=True)["Watch"]
+        .handlers(authenticators.TokenAuth(file.write(), lambda file, accepted: None), is_open=True)["Watch"]
         .unary_stream
     )
     greedy = [Watching(watch, "192.0.2.1") for _ in range(19)]

@@ -370,7 +370,7 @@ async def test_a_file_that_makes_no_sense_any_more_changes_nothing(tmp_path):
     file = File(tmp_path / "tokens.toml")
     token = file.add("reader")
     noted, told = [], asyncio.Event()
-    made = authenticators.TokenAuth(file.write(), lambda what, taken: (noted.append((what, taken)), told.set()))
+    made = authenticators.TokenAuth(file.write(), lambda file, accepted: (noted.append((file, accepted)), told.set()))
     watching = asyncio.create_task(made.watch())
     file.path.write_text("[[caller")
     await told.wait()
@@ -410,7 +410,7 @@ def test_a_file_that_makes_no_sense_is_refused(tmp_path, content, text):
     path = tmp_path / "tokens.toml"
     path.write_text(content.replace("T", f"'sha256:{'0' * 64}'"))
     with pytest.raises(errors.StartupError) as caught:
-        authenticators.TokenAuth(path, lambda what, taken: None)
+        authenticators.TokenAuth(path, lambda file, accepted: None)
 
     assert text in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -444,7 +444,7 @@ def test_all_tokens_are_compared_whichever_is_right(monkeypatch, tmp_path):
     """The time that an answer takes does not tell where in the file a token stands."""
     file = File(tmp_path / "tokens.toml")
     first, *_, last = (file.add(f"caller {number}") for number in range(5))
-    made = authenticators.TokenAuth(file.write(), lambda what, taken: None)
+    made = authenticators.TokenAuth(file.write(), lambda file, accepted: None)
     compared = []
     compare = authenticators.hmac.compare_digest
     monkeypatch.setattr(authenticators.hmac, "compare_digest", lambda *both: compared.append(1) or compare(*both))

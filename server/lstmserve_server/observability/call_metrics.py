@@ -71,35 +71,35 @@ class CallMetrics:
         self._streams = 0
         self._calls = Counter("lstmserve_calls", "Calls that have ended, by method and gRPC code.", ["method", "code"])
         self._seconds = HistogramFamily(
-            "lstmserve_call_seconds",
+            "lstmserve_call_duration_seconds",
             "How long calls took, from their message to its answer. Of streams and watches nothing is said.",
             _DURATION_BUCKETS,
             "method",
         )
-        self._part_seconds = HistogramFamily(
-            "lstmserve_call_part_seconds",
-            "How long the parts of calls and of messages of streams took.",
+        self._phase_seconds = HistogramFamily(
+            "lstmserve_call_phase_duration_seconds",
+            "Duration of the phases of calls and of stream messages, in seconds.",
             _PHASE_BUCKETS,
-            "part",
+            "phase",
         )
         self._refused = Counter(
-            "lstmserve_refused", "Calls and messages that were refused, by reason (ErrorInfo).", ["reason"]
+            "lstmserve_rejections", "Calls and messages that were refused, by reason (ErrorInfo).", ["reason"]
         )
         self._state_refused = Counter(
-            "lstmserve_state_refused", "States that were refused, by what of them was not as expected.", ["reason"]
+            "lstmserve_state_rejections", "States that were refused, by what of them was not as expected.", ["reason"]
         )
         self._batch_rows = HistogramFamily("lstmserve_batch_rows", "Rows that were computed together.", _ROW_BUCKETS)
         self._rows = Counter("lstmserve_rows", "Rows that were computed, those of each call.", ["model"])
         self._steps = Counter("lstmserve_steps", "Time-steps that were computed, those of each row.", ["model"])
         self._caller_calls = Counter("lstmserve_caller_calls", "Calls of callers with a token.", ["caller"])
         self._caller_refused = Counter(
-            "lstmserve_caller_refused",
+            "lstmserve_caller_rejections",
             "Calls and messages of theirs that were refused, by reason (ErrorInfo).",
             ["caller", "reason"],
         )
         self._messages = Counter("lstmserve_stream_messages", "Messages that streams were sent.")
-        self._parts = {part: self._part_seconds.of(part) for part in ("decode", "queue", "compute", "encode")}
-        self._rows_together = self._batch_rows.of()
+        self._phases = {phase: self._phase_seconds.labels(phase) for phase in ("decode", "queue", "compute", "encode")}
+        self._rows_together = self._batch_rows.labels()
 
     def collectors(self) -> Sequence[Collector]:
         """Returns what Prometheus may ask."""
@@ -107,7 +107,7 @@ class CallMetrics:
             self,
             self._calls,
             self._seconds,
-            self._part_seconds,
+            self._phase_seconds,
             self._refused,
             self._state_refused,
             self._batch_rows,
@@ -139,13 +139,13 @@ class CallMetrics:
         self._in_flight -= 1
         self._calls.add(method.name, code)
         if not (method.client_streaming or method.server_streaming):  # they take as long as their callers like
-            self._seconds.of(method.name).add(seconds)
+            self._seconds.labels(method.name).add(seconds)
         _log.debug("call", method=method.name, code=code, seconds=seconds)
 
-    def observe_phase(self, part: Phase, seconds: float, ago: float = 0) -> None:
+    def observe_phase(self, phase: Phase, seconds: float, ago: float = 0) -> None:
         """Takes note of a part of a call that has ended, so many seconds ago."""
         del ago  # for those who trace
-        self._parts[part].add(seconds)
+        self._phases[phase].add(seconds)
 
     def count_computed(self, model: str, rows: int, steps: int) -> None:
         """Takes note of what was computed for a call."""

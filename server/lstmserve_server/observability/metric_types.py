@@ -68,7 +68,7 @@ class HistogramFamily:
         self._name, self._text, self._bounds, self._label = name, text, bounds, label
         self._made: dict[str, Histogram] = {}
 
-    def of(self, value: str = "") -> Histogram:
+    def labels(self, value: str = "") -> Histogram:
         """Returns the histogram of a value of the label."""
         return self._made.setdefault(value, Histogram(self._bounds))
 

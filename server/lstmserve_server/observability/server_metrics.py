@@ -52,12 +52,12 @@ class ServerMetrics:
         self._reloads = Counter(
             "lstmserve_reloads",
             "Files that had changed and were read anew, by whether they were taken.",
-            ["what", "outcome"],
+            ["file", "result"],
             registry=None,
         )
-        for what in ("certificate", "tokens"):
-            for outcome in ("ok", "failed"):
-                self._reloads.labels(what, outcome)  # Prometheus tells a first one only from a zero before it
+        for file in ("certificate", "tokens"):
+            for result in ("ok", "failed"):
+                self._reloads.labels(file, result)  # Prometheus tells a first one only from a zero before it
         self._expiry = _Expiry()
         self._log = _LogLinesLost()
 
@@ -69,9 +69,9 @@ class ServerMetrics:
         """Shows a model that is served."""
         self._models.labels(name, "steps" if causal else "sequence", digest, fingerprint).set(1)
 
-    def reloaded(self, what: str, *, taken: bool) -> None:
+    def count_reload(self, file: str, *, accepted: bool) -> None:
         """Takes note of a file that was read anew."""
-        self._reloads.labels(what, "ok" if taken else "failed").inc()
+        self._reloads.labels(file, "ok" if accepted else "failed").inc()
 
     def expires(self, when: datetime) -> None:
         """Takes note of when the certificate expires."""

@@ -52,11 +52,11 @@ class TracedCalls(CallMetrics):
         context.attach(trace.set_span_in_context(span))
         return _Span(super().on_start(method, metadata), span)
 
-    def observe_phase(self, part: Phase, seconds: float, ago: float = 0) -> None:
+    def observe_phase(self, phase: Phase, seconds: float, ago: float = 0) -> None:
         """Takes note of a part of a call that has ended, so many seconds ago."""
-        super().observe_phase(part, seconds)
+        super().observe_phase(phase, seconds)
         end = time_ns() - int(ago * 1e9)
-        self._tracer.start_span(part, start_time=end - int(seconds * 1e9)).end(end)
+        self._tracer.start_span(phase, start_time=end - int(seconds * 1e9)).end(end)
 
     def close(self) -> None:
         """Sends what is not sent yet."""

@@ -295,7 +295,7 @@ class Signals:
 def _access(settings: ServeSettings, observability: Observability) -> authenticators.Authenticator:
     if settings.tokens is None:
         return authenticators.NoAuth()
-    return authenticators.TokenAuth(Path(settings.tokens), observability.server.reloaded)
+    return authenticators.TokenAuth(Path(settings.tokens), observability.server.count_reload)
 
 
 def _credentials(settings: ServeSettings, observability: Observability) -> grpc.ServerCredentials | None:

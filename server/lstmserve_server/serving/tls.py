@@ -99,12 +99,12 @@ class Certificates:
             found = self._content.newer()
         except CertificateRefused as error:
             _log.error("certificate_not_reloaded", why=str(error), still="the one from before")
-            self._metrics.reloaded("certificate", taken=False)
+            self._metrics.count_reload("certificate", accepted=False)
             return None
         if found is None:
             return None
         current, expires = found
-        self._metrics.reloaded("certificate", taken=True)
+        self._metrics.count_reload("certificate", accepted=True)
         self._metrics.expires(expires)
         _log.info("certificate_reloaded", certificate=str(self._files.certificate))
         return current

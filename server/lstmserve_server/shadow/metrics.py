@@ -117,7 +117,7 @@ def _of_layers(models: Sequence[shadow_pb2.ModelReport]) -> Iterator[Metric]:
         "lstmserve_shadow_layer_over_tolerance", "Numbers over tolerance, by layer.", labels=labels
     )
     margin = GaugeMetricFamily(
-        "lstmserve_shadow_layer_margin",
+        "lstmserve_shadow_layer_tolerance_ratio",
         "Largest part of the tolerance that a difference took since the server started; over 1 it is a discrepancy.",
         labels=labels,
     )

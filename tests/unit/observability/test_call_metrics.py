@@ -74,11 +74,11 @@ def test_calls_are_counted_by_how_they_ended(server):
     assert 3 == seen.calls("Step", "OK")
     assert 1 == seen.calls("Forward", "OK")
     assert 1 == seen.calls("Step", "NOT_FOUND")
-    refused = {labels[1][1]: count for labels, count in seen.items() if labels[0] == "lstmserve_refused_total"}
+    refused = {labels[1][1]: count for labels, count in seen.items() if labels[0] == "lstmserve_rejections_total"}
     assert 2 == sum(refused.values())
     assert 1 == refused["NO_SUCH_MODEL"]
-    assert 5 == seen["lstmserve_call_seconds_count", ("method", "Step")]
-    assert 0 < seen["lstmserve_call_seconds_sum", ("method", "Step")]
+    assert 5 == seen["lstmserve_call_duration_seconds_count", ("method", "Step")]
+    assert 0 < seen["lstmserve_call_duration_seconds_sum", ("method", "Step")]
 
 
 def test_a_call_that_its_caller_cancels_is_counted_so(server):
@@ -93,7 +93,7 @@ def test_a_call_that_its_caller_cancels_is_counted_so(server):
     assert {"CANCELLED": 1} == {
         labels[1][1]: count for labels, count in seen.items() if labels[0] == "lstmserve_calls_total"
     }
-    assert not [labels for labels in seen if labels[0] == "lstmserve_refused_total"]
+    assert not [labels for labels in seen if labels[0] == "lstmserve_rejections_total"]
 
 
 def test_what_was_computed_is_counted(server):
@@ -110,9 +110,9 @@ def test_what_was_computed_is_counted(server):
     assert 2 + 2 + 1 == seen["lstmserve_rows_total", ("model", "sunspots")]
     assert 6 + 2 + 1 == seen["lstmserve_steps_total", ("model", "sunspots")]
     assert 3 == seen[("lstmserve_batch_rows_count",)]
-    assert 3 == seen["lstmserve_call_part_seconds_count", ("part", "compute")]
-    assert 2 == seen["lstmserve_call_part_seconds_count", ("part", "encode")]
-    assert 1 == seen["lstmserve_state_refused_total", ("reason", "h.shape")]
+    assert 3 == seen["lstmserve_call_phase_duration_seconds_count", ("phase", "compute")]
+    assert 2 == seen["lstmserve_call_phase_duration_seconds_count", ("phase", "encode")]
+    assert 1 == seen["lstmserve_state_rejections_total", ("reason", "h.shape")]
     assert 2 <= seen[("lstmserve_stream_messages_total",)]
     assert 0 == seen[("lstmserve_streams_open",)]
 
@@ -164,7 +164,7 @@ def test_calls_in_flight_are_those_under_way(server):
     assert 1 == during[("lstmserve_calls_in_flight",)]
     assert 0 == during.calls("StreamSteps", "OK")
     assert 1 <= after.calls("StreamSteps", "OK") + after.calls("StreamSteps", "CANCELLED")
-    assert 0 == after.get(("lstmserve_call_seconds_count", ("method", "StreamSteps")), 0)
+    assert 0 == after.get(("lstmserve_call_duration_seconds_count", ("method", "StreamSteps")), 0)
 
 
 def names(families):

@@ -165,6 +165,6 @@ def test_buckets_are_ordered_by_their_bounds():
     told = Observed()
     told.call("Step", seconds=3)
     told.call("Forward", seconds=0.0002)
-    buckets = Samples(told.registry.collect()).buckets("lstmserve_call_seconds")
+    buckets = Samples(told.registry.collect()).buckets("lstmserve_call_duration_seconds")
 
     assert [(0.0001, 0), (0.00025, 1), (5.0, 2), (10.0, 2), (None, 2)] == [*buckets[:2], *buckets[-3:]]

@@ -174,11 +174,11 @@ def status(families: Iterable[Metric], *, time: float, serving: bool) -> Status:
         steps=seen.total("lstmserve_steps_total"),
         methods=[_method(seen, name) for name in sorted(seen.labels("method", "lstmserve_calls_total"))],
         parts={
-            part: _timing(seen.buckets("lstmserve_call_part_seconds", part=part))
-            for part in seen.labels("part", "lstmserve_call_part_seconds_bucket")
+            part: _timing(seen.buckets("lstmserve_call_phase_duration_seconds", phase=part))
+            for part in seen.labels("phase", "lstmserve_call_phase_duration_seconds_bucket")
         },
-        refused=seen.by("lstmserve_refused_total", "reason"),
-        state_refused=seen.by("lstmserve_state_refused_total", "reason"),
+        refused=seen.by("lstmserve_rejections_total", "reason"),
+        state_refused=seen.by("lstmserve_state_rejections_total", "reason"),
         reloads=_reloads(seen),
         callers=_callers(seen),
         models=[_model(seen, name) for name in seen.labels("model", *_OF_MODELS)],
@@ -199,7 +199,9 @@ def _timing(buckets: Buckets) -> Timing:
 
 def _method(seen: Samples, name: str) -> Method:
     codes = seen.by("lstmserve_calls_total", "code", method=name)
-    return Method(name, sum(codes.values()), codes, _timing(seen.buckets("lstmserve_call_seconds", method=name)))
+    return Method(
+        name, sum(codes.values()), codes, _timing(seen.buckets("lstmserve_call_duration_seconds", method=name))
+    )
 
 
 def _model(seen: Samples, name: str) -> Model:
@@ -218,16 +220,16 @@ def _model(seen: Samples, name: str) -> Model:
 def _reloads(seen: Samples) -> list[Reload]:
     return [
         Reload(what, outcome, count)
-        for what in seen.labels("what", "lstmserve_reloads_total")
-        for outcome, count in seen.by("lstmserve_reloads_total", "outcome", what=what).items()
+        for what in seen.labels("file", "lstmserve_reloads_total")
+        for outcome, count in seen.by("lstmserve_reloads_total", "result", file=what).items()
     ]
 
 
 def _callers(seen: Samples) -> list[Caller]:
     calls = seen.by("lstmserve_caller_calls_total", "caller")
-    names = seen.labels("caller", "lstmserve_caller_calls_total", "lstmserve_caller_refused_total")
+    names = seen.labels("caller", "lstmserve_caller_calls_total", "lstmserve_caller_rejections_total")
     return [
-        Caller(name, calls.get(name, 0.0), seen.by("lstmserve_caller_refused_total", "reason", caller=name))
+        Caller(name, calls.get(name, 0.0), seen.by("lstmserve_caller_rejections_total", "reason", caller=name))
         for name in names
     ]
 
@@ -273,7 +275,7 @@ def _layers(seen: Samples, model: str) -> list[Layer]:
     for labels, value in seen.of("lstmserve_shadow_layer_over_tolerance_total", model=model):
         place = labels["layer"], labels["array"]
         over[place] = over.get(place, 0.0) + value
-    for labels, value in seen.of("lstmserve_shadow_layer_margin", model=model):
+    for labels, value in seen.of("lstmserve_shadow_layer_tolerance_ratio", model=model):
         place = labels["layer"], labels["array"]
         margins[place] = max(margins.get(place, 0.0), value)
     return [Layer(*place, count, margins.get(place)) for place, count in over.items()]

@@ -120,7 +120,7 @@ async def while_admitted(answers: AsyncGenerator[_Answer], admission: Admission)
 class ReloadListener(Protocol):
     """Takes note of a file that was read anew."""
 
-    def __call__(self, what: str, *, taken: bool) -> None:
+    def __call__(self, file: str, *, accepted: bool) -> None:
         """Takes note of what the file holds, and whether it was taken."""
         ...
 
@@ -161,7 +161,7 @@ class NoAuth:
 class TokenAuth:
     """Lets in who has a token that stands in a file. A file that makes no sense any more changes nothing, and is said once."""
 
-    def __init__(self, path: Path, noted: ReloadListener) -> None:
+    def __init__(self, path: Path, on_reload: ReloadListener) -> None:
         """Reads the file.
 
         Args:
@@ -172,7 +172,7 @@ class TokenAuth:
             StartupError: it cannot be read, or makes no sense.
         """
         self._path = path
-        self._noted = noted
+        self._on_reload = on_reload
         self._callers: dict[str, Caller] = {}
         self._tokens: dict[bytes, Token] = {}
         try:
@@ -203,7 +203,7 @@ class TokenAuth:
                 self.poll(await asyncio.to_thread(self._file.newer))
             except token_file.TokensRefused as error:
                 _log.error("tokens_not_reloaded", why=str(error), still="those from before")
-                self._noted("tokens", taken=False)
+                self._on_reload("tokens", accepted=False)
             except Exception:  # noqa: BLE001 - whatever it is, the next look may find better
                 _log.exception("tokens_not_reloaded", still="those from before")
 
@@ -213,7 +213,7 @@ class TokenAuth:
             return
         self._take(found)
         _log.info("tokens_reloaded", callers=sorted(self._callers))
-        self._noted("tokens", taken=True)
+        self._on_reload("tokens", accepted=True)
 
     def _take(self, found: dict[str, tuple[CallerPolicy, list[bytes]]]) -> None:
         """Takes what the file says. Callers go on under their name, with what they have under way and still may."""

@@ -298,7 +298,10 @@ def counted(case: Case, before: Samples, after: Samples) -> Counted:
         calls = grown("lstmserve_stream_messages_total")
     else:
         calls = grown("lstmserve_calls_total", method=_METHODS[case.kind], code="OK")
-    parts = (grown("lstmserve_call_part_seconds_sum", part=part) for part in ("decode", "queue", "compute", "encode"))
+    parts = (
+        grown("lstmserve_call_phase_duration_seconds_sum", phase=part)
+        for part in ("decode", "queue", "compute", "encode")
+    )
     return Counted(round(calls), round(grown("lstmserve_steps_total")), *parts)
 
 

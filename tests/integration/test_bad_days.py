@@ -255,7 +255,7 @@ def test_lost_lines_are_told_when_the_log_works_again():
     while b"last line\n" not in received:
         with contextlib.suppress(BlockingIOError):
             received += os.read(reader, 1 << 20)
-        if log.lost == lost and not log._queue:
+        if log.lost == lost and not log._waiting:
             log.write("last line\n")
     lines = received.decode().splitlines()
     os.close(reader)

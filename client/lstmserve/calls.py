@@ -198,7 +198,7 @@ def get_model(name: str) -> Request[lstm_pb2.Model]:
     def read(data: bytes) -> lstm_pb2.Model:
         model = validation.parsed(lstm_pb2.GetModelResponse, data).model
         if not model.name or name not in ("", model.name):
-            message = f"the model {model.name!r} came; expected {name or 'a name'!r}"
+            message = f"got the model {model.name!r}, expected {name or 'a name'!r}"
             raise validation.InvalidResponseError(message)
         validation.require_bearable(model)
         return model
@@ -227,7 +227,7 @@ def shadow_report(model: str) -> Request[shadow_pb2.ShadowReport]:
     def read(data: bytes) -> shadow_pb2.ShadowReport:
         response = validation.parsed(shadow_pb2.GetReportResponse, data)
         if not response.HasField("report"):
-            raise validation.InvalidResponseError("no report came; expected one")
+            raise validation.InvalidResponseError("got no report, expected one")
         try:
             response.report.start_time.ToDatetime()
         except (ValueError, OverflowError):
@@ -237,7 +237,7 @@ def shadow_report(model: str) -> Request[shadow_pb2.ShadowReport]:
             raise validation.InvalidResponseError(message)
         others = [part.model for part in response.report.models if model not in ("", part.model)]
         if others:
-            message = f"a report on {others[0]!r} came; expected one on {model!r}"
+            message = f"got a report on {others[0]!r}, expected one on {model!r}"
             raise validation.InvalidResponseError(message)
         return response.report
 

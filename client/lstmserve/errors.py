@@ -173,7 +173,7 @@ def invalid_response(address: str, text: str) -> InvalidResponse:
 def silent(address: str, seconds: float) -> DeadlineExceeded:
     """Returns the error of a server that does not answer what it was asked."""
     return DeadlineExceeded(
-        grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer came from the server at {address} for {seconds:g} seconds"
+        grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer from the server at {address} for {seconds:g} seconds"
     )
 
 

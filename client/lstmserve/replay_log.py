@@ -108,7 +108,7 @@ class ReplayLog:
         if number != getattr(response, kind).number:
             return False
         if kind not in (expected, "rejected") or (kind == "rejected" and number in self._own):
-            message = f"{kind} came for message {number}; expected {expected}"
+            message = f"got {kind} for message {number}, expected {expected}"
             raise validation.InvalidResponseError(message)
         return True
 

@@ -187,11 +187,11 @@ class ResumableStream(Generic[_Connection]):
         """Refuses a message that is none, that opens a stream twice, or that comes before it is opened."""
         kind = response.WhichOneof("message")
         if kind is None:
-            raise validation.InvalidResponseError("an empty message came; expected one of the contract")
+            raise validation.InvalidResponseError("got an empty message, expected one of the contract")
         if kind == "opened" and self._greeted:
             raise validation.InvalidResponseError("the stream was opened twice; expected the answer to a message")
         if kind not in ("opened", "going_away") and not self._greeted:
-            message = f"{kind} came before the stream was opened"
+            message = f"got {kind} before the stream was opened"
             raise validation.InvalidResponseError(message)
 
     def _is_opened(self, response: Response) -> bool | None:

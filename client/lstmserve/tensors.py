@@ -97,7 +97,7 @@ def decode(tensor: lstm_pb2.Tensor, *, default: DTypeLike | None = None) -> NDAr
 def _checked_shape(shape: Sequence[int]) -> tuple[tuple[int, ...], int]:
     """Returns a shape, and the number of elements."""
     if len(shape) > MAX_RANK:
-        raise TensorError("shape", f"{len(shape)} dimensions came; expected at most {MAX_RANK}")
+        raise TensorError("shape", f"got {len(shape)} dimensions, expected at most {MAX_RANK}")
     lengths = tuple(shape)
     if lengths and min(lengths) < 0:
         raise TensorError("shape", f"{_show(lengths)} has a negative dimension")
@@ -112,12 +112,12 @@ def _from_data(dtype: lstm_pb2.DataType, data: bytes, shape: tuple[int, ...], co
     wire = _WIRE.get(dtype)
     if wire is None:
         names = ", ".join(lstm_pb2.DataType.Name(dtype) for dtype in _WIRE)
-        raise TensorError("dtype", f"{_dtype_name(dtype)} came with data; expected one of {names}")
+        raise TensorError("dtype", f"got {_dtype_name(dtype)} with data, expected one of {names}")
     expected = count * wire.itemsize
     if len(data) != expected:
         raise TensorError(
             "data",
-            f"{len(data)} bytes came; expected {expected}: "
+            f"got {len(data)} bytes, expected {expected}: "
             f"{count} elements for the shape {_show(shape)}, {wire.itemsize} bytes each",
         )
     array = np.frombuffer(data, wire).reshape(shape)
@@ -128,12 +128,12 @@ def _from_values(
     tensor: lstm_pb2.Tensor, shape: tuple[int, ...], count: int, default: DTypeLike | None
 ) -> NDArray[Any]:
     if len(tensor.values) != count:
-        raise TensorError("values", f"{len(tensor.values)} came; expected {count} for the shape {_show(shape)}")
+        raise TensorError("values", f"got {len(tensor.values)}, expected {count} for the shape {_show(shape)}")
     values = np.array(tensor.values, np.float64).reshape(shape)
     if tensor.dtype == lstm_pb2.DATA_TYPE_UNSPECIFIED:
         return _rounded(values, np.dtype(default)) if default is not None else values
     if tensor.dtype not in _WIRE:
-        raise TensorError("dtype", f"{_dtype_name(tensor.dtype)} came; expected one of the names of DataType")
+        raise TensorError("dtype", f"got {_dtype_name(tensor.dtype)}, expected one of the names of DataType")
     if tensor.dtype == lstm_pb2.DATA_TYPE_BFLOAT16:
         return _round_to_bfloat16(_rounded(values, np.dtype(np.float32)))
     return _rounded(values, _WIRE[tensor.dtype])

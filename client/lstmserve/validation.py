@@ -31,7 +31,7 @@ _Message = TypeVar("_Message", bound=Message)
 
 
 class InvalidResponseError(ValueError):
-    """An answer is not one to what was asked; the text says what came and what was expected."""
+    """An answer is not one to what was asked; the text says what it is and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,11 @@ def parsed(kind: type[_Message], data: bytes | None) -> _Message:
         Unfit: there is none.
     """
     if data is None:  # how gRPC says that a call ended well without an answer
-        raise InvalidResponseError("no message came; expected one")
+        raise InvalidResponseError("got no message, expected one")
     try:
         return kind.FromString(data)
     except DecodeError:
-        message = f"{len(data)} bytes came that are no {kind.DESCRIPTOR.full_name}"
+        message = f"got {len(data)} bytes that are not a valid {kind.DESCRIPTOR.full_name}"
         raise InvalidResponseError(message) from None
 
 

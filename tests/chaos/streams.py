@@ -399,7 +399,7 @@ class Tally:
     seconds: float = 0
 
     def compare(self, expected: Sequence[bytes], answers: Sequence[bytes]) -> None:
-        """Counts answers that did not come, that came twice, and whose bytes (or places) are others."""
+        """Got Counts answers that did not come, that twice, and whose bytes (or places) are others."""
         wanted, came = Counter(expected), Counter(answers)
         strange = sum(count for answer, count in came.items() if answer not in wanted)
         lost = max(0, (wanted - came).total() - strange)

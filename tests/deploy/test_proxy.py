@@ -196,7 +196,7 @@ def test_a_large_request_gets_through(cluster, kind, tmp_path):
     with (
         proxies.running(kind, cluster.addresses(), tmp_path) as proxy,
         Client(proxy.address) as client,
-        pytest.raises(FailedPrecondition, match="400 features came"),
+        pytest.raises(FailedPrecondition, match="got 400 features"),
     ):
         client.forward(np.zeros((1, 5000, 400), np.float32))
 

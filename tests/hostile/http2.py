@@ -265,4 +265,4 @@ def _text(value: bytes) -> bytes:
 
 def _require_patience(deadline: float) -> None:
     if time.monotonic() > deadline:
-        raise AssertionError(f"nothing decisive came for {PATIENCE} seconds")
+        raise AssertionError(f"nothing decisive arrived for {PATIENCE} seconds")

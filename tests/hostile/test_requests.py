@@ -77,7 +77,7 @@ def test_failed_precondition_names_the_field(channel):
     violation = details_of(error)[1]["PreconditionFailure"].violations[0]
 
     assert grpc.StatusCode.FAILED_PRECONDITION == error.code()
-    assert ("WRONG_FOR_MODEL", "x.shape", "2 features came; the model has 1") == (
+    assert ("WRONG_FOR_MODEL", "x.shape", "got 2 features; the model has 1") == (
         violation.type,
         violation.subject,
         violation.description,
@@ -90,7 +90,7 @@ def test_bytes_that_are_no_message(channel, method):
     error = send(channel, method, b"\xff\xff\xff")
 
     assert grpc.StatusCode.INVALID_ARGUMENT == error.code()
-    assert f"3 bytes came that are no lstmserve.v1.{method}Request" == error.details()
+    assert f"got 3 bytes that are not a valid lstmserve.v1.{method}Request" == error.details()
 
 
 def test_a_method_that_is_not_there(channel):

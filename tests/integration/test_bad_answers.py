@@ -128,7 +128,7 @@ OK = tensors.encode(np.zeros((2, 2), np.float32))
 NAN = tensors.encode(np.array([[0.5, np.nan], [0.5, 0.5]], np.float32))
 
 WRONG = {
-    "no message": (b"\xff\xff\xff", "3 bytes came that are no lstmserve.v1.StepResponse"),
+    "no message": (b"\xff\xff\xff", "got 3 bytes that are not a valid lstmserve.v1.StepResponse"),
     "rows": (step_response(output=output_of(1, 2, 3)), "output has the shape (3, 1); expected 2 rows"),
     "rank": (step_response(output=tensors.encode(np.float32(1))), "output has the shape (); expected 2 rows"),
     "type": (step_response(output=output_of(1, 2, dtype=np.int64)), "output holds int64; expected floating-point"),
@@ -136,7 +136,7 @@ WRONG = {
     "infinite": (step_response(output=output_of(1, np.inf)), "output holds numbers that are not finite"),
     "malformed": (
         step_response(output=lstm_pb2.Tensor(dtype=lstm_pb2.DATA_TYPE_FLOAT32, shape=[2, 1], data=b"abc")),
-        "output: 3 bytes came; expected 8",
+        "output: got 3 bytes, expected 8",
     ),
     "no state": (step_response(state=state_of(2, layers=0)), "state has other layers than the one before it"),
     "digest": (step_response(state=state_of(2, digest="e")), "state is of the model 'e'; expected 'd'"),
@@ -227,7 +227,7 @@ def test_an_answer_that_fits_is_taken(server, client):
 def test_a_description_that_is_none_is_one_error(server, client, method):
     """Of one model or of all."""
     server.unary = b"\xff\xff"
-    with pytest.raises(InvalidResponse, match="bytes came that are no"):
+    with pytest.raises(InvalidResponse, match="bytes that are not a valid"):
         client.call(method)
 
 
@@ -236,7 +236,7 @@ def test_a_model_of_another_name_is_not_taken(server):
     server.unary = lstm_pb2.GetModelResponse(model=lstm_pb2.Model(name="b")).SerializeToString()
     with (
         Client(server.address, model="a") as client,
-        pytest.raises(InvalidResponse, match="the model 'b' came; expected 'a'"),
+        pytest.raises(InvalidResponse, match="got the model 'b', expected 'a'"),
     ):
         client.model()
 
@@ -296,12 +296,12 @@ WRONG_IN_STREAMS = {
     "rows when opened": ([opened(rows=3)], "the stream was opened with 3 rows; expected 1"),
     "no digest": ([opened(digest="")], "the stream was opened for the model ''"),
     "opened twice": ([opened(), opened()], "the stream was opened twice"),
-    "not opened": ([outputs(1, 5)], "output came before the stream was opened"),
-    "empty": ([opened(), Response()], "an empty message came"),
-    "no message": ([opened(), b"\xff\xff"], "2 bytes came that are no lstmserve.v1.StreamStepsResponse"),
+    "not opened": ([outputs(1, 5)], "got output before the stream was opened"),
+    "empty": ([opened(), Response()], "got an empty message"),
+    "no message": ([opened(), b"\xff\xff"], "got 2 bytes that are not a valid lstmserve.v1.StreamStepsResponse"),
     "another kind": (
         [opened(), Response(checkpoint=lstm_pb2.StreamCheckpoint(number=1, state=state_of(1)))],
-        "checkpoint came for message 1; expected output",
+        "got checkpoint for message 1, expected output",
     ),
     "rows": ([opened(), outputs(1, 5, 6)], "output has the shape (2, 1); expected 1 rows"),
     "not finite": ([opened(), outputs(1, np.inf)], "output holds numbers that are not finite"),
@@ -394,7 +394,7 @@ def test_a_journal_of_a_server_without_states_is_bounded(server, client):
                     )
 
     server.stream = talk
-    with pytest.raises(InvalidResponse, match="rejected came for message"):
+    with pytest.raises(InvalidResponse, match="got rejected for message"):
         client.converse([("step", np.zeros((1, 300_000)))] * 10)
 
 

@@ -261,7 +261,7 @@ async def test_the_asyncio_client_is_the_same(two_models):
         assert expected[0].tobytes() == steps[0].output.tobytes()
         assert (29, 1) == (await client.forward_windows(SERIES, 12, rows=8)).shape
         assert ("sunspots", 2) == ((await client.model()).name, len(await client.models()))
-        with pytest.raises(lstmserve.FailedPrecondition, match="2 features came; the model has 1"):
+        with pytest.raises(lstmserve.FailedPrecondition, match="got 2 features; the model has 1"):
             await client.step([1, 2])
 
 
@@ -355,7 +355,7 @@ def test_x_of_a_wrong_rank_is_refused(client):
     """An x of too few axes raises ValueError before it is sent; too many are the server's to judge, as some models have more."""
     with pytest.raises(ValueError, match=r"expected \(batch, features\), or \(features\) for one sequence"):
         client.step(0.5)
-    with pytest.raises(lstmserve.InvalidArgument, match=r"x.shape: \(1, 1, 1\) came; expected \(batch, features\)"):
+    with pytest.raises(lstmserve.InvalidArgument, match=r"x.shape: got \(1, 1, 1\), expected \(batch, features\)"):
         client.step(np.zeros((1, 1, 1)))
 
 

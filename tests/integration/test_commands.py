@@ -179,7 +179,7 @@ def test_model_is_json(call):
 @pytest.mark.parametrize(
     ("arguments", "given", "text"),
     [
-        (("step",), "1,2\n", "Error: x.shape: 2 features came; the model has 1"),
+        (("step",), "1,2\n", "Error: x.shape: got 2 features; the model has 1"),
         (("step",), "one\ntwo\n", "Error: standard input is neither .npy nor CSV of numbers: "),
         (("--name", "moon", "model"), "", "Error: model: no model 'moon' is served; expected one of 'sunspots'"),
         (("forward", "--state", "conftest.py"), "1\n", "Error: conftest.py is not a state that State.save wrote: "),

@@ -167,7 +167,7 @@ def test_health_refuses_what_is_no_message(sunspots):
         channel.unary_unary("/grpc.health.v1.Health/Check")(b"\xff\xff")
 
     assert grpc.StatusCode.INVALID_ARGUMENT == refused.value.code()
-    assert "2 bytes came that are no HealthCheckRequest" == refused.value.details()
+    assert "got 2 bytes that are not a valid HealthCheckRequest" == refused.value.details()
 
 
 def test_reflection_tells_the_contract(sunspots):
@@ -323,9 +323,9 @@ def test_settings_from_variables_and_a_file(tmp_path):
         server.wait_for("serving")
         with Client(server.address) as client:
             client.forward(np.zeros((4, 2, 1)))
-            with pytest.raises(Exception, match="5 rows came; expected at most 4"):
+            with pytest.raises(Exception, match="got 5 rows, expected at most 4"):
                 client.forward(np.zeros((5, 2, 1)))
-            with pytest.raises(Exception, match="3 time-steps came; expected at most 2"):
+            with pytest.raises(Exception, match="got 3 time-steps, expected at most 2"):
                 client.forward(np.zeros((4, 3, 1)))
 
 

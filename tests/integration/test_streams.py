@@ -395,17 +395,17 @@ def test_the_first_response_names_rows_digest_and_numerics(client, channel):
 
 
 ENDS = [
-    ([steps(X[:1, 0])], "INVALID_ARGUMENT", "message: input came first; expected"),
-    ([StreamStepsRequest()], "INVALID_ARGUMENT", "message: nothing came first; expected"),
-    ([opening(), opening()], "INVALID_ARGUMENT", "message: open came again; expected"),
+    ([steps(X[:1, 0])], "INVALID_ARGUMENT", "message: got input first, expected"),
+    ([StreamStepsRequest()], "INVALID_ARGUMENT", "message: got nothing first, expected"),
+    ([opening(), opening()], "INVALID_ARGUMENT", "message: got open again, expected"),
     ([opening("none")], "NOT_FOUND", "model: no model 'none' is served"),
     ([opening("")], "INVALID_ARGUMENT", "model: "),
     ([opening("late")], "FAILED_PRECONDITION", "model: Step is not possible"),
-    ([opening(model_digest="x")], "FAILED_PRECONDITION", "model_digest: 'x' came; this server has"),
-    ([opening(numerics_fingerprint="x")], "FAILED_PRECONDITION", "numerics_fingerprint: 'x' came; this server has"),
+    ([opening(model_digest="x")], "FAILED_PRECONDITION", "model_digest: got 'x'; this server has"),
+    ([opening(numerics_fingerprint="x")], "FAILED_PRECONDITION", "numerics_fingerprint: got 'x'; this server has"),
     ([opening(state=lstm_pb2.State(model_digest="x"))], "FAILED_PRECONDITION", "state.model_digest: "),
-    ([opening(outputs=["c"])], "FAILED_PRECONDITION", "outputs[0]: 'c' came; the model has 'head'"),
-    ([opening(row_count=-2)], "INVALID_ARGUMENT", "row_count: -2 rows came; expected"),
+    ([opening(outputs=["c"])], "FAILED_PRECONDITION", "outputs[0]: got 'c'; the model has 'head'"),
+    ([opening(row_count=-2)], "INVALID_ARGUMENT", "row_count: got -2 rows, expected"),
 ]  # fmt: skip
 
 
@@ -429,19 +429,19 @@ def test_a_second_open_ends_the_stream_after_the_answers_before_it(channel):
 
 
 WRONG = [
-    (steps(X[:2, 0], 15), 15, 3, "x.shape: 2 rows came; expected 3"),
-    (steps(X[:, 0, :2], 16), 16, 9, "x.shape: 2 features came; the model has 3"),
-    (steps(X[0, 0], 17), 17, 3, "x.shape: (3) came; expected"),
+    (steps(X[:2, 0], 15), 15, 3, "x.shape: got 2 rows, expected 3"),
+    (steps(X[:, 0, :2], 16), 16, 9, "x.shape: got 2 features; the model has 3"),
+    (steps(X[0, 0], 17), 17, 3, "x.shape: got (3), expected"),
     (steps(np.zeros((3, 0, 3)), 18), 18, 3, "x.shape: "),
-    (steps(np.full((3, 3), np.nan), 19), 19, 3, "x: nan at (0, 0) came"),
-    (StreamStepsRequest(input=StepInput(number=20)), 20, 3, "x: nothing came"),
+    (steps(np.full((3, 3), np.nan), 19), 19, 3, "x: got nan at (0, 0)"),
+    (StreamStepsRequest(input=StepInput(number=20)), 20, 3, "x: got nothing"),
     (StreamStepsRequest(input=StepInput(number=21, x=lstm_pb2.Tensor(dtype=3, shape=[3, 3], data=b"123"))), 21, 3, "x.data: "),
-    (reset([0, 3], number=22), 22, 3, "rows[1]: 3 came; expected 0 to 2"),
-    (reset([-1], number=23), 23, 3, "rows[0]: -1 came; expected 0 to 2"),
-    (reset([2, 2], number=24), 24, 3, "rows: a row came twice"),
-    (reset([], number=25), 25, 3, "rows: none came"),
+    (reset([0, 3], number=22), 22, 3, "rows[1]: got 3, expected 0 to 2"),
+    (reset([-1], number=23), 23, 3, "rows[0]: got -1, expected 0 to 2"),
+    (reset([2, 2], number=24), 24, 3, "rows: got a row twice"),
+    (reset([], number=25), 25, 3, "rows: got none"),
     (reset([0], lstm_pb2.State(model_digest="x"), 26), 26, 9, "state.model_digest: "),
-    (StreamStepsRequest(), 0, 3, "message: nothing came"),
+    (StreamStepsRequest(), 0, 3, "message: got nothing"),
 ]  # fmt: skip
 
 
@@ -481,7 +481,7 @@ def test_bytes_that_are_no_message_end_only_this_stream(channel):
         answer = other.ask(steps(X[:1, 0], 6))
 
     assert grpc.StatusCode.INVALID_ARGUMENT == raised.value.code()
-    assert "2 bytes came that are no lstmserve.v1.StreamStepsRequest" == raised.value.details()
+    assert "got 2 bytes that are not a valid lstmserve.v1.StreamStepsRequest" == raised.value.details()
     assert 6 == answer.number
 
 
@@ -685,8 +685,8 @@ def test_a_caller_that_dies_makes_room(narrow_channel, narrow):
 
 
 LIMITED = [
-    ([opening(row_count=5)], "row_count: 5 rows came; expected at most 4 (--max-rows)"),
-    ([opening(row_count=2**31 - 1)], f"row_count: {2**31 - 1} rows came; expected at most 4 (--max-rows)"),
+    ([opening(row_count=5)], "row_count: got 5 rows, expected at most 4 (--max-rows)"),
+    ([opening(row_count=2**31 - 1)], f"row_count: got {2**31 - 1} rows, expected at most 4 (--max-rows)"),
 ]
 
 
@@ -703,7 +703,7 @@ def test_steps_beyond_the_limits_are_answered_in_the_stream(narrow_channel):
         _, rejected, outputs = (stream.read() for _ in range(3))
 
     assert (2, 8, 3) == (rejected.number, rejected.code, outputs.number)
-    assert "11 time-steps came; expected at most 10 (--max-steps)" in rejected.text
+    assert "got 11 time-steps, expected at most 10 (--max-steps)" in rejected.text
 
 
 @pytest.mark.parametrize("message", [checkpoint(), reset([0])])
@@ -723,7 +723,7 @@ def test_an_idle_stream_is_ended_with_its_state(impatient):
 
     assert (5, [1]) == (responses[-1].going_away.number, list(responses[-1].going_away.state.steps_seen))
     assert grpc.StatusCode.DEADLINE_EXCEEDED == status
-    assert f"nothing came for {IDLE_SECONDS} seconds (--stream-idle-seconds)" == text
+    assert f"no message for {IDLE_SECONDS} seconds (--stream-idle-seconds)" == text
 
 
 def test_a_stream_that_was_never_opened_is_ended_too(impatient):
@@ -847,9 +847,9 @@ def test_callers_that_go_are_no_fault_of_the_server(stuck_drain):
 
 
 REFUSED = [
-    (X[0, 0, :2], lstmserve.FailedPrecondition, "x.shape: 2 features came"),
-    (np.full(3, np.inf), lstmserve.InvalidArgument, "x: inf at"),
-    (np.zeros((2, 3)), lstmserve.InvalidArgument, "x.shape: 2 rows came"),
+    (X[0, 0, :2], lstmserve.FailedPrecondition, "x.shape: got 2 features"),
+    (np.full(3, np.inf), lstmserve.InvalidArgument, "x: got inf at"),
+    (np.zeros((2, 3)), lstmserve.InvalidArgument, "x.shape: got 2 rows"),
 ]  # fmt: skip
 
 

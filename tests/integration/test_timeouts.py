@@ -190,7 +190,7 @@ async def test_a_stream_that_is_idle_ends_and_one_that_computes_does_not(monkeyp
         let_go.set()
         assert (await one.talk.answers.get()).output.number == 1
         assert (await one.talk.answers.get()).going_away.number == 1
-        with pytest.raises(DeadlineExceeded, match=r"nothing came for 0.1 seconds"):
+        with pytest.raises(DeadlineExceeded, match=r"no message for 0.1 seconds"):
             await one.task
 
 

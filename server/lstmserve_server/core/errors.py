@@ -71,7 +71,7 @@ class RequestError(Exception):
 
     Attributes:
         field: the field of the request that is wrong, such as "state.layers[0].h"; "" where it is none in particular.
-        text: what came and what was expected.
+        text: what the request has, and what was expected.
         reason: the class of the error for programs, in UPPER_SNAKE_CASE.
     """
 

@@ -229,4 +229,6 @@ def _parse(request_type: Any, data: bytes) -> Any:
     try:
         return request_type.FromString(data)
     except DecodeError:
-        raise InvalidRequest("", f"{len(data)} bytes came that are no {request_type.DESCRIPTOR.full_name}") from None
+        raise InvalidRequest(
+            "", f"got {len(data)} bytes that are not a valid {request_type.DESCRIPTOR.full_name}"
+        ) from None

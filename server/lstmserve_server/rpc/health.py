@@ -153,7 +153,7 @@ def _asked_for(data: bytes) -> str:
     try:
         return str(health_pb2.HealthCheckRequest.FromString(data).service)
     except DecodeError:
-        raise InvalidRequest("", f"{len(data)} bytes came that are no HealthCheckRequest") from None
+        raise InvalidRequest("", f"got {len(data)} bytes that are not a valid HealthCheckRequest") from None
 
 
 @contextlib.asynccontextmanager

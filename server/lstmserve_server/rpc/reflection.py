@@ -52,5 +52,5 @@ async def _parsed(requests: AsyncIterator[bytes], context: Context) -> AsyncIter
         try:
             yield reflection_pb2.ServerReflectionRequest.FromString(data)
         except DecodeError:
-            text = f"{len(data)} bytes came that are no ServerReflectionRequest"
+            text = f"got {len(data)} bytes that are not a valid ServerReflectionRequest"
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)

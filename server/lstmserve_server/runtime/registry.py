@@ -82,5 +82,5 @@ class Registry:
         if name:
             raise NoSuchModel("model", f"no model {name[:64]!r} is served; expected one of {names}")
         raise InvalidRequest(
-            "model", f"no name came, and {len(self._models)} models are served; expected one of {names}"
+            "model", f"got no name, and {len(self._models)} models are served; expected one of {names}"
         )

@@ -89,20 +89,20 @@ def test_values_without_a_type_take_the_default():
         (
             Tensor(shape=[1], data=bytes(4)),
             "dtype",
-            "DATA_TYPE_UNSPECIFIED came with data; expected one of DATA_TYPE_FLOAT16, DATA_TYPE_BFLOAT16, DATA_TYPE_FLOAT32, "
+            "got DATA_TYPE_UNSPECIFIED with data, expected one of DATA_TYPE_FLOAT16, DATA_TYPE_BFLOAT16, DATA_TYPE_FLOAT32, "
             "DATA_TYPE_FLOAT64, DATA_TYPE_INT32, DATA_TYPE_INT64",
         ),
         (
             Tensor(dtype=99, shape=[1], data=bytes(4)),
             "dtype",
-            "number 99 came with data; expected one of DATA_TYPE_FLOAT16, DATA_TYPE_BFLOAT16, DATA_TYPE_FLOAT32, DATA_TYPE_FLOAT64, "
+            "got number 99 with data, expected one of DATA_TYPE_FLOAT16, DATA_TYPE_BFLOAT16, DATA_TYPE_FLOAT32, DATA_TYPE_FLOAT64, "
             "DATA_TYPE_INT32, DATA_TYPE_INT64",
         ),
-        (Tensor(dtype=99, shape=[1], values=[1]), "dtype", "number 99 came; expected one of the names of DataType"),
+        (Tensor(dtype=99, shape=[1], values=[1]), "dtype", "got number 99, expected one of the names of DataType"),
         (
             Tensor(dtype=FLOAT32, shape=[2, 3], data=bytes(23)),
             "data",
-            "23 bytes came; expected 24: 6 elements for the shape (2, 3), 4 bytes each",
+            "got 23 bytes, expected 24: 6 elements for the shape (2, 3), 4 bytes each",
         ),
         (
             Tensor(dtype=FLOAT64, shape=[2**32, 2**32], data=bytes(8)),
@@ -110,11 +110,11 @@ def test_values_without_a_type_take_the_default():
             "(4294967296, 4294967296) is larger than any message",
         ),
         (Tensor(shape=[2**62, 0, 2]), "shape", "(4611686018427387904, 0, 2) is larger than any message"),
-        (Tensor(dtype=FLOAT32, shape=[], data=bytes(8)), "data", "8 bytes came; expected 4: 1 elements for the shape (), 4 bytes each"),
-        (Tensor(dtype=FLOAT32, shape=[0, 3], data=bytes(4)), "data", "4 bytes came; expected 0: 0 elements for the shape (0, 3), 4 bytes each"),
+        (Tensor(dtype=FLOAT32, shape=[], data=bytes(8)), "data", "got 8 bytes, expected 4: 1 elements for the shape (), 4 bytes each"),
+        (Tensor(dtype=FLOAT32, shape=[0, 3], data=bytes(4)), "data", "got 4 bytes, expected 0: 0 elements for the shape (0, 3), 4 bytes each"),
         (Tensor(dtype=FLOAT32, shape=[-1, 3], data=bytes(4)), "shape", "(-1, 3) has a negative dimension"),
-        (Tensor(dtype=FLOAT32, shape=[1] * 9, data=bytes(4)), "shape", "9 dimensions came; expected at most 8"),
-        (Tensor(dtype=FLOAT32, shape=[3], values=[1, 2]), "values", "2 came; expected 3 for the shape (3)"),
+        (Tensor(dtype=FLOAT32, shape=[1] * 9, data=bytes(4)), "shape", "got 9 dimensions, expected at most 8"),
+        (Tensor(dtype=FLOAT32, shape=[3], values=[1, 2]), "values", "got 2, expected 3 for the shape (3)"),
         (Tensor(dtype=INT32, shape=[2], values=[1, 1.5]), "values", "1.5 at (1) does not fit int32"),
         (Tensor(dtype=INT64, shape=[1], values=[float("nan")]), "values", "nan at (0) does not fit int64"),
         (Tensor(dtype=FLOAT16, shape=[1, 1], values=[7e4]), "values", "70000.0 at (0, 0) does not fit float16"),

@@ -74,29 +74,29 @@ STATE_REFUSALS = [
     (state(model_digest="0" * 64), OtherWeights, "state.model_digest",
      f"the state belongs to a model with the digest '{'0' * 64}'; this one has '{SMALL.digest}'. Start the sequence anew, "
      "or ask a server that has the model of the state"),
-    (lstm_pb2.State(steps_seen=[1, 2]), InvalidRequest, "state.steps_seen", "step counts came without h and c; expected both or neither"),
-    (state(layers=[part()]), WrongForModel, "state.layers", "1 came; the model has 2 LSTM layers: 'first', 'second'"),
+    (lstm_pb2.State(steps_seen=[1, 2]), InvalidRequest, "state.steps_seen", "got step counts without h and c, expected both or neither"),
+    (state(layers=[part()]), WrongForModel, "state.layers", "got 1; the model has 2 LSTM layers: 'first', 'second'"),
     (layers(layer="second"), WrongForModel, "state.layers[0].layer",
-     "'second' came; expected 'first': the layers are 'first', 'second'"),
-    (layers(h=None), InvalidRequest, "state.layers[0].h", "nothing came; expected a tensor"),
-    (layers(c=None), InvalidRequest, "state.layers[0].c", "nothing came; expected a tensor"),
+     "got 'second', expected 'first': the layers are 'first', 'second'"),
+    (layers(h=None), InvalidRequest, "state.layers[0].h", "got nothing, expected a tensor"),
+    (layers(c=None), InvalidRequest, "state.layers[0].c", "got nothing, expected a tensor"),
     (layers(c=Tensor(shape=[2, 5])), InvalidRequest, "state.layers[0].c",
      "neither data nor values is set; expected 10 elements for the shape (2, 5)"),
-    (layers(h=x(2)), InvalidRequest, "state.layers[0].h.shape", "(2) came; expected (batch, units), here (2, 5)"),
-    (layers(h=x(1, 5)), InvalidRequest, "state.layers[0].h.shape", "1 rows came; expected 2, as x has"),
-    (layers(c=x(2, 4)), WrongForModel, "state.layers[0].c.shape", "4 units came; the layer has 5"),
+    (layers(h=x(2)), InvalidRequest, "state.layers[0].h.shape", "got (2), expected (batch, units), here (2, 5)"),
+    (layers(h=x(1, 5)), InvalidRequest, "state.layers[0].h.shape", "got 1 rows, expected 2, as x has"),
+    (layers(c=x(2, 4)), WrongForModel, "state.layers[0].c.shape", "got 4 units; the layer has 5"),
     (layers(h=tensors.encode(np.zeros((2, 5)))), WrongForModel, "state.layers[0].h.dtype",
-     "float64 came; the model computes in float32, and rounding a state would change it"),
+     "got float64; the model computes in float32, and rounding a state would change it"),
     (layers(h=tensors.encode(np.full((2, 5), np.inf, np.float32))), InvalidRequest, "state.layers[0].h",
-     "inf at (0, 0) came; expected finite numbers"),
+     "got inf at (0, 0), expected finite numbers"),
     (layers(h=tensors.encode(BIG_H)), WrongForModel, "state.layers[0].h",
-     "3.5 at (1, 2) came; this layer computes no h beyond 1. Were h and c exchanged?"),
-    (state(steps_seen=[1]), InvalidRequest, "state.steps_seen", "1 came; expected one per row, which is 2, or none"),
-    (state(steps_seen=[1, -1]), InvalidRequest, "state.steps_seen[1]", "-1 came; expected 0 to 4611686018427387904"),
+     "got 3.5 at (1, 2); this layer computes no h beyond 1. Were h and c exchanged?"),
+    (state(steps_seen=[1]), InvalidRequest, "state.steps_seen", "got 1, expected one per row, which is 2, or none"),
+    (state(steps_seen=[1, -1]), InvalidRequest, "state.steps_seen[1]", "got -1, expected 0 to 4611686018427387904"),
 ]  # fmt: skip
 
 X_REFUSALS = [
-    ({"x": None}, InvalidRequest, "x", "nothing came; expected a tensor"),
+    ({"x": None}, InvalidRequest, "x", "got nothing, expected a tensor"),
     ({"x": lambda shape: Tensor(dtype=lstm_pb2.DATA_TYPE_FLOAT32, shape=shape, data=bytes(5))}, InvalidRequest, "x.data", None),
     ({"x": lambda shape: Tensor(dtype=9, shape=shape, data=bytes(5))}, InvalidRequest, "x.dtype", None),
     ({"x": lambda shape: Tensor(dtype=lstm_pb2.DATA_TYPE_FLOAT32, shape=[-1, *shape], data=bytes(5))}, InvalidRequest, "x.shape",
@@ -105,28 +105,28 @@ X_REFUSALS = [
 ]  # fmt: skip
 
 STEP_REFUSALS = [
-    ({"x": x(3)}, InvalidRequest, "x.shape", "(3) came; expected (batch, features)"),
-    ({"x": x(0, 3)}, InvalidRequest, "x.shape", "(0, 3) came; expected at least 1 of each of (batch, features)"),
-    ({"x": x(9, 3)}, LimitExceeded, "x.shape", "9 rows came; expected at most 8 (--max-rows)"),
-    ({"x": x(2, 4)}, WrongForModel, "x.shape", "4 features came; the model has 3"),
-    ({"x": tensors.encode(NAN)}, InvalidRequest, "x", "nan at (1, 1) came; expected finite numbers"),
+    ({"x": x(3)}, InvalidRequest, "x.shape", "got (3), expected (batch, features)"),
+    ({"x": x(0, 3)}, InvalidRequest, "x.shape", "got (0, 3), expected at least 1 of each of (batch, features)"),
+    ({"x": x(9, 3)}, LimitExceeded, "x.shape", "got 9 rows, expected at most 8 (--max-rows)"),
+    ({"x": x(2, 4)}, WrongForModel, "x.shape", "got 4 features; the model has 3"),
+    ({"x": tensors.encode(NAN)}, InvalidRequest, "x", "got nan at (1, 1), expected finite numbers"),
     ({"x": tensors.encode(np.array([[0, 1e39, 0]]))}, WrongForModel, "x",
      "1e+39 at (0, 1) does not fit float32, the type of the model"),
     ({"x": Tensor(shape=[1, 3], values=[1, 2, 1e39])}, InvalidRequest, "x.values", "1e+39 at (0, 2) does not fit float32"),
 ]  # fmt: skip
 
 FORWARD_REFUSALS = [
-    ({"x": x(2, 3)}, InvalidRequest, "x.shape", "(2, 3) came; expected (batch, time, features)"),
-    ({"x": x(2, 0, 3)}, InvalidRequest, "x.shape", "(2, 0, 3) came; expected at least 1 of each of (batch, time, features)"),
-    ({"x": x(9, 1, 3)}, LimitExceeded, "x.shape", "9 rows came; expected at most 8 (--max-rows)"),
+    ({"x": x(2, 3)}, InvalidRequest, "x.shape", "got (2, 3), expected (batch, time, features)"),
+    ({"x": x(2, 0, 3)}, InvalidRequest, "x.shape", "got (2, 0, 3), expected at least 1 of each of (batch, time, features)"),
+    ({"x": x(9, 1, 3)}, LimitExceeded, "x.shape", "got 9 rows, expected at most 8 (--max-rows)"),
     ({"x": x(1, 11, 3)}, LimitExceeded, "x.shape",
-     "11 time-steps came; expected at most 10 (--max-steps). Send the sequence in parts, each with the state that the one "
+     "got 11 time-steps, expected at most 10 (--max-steps). Send the sequence in parts, each with the state that the one "
      "before gave back: the answers are the same"),
-    ({"x": x(2, 5, 4)}, WrongForModel, "x.shape", "4 features came; the model has 3"),
-    ({"x": x(2, 5, 3), "lengths": [5]}, InvalidRequest, "lengths", "1 came; expected one per row, which is 2, or none"),
-    ({"x": x(2, 5, 3), "lengths": [5, 0]}, InvalidRequest, "lengths[1]", "0 came; expected 1 to 5, the time-steps of x"),
-    ({"x": x(2, 5, 3), "lengths": [6, 1]}, InvalidRequest, "lengths[0]", "6 came; expected 1 to 5, the time-steps of x"),
-    ({"x": tensors.encode(np.stack([NAN, NAN]))}, InvalidRequest, "x", "nan at (0, 1, 1) came; expected finite numbers"),
+    ({"x": x(2, 5, 4)}, WrongForModel, "x.shape", "got 4 features; the model has 3"),
+    ({"x": x(2, 5, 3), "lengths": [5]}, InvalidRequest, "lengths", "got 1, expected one per row, which is 2, or none"),
+    ({"x": x(2, 5, 3), "lengths": [5, 0]}, InvalidRequest, "lengths[1]", "got 0, expected 1 to 5, the time-steps of x"),
+    ({"x": x(2, 5, 3), "lengths": [6, 1]}, InvalidRequest, "lengths[0]", "got 6, expected 1 to 5, the time-steps of x"),
+    ({"x": tensors.encode(np.stack([NAN, NAN]))}, InvalidRequest, "x", "got nan at (0, 1, 1), expected finite numbers"),
 ]  # fmt: skip
 
 
@@ -201,7 +201,7 @@ def test_a_name_is_needed_among_several_models():
 
     assert_refused(
         two.parse_step, StepRequest(x=x(1, 3)), InvalidRequest, "model",
-        "no name came, and 2 models are served; expected one of 'a', 'b'",
+        "got no name, and 2 models are served; expected one of 'a', 'b'",
     )  # fmt: skip
 
 
@@ -348,7 +348,7 @@ def test_unknown_token_ids_are_refused(token, text):
     """A token id that the model does not know is refused before it is looked up."""
     assert_refused(
         IDS.parse_step, StepRequest(x=tensors.encode(np.array([3, token]))), WrongForModel, "x",
-        f"{text} at (1, 0) came; expected token ids, whole numbers from 0 to 6",
+        f"got {text} at (1, 0), expected token ids, whole numbers from 0 to 6",
     )  # fmt: skip
 
 
@@ -469,7 +469,7 @@ def test_features_that_have_axes_of_their_own_are_told_whole(tmp_path):
     assert codec.parse_step(StepRequest(x=x(2, 2, 3))).x.shape == (2, 2, 3)
     with pytest.raises(WrongForModel) as refused:
         codec.parse_step(StepRequest(x=x(2, 3, 2)))
-    assert refused.value.text == "(3, 2) came for each time-step; the model has (2, 3)"
+    assert refused.value.text == "got (3, 2) for each time-step; the model has (2, 3)"
 
 
 def test_an_output_of_a_fixed_length_counts_with_all_of_it():

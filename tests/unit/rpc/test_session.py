@@ -123,16 +123,16 @@ def test_other_rows_go_on_when_one_begins_anew():
 
 
 BROKEN = [
-    ([steps(numbers(1, 3))], InvalidRequest, "message: input came first; expected a message that opens the stream first, and once"),
-    ([StreamStepsRequest()], InvalidRequest, "message: nothing came first; expected"),
-    ([StreamStepsRequest(open=StreamOpen())] * 2, InvalidRequest, "message: open came again; expected"),
+    ([steps(numbers(1, 3))], InvalidRequest, "message: got input first, expected a message that opens the stream first, and once"),
+    ([StreamStepsRequest()], InvalidRequest, "message: got nothing first, expected"),
+    ([StreamStepsRequest(open=StreamOpen())] * 2, InvalidRequest, "message: got open again, expected"),
     ([StreamStepsRequest(open=StreamOpen(model="none"))], NoSuchModel, "model: no model 'none' is served"),
-    ([StreamStepsRequest(open=StreamOpen(row_count=9))], LimitExceeded, "row_count: 9 rows came; expected at most 8 (--max-rows)"),
-    ([StreamStepsRequest(open=StreamOpen(row_count=-1))], InvalidRequest, "row_count: -1 rows came; expected at least 1"),
-    ([StreamStepsRequest(open=StreamOpen(model_digest="x"))], WrongForModel, "model_digest: 'x' came; this server has"),
-    ([StreamStepsRequest(open=StreamOpen(numerics_fingerprint="y"))], WrongForModel, "numerics_fingerprint: 'y' came; this"),
-    ([StreamStepsRequest(open=StreamOpen(checkpoint_interval_steps=-1))], InvalidRequest, "checkpoint_interval_steps: -1 came; expected 0 to"),
-    ([StreamStepsRequest(open=StreamOpen(outputs=["none"]))], WrongForModel, "outputs[0]: 'none' came; the model has 'dense'"),
+    ([StreamStepsRequest(open=StreamOpen(row_count=9))], LimitExceeded, "row_count: got 9 rows, expected at most 8 (--max-rows)"),
+    ([StreamStepsRequest(open=StreamOpen(row_count=-1))], InvalidRequest, "row_count: got -1 rows, expected at least 1"),
+    ([StreamStepsRequest(open=StreamOpen(model_digest="x"))], WrongForModel, "model_digest: got 'x'; this server has"),
+    ([StreamStepsRequest(open=StreamOpen(numerics_fingerprint="y"))], WrongForModel, "numerics_fingerprint: got 'y'; this"),
+    ([StreamStepsRequest(open=StreamOpen(checkpoint_interval_steps=-1))], InvalidRequest, "checkpoint_interval_steps: got -1, expected 0 to"),
+    ([StreamStepsRequest(open=StreamOpen(outputs=["none"]))], WrongForModel, "outputs[0]: got 'none'; the model has 'dense'"),
     ([StreamStepsRequest(open=StreamOpen(state=lstm_pb2.State(model_digest="z")))], WrongForModel, "state.model_digest: the state"),
 ]  # fmt: skip
 
@@ -150,16 +150,16 @@ def test_what_ends_a_stream(messages, kind, text):
 
 
 WRONG = [
-    (steps(numbers(2, 3), 5), 5, 3, "x.shape: 2 rows came; expected 1, as the stream has"),
-    (steps(numbers(1, 4), 6), 6, 9, "x.shape: 4 features came; the model has 3"),
-    (steps(np.full((1, 3), np.nan), 7), 7, 3, "x: nan at (0, 0) came; expected finite numbers"),
-    (steps(numbers(1, 11, 3), 8), 8, 8, "x.shape: 11 time-steps came; expected at most 10 (--max-steps)"),
-    (StreamStepsRequest(input=StepInput(number=9)), 9, 3, "x: nothing came; expected a tensor"),
-    (reset([], number=10), 10, 3, "rows: none came; expected at least one"),
-    (reset([0, 0], number=11), 11, 3, "rows: a row came twice; expected each once"),
-    (reset([1], number=12), 12, 3, "rows[0]: 1 came; expected 0 to 0"),
+    (steps(numbers(2, 3), 5), 5, 3, "x.shape: got 2 rows, expected 1, as the stream has"),
+    (steps(numbers(1, 4), 6), 6, 9, "x.shape: got 4 features; the model has 3"),
+    (steps(np.full((1, 3), np.nan), 7), 7, 3, "x: got nan at (0, 0), expected finite numbers"),
+    (steps(numbers(1, 11, 3), 8), 8, 8, "x.shape: got 11 time-steps, expected at most 10 (--max-steps)"),
+    (StreamStepsRequest(input=StepInput(number=9)), 9, 3, "x: got nothing, expected a tensor"),
+    (reset([], number=10), 10, 3, "rows: got none, expected at least one"),
+    (reset([0, 0], number=11), 11, 3, "rows: got a row twice, expected each once"),
+    (reset([1], number=12), 12, 3, "rows[0]: got 1, expected 0 to 0"),
     (reset([0], lstm_pb2.State(model_digest="z"), 13), 13, 9, "state.model_digest: the state belongs to a model"),
-    (StreamStepsRequest(), 0, 3, "message: nothing came; expected input, checkpoint or reset"),
+    (StreamStepsRequest(), 0, 3, "message: got nothing, expected input, checkpoint or reset"),
 ]
 
 

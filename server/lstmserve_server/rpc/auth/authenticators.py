@@ -166,7 +166,7 @@ class TokenAuth:
 
         Args:
             path: of the file.
-            noted: is told of each reading after this one.
+            on_reload: called after each reading but the first.
 
         Raises:
             StartupError: it cannot be read, or makes no sense.
@@ -186,13 +186,13 @@ class TokenAuth:
         """Returns the token of a call. It takes as long for all that are wrong, and tells nothing of those that are right."""
         shown = next((value for key, value in metadata or () if key == _HEADER), None)
         if shown is None:
-            raise Unauthenticated("", "no token came; expected the metadata authorization: Bearer TOKEN")
+            raise Unauthenticated("", "got no token, expected the metadata authorization: Bearer TOKEN")
         if not isinstance(shown, str) or not shown.lower().startswith(_SCHEME):
             raise Unauthenticated("", "the metadata authorization has another scheme; expected Bearer TOKEN")
         digest = token_file.digest(shown[len(_SCHEME) :].strip())
         found = [token for own, token in self._tokens.items() if hmac.compare_digest(own, digest)]
         if not found:
-            raise Unauthenticated("", "the token that came is not known; expected one that is in the server's file")
+            raise Unauthenticated("", "got an unknown token, expected one of the server's token file")
         return found[0]
 
     async def watch(self) -> None:

@@ -79,7 +79,7 @@ class Caller:
         if name:
             raise PermissionDenied("model", f"{self.name!r} may not use {name[:64]!r}; expected one of {allowed}")
         if len(models) > 1:
-            raise InvalidRequest("model", f"no name came, and {self.name!r} may use several; expected one of {allowed}")
+            raise InvalidRequest("model", f"got no name, and {self.name!r} may use several; expected one of {allowed}")
         return next(iter(models), name)
 
     def require_rows(self, field: str, rows: int) -> None:
@@ -90,7 +90,7 @@ class Caller:
         """
         most = self._policy.rows
         if most is not None and rows > most:
-            raise LimitExceeded(field, f"{rows} rows came; expected at most {most} of {self.name!r} (its token's rows)")
+            raise LimitExceeded(field, f"got {rows} rows, expected at most {most} of {self.name!r} (its token's rows)")
 
     def call(self) -> Self:
         """Counts a call while it is under way: `with caller.call()`.

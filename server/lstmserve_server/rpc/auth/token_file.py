@@ -84,7 +84,7 @@ def read(path: Path) -> dict[str, tuple[CallerPolicy, list[bytes]]]:
     found: dict[str, tuple[CallerPolicy, list[bytes]]] = {}
     try:
         if list(content) != ["caller"] or not isinstance(content["caller"], list):
-            _refuse(f"the keys {', '.join(content) or 'none'} came; expected [[caller]] entries alone")
+            _refuse(f"got the keys {', '.join(content) or 'none'}, expected [[caller]] entries alone")
         for position, item in enumerate(content["caller"]):
             name, policy, hashes = _caller(item, f"caller {position + 1}")
             if name in found:

@@ -137,37 +137,37 @@ class Codec:
             expected = "at least 1 of each of " if array.ndim == rank else ""
             raise InvalidRequest(
                 f"{field}.shape",
-                f"{tensor_codec.format_shape(array.shape)} came; expected {expected}({', '.join(axes)})",
+                f"got {tensor_codec.format_shape(array.shape)}, expected {expected}({', '.join(axes)})",
             )
         self._check_size(array, field, model, sequence=sequence)
         if sequence and model.fixed_time and item.shape[0] is not None and array.shape[1] != item.shape[0]:
             raise WrongForModel(
-                f"{field}.shape", f"{array.shape[1]} time-steps came; the model reads {item.shape[0]} at once"
+                f"{field}.shape", f"got {array.shape[1]} time-steps; the model reads {item.shape[0]} at once"
             )
         features = array.shape[-len(item.features) :]
         if features != item.features and any(
             expected is not None and length != expected
             for length, expected in zip(features, item.features, strict=True)
         ):
-            text = f"{features[0]} features came; the model has {item.features[0]}"
+            text = f"got {features[0]} features; the model has {item.features[0]}"
             if len(features) > 1:
-                text = f"{tensor_codec.format_shape(features)} came for each time-step; the model has {item.features}"
+                text = f"got {tensor_codec.format_shape(features)} for each time-step; the model has {item.features}"
             raise WrongForModel(f"{field}.shape", text)
         return array
 
     def _check_size(self, array: Array, field: str, model: RecurrentModel, *, sequence: bool) -> None:
         self.check_rows(array.shape[0], f"{field}.shape")
         if sequence and array.shape[1] > self._limits.steps:
-            text = f"{array.shape[1]} time-steps came; expected at most {self._limits.steps} (--max-steps). {_way_out(model)}"
+            text = f"got {array.shape[1]} time-steps, expected at most {self._limits.steps} (--max-steps). {_way_out(model)}"
             raise LimitExceeded(f"{field}.shape", text)
 
     def check_rows(self, rows: int, field: str) -> None:
         """Refuses more rows than a request may have, and fewer than one."""
         current_caller.get().require_rows(field, rows)
         if rows > self._limits.rows:
-            raise LimitExceeded(field, f"{rows} rows came; expected at most {self._limits.rows} (--max-rows)")
+            raise LimitExceeded(field, f"got {rows} rows, expected at most {self._limits.rows} (--max-rows)")
         if rows < 1:
-            raise InvalidRequest(field, f"{rows} rows came; expected at least 1")
+            raise InvalidRequest(field, f"got {rows} rows, expected at least 1")
 
     def check_answer(self, model: RecurrentModel, rows: int, steps: int, field: str, *, as_values: bool) -> None:
         """Refuses, before it is computed, what would not fit into a message; `field` is what asks for so much."""
@@ -199,14 +199,14 @@ def _inputs(request: lstm_pb2.ForwardRequest, model: RecurrentModel) -> _Given:
     names = [item.name for item in model.inputs]
     if not request.inputs:
         if len(names) > 1:
-            text = f"none came by name; the model has several: {format_names(names)}"
+            text = f"got none by name; the model has several: {format_names(names)}"
             raise WrongForModel("inputs", text)
         return [("x", request.x if request.HasField("x") else None)]
     if request.HasField("x"):
-        raise InvalidRequest("inputs", "both x and inputs by name came; expected one of them")
+        raise InvalidRequest("inputs", "got both x and inputs by name, expected one of them")
     unknown = sorted(set(request.inputs) - set(names))
     if unknown:
-        raise WrongForModel("inputs", f"{unknown[0][:64]!r} came; the model has {format_names(names)}")
+        raise WrongForModel("inputs", f"got {unknown[0][:64]!r}; the model has {format_names(names)}")
     return [(f"inputs[{name[:64]!r}]", request.inputs.get(name)) for name in names]
 
 
@@ -220,7 +220,7 @@ def _require_one_batch(arrays: Sequence[Array], given: _Given) -> None:
     for array, (field, _) in zip(arrays, given, strict=True):
         if len(array) != len(arrays[0]):
             raise InvalidRequest(
-                f"{field}.shape", f"{len(array)} rows came; expected {len(arrays[0])}, as {given[0][0]} has"
+                f"{field}.shape", f"got {len(array)} rows, expected {len(arrays[0])}, as {given[0][0]} has"
             )
 
 
@@ -228,15 +228,15 @@ def _parse_lengths(lengths: Sequence[int], model: RecurrentModel, batch: int, ti
     if not lengths:
         return None
     if len(model.inputs) > 1 or not model.inputs[0].sequence:
-        raise WrongForModel("lengths", "some came; expected none, as the model has not just one input with a time axis")
+        raise WrongForModel("lengths", "got some, expected none, as the model has not just one input with a time axis")
     if len(lengths) != batch:
-        raise InvalidRequest("lengths", f"{len(lengths)} came; expected one per row, which is {batch}, or none")
+        raise InvalidRequest("lengths", f"got {len(lengths)}, expected one per row, which is {batch}, or none")
     for row, length in enumerate(lengths):
         if not 1 <= length <= time:
-            raise InvalidRequest(f"lengths[{row}]", f"{length} came; expected 1 to {time}, the time-steps of x")
+            raise InvalidRequest(f"lengths[{row}]", f"got {length}, expected 1 to {time}, the time-steps of x")
         if model.fixed_time and length != time:
             raise WrongForModel(
-                f"lengths[{row}]", f"{length} came; the model reads {time} time-steps of every row at once"
+                f"lengths[{row}]", f"got {length}; the model reads {time} time-steps of every row at once"
             )
     return np.array(lengths, np.int64)
 
@@ -250,7 +250,7 @@ def validate_input(array: Array, item: InputSpec, model: RecurrentModel, field: 
         if unknown.any():
             index = tensor_codec.first(unknown)
             where = tensor_codec.format_shape(index)
-            text = f"{array[index]:g} at {where} came; expected token ids, whole numbers from 0 to {words - 1}"
+            text = f"got {array[index]:g} at {where}, expected token ids, whole numbers from 0 to {words - 1}"
             raise WrongForModel(field, text)
     return array
 

@@ -45,17 +45,17 @@ def parse(message: lstm_pb2.State | None, served: ServedModel, batch: int) -> tu
         )
     if message is None or not message.layers:
         if message is not None and message.steps_seen and model.stateful_layers:
-            raise InvalidRequest("state.steps_seen", "step counts came without h and c; expected both or neither")
+            raise InvalidRequest("state.steps_seen", "got step counts without h and c, expected both or neither")
         return model.zero_state(batch), np.zeros(batch, np.int64)
     if len(message.layers) != len(model.stateful_layers):
-        raise WrongForModel("state.layers", f"{len(message.layers)} came; the model has {_layers_of(model)}")
+        raise WrongForModel("state.layers", f"got {len(message.layers)}; the model has {_layers_of(model)}")
     layers: list[LayerState] = []
     for i, (part, layer) in enumerate(zip(message.layers, model.stateful_layers, strict=True)):
         field = f"state.layers[{i}]"
         if part.layer not in ("", layer.name):
             raise WrongForModel(
                 f"{field}.layer",
-                f"{part.layer[:64]!r} came; expected {layer.name!r}: the layers are {_layer_names(model)}",
+                f"got {part.layer[:64]!r}, expected {layer.name!r}: the layers are {_layer_names(model)}",
             )
         # With a digest it was computed by this model, so is within what it can compute; bare h and c may be anything.
         if isinstance(layer, LSTM):
@@ -103,7 +103,7 @@ def _lstm(
     """Returns the state of an LSTM layer."""
     if part.HasField("window") or part.steps_received:
         raise WrongForModel(
-            f"{field}.window", f"came for {layer.name!r}, which is an LSTM layer; expected h and c alone"
+            f"{field}.window", f"got a window for {layer.name!r}, which is an LSTM layer, expected h and c alone"
         )
     shape = (batch, layer.spec.units)
     h = _array(part.h if part.HasField("h") else None, f"{field}.h", shape, ("batch", "units"), model)
@@ -116,7 +116,9 @@ def _lstm(
 def _window(part: lstm_pb2.LayerState, layer: Stateful, field: str, batch: int, model: RecurrentModel) -> WindowState:
     """Returns the state of a layer with a window."""
     if part.HasField("h") or part.HasField("c"):
-        raise WrongForModel(f"{field}.h", f"came for {layer.name!r}, which is no LSTM layer; expected window and steps")
+        raise WrongForModel(
+            f"{field}.h", f"got h for {layer.name!r}, which is not an LSTM layer, expected window and steps_received"
+        )
     zero = layer.zero_state(1)
     assert isinstance(zero, WindowState)  # noqa: S101 - there are two kinds of states
     axes = ("batch", "steps", "features")
@@ -134,25 +136,25 @@ def _array(
     if array.ndim != len(shape):
         raise InvalidRequest(
             f"{field}.shape",
-            f"{tensor_codec.format_shape(array.shape)} came; expected ({', '.join(axes)}), here {tensor_codec.format_shape(shape)}",
+            f"got {tensor_codec.format_shape(array.shape)}, expected ({', '.join(axes)}), here {tensor_codec.format_shape(shape)}",
         )
     if array.shape[0] != shape[0]:
-        raise InvalidRequest(f"{field}.shape", f"{array.shape[0]} rows came; expected {shape[0]}, as x has")
+        raise InvalidRequest(f"{field}.shape", f"got {array.shape[0]} rows, expected {shape[0]}, as x has")
     for length, expected, axis in zip(array.shape[1:], shape[1:], axes[1:], strict=True):
         if length != expected:
-            raise WrongForModel(f"{field}.shape", f"{length} {axis} came; the layer has {expected}")
+            raise WrongForModel(f"{field}.shape", f"got {length} {axis}; the layer has {expected}")
     raise WrongForModel(
         f"{field}.dtype",
-        f"{array.dtype.name} came; the model computes in {model.dtype.name}, and rounding a state would change it",
+        f"got {array.dtype.name}; the model computes in {model.dtype.name}, and rounding a state would change it",
     )
 
 
 def _steps_seen(steps: Sequence[int], field: str, batch: int) -> Array:
     if len(steps) != batch:
-        raise InvalidRequest(field, f"{len(steps)} came; expected one per row, which is {batch}, or none")
+        raise InvalidRequest(field, f"got {len(steps)}, expected one per row, which is {batch}, or none")
     for row, count in enumerate(steps):
         if not 0 <= count <= _MAX_STEPS_SEEN:
-            raise InvalidRequest(f"{field}[{row}]", f"{count} came; expected 0 to {_MAX_STEPS_SEEN}")
+            raise InvalidRequest(f"{field}[{row}]", f"got {count}, expected 0 to {_MAX_STEPS_SEEN}")
     return np.array(steps, np.int64)
 
 
@@ -163,7 +165,7 @@ def _check_bound(h: Array, bound: float, field: str) -> None:
     if beyond.any():
         index = tensor_codec.first(beyond)
         where = tensor_codec.format_shape(index)
-        text = f"{h[index]} at {where} came; this layer computes no h beyond {bound:g}. Were h and c exchanged?"
+        text = f"got {h[index]} at {where}; this layer computes no h beyond {bound:g}. Were h and c exchanged?"
         raise WrongForModel(field, text)
 
 

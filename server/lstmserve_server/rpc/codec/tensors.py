@@ -28,7 +28,7 @@ def decode(message: lstm_pb2.Tensor | None, field: str, default: np.dtype[Any]) 
         InvalidRequest: it is left out, or not well formed.
     """
     if message is None:
-        raise InvalidRequest(field, "nothing came; expected a tensor")
+        raise InvalidRequest(field, "got nothing, expected a tensor")
     try:
         return tensors.decode(message, default=default)
     except TensorError as error:
@@ -62,7 +62,7 @@ def finite(array: Array, field: str) -> Array:
     """
     if not all_finite(array):
         index = first(~np.isfinite(array))
-        raise InvalidRequest(field, f"{array[index]} at {format_shape(index)} came; expected finite numbers")
+        raise InvalidRequest(field, f"got {array[index]} at {format_shape(index)}, expected finite numbers")
     return array
 
 

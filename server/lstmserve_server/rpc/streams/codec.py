@@ -62,9 +62,9 @@ class StreamCodec:
             ("numerics_fingerprint", request.numerics_fingerprint, served.fingerprint, OtherNumerics),
         ):
             if wanted not in ("", own):
-                raise refusal(field, f"{wanted[:64]!r} came; this server has {own!r}. Ask another one")
+                raise refusal(field, f"got {wanted[:64]!r}; this server has {own!r}. Ask another one")
         if not 0 <= request.checkpoint_interval_steps <= _MAX_CHECKPOINT_INTERVAL_STEPS:
-            text = f"{request.checkpoint_interval_steps} came; expected 0 to {_MAX_CHECKPOINT_INTERVAL_STEPS}"
+            text = f"got {request.checkpoint_interval_steps}, expected 0 to {_MAX_CHECKPOINT_INTERVAL_STEPS}"
             raise InvalidRequest("checkpoint_interval_steps", text)
         message = request.state if request.HasField("state") else None
         rows = request.row_count or state_codec.rows_of(message) or 1
@@ -88,7 +88,7 @@ class StreamCodec:
         one_step = message is not None and len(message.shape) == 1 + len(item.features)
         x = self._codec.decode_input(message, "x", item, served.model, stepped=one_step)
         if len(x) != parameters.rows:
-            raise InvalidRequest("x.shape", f"{len(x)} rows came; expected {parameters.rows}, as the stream has")
+            raise InvalidRequest("x.shape", f"got {len(x)} rows, expected {parameters.rows}, as the stream has")
         as_values = bool(request.x.values)
         self._codec.check_answer(served.model, len(x), 1 if one_step else x.shape[1], "x.shape", as_values=as_values)
         x = validate_input(x, item, served.model, "x")
@@ -105,12 +105,12 @@ class StreamCodec:
             RequestError: it is wrong; the error names the field.
         """
         if not request.rows:
-            raise InvalidRequest("rows", "none came; expected at least one")
+            raise InvalidRequest("rows", "got none, expected at least one")
         for i, row in enumerate(request.rows):
             if not 0 <= row < parameters.rows:
-                raise InvalidRequest(f"rows[{i}]", f"{row} came; expected 0 to {parameters.rows - 1}")
+                raise InvalidRequest(f"rows[{i}]", f"got {row}, expected 0 to {parameters.rows - 1}")
         if len(set(request.rows)) < len(request.rows):
-            raise InvalidRequest("rows", "a row came twice; expected each once")
+            raise InvalidRequest("rows", "got a row twice, expected each once")
         message = request.state if request.HasField("state") else None
         state, seen = state_codec.parse(message, parameters.served, len(request.rows))
         return np.array(request.rows, np.int64), state, seen
@@ -133,8 +133,8 @@ class StreamCodec:
 
 
 def _wanted(names: Sequence[str], served: ServedModel) -> tuple[int, ...]:
-    validate_input = [output.name for output in served.model.outputs]
+    known = [output.name for output in served.model.outputs]
     for i, name in enumerate(names):
-        if name not in validate_input:
-            raise WrongForModel(f"outputs[{i}]", f"{name[:64]!r} came; the model has {format_names(validate_input)}")
-    return tuple(validate_input.index(name) for name in dict.fromkeys(names)) or tuple(range(len(validate_input)))
+        if name not in known:
+            raise WrongForModel(f"outputs[{i}]", f"got {name[:64]!r}; the model has {format_names(known)}")
+    return tuple(known.index(name) for name in dict.fromkeys(names)) or tuple(range(len(known)))

@@ -183,7 +183,7 @@ class StreamServer:
         if monotonic() >= end:
             return NotServing("", f"the stream is {self._age_seconds:g} seconds old; go on with a new one")
         if progress.reading and monotonic() >= progress.waiting_since + self._idle_seconds:
-            return DeadlineExceeded("", f"nothing came for {self._idle_seconds} seconds (--stream-idle-seconds)")
+            return DeadlineExceeded("", f"no message for {self._idle_seconds} seconds (--stream-idle-seconds)")
         return None
 
 

@@ -77,10 +77,10 @@ class Session:
         kind = request.WhichOneof("message")
         if self._parameters is None:
             if kind != "open":
-                raise InvalidRequest("message", f"{kind or 'nothing'} came first; {_OPEN_FIRST}")
+                raise InvalidRequest("message", f"got {kind or 'nothing'} first, {_OPEN_FIRST}")
             return self._open(request.open)
         if kind == "open":
-            raise InvalidRequest("message", f"open came again; {_OPEN_FIRST}")
+            raise InvalidRequest("message", f"got open again, {_OPEN_FIRST}")
         try:
             match kind:
                 case "input":
@@ -90,7 +90,7 @@ class Session:
                 case "checkpoint":
                     return self._checkpoint(request.checkpoint.number)
                 case _:
-                    raise InvalidRequest("message", "nothing came; expected input, checkpoint or reset")
+                    raise InvalidRequest("message", "got nothing, expected input, checkpoint or reset")
         except RequestError as error:
             return self._rejected(_number_of(request), error)
 

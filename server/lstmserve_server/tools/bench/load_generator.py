@@ -255,7 +255,7 @@ async def _streaming(channel: grpc.aio.Channel, model: lstm_pb2.Model, case: Cas
         data = await _read(call)
         if data[0] != _OUTPUTS:
             response = lstm_pb2.StreamStepsResponse.FromString(data)
-            raise Failed(response.rejected.text or f"{response.WhichOneof('message')} came; expected outputs")
+            raise Failed(response.rejected.text or f"got {response.WhichOneof('message')}, expected outputs")
 
     return request_once
 

@@ -1,1 +1,1 @@
-"""What the service costs beside everything that somebody might pick instead, measured in one run on one machine."""
+"""What the service costs alongside everything that someone might pick instead, measured in one run on one machine."""

@@ -1,4 +1,4 @@
-"""Measures the service beside all contenders, and writes tables, figures and plots.
+"""Measures the service alongside all contenders, and writes tables, figures and plots.
 
 python -m bench [rpc] [units] [streams] [batching] [startup] [memory] [kernels] [growth] [--quick] [--only TEXT]
 """

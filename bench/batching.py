@@ -1,4 +1,4 @@
-"""What it brings to compute together steps that arrive together: the service beside itself, told to compute each by itself."""
+"""What it brings to compute together steps that arrive together: the service alongside itself, told to compute each by itself."""
 
 from __future__ import annotations
 

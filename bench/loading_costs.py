@@ -1,4 +1,4 @@
-"""What it costs to load a large file, beside what h5py takes to read its arrays.
+"""What it costs to load a large file, alongside what h5py takes to read its arrays.
 
     python -m bench.loading_costs [--units 2048]
 

@@ -35,7 +35,7 @@ class Memory:
 
     case: str
     resident_bytes: list[int]
-    """One figure, or those while something goes on, the first at its beginning."""
+    """One figure, or those while something continues, the first at its beginning."""
     file_bytes: int = 0
     """Of the models."""
 

@@ -100,7 +100,7 @@ class ServerProcess:
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Lets them go on."""
+        """Lets them continue."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:

@@ -26,7 +26,7 @@ def page(results: Record) -> str:
         f"{machine['memory_gib']} GiB, {machine['system']}, Python {machine['python']}, {machine['h2load']}; "
         f"load average at the start {machine['load_average']:.1f}. "
         "The cores are shared with the load generator and whatever else ran: compare figures of one table, not of two runs. "
-        "Each is the median over the rounds; the range behind it is of all rounds.\n"
+        "Each is the median over the rounds; the range after it is of all rounds.\n"
     )
     parts = ["# What was measured\n", what]
     for name, write in _PARTS.items():
@@ -76,7 +76,7 @@ def _rpc(outcomes: list[Record]) -> str:
 
 
 def _ratio(values: Sequence[float], beside: Sequence[float]) -> float:
-    """Returns the median of the ratios of each round: what a neighbour takes from one round, it takes from both."""
+    """Returns the median of the ratios of each round: what a neighbor takes from one round, it takes from both."""
     return median([a / b for a, b in zip(values, beside, strict=False)])
 
 

@@ -161,7 +161,7 @@ def measure(
 
 
 def _turned(running: list[Running], number: int) -> list[Running]:
-    """Returns the same beginning with another, so that nobody always follows the same one."""
+    """Returns the same beginning with another, so that no one always follows the same one."""
     first = number % max(1, len(running))
     return running[first:] + running[:first]
 

@@ -1,4 +1,4 @@
-"""What streams cost beside calls of `Step`, what idle ones cost, and what one costs the others whose reader has stopped.
+"""What streams cost alongside calls of `Step`, what idle ones cost, and what one costs the others whose reader has stopped.
 
     python -m bench.stream_costs [streams] [idle] [slow-reader] [--seconds 3] [--rounds 3]
 
@@ -99,7 +99,7 @@ def input_of(rows: int, steps: int) -> Any:
 
 
 async def unary(channel: grpc.aio.Channel) -> Ask:
-    """Returns a call of `Step` that goes on from the one before."""
+    """Returns a call of `Step` that continues from the one before."""
     serialize, parse = lstm_pb2.StepRequest.SerializeToString, lstm_pb2.StepResponse.FromString
     send: Any = channel.unary_unary(calls.method("Step"), serialize, parse)
     x = tensors.encode(input_of(1, 1))
@@ -261,7 +261,7 @@ CASES = (
 
 
 def measure_streams(seconds: float, rounds: int) -> None:
-    """Prints what streams cost beside calls."""
+    """Prints what streams cost alongside calls."""
     windows: list[list[Window]] = []
     with live.serving(MODEL) as server:
         for _ in range(rounds):
@@ -291,7 +291,7 @@ def _row(number: int, windows: list[list[Window]]) -> list[str]:
 
     messages = statistics.median(each(lambda window, _: window.messages / window.seconds, number))
     client = statistics.median(each(lambda window, steps: 1000 * window.client / steps, number))
-    beside = "itself" if case.beside == number else f"{CASES[case.beside].name}, {CASES[case.beside].client}"
+    beside = "itself" if case.beside == number else f"{CASES[case.alongside].name}, {CASES[case.alongside].client}"
     return [
         case.name, case.client, beside, f"{messages:,.0f}",
         *cells(lambda window, steps: steps / window.seconds, ",.0f"),
@@ -424,7 +424,7 @@ def measure_slow_reader(seconds: float, rounds: int) -> None:
         after = resident_kib(server.process.pid)
     size = ROWS * STEPS * WIDE_UNITS * np.float32().itemsize >> 10
     print(
-        f"\n{READING_STREAMS} streams, one step at a time, beside one more that reads none of its answers of {size} KiB. "
+        f"\n{READING_STREAMS} streams, one step at a time, alongside one more that reads none of its answers of {size} KiB. "
         f"In each round it got rid of {', '.join(f'{written:,}' for _, written in taken)} messages.\n"
     )
     headings = [
@@ -458,7 +458,7 @@ def _wait_until_stuck(written: Any) -> None:
             return
         before = written.value
         time.sleep(0.5)
-    raise AssertionError("the server goes on reading from a stream whose answers nobody reads")
+    raise AssertionError("the server continues reading from a stream whose answers no one reads")
 
 
 def _latency_row(kind: str, found: list[dict[str, Latencies]]) -> list[str]:

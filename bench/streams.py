@@ -1,4 +1,4 @@
-"""Streams beside calls: what a time-step of a row costs each way, with one cheap client of asyncio for all."""
+"""Streams alongside calls: what a time-step of a row costs each way, with one cheap client of asyncio for all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every contender computes: one LSTM and a dense layer behind it, with the same weights, and inputs to ask with.
+"""What every contender computes: one LSTM and a dense layer after it, with the same weights, and inputs to ask with.
 
 Knows NumPy alone, so that every environment can import it.
 """

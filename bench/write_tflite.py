@@ -18,7 +18,7 @@ from bench.places import CACHE
 
 
 def write(units: int, batch: int, time: int) -> None:
-    """Writes the file of a shape: the steps one behind the other, as Keras' `unroll` does it.
+    """Writes the file of a shape: the steps one after the other, as Keras' `unroll` does it.
 
     Not Keras' own layer, as its variables inside of a loop are lost on the way (READ_VARIABLE failed to invoke).
     """

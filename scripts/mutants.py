@@ -109,7 +109,7 @@ def _newest() -> float:
 
 
 def _measure() -> None:
-    """Runs the quick tests once, and takes note of which lines each reaches."""
+    """Runs the quick tests once, and records which lines each reaches."""
     _say("measuring which tests reach which line ...")
     shutil.rmtree(COVERAGE.parent, ignore_errors=True)
     COVERAGE.parent.mkdir()

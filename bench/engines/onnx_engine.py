@@ -1,4 +1,4 @@
-"""ONNX Runtime: one LSTM node, whose gates stand in the order i o f c."""
+"""ONNX Runtime: one LSTM node, whose gates are in the order i o f c."""
 
 from __future__ import annotations
 

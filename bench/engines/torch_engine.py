@@ -20,7 +20,7 @@ def make(variant: str, weights: Weights, batch: int, time: int) -> Run:
     """Returns a call of the module: "eager", or "traced" by TorchScript."""
     torch.set_num_threads(1)
     module: Any = torch.nn.LSTM(len(weights.kernel), weights.units, batch_first=True).eval()
-    with torch.no_grad():  # gates stand in the same order as Keras'
+    with torch.no_grad():  # gates are in the same order as Keras'
         module.weight_ih_l0.copy_(torch.from_numpy(np.ascontiguousarray(weights.kernel.T)))
         module.weight_hh_l0.copy_(torch.from_numpy(np.ascontiguousarray(weights.recurrent_kernel.T)))
         module.bias_ih_l0.copy_(torch.from_numpy(weights.bias))

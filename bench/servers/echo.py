@@ -3,7 +3,7 @@
 python -m bench.servers.echo PORT FLAVOUR ANSWER_FILE
 
 FLAVOUR: "sync" (a thread pool), "asyncio", "uvloop", or "busy", which is asyncio and for a while does nothing but hold the event
-loop: what gRPC costs beside a handler that takes as long as one that computes.
+loop: what gRPC costs alongside a handler that takes as long as one that computes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""NVIDIA's Triton through pytriton: V2 inference protocol over gRPC, the textbook's NumPy behind, in a process beside Triton.
+"""NVIDIA's Triton through pytriton: V2 inference protocol over gRPC, the textbook's NumPy behind, in a process alongside Triton.
 
 python -m bench.servers.pytriton_server PORT UNITS
 """

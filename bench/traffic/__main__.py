@@ -27,7 +27,7 @@ def main() -> int:
         prog="python -m bench.traffic", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    over = commands.add_parser("overload", help="more calls than it can answer, beside a textbook server")
+    over = commands.add_parser("overload", help="more calls than it can answer, alongside a textbook server")
     over.add_argument("--seconds", type=float, default=60, help="at each multiple of the capacity")
     over.add_argument("--rounds", type=int, default=4, help="so many stretches these seconds are cut into")
     over.add_argument("--factors", type=float, nargs="+", default=[1.0, 2.0, 4.0])

@@ -1,7 +1,7 @@
 """HTTP/2 as far as a generator of load needs it: frames written in bulk, and header blocks without a dynamic table.
 
 A client of gRPC takes some hundred microseconds for a call, as long as the server that is to be overloaded. Here a call is two
-frames that are known in advance but for the number of the stream, and an answer three that are looked at.
+frames that are known in advance except for the number of the stream, and an answer three that are looked at.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python -m bench.traffic.generator < plan.json > calls.npy
 
 Times are of the clock that all processes of a machine share. A call counts from the moment when it was due, not when it was
-sent: a server that holds up the generator does not make itself look quicker.
+sent: a server that holds up the generator does not make itself look faster.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """More calls than a server can answer: how many it answers all the same, what becomes of the others, and what comes after.
 
 The load comes from processes of their own, at a fixed rate, whatever comes back. A server's capacity is what it answers of a few calls
-at a time, and is taken anew before and after every stretch of overload: on a machine with other things to do, figures
-beside each other are worth more than figures in a row.
+at a time, and is taken again before and after every stretch of overload: on a machine with other things to do, figures
+alongside each other are worth more than figures in a row.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ IN_FLIGHT = 8
 CAPACITY_SECONDS = 1.5
 PROBES_PER_SECOND = 50
 AFTER = 4.0
-"""Seconds for which the probes go on when the overload is over."""
+"""Seconds for which the probes continue when the overload is over."""
 CALM = 10
 """So many probes in a row must be answered as quickly as before, for a server to have recovered."""
 
@@ -52,7 +52,7 @@ class Level:
     recovery_seconds: list[float] = field(default_factory=list)
     calls: Any = field(default_factory=lambda: np.zeros(0, generator.RECORD))
     probes: Any = field(default_factory=lambda: np.zeros(0, generator.RECORD))
-    """The calls of somebody else, who asks seldom, during the overload."""
+    """The calls of someone else, who asks seldom, during the overload."""
 
     def summary(self, deadline: float) -> dict[str, Any]:
         """Returns it as plain values: medians of the rounds, and quantiles of all calls."""
@@ -99,7 +99,7 @@ class Driver:
     """Puts one server under load."""
 
     def __init__(self, target: Target, data: str, deadline: float) -> None:
-        """Takes note of a server, of the message that it is to get, and how long its callers wait, in seconds."""
+        """Records a server, of the message that it is to get, and how long its callers wait, in seconds."""
         self.target = target
         self._deadline = deadline
         self._plan = {"address": target.address, "path": calls.method("Step"), "data": data}

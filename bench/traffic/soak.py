@@ -133,7 +133,7 @@ ACTIONS: Final[dict[str, tuple[float, Action]]] = {
     "model": (5, _model),
     "reflection": (2, _reflection),
 }
-"""What callers do, and how often beside each other."""
+"""What callers do, and how often alongside each other."""
 
 
 class Soak:

@@ -1,4 +1,4 @@
-"""Calls an lstmserve server: a Keras LSTM behind gRPC, with the h and c that the caller carries.
+"""Calls an lstmserve server: a Keras LSTM after gRPC, with the h and c that the caller carries.
 
 Needs NumPy, grpcio and protobuf. `Client` and `AsyncClient` make the calls, `State` is what a caller keeps between them,
 and `lstmserve.v1` is the generated contract for those who want the bare stubs.

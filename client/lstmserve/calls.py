@@ -57,7 +57,7 @@ class Result(_OutputAndState):
         outputs: dict[str, NDArray[Any]],
         comparison: shadow_pb2.Comparison | None,
     ) -> Self:
-        """Makes the pair, and keeps the rest beside it."""
+        """Makes the pair, and keeps the rest alongside it."""
         made = super().__new__(cls, output, state)
         made.outputs, made.comparison = outputs, comparison
         return made
@@ -88,7 +88,7 @@ def validate_timeout(seconds: float) -> float | None:
     """Returns a time-out as gRPC takes it: None for none, where `seconds` is infinity.
 
     Raises:
-        ValueError: it is no number above 0.
+        ValueError: it is not a number above 0.
     """
     if not seconds > 0:  # NaN too
         message = f"a timeout of {seconds} seconds; expected more than 0, or infinity for none"
@@ -97,10 +97,10 @@ def validate_timeout(seconds: float) -> float | None:
 
 
 def validate_reconnect_timeout(seconds: float) -> float:
-    """Returns how long to go on looking for a server.
+    """Returns how long to continue looking for a server.
 
     Raises:
-        ValueError: it is no number of 0 or more.
+        ValueError: it is not a number of 0 or more.
     """
     if not seconds >= 0:  # NaN too
         message = f"a reconnect_timeout of {seconds} seconds; expected 0 or more"
@@ -231,7 +231,7 @@ def shadow_report(model: str) -> Request[shadow_pb2.ShadowReport]:
         try:
             response.report.start_time.ToDatetime()
         except (ValueError, OverflowError):
-            raise validation.InvalidResponseError("the report has a start_time that is no time") from None
+            raise validation.InvalidResponseError("the report has a start_time that is not a time") from None
         if not 0 <= response.report.sampling_rate <= 1:
             message = f"the report has a sampling_rate of {response.report.sampling_rate}; expected 0 to 1"
             raise validation.InvalidResponseError(message)

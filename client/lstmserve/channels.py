@@ -22,7 +22,7 @@ _SERVICE_CONFIG: Final = json.dumps(
     {
         "methodConfig": [
             {
-                # Not StreamSteps: what gRPC's core sends again of a stream that was refused may lack a message. `streams` goes on
+                # Not StreamSteps: what gRPC's core sends again of a stream that was refused may lack a message. `streams` continues
                 # with a call of its own.
                 "name": [
                     {"service": _SERVICE.full_name, "method": method.name}

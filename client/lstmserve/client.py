@@ -43,7 +43,7 @@ class Client:
         timeout: seconds that a call may take, its retries included, unless the call says otherwise; infinity for no limit.
         max_message_bytes: largest message to send or take; None for any size, the server's limits hold anyhow.
         tls: what TLS needs; None for plain text.
-        token: by which the server knows who calls, or a function that returns it at each call; None for none. Whoever is on the
+        token: by which the server knows who calls, or a function that returns it at each call; None for none. Anyone who is on the
             way of a call in plain text can read it.
 
     Every method raises a subclass of `LstmServeError` where the server, or the way to it, refuses.
@@ -128,7 +128,7 @@ class Client:
     ) -> NDArray[Any]:
         """Answers every window of a series, each from a new sequence: what the Keras model's `predict` gives for them.
 
-        This is right for a model that was trained on windows of a fixed length. One that goes on from step to step has seen
+        This is right for a model that was trained on windows of a fixed length. One that continues from step to step has seen
         more than such a model ever did.
 
         Args:
@@ -169,7 +169,7 @@ class Client:
             checkpoint_interval_steps: after how many time-steps the server sends the state, so that what came before need not be
                 sent again when it is lost; 0 for only when asked, or when too much is to be remembered.
             output: name of the output that is wanted, of a model with several; the first, where it is left out.
-            strict: whether to stop rather than to go on with a server of other numerics, whose bytes may differ.
+            strict: whether to stop rather than to continue with a server of other numerics, whose bytes may differ.
             timeout: seconds without an answer that was asked for, after which another server is tried.
             reconnect_timeout: seconds without any answer after which to give up.
         """

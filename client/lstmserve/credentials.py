@@ -60,7 +60,7 @@ class Token:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str] | None) -> Self:
-        """Returns what stands in a file, read at each call; None for none.
+        """Returns what is in a file, read at each call; None for none.
 
         Raises:
             OSError: the file cannot be read, at once or later.

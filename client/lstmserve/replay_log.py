@@ -1,6 +1,6 @@
-"""What a caller of a stream has to remember to go on with another server: the last checkpoint, and what came after it.
+"""What a caller of a stream has to remember to continue with another server: the last checkpoint, and what came after it.
 
-It knows no gRPC, and never waits. Messages get numbers 1, 2, 3 ...; a server answers them in order, so that what stands in a
+It knows no gRPC, and never waits. Messages get numbers 1, 2, 3 ...; a server answers them in order, so that what is in a
 checkpoint need not be sent again, and an answer that was delivered before is passed over.
 """
 
@@ -55,7 +55,7 @@ class ReplayLog:
         self._delivered = 0
         """Number of the last message whose answer was delivered."""
         self._own: set[int] = set()
-        """Numbers of the checkpoints that nobody but this journal asked for, until they are answered."""
+        """Numbers of the checkpoints that no one but this journal asked for, until they are answered."""
         self._awaited: deque[tuple[int, str]] = deque()
         """Number and kind of the answers that the server that serves now is to send, in order."""
         self._state = None if given is None else State.from_message(given)
@@ -81,7 +81,7 @@ class ReplayLog:
         return messages
 
     def reset(self, rows: Iterable[int], state: lstm_pb2.State | None) -> list[Request]:
-        """Returns the message that begins rows anew."""
+        """Returns the message that begins rows again."""
         return [self._recorded(Request(reset=lstm_pb2.StreamReset(number=self._last + 1, rows=rows, state=state)))]
 
     def checkpoint(self) -> list[Request]:
@@ -117,7 +117,7 @@ class ReplayLog:
 
         Raises:
             NumericsChanged: another server has other numerics, and that was not to be.
-            Unfit: it is no answer to what was asked.
+            Unfit: it is not an answer to what was asked.
         """
         kind = response.WhichOneof("message")
         if kind == "opened":
@@ -146,7 +146,7 @@ class ReplayLog:
         """Returns what a message of the server has to fit: a state is of the same layers as the one before it."""
         before = (
             None if self._state is None else dataclasses.replace(self._state, steps_seen=None)
-        )  # a reset begins anew
+        )  # a reset starts again
         return Expected(self._opening.row_count, before, self._opening.model_digest)
 
     def _recorded(self, message: Request) -> Request:

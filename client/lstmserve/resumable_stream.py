@@ -43,12 +43,12 @@ class ReconnectPolicy:
         self.reconnects = 0
 
     def wait(self) -> None:
-        """Takes note that something is waited for: a caller may be silent for as long as he likes."""
+        """Records that something is waited for: a caller may be silent for as long as he likes."""
         if not self._failures:
             self._since = time.monotonic()
 
     def progressed(self) -> None:
-        """Takes note that something came."""
+        """Records that something came."""
         self._failures, self._since = 0, time.monotonic()
 
     @property
@@ -60,7 +60,7 @@ class ReconnectPolicy:
         """Returns the seconds to wait before the next attempt.
 
         Raises:
-            LstmServeError: it is no use to go on.
+            LstmServeError: it is no use to continue.
         """
         retryable = error.code in _RETRYABLE or error.retry_after is not None
         if not retryable or time.monotonic() - self._since > self._reconnect_timeout:
@@ -92,12 +92,12 @@ class ResumableStream(Generic[_Connection]):
 
     @property
     def reconnects(self) -> int:
-        """How often the stream went on with another connection."""
+        """How often the stream continued with another connection."""
         return self._reconnects.reconnects
 
     @property
     def numerics_changes(self) -> int:
-        """How often it went on with a server of other numerics, so that bytes may differ from an uninterrupted run's."""
+        """How often it continued with a server of other numerics, so that bytes may differ from an uninterrupted run's."""
         return self._replay_log.numerics_changes
 
     @property
@@ -106,12 +106,12 @@ class ResumableStream(Generic[_Connection]):
         return self._checkpoint
 
     def _require_open(self) -> None:
-        """Refuses what nobody would answer any more."""
+        """Refuses what no one would answer any more."""
         if self._ended is not None:
             raise self._ended
 
     def _end(self, error: errors.LstmServeError) -> None:
-        """Takes note of why the stream is over."""
+        """Records why the stream is over."""
         self._ended = self._ended or error
 
     def _pause_after(self, error: errors.LstmServeError) -> float:
@@ -127,7 +127,7 @@ class ResumableStream(Generic[_Connection]):
             raise
 
     def _require_taken(self) -> None:
-        """Refuses what would be answered only behind outputs that nobody has taken, before it is remembered."""
+        """Refuses what would be answered only after outputs that no one has taken, before it is remembered."""
         self._require_open()
         if self._replay_log.outstanding:
             message = (
@@ -142,7 +142,7 @@ class ResumableStream(Generic[_Connection]):
         self._due = time.monotonic() + self._timeout
 
     def _seconds_left(self) -> float:
-        """Returns how long a server may go on without an answer. What nobody asked for does not count as one.
+        """Returns how long a server may continue without an answer. What no one asked for does not count as one.
 
         Raises:
             LostError: no longer, whatever it sends.

@@ -1,4 +1,4 @@
-"""Reads what a server says of an error beside its text: google.rpc.Status in the trailing metadata.
+"""Reads what a server says of an error alongside its text: google.rpc.Status in the trailing metadata.
 
 Only the messages and fields that the client needs are declared here, so that it does not depend on googleapis-common-protos:
 https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto.
@@ -80,7 +80,7 @@ def _seconds(pushback: str) -> float | None:
 
 
 def _declare() -> dict[str, Any]:
-    """Returns the classes of the messages, in a pool of their own: a program may have the real google.rpc beside them."""
+    """Returns the classes of the messages, in a pool of their own: a program may have the real google.rpc alongside them."""
     file = descriptor_pb2.FileDescriptorProto(
         name="lstmserve/rpc.proto", package="lstmserve.rpc", syntax="proto3", dependency=[any_pb2.DESCRIPTOR.name]
     )

@@ -78,7 +78,7 @@ class _Inbox:
             return item
 
     def close(self) -> None:
-        """Lets go whoever waits, for room or for an item."""
+        """Lets go anyone who waits, for room or for an item."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -200,6 +200,6 @@ class AsyncStreamCall:
 
 
 def cancelled_by_owner() -> bool:
-    """Returns whether the task that runs was cancelled by whoever owns it, rather than the call that it waits for."""
+    """Returns whether the task that runs was cancelled by anyone who owns it, rather than the call that it waits for."""
     task = asyncio.current_task()
     return bool(task and task.cancelling())

@@ -1,4 +1,4 @@
-"""Streams that go on with another server when theirs is lost: one for threads and one for asyncio.
+"""Streams that continue with another server when theirs is lost: one for threads and one for asyncio.
 
 What is remembered and what is sent again is `replay_log`, one call is in `connections`, and what both kinds have in common in
 `resuming`; here are the two ways of waiting.
@@ -41,7 +41,7 @@ CHECKPOINT_INTERVAL_STEPS: Final = 100
 class Stream(ResumableStream[StreamCall]):
     """A stream of time-steps, made by `Client.stream`; to be used by one thread at a time.
 
-    It remembers the last checkpoint and what was sent since. When the server dies, drains or is cut off, it goes on with
+    It remembers the last checkpoint and what was sent since. When the server dies, drains or is cut off, it continues with
     another, and every output is delivered once, in order.
     """
 
@@ -91,7 +91,7 @@ class Stream(ResumableStream[StreamCall]):
             yield self._output(self._next())
 
     def reset(self, rows: Sequence[int] = (0,), state: State | None = None) -> State:
-        """Begins some rows anew, with zeros or a state of as many rows; returns the state of all rows."""
+        """Begins some rows again, with zeros or a state of as many rows; returns the state of all rows."""
         self._require_taken()
         return self._state(self._ask(self._replay_log.reset(rows, None if state is None else state.to_message())))
 
@@ -193,7 +193,7 @@ class AsyncStream(ResumableStream[AsyncStreamCall]):
             yield self._output(await self._next())
 
     async def reset(self, rows: Sequence[int] = (0,), state: State | None = None) -> State:
-        """Begins some rows anew: see `Stream.reset`."""
+        """Begins some rows again: see `Stream.reset`."""
         self._require_taken()
         return self._state(await self._ask(self._replay_log.reset(rows, None if state is None else state.to_message())))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_NAME: Final = 4096
-"""Characters of the name of a layer, behind those of the models that it is nested in."""
+"""Characters of the name of a layer, after those of the models that it is nested in."""
 
 _LEAST_RANK: Final = 2  # rows and features
 _TYPES: Final = (lstm_pb2.DATA_TYPE_FLOAT32, lstm_pb2.DATA_TYPE_FLOAT64)

@@ -69,7 +69,7 @@ class Load:
         self._steps = steps
 
     def run(self, step: Step, strike: Callable[[], None]) -> Outcome:
-        """Returns what has come of all steps; while `strike` runs they go on."""
+        """Returns what has come of all steps; while `strike` runs they continue."""
         outcome, before, struck = Outcome(), threading.Semaphore(0), threading.Event()
         with ThreadPoolExecutor(len(self._series)) as pool:
             running = [pool.submit(self._go, step, inputs, before, struck) for inputs in self._series]
@@ -109,7 +109,7 @@ class Load:
                 else:
                     outputs.append(output)
         finally:
-            before.release()  # lest somebody waits for a thread that has failed
+            before.release()  # lest someone waits for a thread that has failed
         return outputs, failures
 
 

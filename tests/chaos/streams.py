@@ -45,7 +45,7 @@ _FEATURES = 1
 
 
 class Replica:
-    """A server on a port of its own, started anew whenever it has ended, and a proxy in front of it."""
+    """A server on a port of its own, restarted whenever it has ended, and a proxy in front of it."""
 
     def __init__(self, *arguments: str) -> None:
         self.address = f"127.0.0.1:{_free_port()}"
@@ -62,7 +62,7 @@ class Replica:
         self.server.wait_for("serving")
 
     def restart(self, number: int) -> None:
-        """Ends the server with a signal, and starts it anew."""
+        """Ends the server with a signal, and starts it again."""
         self.server.stop(number)
         self.server.__exit__()
         self.start()
@@ -138,7 +138,7 @@ class Cluster:
     def _bring_back(self, victim: Replica, end: Callable[[Replica, float], None], away: float) -> None:
         try:
             end(victim, away)
-        except BaseException as error:  # noqa: BLE001 - raised where somebody waits
+        except BaseException as error:  # noqa: BLE001 - raised where someone waits
             self._failures.append(error)
         with self._whole:
             self._ready.add(victim)
@@ -283,7 +283,7 @@ class Answers:
         self.taken: list[bytes] = []
 
     def take(self, answer: Any) -> bool:
-        """Takes an output or a state; returns whether `prepare` is to be called before the stream goes on."""
+        """Takes an output or a state; returns whether `prepare` is to be called before the stream continues."""
         self.taken.append(_bytes(answer))
         return False
 
@@ -390,7 +390,7 @@ class Tally:
     faults: int = 0
     streams: int = 0
     struck: int = 0
-    """Streams that went on with another connection."""
+    """Streams that continued with another connection."""
     steps: int = 0
     reconnects: int = 0
     lost: int = 0
@@ -428,7 +428,7 @@ def header() -> str:
 
 
 def needed(kind: str) -> int:
-    """Returns how many replicas have to be there for a fault: one to strike, and another to go on with."""
+    """Returns how many replicas have to be there for a fault: one to strike, and another to continue with."""
     return REPLICAS if kind == "alone" else 2
 
 
@@ -454,7 +454,7 @@ class Striker(Answers):
         return len(self.taken) in self._moments
 
     def prepare(self) -> None:
-        """Waits until the replicas are there that it needs, and has the fault done, while the stream goes on."""
+        """Waits until the replicas are there that it needs, and has the fault done, while the stream continues."""
         self._cluster.wait_ready(self._needed)
         for _ in range(self._moments[len(self.taken)]):
             self._due.put(True)
@@ -492,7 +492,7 @@ class Clients:
         }  # fmt: skip
 
         async def with_asyncio() -> int:
-            """Returns how often the stream went on."""
+            """Returns how often the stream continued."""
             async with self._async.stream(**arguments) as stream:
                 await play_async(plan, stream, answers)
                 return stream.reconnects
@@ -556,7 +556,7 @@ class Unary:
 
 
 def run_rolling(cluster: Cluster, streams: int, rounds: int, threads: int = 3) -> tuple[Tally, Unary, Unary]:
-    """Restarts the replicas one after the other while streams and calls go on; returns what has come of each.
+    """Restarts the replicas one after the other while streams and calls continue; returns what has come of each.
 
     The second number is of calls with our client, the third of a gRPC client without retries.
     """
@@ -608,7 +608,7 @@ def _roll(cluster: Cluster, rounds: int, over: threading.Event) -> None:
             if over.is_set():
                 return
             replica.restart(signal.SIGTERM)
-    except BaseException as error:  # noqa: BLE001 - raised where somebody waits
+    except BaseException as error:  # noqa: BLE001 - raised where someone waits
         cluster._failures.append(error)
     finally:
         over.set()
@@ -630,7 +630,7 @@ def _plain_step(stack: contextlib.ExitStack, addresses: list[str], x: Any) -> Ca
 
 
 async def _streams(cluster: Cluster, count: int, roll: threading.Thread, over: threading.Event) -> Tally:
-    """Opens many streams, begins to roll, lets them go on until it is over, and compares them."""
+    """Opens many streams, begins to roll, lets them continue until it is over, and compares them."""
     tally, opened = Tally(), asyncio.Barrier(count)
 
     async def one(client: AsyncClient, number: int) -> tuple[list[Any], list[bytes], int]:

@@ -1,4 +1,4 @@
-"""Streams go on when their server dies, drains, freezes or is cut off, and no answer is lost, doubled or different."""
+"""Streams continue when their server dies, drains, freezes or is cut off, and no answer is lost, doubled or different."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_fault_loses_doubles_and_changes_nothing(cluster, kind, count):
 
 @pytest.mark.slow
 def test_a_rolling_restart_is_not_noticed(cluster):
-    """While three replicas are restarted one after the other, streams go on to the same bytes, and no call of ours fails."""
+    """While three replicas are restarted one after the other, streams continue to the same bytes, and no call of ours fails."""
     tally, ours, _ = streams.run_rolling(cluster, streams=12, rounds=1, threads=2)
 
     assert (12, (0, 0, 0)) == (tally.struck, tally.wrong)
@@ -83,7 +83,7 @@ def test_what_a_comparison_counts():
 
 
 def test_a_strict_stream_stops_at_other_numerics(cluster, fast, expected):
-    """A strict stream that could only go on with other numerics raises NumericsChanged, after the last answer of its own."""
+    """A strict stream that could only continue with other numerics raises NumericsChanged, after the last answer of its own."""
     with (
         TcpProxy(cluster.replicas[0].address) as proxy,
         Client(proxy.address) as client,
@@ -99,7 +99,7 @@ def test_a_strict_stream_stops_at_other_numerics(cluster, fast, expected):
 
 
 def test_another_stream_goes_on_with_other_numerics(cluster, fast, expected):
-    """A stream that is not strict goes on with other numerics to nearly the same numbers, and says how often it did."""
+    """A stream that is not strict continues with other numerics to nearly the same numbers, and says how often it did."""
     with TcpProxy(cluster.replicas[0].address) as proxy, Client(proxy.address) as client, client.stream() as stream:
         outputs = [stream.step(x) for x in SERIES[:30]]
         before = stream.numerics_changes
@@ -112,7 +112,7 @@ def test_another_stream_goes_on_with_other_numerics(cluster, fast, expected):
 
 
 def test_a_stream_waits_for_its_only_server(replica, expected):
-    """A stream whose only server is killed goes on when it is there again."""
+    """A stream whose only server is killed continues when it is there again."""
     with Client(replica.address) as client, client.stream() as stream:
         outputs = [stream.step(x) for x in SERIES[:30]]
         replica.server.process.kill()
@@ -140,7 +140,7 @@ async def test_a_stream_of_asyncio_waits_for_its_only_server(replica, expected):
 
 
 def gone(proxy):
-    """Lets nobody reach the server any more."""
+    """Lets no one reach the server any more."""
     proxy.refuse()
     proxy.cut()
 

@@ -273,7 +273,7 @@ def test_every_check_is_seen_to_fail():
 
 
 def test_the_other_overlays_are_broken_in_their_own_ways():
-    """A certificate that nobody makes, and a shadow that the Deployment takes for a replica of its own, are found."""
+    """A certificate that no one makes, and a shadow that the Deployment takes for a replica of its own, are found."""
     encrypted = build(FOLDER / "overlays" / "mutual-tls")
     pod_of(named(encrypted, "Deployment"))["volumes"][0]["secret"]["secretName"] = "lstmserve-certificate"
     with pytest.raises(AssertionError, match="there is no Secret/lstmserve-certificate"):

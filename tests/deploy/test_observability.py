@@ -42,7 +42,7 @@ QUERIES = [
 VALUES = {"$instance": ".*", "$model": ".*", "$__rate_interval": "1m", "$__range": "1h"}
 
 OF_PROMETHEUS = {"job", "instance"}
-"""Labels that whoever scrapes gives to every sample."""
+"""Labels that anyone who scrapes gives to every sample."""
 
 NOT_HERE = {"lstmserve_caller_calls_total", "lstmserve_caller_rejections_total"}
 """What a server tells only with settings that the server of these tests has not."""

@@ -1,4 +1,4 @@
-"""Behind a proxy with the files of deploy/, no call is lost with a replica, and streams go on."""
+"""Behind a proxy with the files of deploy/, no call is lost with a replica, and streams continue."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def struck(replica, fault):
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", proxy_faults.FAULTS)
 def test_a_stream_goes_on_through_a_proxy(cluster, kind, fault, tmp_path):
-    """A stream whose replica is killed, drained or frozen goes on with another, to the same bytes; the proxy sends nothing again."""
+    """A stream whose replica is killed, drained or frozen continues with another, to the same bytes; the proxy sends nothing again."""
     series = proxy_faults.series(seed=7, steps=300)
     expected = cluster.reference.forward(series, all_outputs=True).output
     with (

@@ -30,7 +30,7 @@ from tests.unit.loading.test_loading import refusal
 PAGE = (ROOT / "docs" / "models.md").read_text()
 STEP = dict(re.findall(r"^\| (\w+) \| (yes|no) \|", PAGE, re.MULTILINE))
 
-# What each layer that has to be tried takes beside its name; those behind the LSTM get one vector.
+# What each layer that has to be tried takes alongside its name; those after the LSTM get one vector.
 BEFORE = {
     "Dense": {"units": 3, "activation": "linear"},
     "Masking": {"mask_value": 0.0},
@@ -138,7 +138,7 @@ def test_the_page_names_every_layer_that_may_be_an_activation():
 
 
 def test_a_part_of_a_model_whose_rest_is_not_served(tmp_path):
-    """--until serves a model as far as a layer, whatever stands behind it."""
+    """--until serves a model as far as a layer, whatever follows it."""
     config = sequential(input_config(), lstm_config(4, "memory"), keras_layer("Lambda", "trick"))
     path = write_zip(tmp_path / "a", config, weights_file({"layers/lstm/cell/vars": lstm_weights()}))
 

@@ -41,7 +41,7 @@ def mutant(random: Random, pieces: list[bytes]) -> tuple[str, bytes]:
         case 0:
             return "noise", random.randbytes(random.randint(0, 2000))
         case 1:
-            return "noise behind the preface", pieces[0] + random.randbytes(random.randint(0, 2000))
+            return "noise after the preface", pieces[0] + random.randbytes(random.randint(0, 2000))
         case 2 | 3:
             frames = [_any_frame(random) for _ in range(random.randint(1, 20))]
             return "frames of any kind", b"".join((*pieces[: random.randint(1, 3)], *frames))

@@ -136,7 +136,7 @@ class Parsers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._left = -1  # nobody asks any more
+        self._left = -1  # no one asks any more
         self._end()
 
 

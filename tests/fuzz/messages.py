@@ -1,4 +1,4 @@
-"""Damaged requests, through everything that stands behind gRPC, in this process."""
+"""Damaged requests, through everything that follows gRPC, in this process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PATIENCE: Final = 5  # seconds that one call may take
 
 def run(count: int, seed: int) -> Tally:
     """Sends damaged requests: each has to be answered or refused, and good ones to be answered with the same bytes as ever."""
-    with warnings.catch_warnings(action="error"):  # a number that NumPy wonders at is one that nobody has thought of
+    with warnings.catch_warnings(action="error"):  # a number that NumPy wonders at is one that no one has thought of
         return asyncio.run(_run(count, seed))
 
 
@@ -53,7 +53,7 @@ async def _run(count: int, seed: int) -> Tally:
 
 
 async def _send(service: Service, call: Seed, tally: Tally) -> None:
-    began = process_time()  # that others compute beside is not the call's fault
+    began = process_time()  # that others compute alongside is not the call's fault
     try:
         kind = await _outcome(service, call)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what is looked for
@@ -97,7 +97,7 @@ async def _answers(service: Service, call: Seed) -> list[bytes]:
 
 
 def _require_sound(response: Message) -> None:
-    """Refuses an answer with a number in its outputs or state that is not finite, but for outputs that are not yet there."""
+    """Refuses an answer with a number in its outputs or state that is not finite, except for outputs that are not yet there."""
     if isinstance(response, lstm_pb2.StreamStepsResponse):
         response = getattr(response, response.WhichOneof("message"))
     state = getattr(response, "state", None)

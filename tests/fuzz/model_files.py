@@ -25,7 +25,7 @@ _DEEPEST: Final = 200
 
 
 def seeds() -> list[Path]:
-    """Returns the valid files, of every writer: archives, whole models, and weights that no configuration lies beside."""
+    """Returns the valid files, of every writer: archives, whole models, and weights that no configuration lies alongside."""
     paths = [path for path in sorted(FIXTURES.glob("*/*")) if path.suffix in (".keras", ".h5")]
     return [path for path in paths if path.stat().st_size < _LARGEST_SEED and ".legacyw" not in path.name]
 

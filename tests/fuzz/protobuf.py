@@ -79,7 +79,7 @@ class Mutator:
         for _ in range(self._random.randint(1, 3)):
             try:
                 data = self._changed(descriptor, data)
-            except (IndexError, struct.error):  # the change before this one left what is no message any more
+            except (IndexError, struct.error):  # the change before this one left what is not a message any more
                 break
         if self._random.random() < 0.2:
             data = damaged(self._random, data, self._random.randint(1, 3))
@@ -239,7 +239,7 @@ def varint(number: int) -> bytes:
 
 
 def read_varint(data: bytes, place: int) -> tuple[int, int]:
-    """Returns the number at a place, and the place behind it."""
+    """Returns the number at a place, and the place after it."""
     number = shift = 0
     while True:
         byte = data[place]

@@ -43,7 +43,7 @@ class Seed:
 
     @property
     def data(self) -> bytes:
-        """All messages, each behind its length where there are several."""
+        """All messages, each after its length where there are several."""
         if self.method != STREAM:
             return self.messages[0]
         return b"".join(len(message).to_bytes(4, "big") + message for message in self.messages)
@@ -125,7 +125,7 @@ async def _steps(service: Service, served: ServedModel) -> Any:
 
 
 async def _one_row(service: Service, served: ServedModel) -> lstm_pb2.State:
-    """Returns the state of one sequence behind its first step."""
+    """Returns the state of one sequence after its first step."""
     x = _input(served.model.inputs[0], rows=1, time=False)
     return (await service.answer("Step", lstm_pb2.StepRequest(model=served.name, x=x).SerializeToString())).state
 

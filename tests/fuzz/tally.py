@@ -59,12 +59,12 @@ class Tally:
                 yield number
 
     def add(self, kind: str, seconds: float = 0.0) -> None:
-        """Takes note of an outcome, and how long it took to come."""
+        """Records an outcome, and how long it took to come."""
         self.outcomes[kind] += 1
         self.slowest = max(self.slowest, seconds)
 
     def fail(self, what: str, data: bytes = b"") -> None:
-        """Takes note of a failure, and shows it, with the bytes that brought it about."""
+        """Records a failure, and shows it, with the bytes that brought it about."""
         self.failures += 1
         self._shown[what] += 1
         if self._shown[what] <= _MOST_SHOWN:

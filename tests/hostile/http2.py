@@ -28,7 +28,7 @@ HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX
 
 LARGEST_WINDOW: Final = 2**31 - 1
 _LARGEST_FRAME: Final = 16_384
-PATIENCE: Final = 20  # seconds after which somebody who waits has failed
+PATIENCE: Final = 20  # seconds after which someone who waits has failed
 
 Headers = list[tuple[str, str]]
 
@@ -119,7 +119,7 @@ class Connection:
             path: of the method.
             body: what is sent as data; None for no data at all.
             end: whether nothing more is to come.
-            extra: headers beside the usual ones; of the same name they take their place.
+            extra: headers alongside the usual ones; of the same name they take their place.
         """
         stream = self.next_stream()
         last = END_STREAM if end and body is None else 0
@@ -255,7 +255,7 @@ def request_headers(path: str, extra: Iterable[tuple[str, str]] = ()) -> Headers
 
 
 def message(data: bytes, *, flag: int = 0, length: int | None = None) -> bytes:
-    """Returns a message behind its prefix, which may lie."""
+    """Returns a message after its prefix, which may lie."""
     return struct.pack(">BI", flag, len(data) if length is None else length) + data
 
 

@@ -31,7 +31,7 @@ def test_a_call_by_hand_is_answered(bystander):
 
 
 def test_bodies_that_never_come(bystander):
-    """Hundreds of calls without their message, and with half of it, hold nobody up."""
+    """Hundreds of calls without their message, and with half of it, hold no one up."""
     for connection in bystander.connections(3):
         for _ in range(100):
             connection.call(STEP, None, end=False)
@@ -41,7 +41,7 @@ def test_bodies_that_never_come(bystander):
 
 
 def test_calls_that_end_before_their_message(bystander):
-    """Hundreds of calls that are half closed without a message hold nobody up."""
+    """Hundreds of calls that are half closed without a message hold no one up."""
     for connection in bystander.connections(3):
         for _ in range(200):
             connection.call(STEP, None)
@@ -51,7 +51,7 @@ def test_calls_that_end_before_their_message(bystander):
 
 @pytest.mark.parametrize("path", [STEP, STREAM, WATCH])
 def test_answers_that_nobody_reads(bystander, path):
-    """Callers with a window of nothing, to whom no answer can be sent, hold nobody up."""
+    """Callers with a window of nothing, to whom no answer can be sent, hold no one up."""
     for connection in bystander.connections(2, settings={http2.INITIAL_WINDOW_SIZE: 0}):
         for _ in range(100):
             connection.call(path, message(b"" if path == WATCH else REQUEST))
@@ -60,7 +60,7 @@ def test_answers_that_nobody_reads(bystander, path):
 
 
 def test_streams_that_say_nothing(bystander):
-    """Hundreds of streams without a message hold nobody up."""
+    """Hundreds of streams without a message hold no one up."""
     for connection in bystander.connections(2):
         for _ in range(100):
             connection.call(STREAM, None, end=False)
@@ -93,7 +93,7 @@ def test_more_streams_than_a_connection_may_have(bystander):
 
 
 def test_rapid_reset(bystander):
-    """Ten thousand calls that are taken back at once (CVE-2023-44487) hold nobody up, and take little memory."""
+    """Ten thousand calls that are taken back at once (CVE-2023-44487) hold no one up, and take little memory."""
     (connection,) = bystander.connections(1)
     headers, takes_back = block(request_headers(STEP)), struct.pack(">I", http2.CANCEL)
     for _ in range(10):
@@ -121,7 +121,7 @@ FLOODS = {
 
 @pytest.mark.parametrize("name", FLOODS)
 def test_floods(bystander, name):
-    """Ten thousand frames of a kind that asks for nothing hold nobody up: the server goes on, or closes the connection."""
+    """Ten thousand frames of a kind that asks for nothing hold no one up: the server continues, or closes the connection."""
     (connection,) = bystander.connections(1)
     connection.call(STEP, None, end=False)
     for _ in range(10):
@@ -150,7 +150,7 @@ def test_headers_without_end(bystander, size):
 
 @pytest.mark.parametrize("greet", [True, False])
 def test_hundreds_of_idle_connections(bystander, greet):
-    """Three hundred connections that do nothing, with and without a preface, hold nobody up."""
+    """Three hundred connections that do nothing, with and without a preface, hold no one up."""
     bystander.connections(300, greet=greet)
     bystander.ask()
 

@@ -50,7 +50,7 @@ def altered(alter):
 
 
 def replaced(**options):
-    """Returns an alteration that makes the kernel anew with other options of h5py."""
+    """Returns an alteration that makes the kernel again with other options of h5py."""
 
     def alter(file):
         del file[KERNEL]
@@ -124,7 +124,7 @@ HOSTILE = [
 
 
 def test_a_chunk_may_be_larger_than_a_small_array(tmp_path):
-    """Whoever writes arrays that may grow chooses chunks without regard to their size; up to 65,536 numbers it is no bomb."""
+    """Anyone who writes arrays that may grow chooses chunks without regard to their size; up to 65,536 numbers it is not a bomb."""
     grown = replaced(data=lstm_weights()[0], maxshape=(None, None), chunks=(64, 1024))
     plain = reader.load(write_zip(tmp_path / "a.keras", weights=altered(lambda file: None)))
 

@@ -1,4 +1,4 @@
-"""Calls by hand whose message, headers or path are not what a gRPC library sends: each ends by itself, and costs nobody else."""
+"""Calls by hand whose message, headers or path are not what a gRPC library sends: each ends by itself, and costs no one else."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_message_of_four_gigabytes(bystander, path):
     ],
 )
 def test_messages_that_cannot_be_unpacked(bystander, options):
-    """A message that says it is packed and is not, or is so in an unknown way, is no fault of the server's."""
+    """A message that says it is packed and is not, or is so in an unknown way, is not a fault of the server's."""
     (connection,) = bystander.connections(1)
     stream = connection.call(STREAM, **options)
     answer = connection.answer(stream)
@@ -123,7 +123,7 @@ def test_methods_that_are_not_there(bystander, path):
 
 
 def test_a_path_that_is_no_text():
-    """A path that is no UTF-8 ends its own call at most, not the server."""
+    """A path that is not UTF-8 ends its own call at most, not the server."""
     with live.serving(f"sunspots={SUNSPOTS}", *live.QUICK) as server, Client(server.address, timeout=2) as client:
         before = client.step(X).output.tobytes()
         with Connection(server.address) as connection:

@@ -29,7 +29,7 @@ def layer(kind, **options):
 
 
 def loaded(tmp_path, *layers, weights=None):
-    """Loads a model of an LSTM and more layers behind it."""
+    """Loads a model of an LSTM and more layers after it."""
     config = sequential(input_config(), lstm_config(), *layers)
     content = {"layers/lstm/cell/vars": lstm_weights(), **(weights or {})}
     return reader.load(write_zip(tmp_path / "m.keras", config, weights_file(content)))
@@ -125,7 +125,7 @@ def test_names_that_stand_twice_or_in_another_order_are_refused(tmp_path):
 
 
 def test_a_layer_without_any_use_is_refused():
-    """Nobody has looked at how large it is, and Keras would make it all the same."""
+    """No one has looked at how large it is, and Keras would make it all the same."""
     from lstmserve_server.loading.build import builder  # noqa: PLC0415 - the same
     from lstmserve_server.loading.config import keras_config  # noqa: PLC0415 - what the reader uses
     from lstmserve_server.loading.store.limits import LoadLimits  # noqa: PLC0415 - the same

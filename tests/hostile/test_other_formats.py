@@ -93,7 +93,7 @@ def test_links_out_of_a_folder_are_not_followed(folder, name, target):
     "make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to(path), lambda path: path.symlink_to("no")]
 )
 def test_members_that_are_no_files_are_refused(folder, name, make):
-    """A named pipe keeps nobody waiting; folders, and links in a circle or to nothing, are refused as well."""
+    """A named pipe keeps no one waiting; folders, and links in a circle or to nothing, are refused as well."""
     (folder / name).unlink()
     make(folder / name)
 
@@ -140,7 +140,7 @@ def test_paths_to_no_file_are_refused(path):
 
 
 def npy(header, content=b"", version=(1, 0)):
-    """Returns an array of NumPy with a header that somebody wrote by hand."""
+    """Returns an array of NumPy with a header that someone wrote by hand."""
     text = header.encode("latin-1")
     return b"\x93NUMPY" + bytes(version) + struct.pack("<H" if version == (1, 0) else "<I", len(text)) + text + content
 
@@ -183,17 +183,17 @@ HOSTILE_ARRAYS = [
     (npy(described(shape=f"({1 << 62}, {1 << 62}, 0)")), "holds weights without the model's configuration"),
     (npy(described(), KERNEL.tobytes() + b"x"), "and holds 193 bytes; the file is damaged"),
     (npy(described(), KERNEL.tobytes()[1:]), "and holds 191 bytes; the file is damaged"),
-    (npy(described("__import__('os').system('touch x')"), KERNEL.tobytes()), "arr_0.npy is no array of NumPy"),
-    (npy(described("'<f4'", "__import__('os')")), "arr_0.npy is no array of NumPy"),
-    (npy("{"), "arr_0.npy is no array of NumPy"),
-    (npy("(" * 9000), "arr_0.npy is no array of NumPy"),
-    (npy("-" * 9000), "arr_0.npy is no array of NumPy"),
-    (npy("9" * 5000), "arr_0.npy is no array of NumPy"),
-    (npy("\xff\xfe{"), "arr_0.npy is no array of NumPy"),
-    (npy(described() + " " * (1 << 20), KERNEL.tobytes(), (2, 0)), "arr_0.npy is no array of NumPy"),
-    (b"\x93NUMPY\2\0\xff\xff\xff\xff{", "arr_0.npy is no array of NumPy"),
-    (b"\x80\x04cbuiltins\neval", "arr_0.npy is no array of NumPy"),
-    (b"", "arr_0.npy is no array of NumPy"),
+    (npy(described("__import__('os').system('touch x')"), KERNEL.tobytes()), "arr_0.npy is not an array of NumPy"),
+    (npy(described("'<f4'", "__import__('os')")), "arr_0.npy is not an array of NumPy"),
+    (npy("{"), "arr_0.npy is not an array of NumPy"),
+    (npy("(" * 9000), "arr_0.npy is not an array of NumPy"),
+    (npy("-" * 9000), "arr_0.npy is not an array of NumPy"),
+    (npy("9" * 5000), "arr_0.npy is not an array of NumPy"),
+    (npy("\xff\xfe{"), "arr_0.npy is not an array of NumPy"),
+    (npy(described() + " " * (1 << 20), KERNEL.tobytes(), (2, 0)), "arr_0.npy is not an array of NumPy"),
+    (b"\x93NUMPY\2\0\xff\xff\xff\xff{", "arr_0.npy is not an array of NumPy"),
+    (b"\x80\x04cbuiltins\neval", "arr_0.npy is not an array of NumPy"),
+    (b"", "arr_0.npy is not an array of NumPy"),
 ]
 
 
@@ -258,7 +258,7 @@ def test_weights_are_not_counted_by_a_broken_architecture(tmp_path, layer):
 
 
 def write_shards(folder, weight_map, *, files=("m_0.weights.h5",)):
-    """Writes an index of weights, the architecture beside it, and files that hold the weights of the simple model."""
+    """Writes an index of weights, the architecture alongside it, and files that hold the weights of the simple model."""
     for name in files:
         (folder / name).write_bytes(weights_file({GROUP: lstm_weights()}))
     (folder / "m.json").write_text(ARCHITECTURE)
@@ -274,7 +274,7 @@ def write_shards(folder, weight_map, *, files=("m_0.weights.h5",)):
     ["../a.h5", "..", ".", "", "/etc/passwd", "a\\b", "a\0b", "\ud800", "m.json", "m.weights.json", "none", "a" * 5000, 5, None, [], {}],
 )  # fmt: skip
 def test_shards_of_strange_names_are_refused(tmp_path, name):
-    """A name in an index leads to a file of HDF5 beside it, or the model is refused."""
+    """A name in an index leads to a file of HDF5 alongside it, or the model is refused."""
     (tmp_path / "in").mkdir()
     (tmp_path / "a.h5").write_bytes(weights_file({GROUP: lstm_weights()}))
 
@@ -282,10 +282,10 @@ def test_shards_of_strange_names_are_refused(tmp_path, name):
 
 
 def test_a_weight_in_two_files_is_refused(tmp_path):
-    """Of a weight that stands twice nobody can say which one is meant."""
+    """Of a weight that stands twice no one can say which one is meant."""
     files = ("m_0.weights.h5", "m_1.weights.h5")
 
-    assert "stands in 2 files, so two readers may see two models" in refusal(
+    assert "is in 2 files, so two readers may see two models" in refusal(
         write_shards(tmp_path, {"/": files}, files=files)
     )
 
@@ -515,7 +515,7 @@ def test_hostile_object_graphs(tmp_path, nodes, reason):
 
 
 def test_an_object_may_have_more_than_its_value(tmp_path, digest):
-    """TensorFlow may save other attributes beside the value of a variable; they are passed over."""
+    """TensorFlow may save other attributes alongside the value of a variable; they are passed over."""
     more = field(2, field(1, b"OBJECT_CONFIG_JSON") + field(2, b"x") + field(3, b"y"))
 
     assert (
@@ -699,7 +699,7 @@ HOSTILE_GRAPHS = [
 
 @pytest.mark.parametrize(("config", "reason"), HOSTILE_GRAPHS)
 def test_hostile_graphs(tmp_path, config, reason):
-    """A graph that is no graph, or one of a thousand calls, is refused before a weight is read."""
+    """A graph that is not a graph, or one of a thousand calls, is refused before a weight is read."""
     assert reason in refusal(write_hdf5(tmp_path / "a.h5", config))
 
 
@@ -868,7 +868,7 @@ ODD = [
 
 @pytest.mark.parametrize(("kind", "options"), OPTIONS)
 def test_options_of_every_type_are_refused_or_read(tmp_path, kind, options):
-    """Whatever stands in an option of whatever layer, it is understood or refused in a sentence."""
+    """Whatever is in an option of whatever layer, it is understood or refused in a sentence."""
     path = write_hdf5(tmp_path / "a.h5", SIMPLE)
     for option in (*options, "unknown", "name", "dtype"):
         for value in ODD:
@@ -885,7 +885,7 @@ def test_options_of_every_type_are_refused_or_read(tmp_path, kind, options):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_mutants_of_what_comes_back_are_errors_of_few_kinds(tmp_path, seed):
-    """A description that somebody has altered on its way raises one of the errors that the server takes for a refusal."""
+    """A description that someone has altered on its way raises one of the errors that the server takes for a refusal."""
     chance = random.Random(seed)
     file = os.memfd_create("test")
     form = json.loads(json.dumps(transfer.dump(reader.load(SUNSPOTS), SharedStore(file), file)))

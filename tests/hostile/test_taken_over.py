@@ -79,7 +79,7 @@ def test_a_confined_process_does_its_work_and_nothing_else(tmp_path):
 
 
 def test_limits_are_never_raised():
-    """A limit that somebody has set lower stays."""
+    """A limit that someone has set lower stays."""
     code = (
         "import resource as r; from lstmserve_server.core import confinement as c; r.setrlimit(r.RLIMIT_NOFILE, (30, 30));"
         "c.limit({r.RLIMIT_NOFILE: 64, r.RLIMIT_CORE: 0}); print(r.getrlimit(r.RLIMIT_NOFILE), r.getrlimit(r.RLIMIT_CORE))"
@@ -174,7 +174,7 @@ async def test_weights_that_somebody_could_still_write_are_refused(tmp_path, mon
 
 
 async def test_the_weights_are_sealed_before_they_are_used(monkeypatch):
-    """Nobody can write, shorten or lengthen them any more, whoever has the file."""
+    """No one can write, shorten or lengthen them any more, anyone who has the file."""
     kept = []
     seal = memory_files.seal
     monkeypatch.setattr(memory_files, "seal", lambda descriptor: (seal(descriptor), kept.append(os.dup(descriptor))))

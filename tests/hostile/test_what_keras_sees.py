@@ -90,7 +90,7 @@ def test_no_value_of_any_configuration_lets_an_object_through(configs, name):
 
 
 def test_every_kind_of_layer_is_among_them(configs):
-    """The configurations hold every kind of layer that is served, but for those that few files have."""
+    """The configurations hold every kind of layer that is served, except for those that few files have."""
     kinds = {value for config in configs.values() for value in kinds_of(config)}
 
     assert len(kinds & set(RULES)) >= 20
@@ -150,7 +150,7 @@ def test_to_clean_a_configuration_once_more_changes_nothing(configs):
     ids=[
         "object",
         "function",
-        "class that is no text",
+        "class that is not text",
         "dtype",
         "long text in a list",
         "long text",

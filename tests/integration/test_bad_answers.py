@@ -213,7 +213,7 @@ def test_an_answer_that_fits_is_taken(server, client):
     server.unary = step_response().SerializeToString()
     assert client.call("step", X, SENT).output.tolist() == [[1], [2]]
     assert client.call("step", X).output.tolist() == [[1], [2]]
-    assert client.call("step", X, State(())).output.tolist() == [[1], [2]]  # a state without layers begins anew
+    assert client.call("step", X, State(())).output.tolist() == [[1], [2]]  # a state without layers starts again
 
     window = lstm_pb2.LayerState(
         layer="conv", window=tensors.encode(np.zeros((2, 3, 1), np.float32)), steps_received=[1, 1]
@@ -332,7 +332,7 @@ def test_a_message_of_a_stream_that_does_not_fit_ends_it(server, client, name):
 
 @pytest.mark.parametrize("what", ["opened", "going away", "nothing"])
 def test_a_stream_gives_up_on_a_server_that_makes_no_progress(server, client, what):
-    """What nobody asked for is no answer, however often it comes: `timeout` and `patience` are about those."""
+    """What no one asked for is not an answer, however often it comes: `timeout` and `patience` are about those."""
     message = {"opened": opened(), "going away": going_away(), "nothing": None}[what]
 
     def talk(requests, over):
@@ -399,7 +399,7 @@ def test_a_journal_of_a_server_without_states_is_bounded(server, client):
 
 
 def test_replayed_answers_do_not_hold_a_stream_for_ever(server, client):
-    """What was delivered before is no answer to who waits: `patience` ends it."""
+    """What was delivered before is not an answer to who waits: `patience` ends it."""
     calls = []
 
     def talk(requests, over):
@@ -488,7 +488,7 @@ def test_closing_a_client_closes_its_streams(server):
 
 
 async def test_a_stream_that_is_cancelled_while_it_opens_leaves_no_task(server):
-    """Whoever waits no longer leaves nothing behind that sends."""
+    """Anyone who waits no longer leaves nothing after that sends."""
 
     def talk(requests, over):
         """Answers nothing at all."""
@@ -524,7 +524,7 @@ def test_a_stream_waits_for_as_long_as_answers_come(server, client):
 
 
 def test_a_stream_takes_in_no_more_than_a_few_megabytes(server):
-    """Who sends what nobody asked for is held back by gRPC's flow control, though nobody reads at the moment."""
+    """Who sends what no one asked for is held back by gRPC's flow control, though no one reads at the moment."""
     sent, large = [], outputs(1, *np.zeros(1 << 18))
 
     def talk(requests, over):
@@ -623,7 +623,7 @@ def test_no_more_inputs_are_read_than_may_be_in_flight(server, kind, in_flight):
 
 
 async def test_a_task_that_is_cancelled_is_not_a_server_that_is_lost(server):
-    """Whoever cancels it gets CancelledError, and the stream is not opened anew for it."""
+    """Anyone who cancels it gets CancelledError, and the stream is not opened again for it."""
     calls, asked = [], threading.Event()
 
     def talk(requests, over):
@@ -647,7 +647,7 @@ async def test_a_task_that_is_cancelled_is_not_a_server_that_is_lost(server):
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
 def test_a_server_that_ends_a_stream_well_is_gone_on_with(server, kind):
-    """A stream that ends with OK before all is answered goes on with another call, whichever client it is of."""
+    """A stream that ends with OK before all is answered continues with another call, whichever client it is of."""
     calls = []
 
     def talk(requests, over):
@@ -664,7 +664,7 @@ def test_a_server_that_ends_a_stream_well_is_gone_on_with(server, kind):
 
 
 def test_outputs_that_were_not_taken_stand_before_what_comes_next(server):
-    """A stream whose series was left in the middle says how to go on."""
+    """A stream whose series was left in the middle says how to continue."""
     server.stream = answering
     with Client(server.address) as client, client.stream() as stream:
         for _ in stream.steps([[0.5]] * 9, 4):

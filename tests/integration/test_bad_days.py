@@ -1,4 +1,4 @@
-"""What a server bears: a log that nobody reads, tokens that change, workers that hang, a system that refuses, signals, strangers."""
+"""What a server bears: a log that no one reads, tokens that change, workers that hang, a system that refuses, signals, strangers."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_a_watcher_ends_at_once_when_its_token_is_taken_out():
         waiting = asyncio.ensure_future(anext(answers))
         token.revoked = True
         admission.poll()
-        with pytest.raises(Refused, match="the token of 'reader' is not valid any more"):
+        with pytest.raises(Refused, match="the token of 'reader' is no longer valid"):
             await waiting
     assert closed == [True]
     assert token.holders == set()
@@ -147,7 +147,7 @@ def test_a_change_counts_when_it_was_read(content):
 
 
 def test_what_makes_no_sense_is_said_once_and_read_again_when_it_changes(content):
-    """The same words a second time, behind something that did make sense, are said again."""
+    """The same words a second time, after something that did make sense, are said again."""
     watched = ReloadingFile([content.path], content.read, settles=False)
     for _ in range(2):
         content.changed_to("one")
@@ -261,7 +261,7 @@ def test_lost_lines_are_told_when_the_log_works_again():
     os.close(reader)
 
     assert all(line.startswith(f"{number} ") for number, line in enumerate(lines[:1000]))
-    assert log.write("nobody reads\n") == 13
+    assert log.write("no one reads\n") == 13
     until(lambda: log.lost > lost)
 
 
@@ -301,7 +301,7 @@ def test_a_worker_that_stands_still_is_replaced(two_workers):
 
 @pytest.mark.slow
 def test_a_supervisor_survives_what_the_system_refuses_for_a_while(two_workers):
-    """Without a descriptor for another worker it goes on with those that there are, and tries again."""
+    """Without a descriptor for another worker it continues with those that there are, and tries again."""
     live, _ = two_workers
     own = live.process.pid
     before = resource.prlimit(own, resource.RLIMIT_NOFILE)

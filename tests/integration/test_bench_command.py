@@ -148,11 +148,11 @@ def test_a_model_that_is_refused(tmp_path):
 
 
 def test_options_that_make_no_sense():
-    """Options that contradict one another, or are no numbers, are refused: exit code 2."""
+    """Options that contradict one another, or are not numbers, are refused: exit code 2."""
     both = run("bench", SUNSPOTS, "--numerics", "fast", "--compare-numerics")
 
     assert 2 == both.returncode
-    assert "expected no --numerics beside it" in both.stderr
+    assert "expected no --numerics alongside it" in both.stderr
     assert 2 == run("bench", SUNSPOTS, "--duration", "nan").returncode
 
 
@@ -206,7 +206,7 @@ def command_of(pid):
 
 
 def runs(pid):
-    """Returns whether a process runs; one that nobody has waited for does not."""
+    """Returns whether a process runs; one that no one has waited for does not."""
     return bool(command_of(pid))
 
 
@@ -246,7 +246,7 @@ def test_a_bar_is_as_long_as_it_should_be(shares):
 
 
 def test_what_could_not_be_measured_is_shown():
-    """A case that the server refused is shown with its reason, beside the others; with none at all there are no tables."""
+    """A case that the server refused is shown with its reason, alongside the others; with none at all there are no tables."""
     memory = Memory(80_000_000, 90_000_000)
     failures = [(Case("stream", 1, 64), "x: too large")]
     console = Console(width=80, record=True, file=io.StringIO())
@@ -345,7 +345,7 @@ def test_advice_on_rows(cpu, p99, expected):
     ],
 )
 def test_advice_on_workers(cpus, busy, load, expected):
-    """As many workers are advised as fill the CPUs, with clients elsewhere and beside; one at least."""
+    """As many workers are advised as fill the CPUs, with clients elsewhere and alongside; one at least."""
     given = advice.workers([measured("step", 1, cpu=0.1), measured("step", 32, cpu=busy, load=load)], cpus)
 
     assert expected == (given.value, given.details["with_clients_on_this_machine"])

@@ -96,7 +96,7 @@ def test_rows_of_several_lengths(client):
 
 
 def test_states_of_sequences_are_stacked_and_taken_apart(client):
-    """Two sequences that were fed apart go on together, and apart again, as if they had never met."""
+    """Two sequences that were fed apart continue together, and apart again, as if they had never met."""
     _, one = client.forward(SERIES[:5])
     _, other = client.forward(SERIES[:9])
     together, both = client.step([[0.1], [0.2]], State.stack([one, other]))
@@ -115,7 +115,7 @@ def test_zeros_are_a_new_sequence(client):
 
 
 def test_a_saved_state_goes_on_elsewhere(client, tmp_path):
-    """A state from a file goes on in another server process, to the same bytes."""
+    """A state from a file continues in another server process, to the same bytes."""
     output, _ = client.forward(SERIES)
     client.forward(SERIES[:20]).state.save(tmp_path / "state")
 
@@ -179,7 +179,7 @@ def test_step_on_a_model_that_has_none(two_models):
 
 
 def test_nobody_there_is_an_error_within_the_deadline():
-    """An address where nobody listens raises Unavailable or DeadlineExceeded, not a hang."""
+    """An address where no one listens raises Unavailable or DeadlineExceeded, not a hang."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"

@@ -56,7 +56,7 @@ def test_forward_in_parts_is_forward_at_once(call, sunspots, tmp_path):
 
 
 def test_a_state_goes_from_call_to_call_in_a_file(call, sunspots, tmp_path):
-    """--save-state writes what --state goes on from."""
+    """--save-state writes what --state continues from."""
     call("forward", "--save-state", tmp_path / "s", input=csv_of(SERIES[:7]))
     ended = call("step", "--state", tmp_path / "s", "--save-state", tmp_path / "t", input=csv_of(SERIES[7:8]))
     with Client(sunspots.address) as client:
@@ -140,7 +140,7 @@ def test_a_stream_shows_how_it_does_on_a_terminal(sunspots, tmp_path):
 
 
 def test_a_stream_names_the_line_that_is_wrong(call):
-    """A line that holds no numbers ends a stream with a sentence, behind the answers to those before it."""
+    """A line that holds no numbers ends a stream with a sentence, after the answers to those before it."""
     ended = call("stream", input="0.5\n0.6;0.7\n")
 
     assert (1, 1) == (ended.returncode, ended.stdout.count("\n"))

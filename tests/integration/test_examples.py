@@ -44,7 +44,7 @@ def test_the_bundled_model_is_small_and_beats_persistence():
 
 @pytest.mark.slow
 def test_the_demonstration_runs(tmp_path):
-    """The demonstration kills a server on the way, goes on to the same bytes, and draws a picture."""
+    """The demonstration kills a server on the way, continues to the same bytes, and draws a picture."""
     shutil.copytree(FOLDER, tmp_path / "sunspots", ignore=shutil.ignore_patterns("demo.png", "__pycache__"))
     ended = subprocess.run(
         [sys.executable, tmp_path / "sunspots" / "demo.py"], capture_output=True, text=True, check=True, timeout=120

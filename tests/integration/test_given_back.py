@@ -93,7 +93,7 @@ async def test_calls_that_are_refused_keep_nothing(kept):
 
 
 async def test_a_call_that_is_cancelled_while_it_computes_keeps_nothing(kept, held):
-    """Its place is free when the thread has come to its next pause, and the thread does not go on."""
+    """Its place is free when the thread has come to its next pause, and the thread does not continue."""
     begun, let_go = held
     async with kept.nothing_kept():
         calls = [kept.stub.Forward(forward()) for _ in range(6)]  # more than there are threads: some wait
@@ -130,7 +130,7 @@ async def test_a_large_body_is_read_only_where_there_is_a_place(held):
 
 
 async def test_work_that_nobody_waits_for_stops_at_its_next_pause(kept, monkeypatch):
-    """A sequence is computed in rectangles; behind the one that runs none is begun."""
+    """A sequence is computed in rectangles; after the one that runs none is begun."""
     begun, let_go, rectangles = threading.Event(), threading.Event(), []
     own = RecurrentModel._run
 
@@ -226,7 +226,7 @@ async def test_long_calls_one_after_the_other_are_all_in_time(kept):
 
 
 async def test_a_caller_who_goes_while_its_batch_computes_leaves_the_others_their_answers():
-    """In a thread: the one is passed over, and nobody hangs."""
+    """In a thread: the one is passed over, and no one hangs."""
     begun, let_go = threading.Event(), threading.Event()
 
     class Slow:

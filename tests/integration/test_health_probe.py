@@ -69,7 +69,7 @@ def test_a_service_that_is_not_there(sunspots):
 
 
 def test_nobody_there():
-    """Where nobody listens the command ends with 1 and one sentence."""
+    """Where no one listens the command ends with 1 and one sentence."""
     ended = run("health", "--address", "127.0.0.1:1")
 
     assert (1, "") == (ended.returncode, ended.stdout)
@@ -88,7 +88,7 @@ def test_a_server_that_hangs():
 
 @pytest.mark.parametrize("timeout", ["nan", "-1", "soon"])
 def test_a_timeout_that_is_none(timeout):
-    """A time-out that is no time is refused before anybody is asked."""
+    """A time-out that is not a time is refused before anybody is asked."""
     ended = run("health", "--timeout", timeout)
 
     assert 2 == ended.returncode

@@ -124,7 +124,7 @@ def test_what_would_come_too_late_is_not_computed():
     async def scenario():
         """Has a call come with more and with less time."""
         request_context.seconds_left.set(lambda: 1.0)
-        for _ in range(8):  # until then nobody knows how long it takes
+        for _ in range(8):  # until then no one knows how long it takes
             await scheduler.run(call, str)
         request_context.seconds_left.set(lambda: 1e-9)
         with pytest.raises(errors.DeadlineExceeded, match=r"to compute it takes .* at best"):
@@ -156,7 +156,7 @@ def test_a_call_without_a_deadline_is_always_computed():
 
 
 def test_a_stream_that_is_old_goes_on_elsewhere_and_nothing_is_lost():
-    """Streams end with their state after nine tenths of --connection-seconds; the client goes on, with the same bytes."""
+    """Streams end with their state after nine tenths of --connection-seconds; the client continues, with the same bytes."""
     inputs = builders.numbers(60, 1)
     with serving(SUNSPOTS, "--connection-seconds", "1", *QUICK) as live, Client(live.address) as client:
         expected = client.forward(inputs, all_outputs=True).output

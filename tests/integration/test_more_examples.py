@@ -110,7 +110,7 @@ def test_the_forecast_has_the_error_that_keras_measured_and_beats_both_baselines
 
 
 def test_a_forecast_knows_nothing_of_what_comes_later(forecast, tmp_path):
-    """What is forecast at the end of a file, behind a gap, is forecast for the same time from a file that goes on."""
+    """What is forecast at the end of a file, after a gap, is forecast for the same time from a file that continues."""
     lines = (SENSOR / "weather.csv").read_text().splitlines()
     gap = next(i for i, line in enumerate(lines) if i > 2500 and ",," in line)
     early = tmp_path / "early.csv"
@@ -123,7 +123,7 @@ def test_a_forecast_knows_nothing_of_what_comes_later(forecast, tmp_path):
 
 
 def test_a_forecast_knows_nothing_of_what_came_before_its_window(forecast, tmp_path):
-    """A file that begins later has the same forecasts: each is of its window alone, and no state goes on to the next."""
+    """A file that begins later has the same forecasts: each is of its window alone, and no state continues to the next."""
     head, *lines = (SENSOR / "weather.csv").read_text().splitlines()
     late = tmp_path / "late.csv"
     late.write_text("\n".join([head, *lines[-100:]]) + "\n")
@@ -134,7 +134,7 @@ def test_a_forecast_knows_nothing_of_what_came_before_its_window(forecast, tmp_p
 
 
 def test_the_scaler_knows_the_months_of_training_alone(channels):
-    """The scaler beside the model is that of the rows before the test, and undoes what it does."""
+    """The scaler alongside the model is that of the rows before the test, and undoes what it does."""
     times, table = channels.read(SENSOR / "weather.csv")
     seen = np.array([time.isoformat() < REPORT["trained_before"] for time in times])
     scaler = channels.Scaler.from_json(REPORT["scaler"])

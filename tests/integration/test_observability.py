@@ -1,4 +1,4 @@
-"""What operators see beside the metrics: the id of a request, traces, and gRPC's view of its connections."""
+"""What operators see alongside the metrics: the id of a request, traces, and gRPC's view of its connections."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def server():
 
 
 def test_the_id_of_a_request_comes_back_and_is_logged(server):
-    """The id that a caller gives comes back with its answer or its refusal, and stands in the log; without one there is a new one."""
+    """The id that a caller gives comes back with its answer or its refusal, and is in the log; without one there is a new one."""
     answered = step(server.address, ("x-request-id", "own-17"))
     refused = step(server.address, ("x-request-id", "own-18"), request=lstm_pb2.StepRequest(model="none"))
     made = [step(server.address)[1]["x-request-id"] for _ in range(2)]

@@ -112,7 +112,7 @@ def delay_of(error):
 
 
 def test_headers_are_read_as_they_were_written():
-    """And those that stand in the static table of HPACK, or are longer than a byte can say."""
+    """And those that are in the static table of HPACK, or are longer than a byte can say."""
     headers = {"grpc-status": "8", "grpc-message": "x" * 300}
     block = bytes((0x80 | 8,)) + frames.encode(list(headers.items()), indexed=False)
     assert frames.decode(block) == {":status": "200", **headers}

@@ -162,7 +162,7 @@ def test_neither_watchers_nor_mute_calls_hold_the_drain():
 
 
 def test_health_refuses_what_is_no_message(sunspots):
-    """Bytes that are no request of the health service are INVALID_ARGUMENT, in words."""
+    """Bytes that are not request of the health service are INVALID_ARGUMENT, in words."""
     with grpc.insecure_channel(sunspots.address) as channel, pytest.raises(grpc.RpcError) as refused:
         channel.unary_unary("/grpc.health.v1.Health/Check")(b"\xff\xff")
 
@@ -180,7 +180,7 @@ def test_reflection_tells_the_contract(sunspots):
 
 
 def test_reflection_can_be_switched_off():
-    """With --no-reflection nobody learns the contract from the server."""
+    """With --no-reflection no one learns the contract from the server."""
     with serving(SUNSPOTS, "--no-reflection", *QUICK) as server, grpc.insecure_channel(server.address) as channel:
         with pytest.raises(grpc.RpcError) as refused:
             ProtoReflectionDescriptorDatabase(channel).get_services()
@@ -203,7 +203,7 @@ def test_several_addresses_and_a_unix_socket(tmp_path):
 
 
 def test_the_socket_of_a_killed_server_is_taken_over(tmp_path):
-    """A socket file that nobody listens on any more is no obstacle."""
+    """A socket file that no one listens on any more is no obstacle."""
     path = f"unix:{tmp_path}/s"
     with serving(SUNSPOTS, "--listen", path) as server:
         server.stop(signal.SIGKILL)

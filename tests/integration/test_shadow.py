@@ -64,7 +64,7 @@ def _bytes(result):
 
 @pytest.fixture(scope="module")
 def server():
-    """A server with the real Keras beside it, which compares nothing but what it is asked to."""
+    """A server with the real Keras alongside it, which compares nothing but what it is asked to."""
     with serving(MODEL, "--shadow", "1e-9", "--shadow-wait-seconds", "60", "--metrics", "127.0.0.1:0", *QUICK) as live:
         live.wait_for("reference_up")
         yield live
@@ -269,7 +269,7 @@ def test_discrepancies_are_watched_logged_and_bundled(faulty):
 
 
 def test_a_bundle_is_replayed(bundle):
-    """A bundle computes anew: what was wrong in the server is told apart from what the code gives now."""
+    """A bundle computes again: what was wrong in the server is told apart from what the code gives now."""
     replayed = run("replay", bundle)
     assert 0 == replayed.returncode, replayed.stderr
     for text in (
@@ -521,10 +521,10 @@ def test_without_the_packages(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("rate", "text"), [("2", "'2' is no share"), ("some", "'some' is no share"), ("nan", "'nan' is no share")]
+    ("rate", "text"), [("2", "'2' is not a share"), ("some", "'some' is not a share"), ("nan", "'nan' is not a share")]
 )
 def test_a_rate_that_makes_no_sense(rate, text):
-    """A rate that is no share of the calls is refused with what was expected."""
+    """A rate that is not a share of the calls is refused with what was expected."""
     ended = run("serve", MODEL, "--shadow", rate)
     assert 2 == ended.returncode
     assert text in ended.stderr

@@ -74,7 +74,7 @@ def test_the_page_is_only_for_reading(observed, path):
 
 
 def test_a_path_that_is_not_there_names_those_that_are(observed):
-    """Whoever asks for another page is told which there are."""
+    """Anyone who asks for another page is told which there are."""
     with observed.listening() as port, _ask(port.address, "/nothing") as answer:
         assert (404, b"There are /, /status.json, /metrics and /healthz.\n") == (answer.status, answer.read())
 
@@ -112,7 +112,7 @@ def _rows(tab, caption):
 
 @pytest.mark.slow
 def test_a_server_that_has_answered_calls():
-    """The page of a server shows the calls that it has answered and refused, and asks nobody else for anything."""
+    """The page of a server shows the calls that it has answered and refused, and asks no one else for anything."""
     with serving(f"sunspots={SUNSPOTS}", "--metrics", "127.0.0.1:0", *QUICK) as live:
         metrics = next(entry["listen"] for entry in live.log if entry["event"] == "metrics")
         with Client(live.address) as client:
@@ -138,7 +138,7 @@ def test_a_server_that_has_answered_calls():
 
 @pytest.mark.slow
 def test_a_server_that_answers_no_more():
-    """When a server is gone the page says so, says since when, and goes on showing what it last said."""
+    """When a server is gone the page says so, says since when, and continues showing what it last said."""
     with serving(f"sunspots={SUNSPOTS}", "--metrics", "127.0.0.1:0", *QUICK) as live:
         metrics = next(entry["listen"] for entry in live.log if entry["event"] == "metrics")
         with Client(live.address) as client:
@@ -215,7 +215,7 @@ def test_a_name_is_no_markup():
 
 @pytest.mark.slow
 def test_what_to_look_at(observed):
-    """What somebody should look at stands on top in words, and what differs is shown layer by layer."""
+    """What someone should look at stands on top in words, and what differs is shown layer by layer."""
     with observed.listening() as port, open_tab(f"http://{port.address}/") as tab:
         _state(tab, "serving")
         items = tab.evaluate("[...document.querySelectorAll('#concerns li')].map(item => item.textContent)")
@@ -226,7 +226,7 @@ def test_what_to_look_at(observed):
     assert [
         "Answers of first differ from Keras: 4 calls over tolerance.",
         "The event loop is late by 250 ms.",
-        "Reading anew failed 2 times since the start: tokens.",
+        "Reading again failed 2 times since the start: tokens.",
     ] == items
     assert "Serving 3 things to look at" == headline
     assert ["lstm_1", "c", "4", "1,250 %"] == [cell.strip() for cell in layers[3]]
@@ -276,7 +276,7 @@ def test_keys_are_enough(observed):
 
 @pytest.mark.slow
 def test_the_page_estimates_as_the_server_does(observed):
-    """The page finds the same quantiles as the server, and no rate below zero when a server has begun anew."""
+    """The page finds the same quantiles as the server, and no rate below zero when a server has started again."""
     with observed.listening() as port, open_tab(f"http://{port.address}/") as tab:
         _state(tab, "serving")
         seen = [tab.evaluate(f"quantile({json.dumps(buckets)}, {share})") for buckets, share, _ in QUANTILES]

@@ -63,7 +63,7 @@ def dense(name, features, units):
 
 
 def write(folder, name, features, *layers):
-    """Writes a model of layers, one behind the other."""
+    """Writes a model of layers, one after the other."""
     config = sequential(input_config(features), *(config for config, _ in layers))
     weights = {config["config"]["name"]: arrays for config, arrays in layers}
     return write_hdf5(folder / f"{name}.h5", config, weights)
@@ -217,7 +217,7 @@ def checkpoint(number=1):
 
 
 def reset(rows, state=None, number=1):
-    """Returns a message that begins rows anew."""
+    """Returns a message that begins rows again."""
     return StreamStepsRequest(reset=StreamReset(number=number, rows=rows, state=state))
 
 
@@ -355,7 +355,7 @@ def test_streams_side_by_side_do_not_touch_each_other(client):
 
 
 def test_a_row_begun_anew_gives_the_bytes_of_a_new_sequence(client):
-    """After a reset of one row it answers as a new sequence, and the others go on."""
+    """After a reset of one row it answers as a new sequence, and the others continue."""
     with client.stream(rows=3) as stream:
         stream.forward(X[:, :7])
         after = stream.reset([1])
@@ -471,7 +471,7 @@ def test_an_answer_that_is_not_finite_is_rejected(channel):
 
 
 def test_bytes_that_are_no_message_end_only_this_stream(channel):
-    """Bytes that are no message end their stream with INVALID_ARGUMENT; another one on the connection goes on."""
+    """Bytes that are not message end their stream with INVALID_ARGUMENT; another one on the connection continues."""
     method = calls.method("StreamSteps")
     with Raw(channel, opening()) as other:
         other.read()
@@ -575,7 +575,7 @@ def in_parts(address, x):
 
 
 def test_a_caller_that_does_not_read_is_not_read_from(usual, channel, client, long_messages):
-    """The server stops taking from who does not read, keeps its memory, answers others, and goes on in order when read from."""
+    """The server stops taking from who does not read, keeps its memory, answers others, and continues in order when read from."""
     expected = in_parts(usual.address, long_messages)
     before = memory_of(usual)
     every = [opening("wide"), *map(steps, long_messages, itertools.count(1))]
@@ -698,7 +698,7 @@ def test_a_stream_beyond_the_limits_is_refused(narrow_channel, messages, text):
 
 
 def test_steps_beyond_the_limits_are_answered_in_the_stream(narrow_channel):
-    """More time-steps than a request may have are rejected with the setting, and the stream goes on."""
+    """More time-steps than a request may have are rejected with the setting, and the stream continues."""
     with Raw(narrow_channel, opening(), steps(X[:1, :11], 2), steps(X[:1, :10], 3)) as stream:
         _, rejected, outputs = (stream.read() for _ in range(3))
 
@@ -733,7 +733,7 @@ def test_a_stream_that_was_never_opened_is_ended_too(impatient):
 
 
 def test_a_busy_stream_is_not_ended(impatient):
-    """A stream with messages goes on for longer than one without may last."""
+    """A stream with messages continues for longer than one without may last."""
     for _ in range(20):
         with grpc.insecure_channel(impatient.address) as channel, Raw(channel, opening()) as stream:
             stream.read()
@@ -749,7 +749,7 @@ def test_a_busy_stream_is_not_ended(impatient):
 
 
 def test_a_client_goes_on_after_its_stream_was_idle(impatient):
-    """An idle stream that the server ended is opened anew by the client, with the same bytes."""
+    """An idle stream that the server ended is opened again by the client, with the same bytes."""
     with Client(impatient.address) as client, client.stream() as stream:
         outputs = [stream.step(X[0, 0])]
         with grpc.insecure_channel(impatient.address) as channel, Raw(channel, opening()) as later:
@@ -802,7 +802,7 @@ def test_the_drain_finishes_what_is_in_hand_and_sends_the_states_away(busy):
     assert list(range(2, number + 1)) == [answer.output.number for answer in answers]
     assert 2 <= number < 17
     assert bytes_of(states[number]) == bytes_of(away.going_away.state)
-    assert (grpc.StatusCode.UNAVAILABLE, "the server is draining; go on with another one") == stream.rest()[1:]
+    assert (grpc.StatusCode.UNAVAILABLE, "the server is draining; continue with another one") == stream.rest()[1:]
     assert {(grpc.StatusCode.UNAVAILABLE, 1)} == {(status, len(responses)) for responses, status, _ in ends}
     assert {0} == {responses[0].going_away.number for responses, _, _ in ends}
     assert 0 == code
@@ -812,7 +812,7 @@ def test_the_drain_finishes_what_is_in_hand_and_sends_the_states_away(busy):
 
 @pytest.fixture(scope="module")
 def stuck_drain(stuck, long_messages):
-    """Returns how a server ended that had a stream that nobody reads, and before it some that were cut off in their midst."""
+    """Returns how a server ended that had a stream that no one reads, and before it some that were cut off in their midst."""
     every = [opening("wide"), *map(steps, long_messages)]
     with grpc.insecure_channel(stuck.address) as channel, contextlib.ExitStack() as stack:
         for _ in range(3):
@@ -833,13 +833,13 @@ def stuck_drain(stuck, long_messages):
 
 
 def test_a_caller_that_does_not_read_holds_up_no_drain(stuck_drain):
-    """A server with a stream that nobody reads ends within the drain time with 0, and the stream with UNAVAILABLE."""
+    """A server with a stream that no one reads ends within the drain time with 0, and the stream with UNAVAILABLE."""
     assert (0, grpc.StatusCode.UNAVAILABLE) == (stuck_drain.code, stuck_drain.status)
     assert stuck_drain.seconds < 8  # --drain-seconds is 1
 
 
 def test_callers_that_go_are_no_fault_of_the_server(stuck_drain):
-    """A caller that cancels, is cut off or is left behind in the drain, is not logged as an internal error."""
+    """A caller that cancels, is cut off or is left after in the drain, is not logged as an internal error."""
     assert ["stopped"] == [event for event in stuck_drain.events if event in ("stopped", "internal_error")]
 
 
@@ -1153,7 +1153,7 @@ def test_a_pipeline_ends_wherever_the_journal_asked_for_a_checkpoint(client, mon
 
 
 def test_steps_without_checkpoints_go_on_when_the_journal_asks_for_one(client, monkeypatch):
-    """With checkpoint_interval_steps=0, when too much is to be remembered, `step` goes on, and what is remembered is bounded."""
+    """With checkpoint_interval_steps=0, when too much is to be remembered, `step` continues, and what is remembered is bounded."""
     monkeypatch.setattr(replay_log, "_MOST_BYTES", LITTLE)
     whole, after = client.forward(X[0], all_outputs=True)
     with client.stream(checkpoint_interval_steps=0, timeout=1, reconnect_timeout=0) as stream:
@@ -1202,7 +1202,7 @@ def state_of(seen):
 
 
 def numbers_of(messages):
-    """Returns the numbers of messages behind the one that opens a stream."""
+    """Returns the numbers of messages after the one that opens a stream."""
     return [getattr(message, message.WhichOneof("message")).number for message in messages[1:]]
 
 
@@ -1234,7 +1234,7 @@ def test_a_journal_delivers_every_answer_once():
 
 
 def test_a_journal_takes_the_state_of_a_server_that_goes_away():
-    """What stands in the state of a server that goes away is not sent again."""
+    """What is in the state of a server that goes away is not sent again."""
     made = made_journal()
     for _ in range(3):
         made.steps(tensors.encode(X[:2, 0]))
@@ -1273,7 +1273,7 @@ def test_a_journal_sends_a_reset_again_with_its_state():
 
 
 def test_a_journal_asks_for_a_checkpoint_when_there_is_too_much(monkeypatch):
-    """When messages come to too many bytes one checkpoint is asked for, whose answer is nobody's but the journal's."""
+    """When messages come to too many bytes one checkpoint is asked for, whose answer is no one's but the journal's."""
     monkeypatch.setattr(replay_log, "_MOST_BYTES", 3 * LITTLE)
     made = made_journal()
     x = tensors.encode(numbers(2, 50))

@@ -51,7 +51,7 @@ def clock(monkeypatch):
 
 
 def test_patience_begins_anew_with_every_answer(clock):
-    """Failures are forgotten when something comes: the pauses begin anew, and so does the time."""
+    """Failures are forgotten when something comes: the pauses start again, and so does the time."""
     attempts = resumable_stream.ReconnectPolicy(reconnect_timeout=10)
     attempts.wait()
     pauses = [attempts.failed(UNAVAILABLE) for _ in range(6)]
@@ -70,7 +70,7 @@ def test_patience_begins_anew_with_every_answer(clock):
 
 
 def test_a_caller_may_be_silent_for_as_long_as_he_likes(clock):
-    """Time counts from when something is waited for; from the first failure on it goes on."""
+    """Time counts from when something is waited for; from the first failure on it continues."""
     attempts = resumable_stream.ReconnectPolicy(reconnect_timeout=10)
     clock.now += 1000
     attempts.wait()
@@ -151,7 +151,7 @@ async def serving(*, idle=0.0, age=0.0):
 
 
 async def test_a_stream_ends_at_its_age_though_it_is_busy():
-    """With the state behind the last answer, so that its caller goes on with a new one."""
+    """With the state after the last answer, so that its caller continues with a new one."""
     async with serving(age=0.2) as one:
         one.talk.incoming.put_nowait(OPEN)
         assert (await one.talk.answers.get()).WhichOneof("message") == "opened"
@@ -207,7 +207,7 @@ async def test_a_stream_may_be_idle_and_old_where_nothing_bounds_it():
 
 
 async def test_the_reading_of_a_stream_ends_with_it():
-    """Nothing goes on that nobody waits for, but for a read, which gRPC ends with the call."""
+    """Nothing continues that no one waits for, except for a read, which gRPC ends with the call."""
     async with serving() as one:
         one.talk.incoming.put_nowait(OPEN)
         await one.talk.answers.get()

@@ -291,7 +291,7 @@ def _get(url):
 
 
 def test_workers_speak_tls(place):
-    """Several workers behind one port all show the certificate."""
+    """Several workers after one port all show the certificate."""
     with serving(SUNSPOTS, *place.flags(), "--workers", "2", *QUICK) as server:
         server.wait_for("all_workers_ready")
         for _ in range(8):

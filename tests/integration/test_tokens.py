@@ -310,7 +310,7 @@ def test_tokens_change_under_load_and_no_call_fails(tmp_path):
             older, current[0] = current[0], newer
             hashes, rules = file.entries["reader"]
             async with AsyncClient(address, token=newer) as another:
-                for _ in range(20):  # calls that were under way with the older one have ended behind as many of others
+                for _ in range(20):  # calls that were under way with the older one have ended after as many of others
                     await another.step([0.5])
             file.entries["reader"] = (hashes[-1:], rules)
             file.write()
@@ -329,7 +329,7 @@ def test_tokens_change_under_load_and_no_call_fails(tmp_path):
 
 
 def test_a_stream_ends_when_its_token_is_taken_out(tmp_path):
-    """A message on a stream that goes on beyond its token is refused, so that a token that leaked is worth nothing soon."""
+    """A message on a stream that continues beyond its token is refused, so that a token that leaked is worth nothing soon."""
     file = File(tmp_path / "tokens.toml")
     leaked, good = file.add("leaked"), file.add("good")
     with (
@@ -341,9 +341,9 @@ def test_a_stream_ends_when_its_token_is_taken_out(tmp_path):
         stream.step([0.5])
         del file.entries["leaked"]
         file.write()
-        with calling_on(other):  # the file is looked at when somebody calls
+        with calling_on(other):  # the file is looked at when someone calls
             live.wait_for("tokens_reloaded")
-        with pytest.raises(Unauthenticated, match="the token of 'leaked' is not valid any more"):
+        with pytest.raises(Unauthenticated, match="the token of 'leaked' is no longer valid"):
             stream.step([0.5])
 
 
@@ -366,7 +366,7 @@ def calling_on(client):
 
 
 async def test_a_file_that_makes_no_sense_any_more_changes_nothing(tmp_path):
-    """The tokens from before go on being good, and the log says what is wrong."""
+    """The tokens from before continue being good, and the log says what is wrong."""
     file = File(tmp_path / "tokens.toml")
     token = file.add("reader")
     noted, told = [], asyncio.Event()
@@ -401,7 +401,7 @@ async def test_a_file_that_makes_no_sense_any_more_changes_nothing(tmp_path):
             "[[caller]]\nname = 'a'\ntokens = [T]\nmethods = ['Walk']",
             "caller 'a' has the method 'Walk'; expected some of",
         ),
-        ("[[caller]]\nname = 'a'\ntokens = [T]\nmodels = 'x'", "caller 'a' has models that are no list of texts"),
+        ("[[caller]]\nname = 'a'\ntokens = [T]\nmodels = 'x'", "caller 'a' has models that are not list of texts"),
         ("[[caller]]\nname = 'a'\ntokens = [T]\n[[caller]]\nname = 'b'\ntokens = [T]", "a token is there twice"),
     ],
 )

@@ -218,7 +218,7 @@ def test_no_comparison_is_no_success(page, differing, report, verdict, text):
 
 
 def test_what_a_verdict_does_not_say(page, differing):
-    """What makes a verdict worth less stands below it, and that weights differ stands in it."""
+    """What makes a verdict worth less stands below it, and that weights differ is in it."""
 
     def report(report):
         report.reference_model.differing_weights.append("bias of layer 'below', by up to 0.1")

@@ -47,7 +47,7 @@ def test_inputs_that_do_not_fit(tmp_path, array, text):
     "content", [b"PK\x03\x04 no archive", b"\x93NUMPY\x01\x00\x10\x00{'descr': (((((", b"", b"text"]
 )
 def test_inputs_that_are_no_arrays(tmp_path, content):
-    """A file that is no array is refused with the reason, whatever NumPy makes of it: exit code 2."""
+    """A file that is not an array is refused with the reason, whatever NumPy makes of it: exit code 2."""
     (tmp_path / "data.npz").write_bytes(content)
     ended = run("verify", MODEL, "--input", tmp_path / "data.npz")
     assert 2 == ended.returncode
@@ -56,7 +56,7 @@ def test_inputs_that_are_no_arrays(tmp_path, content):
 
 
 def test_token_ids_that_the_model_does_not_know(tmp_path):
-    """Numbers that are no token ids of the model are refused with those that are expected: exit code 2."""
+    """Numbers that are not token ids of the model are refused with those that are expected: exit code 2."""
     np.save(tmp_path / "data.npy", np.full((2, 5), 10**6))
     ended = run("verify", FIXTURES / "tf2.15" / "lstm_emb_mask.keras", "--input", tmp_path / "data.npy")
     assert 2 == ended.returncode

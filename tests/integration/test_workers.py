@@ -125,7 +125,7 @@ def test_the_weights_are_in_memory_once(tmp_path):
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_not_missed(workers, sunspots):
-    """While a worker is killed ten times, no unary call fails, and a stream goes on; the bytes are those of a quiet run."""
+    """While a worker is killed ten times, no unary call fails, and a stream continues; the bytes are those of a quiet run."""
     with Client(sunspots.address) as client:
         expected = client.forward(np.tile(SERIES, (50, 1)), all_outputs=True).output
     load = Load(workers.address, expected)
@@ -148,7 +148,7 @@ def test_a_worker_that_is_killed_is_not_missed(workers, sunspots):
 
 
 def test_a_worker_that_dies_again_and_again_is_started_later_and_later(workers):
-    """The pause before a worker is started anew doubles, and each start is counted in the log."""
+    """The pause before a worker is restarted doubles, and each start is counted in the log."""
     for _ in range(3):
         os.kill(pids(workers)[2], signal.SIGKILL)
         workers.wait_for("worker_ready")

@@ -128,7 +128,7 @@ def measure(number: int, distances: dict[tuple[str, str], Distances], folder: Pa
 
 
 def _within(state: LSTMState, random: np.random.Generator) -> LSTMState:
-    """Returns the state, anew where a cell without bounds has run away: nothing is measured on the way to infinity."""
+    """Returns the state, again where a cell without bounds has run away: nothing is measured on the way to infinity."""
     fresh = [random.normal(size=part.shape).astype(part.dtype) for part in state]
     return LSTMState(*(np.where(np.abs(part) < RANGE, part, new) for part, new in zip(state, fresh, strict=True)))
 

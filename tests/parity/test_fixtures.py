@@ -21,8 +21,8 @@ FOLDER = ROOT / "tests" / "fixtures"
 PLAIN = {"dir_unzipped", "export_savedmodel", "get_weights.npz", "tfckpt"}
 """What Keras 3 writes under names of their own: all of it is the model of plain.golden.npz, and plain.json its architecture."""
 
-BROKEN = "has two weights in one place. Keras 3.0 to 3.2 broke such files as it wrote them (Bidirectional, nested models): save the model anew, as .keras"
-PICKLED = "the weights are in model.weights.npz, a pickle, which would have to be run. Save the model anew with h5py installed"
+BROKEN = "has two weights in one place. Keras 3.0 to 3.2 broke such files as it wrote them (Bidirectional, nested models): save the model again, as .keras"
+PICKLED = "the weights are in model.weights.npz, a pickle, which would have to be run. Save the model again with h5py installed"
 SUBCLASS = "the model (Sub) is a class of its author's own ('fix>Sub'), whose code is not in the file"
 NO_ARCHITECTURE = (
     "the file holds weights without the model's configuration. Give it with --architecture (what model.to_json() writes), "
@@ -37,10 +37,10 @@ REFUSED = {
     "keras3.0.5/subclass.keras": SUBCLASS,
     "keras3.0.5/subclass.weights.h5": NO_ARCHITECTURE,
     "keras3.15/act_custom.keras": "layer 'lstm_3' (LSTM) has a function of its author's own as activation ('pkg>myact'), whose code is not in the file",
-    "keras3.15/mc_dropout.keras": "layer 'lstm_7' (LSTM) was called with training=True (Monte-Carlo dropout), so Keras itself answers at random. Save the model anew without it",
+    "keras3.15/mc_dropout.keras": "layer 'lstm_7' (LSTM) was called with training=True (Monte-Carlo dropout), so Keras itself answers at random. Save the model again without it",
     "keras3.15/npz_weights.keras": PICKLED,
     "keras3.15/quant_int8.keras": "layer 'dense_14' (Dense) computes in QuantizedDTypePolicy; served are float32, float64, float16, mixed_float16, bfloat16, "
-    "mixed_bfloat16. Rebuild the model with keras.config.set_dtype_policy('float32'), copy the weights with set_weights, and save it anew",
+    "mixed_bfloat16. Rebuild the model with keras.config.set_dtype_policy('float32'), copy the weights with set_weights, and save it again",
     "keras3.15/subclass.keras": SUBCLASS,
     "keras3.15/subclass.weights.h5": NO_ARCHITECTURE,
     "keras3.15/with_lambda.keras": "layer 'lambda' (Lambda) is of a kind that is not served: it holds code of its author's, which is never run. Rebuild the "
@@ -65,7 +65,7 @@ def _stem(name):
 
 
 def _load(name):
-    """Returns the description of a file; the architecture of weights alone is found beside, or else is plain.json."""
+    """Returns the description of a file; the architecture of weights alone is found alongside, or else is plain.json."""
     path = FOLDER / name
     named = path.name in PLAIN and path.name != "dir_unzipped"
     return reader.load(path, architecture=path.with_name("plain.json") if named else None)

@@ -131,7 +131,7 @@ def test_whole_models_answer_as_keras_does(number, in_parts, tmp_path):
 
 
 def test_a_step_answers_what_keras_would_if_the_sequence_ended_there(tmp_path):
-    """With a head behind the LSTM, each Step gives Keras' answer to the sequence so far."""
+    """With a head after the LSTM, each Step gives Keras' answer to the sequence so far."""
     made = keras.Sequential(
         [keras.layers.Input((None, 3)), keras.layers.LSTM(6), keras.layers.Dense(2, activation="softmax")]
     )

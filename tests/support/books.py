@@ -25,7 +25,7 @@ SMALL = builders.served("small", builders.small_model())
 
 
 class Kept:
-    """A server, and what stands in its books."""
+    """A server, and what is in its books."""
 
     def __init__(self, server: Server, channel: grpc.aio.Channel) -> None:
         self.server = server
@@ -67,7 +67,7 @@ class Kept:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """Waits until something is true that nobody is told of."""
+    """Waits until something is true that no one is told of."""
     async with asyncio.timeout(PATIENCE):
         while not true():  # noqa: ASYNC110 - for that reason
             await asyncio.sleep(0.005)

@@ -55,7 +55,7 @@ class Page:
 
 
 class Tab:
-    """A tab that is driven through Chrome's DevTools protocol: messages in JSON, with a zero byte behind each."""
+    """A tab that is driven through Chrome's DevTools protocol: messages in JSON, with a zero byte after each."""
 
     def __init__(self, browser: Popen[bytes], width: int, scheme: str) -> None:
         self._child, self._unread, self._events, self._tab, self._opened = browser, b"", [], {}, ""
@@ -80,7 +80,7 @@ class Tab:
             self._events.append((message["method"], message["params"]))
 
     def open(self, url: str) -> None:
-        """Goes to a page, and takes note of its errors and of what it asks for from now on."""
+        """Goes to a page, and records its errors and of what it asks for from now on."""
         for domain in ("Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
         self._opened = self.call("Page.navigate", url=url)["loaderId"]

@@ -99,7 +99,7 @@ def dense_layer(
 
 
 def chain(*layers: LayerSpec, features: int = 1, vocabulary: int | None = None) -> ModelSpec:
-    """Returns a model of layers, one behind the other, on features or on token ids."""
+    """Returns a model of layers, one after the other, on features or on token ids."""
     shape = (None, features) if vocabulary is None else (None,)
     dtype = next(layer for layer in layers if "kernel" in layer.weights).weights["kernel"].dtype
     source = LayerSpec("input", "InputLayer", {}, {}, (shape,))

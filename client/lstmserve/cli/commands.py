@@ -159,9 +159,9 @@ def forward(
     default=1,
     show_default=True,
     type=click.IntRange(1),
-    help="Lines to send ahead of their answers. 1 answers each before the next is read; more are quicker.",
+    help="Lines to send ahead of their answers. 1 answers each before the next is read; more are faster.",
 )
-@click.option("--strict", is_flag=True, help="Stop rather than go on with a server whose bytes may differ.")
+@click.option("--strict", is_flag=True, help="Stop rather than continue with a server whose bytes may differ.")
 @click.option(
     "--reconnect-timeout", default=60.0, show_default=True, type=click.FloatRange(0), help="Seconds without a server."
 )
@@ -177,7 +177,7 @@ def stream(
 ) -> None:
     """Advance by one time-step per line of CSV, as the lines come, and write a line for each at once.
 
-    When the server is lost, it goes on with another: give --address several, with commas between them.
+    When the server is lost, it continues with another: give --address several, with commas between them.
     """
     with (
         client.stream(state=_load(state), strict=strict, reconnect_timeout=reconnect_timeout) as opened,

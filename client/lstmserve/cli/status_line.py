@@ -41,13 +41,13 @@ class StatusLine:
         self._began = time.monotonic()
 
     def sent(self, items: Iterable[_Item]) -> Iterator[_Item]:
-        """Yields items, and takes note of when each was sent."""
+        """Yields items, and records when each was sent."""
         for item in items:
             self._sent.append(time.monotonic())
             yield item
 
     def answered(self) -> None:
-        """Takes note of an answer."""
+        """Records an answer."""
         self._steps += 1
         self._latency = time.monotonic() - self._sent.popleft()
         if self._shown:

@@ -49,12 +49,12 @@ def serve(**settings: Any) -> None:
         why = f"{type(error).__name__}: {error}".removesuffix(": ")
         _fail(f"the system refused what the server needs ({why})", StartupError.exit_code)
     telemetry.finish()
-    # Not sys.exit: Python would wait for threads that may still compute what nobody waits for any more.
+    # Not sys.exit: Python would wait for threads that may still compute what no one waits for any more.
     os._exit(0)
 
 
 def _fail(text: str, code: int) -> NoReturn:
-    """Ends a server that could not start, behind the lines of its log."""
+    """Ends a server that could not start, after the lines of its log."""
     from lstmserve_server.observability import logs as telemetry  # noqa: PLC0415
 
     telemetry.finish(f"lstmserve: {text}\n")
@@ -170,7 +170,7 @@ def inspect(file: str, layer: str | None, until: str | None, architecture: str |
     multiple=True,
     default=(8, 64),
     show_default=True,
-    help="Rows in a message, beside one. May be given several times.",
+    help="Rows in a message, alongside one. May be given several times.",
 )
 @click.option("--numerics", type=click.Choice(["exact", "fast"]), help="How to compute. Default: exact.")
 @click.option("--compare-numerics", is_flag=True, help="Measure both, each case with one after the other.")
@@ -188,7 +188,7 @@ def inspect(file: str, layer: str | None, until: str | None, architecture: str |
 def bench(file: str, as_json: bool, **options: Any) -> None:  # noqa: FBT001 - click's way
     """Measure a model on this machine: how many steps, how soon, where the time goes, and which settings suit.
 
-    Starts a server for it on the loopback interface, and a load generator beside it, and ends both.
+    Starts a server for it on the loopback interface, and a load generator alongside it, and ends both.
 
     Exit codes: 0 measured, 1 a process was lost, 2 bad arguments, 3 it cannot be done, 130 interrupted.
     """
@@ -208,7 +208,7 @@ def token(name: str) -> None:
     from lstmserve_server.rpc.auth import token_file as tokens  # noqa: PLC0415
 
     if not name or not name.isprintable():
-        message = f"{name!r} is no name; expected a text that can be printed"
+        message = f"{name!r} is not a name; expected a text that can be printed"
         raise click.UsageError(message)
     made = tokens.make()
     click.echo(tokens.entry(name, made))

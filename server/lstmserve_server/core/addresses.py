@@ -14,7 +14,7 @@ from lstmserve_server.core.errors import SettingsError, StartupError
 
 UNIX_PREFIX: Final = "unix:"
 
-_MAX_UNIX_PATH_BYTES: Final = 107  # of Linux: 108 bytes with the zero behind it
+_MAX_UNIX_PATH_BYTES: Final = 107  # of Linux: 108 bytes with the zero after it
 
 
 def require_valid(address: str) -> None:
@@ -22,7 +22,7 @@ def require_valid(address: str) -> None:
 
     Raises:
         StartupError: it is not, and why.
-        SettingsError: it is no address.
+        SettingsError: it is not an address.
     """
     try:
         if address.startswith(UNIX_PREFIX):
@@ -84,5 +84,5 @@ def _check_unix(path: Path) -> None:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            return  # left behind by a server that was killed; gRPC takes its place
+            return  # left after by a server that was killed; gRPC takes its place
         raise OSError(errno.EADDRINUSE, "another server listens there")

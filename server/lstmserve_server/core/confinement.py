@@ -85,7 +85,7 @@ def confine(readable: Iterable[str | os.PathLike[str]], writable: Iterable[str |
     """Gives up what this process and its threads to come do not need; call it before there are other threads.
 
     Args:
-        readable: files and folders that it reads, beside Python and the system's libraries.
+        readable: files and folders that it reads, alongside Python and the system's libraries.
         writable: folders in which it writes.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Values that are read from files, and read again when these change: written in place, exchanged, or put behind another link."""
+"""Values that are read from files, and read again when these change: written in place, exchanged, or put after another link."""
 
 from __future__ import annotations
 

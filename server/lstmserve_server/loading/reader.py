@@ -34,7 +34,7 @@ _USER_BLOCKS = (
     512,
     1024,
     2048,
-)  # HDF5 may begin behind a block of the user's own, of 512 bytes or a power of two more
+)  # HDF5 may begin after a block of the user's own, of 512 bytes or a power of two more
 
 _Path = str | os.PathLike[str]
 
@@ -54,7 +54,7 @@ def load(
         path: the file, or the folder.
         part: which part of the model is wanted; None for the whole.
         limits: how much of the file is believed.
-        architecture: file with the configuration, for one that holds weights alone; None to look for it beside.
+        architecture: file with the configuration, for one that holds weights alone; None to look for it alongside.
         store: where the weights are put; None for the memory of this process.
         copy: descriptor of a copy of the file, which is read in its place; None to read the file itself.
 

@@ -2,7 +2,7 @@
 
 HDF5 is a large parser in C, and one changed byte of a file can kill it, keep it busy for ever, or take it over: see
 `confinement`. The weights come back in a file in memory, which is sealed when the process is gone, and then mapped: they are never
-copied, and nobody can change them.
+copied, and no one can change them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ async def load(
         limits: how much of a file is believed, and how long it may take.
         layer: name of the one LSTM layer that is wanted; None for the whole model.
         until: name of the layer with whose output the model shall end; None for the whole model.
-        architecture: file with the configuration, for one that holds weights alone; None to look for it beside it.
+        architecture: file with the configuration, for one that holds weights alone; None to look for it alongside it.
         copy: descriptor of a sealed copy of the file (`memory_files.copy_of`), which is then read in its place.
 
     Raises:
@@ -81,7 +81,7 @@ async def parse(
 ) -> AsyncGenerator[dict[str, Any]]:
     """Yields the model in each file as the process that parsed it has written it: see `described`.
 
-    The arguments are those of `load`; `weights` is the file in memory where the weights are put, to be sealed behind the last.
+    The arguments are those of `load`; `weights` is the file in memory where the weights are put, to be sealed after the last.
 
     Raises:
         Refused: a file cannot be served as Keras would compute it, or cannot be read.
@@ -117,7 +117,7 @@ def seal(weights: int, what: str) -> None:
     """Makes the weights what no process can change any more; before they are mapped, and their digest is taken.
 
     Raises:
-        Refused: somebody still has them open for writing.
+        Refused: someone still has them open for writing.
     """
     try:
         memory_files.seal(weights)

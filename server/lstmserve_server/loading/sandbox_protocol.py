@@ -16,7 +16,7 @@ MAX_LAYERS: Final = 1024
 """Layers that are listed with a refusal."""
 
 _Text = Annotated[str, msgspec.Meta(max_length=MAX_REASON_LENGTH)]
-_Name = Annotated[str, msgspec.Meta(max_length=20_000)]  # of a layer behind those of the models around it
+_Name = Annotated[str, msgspec.Meta(max_length=20_000)]  # of a layer after those of the models around it
 _Count = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
 _Shape = Annotated[list[_Count | None], msgspec.Meta(max_length=16)]
 _Numbers = Annotated[list[_Count], msgspec.Meta(max_length=4096)]

@@ -110,7 +110,7 @@ def elu(alpha: float = 1) -> Activation:
 
 
 def fast_variant(activation: Activation) -> Activation:
-    """Returns what fast mode computes instead: the same up to rounding, and quicker for many elements."""
+    """Returns what fast mode computes instead: the same up to rounding, and faster for many elements."""
     return _FAST.get(activation.name, activation)
 
 
@@ -291,7 +291,7 @@ _COMMON: Final = {
     "tanh": Activation("tanh", _tanh, bound=1, into=np.tanh),
 }
 
-_MIN_FAST_ELEMENTS: Final = 1024  # elements, from which on four calls of NumPy are quicker than one of SciPy
+_MIN_FAST_ELEMENTS: Final = 1024  # elements, from which on four calls of NumPy are faster than one of SciPy
 
 _FAST: Final = {"sigmoid": replace(_COMMON["sigmoid"], into=_fast_sigmoid)}
 

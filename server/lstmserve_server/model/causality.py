@@ -1,4 +1,4 @@
-"""Whether a model can be stepped: whether, after each time-step, it can answer as if the sequence ended there, and go on."""
+"""Whether a model can be stepped: whether, after each time-step, it can answer as if the sequence ended there, and continue."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MASKING = ("Masking", "Embedding")
 
 
 def step_obstacle(spec: ModelSpec, layers: Sequence[Layer | None]) -> str:
-    """Returns why a model cannot be stepped, naming what stands in the way; "" where it can."""
+    """Returns why a model cannot be stepped, naming what is in the way; "" where it can."""
     return (
         _of_inputs(spec)
         or next((f"layer {d.name!r} {layer.obstacle}" for d, layer in _made(spec, layers) if layer.obstacle), "")
@@ -65,7 +65,7 @@ def _of_masks(spec: ModelSpec) -> str:
     makers = [layer for layer in spec.layers if layer.kind == "Masking" or layer.options.get("mask_zero")]
     if len(makers) < 2:  # noqa: PLR2004 - one and another
         return ""
-    return f"layer {makers[1].name!r} makes a second mask, beside that of {makers[0].name!r}"
+    return f"layer {makers[1].name!r} makes a second mask, alongside that of {makers[0].name!r}"
 
 
 def waiting_steps(spec: ModelSpec, layers: Sequence[Layer | None]) -> int:
@@ -86,7 +86,7 @@ def _of_cadences(spec: ModelSpec, layers: Sequence[Layer | None]) -> str:
         ):
             return f"layer {layer_spec.name!r} joins sequences that have something new at different time-steps"
         if layer_spec.kind in _MASKING and coming[0] != _EVERY_STEP:
-            return f"layer {layer_spec.name!r} makes a mask behind a layer that does not answer every time-step"
+            return f"layer {layer_spec.name!r} makes a mask after a layer that does not answer every time-step"
     for output in spec.outputs:
         if clocks[output.value].sequence and clocks[output.value] != _EVERY_STEP:
             return f"output {output.name!r} is a sequence that has something new at some time-steps only"

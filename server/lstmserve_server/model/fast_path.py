@@ -30,7 +30,7 @@ class _Instruction(NamedTuple):
     output: int
     """The number of the value that it makes."""
     needless: tuple[int, ...]
-    """The numbers of what nobody needs any more behind it."""
+    """The numbers of what no one needs any more after it."""
 
 
 class FastPath:

@@ -40,7 +40,7 @@ def rows_of(state: ModelState, rows: Array | slice) -> ModelState:
 
 
 def concat_states(states: Sequence[ModelState]) -> ModelState:
-    """Returns the rows of several states of one model, one behind the other."""
+    """Returns the rows of several states of one model, one after the other."""
     return tuple(type(parts[0])(*map(np.concatenate, zip(*parts, strict=True))) for parts in zip(*states, strict=True))
 
 
@@ -53,7 +53,7 @@ class _Node:
     """None where it does nothing at inference."""
     stateful_layers: tuple[Stateful, ...]
     needless: tuple[int, ...]
-    """The numbers of what nobody needs any more behind it."""
+    """The numbers of what no one needs any more after it."""
 
 
 class Flow(NamedTuple):
@@ -104,7 +104,7 @@ class LayerGraph:
         layer = self._nodes[place].layer
         if isinstance(layer, Bidirectional):
             return (layer.forward, layer.backward)[number]
-        assert isinstance(layer, LSTM)  # noqa: S101 - whoever asks knows the place from a trace
+        assert isinstance(layer, LSTM)  # noqa: S101 - anyone who asks knows the place from a trace
         return layer
 
     def run(
@@ -172,12 +172,12 @@ def _call(
 
 def _needed(values: Sequence[Batch | None], number: int) -> Batch:
     value = values[number]
-    assert value is not None  # noqa: S101 - it is let go only behind the last who needs it
+    assert value is not None  # noqa: S101 - it is let go only after the last who needs it
     return value
 
 
 def _last_uses(spec: ModelSpec) -> list[tuple[int, ...]]:
-    """Returns, for each layer, the numbers of the values that nobody needs any more behind it."""
+    """Returns, for each layer, the numbers of the values that no one needs any more after it."""
     last_user: dict[int, int] = {}
     for place, layer in enumerate(spec.layers):
         last_user.update(dict.fromkeys((*layer.inputs, *layer.initial_state), place))

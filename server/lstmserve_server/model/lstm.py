@@ -193,7 +193,7 @@ def gates(spec: LSTMSpec, weights: LSTMWeights, matmul: Product, x: Array, h: Ar
 
 
 class Workspace:
-    """So many rows under way, for one thread: h and c, which go on with every step, and all arrays of a step, made once.
+    """So many rows under way, for one thread: h and c, which continue with every step, and all arrays of a step, made once.
 
     Each gate is in one piece for all rows, where activations are quickest; so the last addition goes from rows to gates.
     """
@@ -221,7 +221,7 @@ class Workspace:
         return LSTMState(self.h.copy(), self.c.copy())
 
     def begin(self, state: LSTMState) -> None:
-        """Has the rows go on from a state."""
+        """Has the rows continue from a state."""
         np.copyto(self.h, state.h)
         np.copyto(self.c, state.c)
 

@@ -179,7 +179,7 @@ class RecurrentModel:
             recording: what is to be filled with all that flows through the layers; None for nothing.
 
         Returns:
-            The outputs, (batch, features) each, or (batch, time, features) with zeros behind a row's own last step; and
+            The outputs, (batch, features) each, or (batch, time, features) with zeros after a row's own last step; and
             the state after each row's last step.
 
         Raises:
@@ -287,7 +287,7 @@ class RecurrentModel:
     def _rectangles(self, lengths: Array) -> Iterator[tuple[Array, int, int]]:
         """Yields rows, and a piece of time that all of them run through; together they cover every row's own steps.
 
-        A causal model goes on from piece to piece. Any other is given each row whole.
+        A causal model continues from piece to piece. Any other is given each row whole.
         """
         if not self.causal:
             for length in np.unique(lengths):
@@ -332,7 +332,7 @@ def _lasts(pieces: list[_Piece], number: int, batch: int) -> Array:
 
 
 def _sequences(pieces: list[_Piece], number: int, batch: int, time: int) -> Array:
-    """Returns one output for every row, zeros behind its last; `time` steps of it, or as many as the longest has."""
+    """Returns one output for every row, zeros after its last; `time` steps of it, or as many as the longest has."""
     time = time or max(piece.outputs[number].shape[1] for piece in pieces)
     first = pieces[0].outputs[number]
     output = np.zeros((batch, time, *first.shape[2:]), first.dtype)

@@ -64,7 +64,7 @@ class ComputeConfig:
 
     @property
     def quick(self) -> bool:
-        """Whether activations may round otherwise, where that is quicker."""
+        """Whether activations may round otherwise, where that is faster."""
         return self.numerics is Numerics.FAST
 
 

@@ -93,7 +93,7 @@ class Source:
     """Version of the Keras that wrote it; "unknown" where it does not say."""
 
     remarks: tuple[str, ...] = ()
-    """What somebody who serves it should know: each a sentence."""
+    """What someone who serves it should know: each a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class ModelSpec:
     source: Source
 
     layers: tuple[LayerSpec, ...]
-    """In an order in which each stands behind those that it is called on."""
+    """In an order in which each follows those that it is called on."""
 
     dtype: np.dtype[Any]
 

@@ -98,7 +98,7 @@ def _text(begin: StartResponse, status: str, text: str) -> Iterable[bytes]:
 
 
 def _quietly(request: Any, client_address: Any) -> None:  # noqa: ARG001 - of socketserver
-    """Takes note of a connection that failed: it was slow, or its other end has gone."""
+    """Records a connection that failed: it was slow, or its other end has gone."""
     _log.debug("metrics_connection_failed", why=repr(sys.exception()))
 
 

@@ -53,10 +53,10 @@ Phase = Literal["decode", "queue", "compute", "encode"]
 
 
 class CallRecorder(Protocol):
-    """Takes note of one call."""
+    """Records one call."""
 
     def on_end(self, error: BaseException | None, context: Any) -> None:
-        """Takes note of how it ended: with an error that passed the guard, or well."""
+        """Records how it ended: with an error that passed the guard, or well."""
         ...
 
 
@@ -125,7 +125,7 @@ class CallMetrics:
         yield GaugeMetricFamily("lstmserve_streams_open", "Streams that are open.", value=self._streams)
 
     def on_start(self, method: MethodDescriptor, metadata: Any) -> CallRecorder:  # noqa: ARG002 - for those who trace
-        """Takes note of a call that begins, and returns what takes note of its end.
+        """Records a call that begins, and returns what records its end.
 
         Args:
             method: that is called.
@@ -135,7 +135,7 @@ class CallMetrics:
         return _TimedCall(self, method)
 
     def count_end(self, method: MethodDescriptor, code: str, seconds: float) -> None:
-        """Takes note of a call that has ended."""
+        """Records a call that has ended."""
         self._in_flight -= 1
         self._calls.add(method.name, code)
         if not (method.client_streaming or method.server_streaming):  # they take as long as their callers like
@@ -143,22 +143,22 @@ class CallMetrics:
         _log.debug("call", method=method.name, code=code, seconds=seconds)
 
     def observe_phase(self, phase: Phase, seconds: float, ago: float = 0) -> None:
-        """Takes note of a part of a call that has ended, so many seconds ago."""
+        """Records a part of a call that has ended, so many seconds ago."""
         del ago  # for those who trace
         self._phases[phase].add(seconds)
 
     def count_computed(self, model: str, rows: int, steps: int) -> None:
-        """Takes note of what was computed for a call."""
+        """Records what was computed for a call."""
         self._rows.add(model, count=rows)
         self._steps.add(model, count=rows * steps)
 
     def observe_batch(self, rows: int) -> None:
-        """Takes note of how many rows are computed together."""
+        """Records how many rows are computed together."""
         self._rows_together.add(rows)
 
     @contextlib.contextmanager
     def track_stream(self) -> Iterator[None]:
-        """Takes note of a stream while it is open."""
+        """Records a stream while it is open."""
         self._streams += 1
         try:
             yield
@@ -166,11 +166,11 @@ class CallMetrics:
             self._streams -= 1
 
     def count_message(self) -> None:
-        """Takes note of a message that came on a stream."""
+        """Records a message that came on a stream."""
         self._messages.add()
 
     def count_caller(self, caller: str) -> None:
-        """Takes note of a call of a caller with a name."""
+        """Records a call of a caller with a name."""
         self._caller_calls.add(caller)
 
     def count_refusal(self, error: RequestError, caller: str) -> None:

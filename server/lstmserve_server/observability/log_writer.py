@@ -26,7 +26,7 @@ class LogWriter:
 
     @property
     def lost(self) -> int:
-        """How many lines nobody could be given."""
+        """How many lines no one could be given."""
         return self._lost
 
     def write(self, text: str) -> int:
@@ -40,7 +40,7 @@ class LogWriter:
         return len(text)
 
     def flush(self) -> None:
-        """Does nothing, as whoever logs does not wait."""
+        """Does nothing, as anyone who logs does not wait."""
 
     def wait_until_written(self, seconds: float) -> None:
         """Waits until no line waits any more."""

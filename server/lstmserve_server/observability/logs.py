@@ -38,7 +38,7 @@ def finish(last_words: str = "") -> None:
     """Waits until the log is written, for a second at most, before the process ends.
 
     Args:
-        last_words: what is to stand behind it, as it is.
+        last_words: what is to follow it, as it is.
     """
     if _writer is not None:
         if last_words:

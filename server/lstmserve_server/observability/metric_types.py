@@ -1,7 +1,7 @@
 """Counters and histograms that cost next to nothing to count with.
 
 Those of prometheus_client take a lock for each number: with some twenty of them a call of one step took a tenth longer. These are
-counted by the thread of the event loop alone, and are put into prometheus_client's form when somebody asks; whoever asks from
+counted by the thread of the event loop alone, and are put into prometheus_client's form when someone asks; anyone who asks from
 another thread may see a call counted here and not yet there.
 """
 
@@ -51,7 +51,7 @@ class Histogram:
         self._sum = 0.0
 
     def add(self, value: float) -> None:
-        """Takes note of a value."""
+        """Records a value."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 

@@ -51,7 +51,7 @@ class ServerMetrics:
         )
         self._reloads = Counter(
             "lstmserve_reloads",
-            "Files that had changed and were read anew, by whether they were taken.",
+            "Files that had changed and were read again, by whether they were taken.",
             ["file", "result"],
             registry=None,
         )
@@ -70,11 +70,11 @@ class ServerMetrics:
         self._models.labels(name, "steps" if causal else "sequence", digest, fingerprint).set(1)
 
     def count_reload(self, file: str, *, accepted: bool) -> None:
-        """Takes note of a file that was read anew."""
+        """Records a file that was read again."""
         self._reloads.labels(file, "ok" if accepted else "failed").inc()
 
     def expires(self, when: datetime) -> None:
-        """Takes note of when the certificate expires."""
+        """Records when the certificate expires."""
         self._expiry.when = when
 
     async def watch_event_loop(self) -> None:
@@ -101,12 +101,12 @@ class _Expiry:
 
 
 class _LogLinesLost:
-    """How many lines of the log nobody read."""
+    """How many lines of the log no one read."""
 
     def collect(self) -> Iterator[Metric]:
         """Yields the metric."""
         yield CounterMetricFamily(
             "lstmserve_log_lines_lost",
-            "Lines of the log that were lost, as nobody read them.",
+            "Lines of the log that were lost, as no one read them.",
             value=logs.lines_lost(),
         )

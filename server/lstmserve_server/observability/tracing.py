@@ -39,7 +39,7 @@ class TracedCalls(CallMetrics):
         self._tracer = self._provider.get_tracer("lstmserve")
 
     def on_start(self, method: MethodDescriptor, metadata: Any) -> CallRecorder:
-        """Takes note of a call that begins, and returns what takes note of its end."""
+        """Records a call that begins, and returns what records its end."""
         carrier = {key: value for key, value in metadata or () if isinstance(value, str)}
         service = method.containing_service.full_name
         span = self._tracer.start_span(
@@ -53,7 +53,7 @@ class TracedCalls(CallMetrics):
         return _Span(super().on_start(method, metadata), span)
 
     def observe_phase(self, phase: Phase, seconds: float, ago: float = 0) -> None:
-        """Takes note of a part of a call that has ended, so many seconds ago."""
+        """Records a part of a call that has ended, so many seconds ago."""
         super().observe_phase(phase, seconds)
         end = time_ns() - int(ago * 1e9)
         self._tracer.start_span(phase, start_time=end - int(seconds * 1e9)).end(end)

@@ -188,7 +188,7 @@ class _CallsInFlight:
 
 
 class _CallerGoneError(Exception):
-    """Nobody is there any more to read what is sent."""
+    """No one is there any more to read what is sent."""
 
 
 class GrpcMessageStream:

@@ -43,7 +43,7 @@ MAX_WATCHERS: Final = 1000
 class Health:
     """Knows the status of the server ("") and of its services, and tells those who ask or watch.
 
-    Whoever asks without a token, where that is allowed, is told of the server and of its services, and of no model.
+    Anyone who asks without a token, where that is allowed, is told of the server and of its services, and of no model.
     """
 
     def __init__(self, services: list[str], models: list[str]) -> None:
@@ -115,7 +115,7 @@ class Health:
         }
 
     def _knows(self, service: str, caller: Caller | None) -> bool:
-        """Returns whether there is a service that a caller may ask for; None is somebody without a token."""
+        """Returns whether there is a service that a caller may ask for; None is someone without a token."""
         model = self._models.get(service)
         return service in self._services or (model is not None and caller is not None and caller.may_use(model))
 
@@ -136,7 +136,7 @@ class Health:
 
 
 def _token(context: Context, access: Authenticator, *, is_open: bool) -> Token | None:
-    """Returns the token of who asks; None for somebody without one, where that is allowed.
+    """Returns the token of who asks; None for someone without one, where that is allowed.
 
     Raises:
         Unauthenticated: it is not.

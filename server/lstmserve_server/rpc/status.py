@@ -71,7 +71,7 @@ def internal_status(request_id: str) -> Status:
 
 
 async def abort(context: Any, how: Status, *more: tuple[str, str | bytes]) -> NoReturn:
-    """Ends a call with a status, and with more metadata behind its own."""
+    """Ends a call with a status, and with more metadata after its own."""
     code, text, metadata = how
     await context.abort(code, text, (*metadata, *more))
     raise AssertionError  # abort always raises

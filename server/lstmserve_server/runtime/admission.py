@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _MAX_SHARE_OF_FREE: Final = 8
 """A caller may have so many times as many places as are free: alone 8 of 9, two 8 of 17 each, and so on.
 
-The dynamic thresholds of Choudhury and Hahne (IEEE/ACM Transactions on Networking 6, 1998), for which nobody has to know how many
-callers there are. The last place is for somebody who has none: so when as many calls have ended as others found, whoever comes next
+The dynamic thresholds of Choudhury and Hahne (IEEE/ACM Transactions on Networking 6, 1998), for which no one has to know how many
+callers there are. The last place is for someone who has none: so when as many calls have ended as others found, anyone who comes next
 finds one, however many they want. Of so few places that it would be a large part of them, anybody may have all.
 """
 

@@ -1,7 +1,7 @@
 """Steps that arrive together are computed together.
 
 A step of one row costs NumPy's calls far more than arithmetic, and so a step of many rows hardly more than one. In exact mode a
-row's bytes do not depend on the rows beside it, so nobody can tell.
+row's bytes do not depend on the rows alongside it, so no one can tell.
 
 There is no timer: a step waits for what is on its way already, as long as the rounds of the event loop bring more, and where
 hardly any came again and again it does not wait. Where a batch takes so long that a thread computes it, those that come
@@ -42,7 +42,7 @@ _MAX_SMALL_BATCHES: Final = 4
 """After so many batches with fewer, each call is computed at once,"""
 
 _RETRY_GATHERING_EVERY: Final = 32
-"""but for two in so many, which wait to see whether there are others; the first may find itself in the midst of them."""
+"""except for two in so many, which wait to see whether there are others; the first may find itself in the midst of them."""
 
 
 class TimedResult(NamedTuple):
@@ -76,14 +76,14 @@ class Batcher:
         *,
         min_rows_for_second_thread: int = 1,
     ) -> None:
-        """Makes a batcher in which nobody waits.
+        """Makes a batcher in which no one waits.
 
         Args:
             max_rows: of a batch, unless one call has more.
             executor: threads that compute; None to compute in the event loop.
             max_concurrent_batches: how many batches the threads compute.
             on_batch: is told how many rows were computed together.
-            min_rows_for_second_thread: how many have to wait until a batch is begun beside another, where enough come to gather.
+            min_rows_for_second_thread: how many have to wait until a batch is begun alongside another, where enough come to gather.
         """
         self._max_rows = max_rows
         self._executor = executor
@@ -121,7 +121,7 @@ class Batcher:
     def _should_gather(self) -> bool:
         """Returns whether it may be worth waiting for others."""
         if self._executor is not None and self._min_rows_for_second_thread == 1:
-            return True  # nobody waits but for a thread
+            return True  # no one waits except for a thread
         return self._small_batches < _MAX_SMALL_BATCHES or self._small_batches % _RETRY_GATHERING_EVERY < 2  # noqa: PLR2004 - see there
 
     def _run_alone(self, call: StepCall) -> TimedResult:
@@ -183,7 +183,7 @@ class Batcher:
         self._dispatch()
 
     def _next_batch(self) -> list[_QueuedCall]:
-        """Takes a batch off the queue, without those for whom nobody waits any more; one call where it is not worth waiting."""
+        """Takes a batch off the queue, without those for whom no one waits any more; one call where it is not worth waiting."""
         batch: list[_QueuedCall] = []
         rows = 0
         while self._queue:
@@ -222,7 +222,7 @@ def compute_together(calls: Sequence[StepCall], arrival_time: float) -> list[Tim
             return [error]
         return [
             result for call in calls for result in compute_together([call], arrival_time)
-        ]  # nobody pays for another's
+        ]  # no one pays for another's
     except Exception as error:  # noqa: BLE001 - whatever it is, those who wait have to be told
         return [error] * len(calls)
     seconds = perf_counter() - began

@@ -50,13 +50,13 @@ class StepCall:
         return None if self.steps_seen is None else self.steps_seen > 0
 
     def steps_after(self, answer: StepResult) -> Array | None:
-        """Returns the steps that each row has seen behind the answer, (batch,); None where unknown."""
+        """Returns the steps that each row has seen after the answer, (batch,); None where unknown."""
         return None if self.steps_seen is None else self.steps_seen + answer.steps
 
 
 @dataclass(frozen=True, slots=True)
 class ForwardCall(StepCall):
-    """A valid request of a sequence; its x is (batch, time, features...), zeros behind a row's own last step."""
+    """A valid request of a sequence; its x is (batch, time, features...), zeros after a row's own last step."""
 
     lengths: Array | None  # (batch,), 1 to time each; None where all rows have them all
     all_outputs: bool

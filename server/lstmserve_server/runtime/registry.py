@@ -28,7 +28,7 @@ class ServedModel:
     digest: str
     fingerprint: str
     copy: SealedCopy | None = None
-    """The file that it is from, for who compares it with Keras; None where nobody does."""
+    """The file that it is from, for who compares it with Keras; None where no one does."""
 
     @classmethod
     def prepare(

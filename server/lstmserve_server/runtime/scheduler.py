@@ -1,4 +1,4 @@
-"""When and where a call is computed: admission, in place or in a thread, and giving up when nobody waits any more."""
+"""When and where a call is computed: admission, in place or in a thread, and giving up when no one waits any more."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAX_INLINE_BATCH_COST: Final = 4 * MAX_INLINE_COST
 """Up to this cost several of them are computed together, before the event loop looks at anything else."""
 
 _MIN_ROWS_FOR_SECOND_THREAD: Final = 64
-"""In fast mode, rows that are worth a thread of their own beside another: with fewer, a row costs less with those that come yet."""
+"""In fast mode, rows that are worth a thread of their own alongside another: with fewer, a row costs less with those that come yet."""
 
 
 class Scheduler:
@@ -43,7 +43,7 @@ class Scheduler:
         Args:
             limiter: of calls that take long.
             threads: how many compute them.
-            metrics: what takes note of all.
+            metrics: what records all.
             batch_rows: most rows that are computed together; 1 to compute each call by itself.
         """
         self._limiter = limiter
@@ -85,7 +85,7 @@ class Scheduler:
         return await (self._run_inline(call) if _cost(call) <= MAX_INLINE_COST else self._run_pooled(call))
 
     def close(self) -> None:
-        """Takes no more calls; those that run go on."""
+        """Takes no more calls; those that run continue."""
         self._open = False
 
     async def _run_inline(self, call: StepCall) -> StepResult:
@@ -142,7 +142,7 @@ class Scheduler:
 
         def pause() -> None:
             if stopped.is_set():
-                raise DeadlineExceeded("", "nobody waits for the answer any more")
+                raise DeadlineExceeded("", "no one waits for the answer any more")
 
         def compute() -> TimedResult:
             pause()
@@ -166,7 +166,7 @@ class Scheduler:
 class _ServiceTimeEstimate:
     """Seconds per unit of cost: what it takes at best, once there is enough to tell from.
 
-    A cost is no exact measure, and a busy machine makes every call slow: so half of the quickest of several counts, lest a call
+    A cost is not exact measure, and a busy machine makes every call slow: so half of the fastest of several counts, lest a call
     be refused that could have been answered.
     """
 
@@ -177,7 +177,7 @@ class _ServiceTimeEstimate:
         self._seen = 0
 
     def observe(self, estimate: float) -> None:
-        """Takes note of a call."""
+        """Records a call."""
         self._fastest = min(self._fastest, estimate)
         self._seen += 1
 
@@ -191,7 +191,7 @@ def _require_time(needed: float, backlog: float, left: float | None) -> None:
     """Refuses what cannot be answered any more before its deadline."""
     if left is not None and left < needed + backlog:
         text = (
-            f"{max(left, 0):.3g} seconds are left; to compute it takes {needed:.3g} at best, behind calls that take {backlog:.3g}; "
+            f"{max(left, 0):.3g} seconds are left; to compute it takes {needed:.3g} at best, after calls that take {backlog:.3g}; "
             "expected more time"
         )
         raise DeadlineExceeded("", text)

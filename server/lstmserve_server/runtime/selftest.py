@@ -71,7 +71,7 @@ def _fingerprint(model: RecurrentModel, probe: tuple[Array, ...]) -> str:
 
 
 def _mode(model: RecurrentModel) -> str:
-    """Returns what, beside the bytes of the answer, makes two servers different: the mode, and any engine but the reference."""
+    """Returns what, alongside the bytes of the answer, makes two servers different: the mode, and any engine but the reference."""
     others = [engine for engine in model.engine.split(", ") if not engine.startswith(Engine.NUMPY.value)]
     return " ".join([model.numerics.value, *others])
 

@@ -1,6 +1,6 @@
 """gRPC's asyncio server, and what keeps it alive.
 
-In grpcio 1.82 to 1.85 a call whose path is no UTF-8 ends the loop that takes calls, and with it the whole server: the port closes,
+In grpcio 1.82 to 1.85 a call whose path is not UTF-8 ends the loop that takes calls, and with it the whole server: the port closes,
 and the process stays. Methods that are registered with the core have loops of their own; only what is not registered comes by the
 one that can end. So here it never gets anything: what comes there is told UNIMPLEMENTED, whatever its path.
 

@@ -1,6 +1,6 @@
 """What gRPC's core is told of HTTP/2 and of connections, each with its reason. What a client can do to one connection ends here.
 
-The names are those of grpc_types.h and, where they stand in no documentation, of the core of the version that is pinned:
+The names are those of grpc_types.h and, where they are in no documentation, of the core of the version that is pinned:
 `tests/unit/serving/test_http2.py` and `tests/hostile` see that each one works.
 """
 
@@ -22,7 +22,7 @@ def options(settings: ServeSettings, *, shares_port: bool) -> list[tuple[str, in
 
     Args:
         settings: those of the server.
-        shares_port: whether other processes listen on the same port, which somebody else has then made sure of.
+        shares_port: whether other processes listen on the same port, which someone else has then made sure of.
     """
     return [
         # A second server on the same port is a mistake, and by default gRPC would share the port with it in silence.

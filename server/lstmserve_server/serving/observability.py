@@ -36,7 +36,7 @@ class Exporter(Protocol):
 
 
 class Observability:
-    """What takes note of all that happens, and shows it."""
+    """What records all that happens, and shows it."""
 
     def __init__(
         self,

@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _PLAIN_TEXT: Final = (
-    "whoever is on the way can read and change the calls; "
+    "anyone who is on the way can read and change the calls; "
     "give --tls-certificate and --tls-key, or have a proxy speak TLS"
 )
 _OPEN_TO_ALL: Final = (
-    "whoever reaches this address may call; give --tokens or --tls-client-ca, or let a proxy see to it"
+    "anyone who reaches this address may call; give --tokens or --tls-client-ca, or let a proxy see to it"
 )
 _LAST_WORDS: Final = 0.2  # seconds for answers that are on their way when the last call has ended
 
@@ -109,7 +109,7 @@ class Server:
             files: the file of each model by its name.
             load: what loads the models.
             expose: opens the place where operators see the metrics; None for none.
-            shares_port: whether other processes listen on the same port, which somebody else has then made sure of.
+            shares_port: whether other processes listen on the same port, which someone else has then made sure of.
 
         Raises:
             StartupError: a file of the settings cannot be used, or what they need is not installed.
@@ -207,7 +207,7 @@ class Server:
         await asyncio.shield(self._grpc.wait_for_termination())
 
     async def drain(self, at_once: asyncio.Event) -> None:
-        """Says NOT_SERVING, goes on for a while, then takes no more calls and waits for those that run.
+        """Says NOT_SERVING, continues for a while, then takes no more calls and waits for those that run.
 
         `at_once` cuts it short.
         """
@@ -271,7 +271,7 @@ class Signals:
             asyncio.get_running_loop().add_signal_handler(number, self.arrived)
 
     def arrived(self) -> None:
-        """Takes note of a signal."""
+        """Records a signal."""
         (self.second if self.first.is_set() else self.first).set()
 
     def close(self) -> None:

@@ -36,7 +36,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # of some versions of cl
         except ValueError:
             share = math.nan
         if not 0 <= share <= 1:
-            self.fail(f"{value!r} is no share of the calls; expected off, all, or a number from 0 to 1.", param, ctx)
+            self.fail(f"{value!r} is not a share of the calls; expected off, all, or a number from 0 to 1.", param, ctx)
         return str(value)
 
 

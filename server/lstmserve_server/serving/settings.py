@@ -42,25 +42,25 @@ class ServeSettings:
         None,
         str,
         "File with the model's configuration (model.to_json()), for a file that holds weights alone. Found by itself "
-        "where it lies beside: FILE.json, model.json and the like.",
+        "where it lies alongside: FILE.json, model.json and the like.",
     )
     numerics: str = _setting(
         "exact",
         click.Choice(["exact", "fast"]),
-        "How to compute. exact: a row's answer has the same bytes whatever rows it is computed with. fast: quicker for "
+        "How to compute. exact: a row's answer has the same bytes whatever rows it is computed with. fast: faster for "
         "many rows, and the answer moves by rounding errors with them.",
     )
     engine: str = _setting(
         "numpy",
         click.Choice(["numpy", "onnxruntime"]),
-        "What computes the LSTM layers. onnxruntime: quicker for long sequences and many rows; its layers are compared with "
+        "What computes the LSTM layers. onnxruntime: faster for long sequences and many rows; its layers are compared with "
         "NumPy's when a model is loaded. Needs the extra 'onnx'.",
     )
     tls_certificate: str | None = _setting(
         None,
         str,
         "File with the server's certificate and those between it and a known authority (PEM). All addresses then speak TLS, and "
-        "nothing else. Read anew when it changes.",
+        "nothing else. Read again when it changes.",
     )
     tls_key: str | None = _setting(None, str, "File with the private key of the certificate (PEM, without a password).")
     tls_client_ca: str | None = _setting(
@@ -71,7 +71,7 @@ class ServeSettings:
     tokens: str | None = _setting(
         None,
         str,
-        "File with who may call, by which tokens, and by which rules (TOML); lstmserve token makes its entries. Read anew when it "
+        "File with who may call, by which tokens, and by which rules (TOML); lstmserve token makes its entries. Read again when it "
         "changes. Left out: anybody may call.",
     )
     open_health: bool = _setting(
@@ -122,7 +122,7 @@ class ServeSettings:
     connection_seconds: int = _setting(
         3600,
         click.IntRange(0, 86_400),
-        "After how long a connection takes no more calls, so that clients spread anew over the servers. Its calls have as long "
+        "After how long a connection takes no more calls, so that clients spread again over the servers. Its calls have as long "
         "again to end, and its streams say going_away a little before that. 0: never.",
     )
     handshake_seconds: int = _setting(
@@ -166,7 +166,7 @@ class ServeSettings:
     shadow_queue: int = _setting(256, click.IntRange(1), "Most calls that wait to be compared; more are not compared.")
     shadow_queue_bytes: int = _setting(64 << 20, click.IntRange(1), "Most memory for calls that wait to be compared.")
     shadow_seconds: float = _setting(
-        30.0, Positive(3600), "Longest time for comparing one call; then the process is started anew. In seconds."
+        30.0, Positive(3600), "Longest time for comparing one call; then the process is restarted. In seconds."
     )
     shadow_wait_seconds: float = _setting(
         5.0, Seconds(), "How long a call that asks for the comparison waits for it. In seconds."
@@ -201,7 +201,7 @@ class ServeSettings:
     lame_duck_seconds: float = _setting(
         1.0,
         Seconds(),
-        "After SIGTERM or SIGINT, how long to go on answering while health says NOT_SERVING, so that clients and balancers "
+        "After SIGTERM or SIGINT, how long to continue answering while health says NOT_SERVING, so that clients and balancers "
         "turn away first. In seconds.",
     )
     drain_seconds: float = _setting(

@@ -21,7 +21,7 @@ def tolerances(settings: ServeSettings) -> Tolerances:
 
 
 def start(settings: ServeSettings, models: Iterable[ServedModel], files: Mapping[str, str]) -> Shadow:
-    """Returns the shadow of a server, which starts by itself while the server goes on.
+    """Returns the shadow of a server, which starts by itself while the server continues.
 
     Args:
         settings: those of the server.

@@ -1,4 +1,4 @@
-"""The certificate of the server, its key, and the authority of its clients: read anew when the files change."""
+"""The certificate of the server, its key, and the authority of its clients: read again when the files change."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Certificates:
 
         Args:
             files: where they are.
-            metrics: takes note of when the certificate expires, and of each reading after this one.
+            metrics: records when the certificate expires, and of each reading after this one.
 
         Raises:
             StartupError: they cannot be served.

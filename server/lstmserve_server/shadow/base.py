@@ -84,7 +84,7 @@ class NoShadow:
         return ()
 
     def release(self) -> None:
-        """Does nothing: nobody waits."""
+        """Does nothing: no one waits."""
 
     def stop(self) -> None:
         """Does nothing."""

@@ -100,7 +100,7 @@ class CapturedCall:
                 yield from parts
 
     def to_bytes(self, more: Mapping[str, Any] | None = None, arrays: Mapping[str, Array] | None = None) -> bytes:
-        """Returns it as an archive, with more beside it: what is fit for JSON, and arrays under names of their own."""
+        """Returns it as an archive, with more alongside it: what is fit for JSON, and arrays under names of their own."""
         writing = _Writing()
         about = {
             "model": self.model,
@@ -154,7 +154,7 @@ class _Writing:
 
 
 def load(data: bytes) -> tuple[CapturedCall, dict[str, Any], dict[str, Array]]:
-    """Returns the case in an archive, and what stands beside it: all that its text says, and all arrays.
+    """Returns the case in an archive, and what stands alongside it: all that its text says, and all arrays.
 
     Raises:
         ValueError, KeyError, TypeError: it is none.
@@ -203,7 +203,7 @@ def capture(call: StepCall, answer: StepResult, recording: Recording, method: st
     """Returns the case of a call that was computed.
 
     What the caller sent and was answered counts, not what the layers say that they were given and gave: h and c before the
-    first step are those of the call, and behind a row's last step those of the answer.
+    first step are those of the call, and after a row's last step those of the answer.
     """
     model = call.served.model
     every = bool(getattr(call, "all_outputs", False))

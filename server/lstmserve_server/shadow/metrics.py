@@ -41,7 +41,7 @@ class ShadowCollector:
         )
         yield CounterMetricFamily(
             "lstmserve_shadow_reference_restarts",
-            "How often the process that computes with Keras was started anew.",
+            "How often the process that computes with Keras was restarted.",
             value=report.reference_process.restart_count,
         )
         lag = self._lag()

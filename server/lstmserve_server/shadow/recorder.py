@@ -50,7 +50,7 @@ class Recorder:
         self._lines = LogRateLimiter()
 
     def reference_up(self, versions: Mapping[str, str], info: Mapping[str, ReferenceInfo]) -> None:
-        """Takes note, and says where a witness is none of the model that is served."""
+        """Records it, and says where a witness is none of the model that is served."""
         self._versions = {**versions, "our numpy": np.__version__, "our python": platform.python_version()}
         self._report.reference_up(versions, info)
         for name, (reference_model, _) in info.items():
@@ -64,11 +64,11 @@ class Recorder:
                 )
 
     def reference_down(self, reason: str) -> None:
-        """Takes note."""
+        """Records it."""
         self._report.reference_down(reason)
 
     def reference_starts_anew(self) -> None:
-        """Takes note."""
+        """Records it."""
         self._report.reference_starts_anew()
 
     def wants_details(self, reply: Reply) -> bool:
@@ -76,7 +76,7 @@ class Recorder:
         return reply.comparison.verdict == shadow_pb2.VERDICT_DIFFERS and self._bundles.wanted
 
     def compared(self, work: ComparisonJob, captured: CapturedCall, reply: Reply) -> None:
-        """Takes note of a call that was compared."""
+        """Records a call that was compared."""
         comparison = reply.comparison
         gate_differences.name_gates(self._subjects[work.model].served.model, reply, self._tolerances)
         self._report.compared(work.model, comparison, captured.steps)
@@ -98,12 +98,12 @@ class Recorder:
             work.tell(comparison)
 
     def dropped(self, work: ComparisonJob, reason: str) -> None:
-        """Takes note of a call that is not compared after all."""
+        """Records a call that is not compared after all."""
         self._report.dropped(work.model, reason)
         _warn_not_compared(work, reason)
 
     def failed(self, work: ComparisonJob, reason: str, text: str) -> None:
-        """Takes note of a comparison that failed."""
+        """Records a comparison that failed."""
         self._report.failed(work.model, reason)
         if self._lines.allow():
             _log.error("comparison_failed", model=work.model, reason=reason, text=text, left_out=self._lines.left_out())

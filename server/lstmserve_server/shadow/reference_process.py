@@ -35,15 +35,15 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-P", "-m", "lstmserve_server.shadow.reference")
-"""What is started, with the descriptor of its end of the connection behind it."""
+"""What is started, with the descriptor of its end of the connection after it."""
 
-# Bytes of what it says: a word to a case, what was found, and the arrays behind it, as many as some times what it was given.
+# Bytes of what it says: a word to a case, what was found, and the arrays after it, as many as some times what it was given.
 _LONGEST_WORD: Final = 1 << 16
 _LONGEST_START: Final = 8 << 20
 _LONGEST_COMPARISON: Final = 1 << 20
 _LONGEST_ARRAYS: Final = 16 << 20
 _ARRAYS_PER_BYTE: Final = 16  # of the case: h, c and four gates, in float32 and float64
-_MEMORY: Final = 8 << 30  # bytes, where nobody says how many it may take; TensorFlow takes 0.6
+_MEMORY: Final = 8 << 30  # bytes, where no one says how many it may take; TensorFlow takes 0.6
 _MEMORY_PER_BYTE: Final = 16  # of a model's file
 _MOST_ARRAYS: Final = 100_000
 _MOST_VERSIONS: Final = 64
@@ -64,7 +64,7 @@ class ReferenceLost(Exception):
 
 
 class CaseFailed(Exception):
-    """The reference could not compare a case; it goes on with others."""
+    """The reference could not compare a case; it continues with others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ class ReferenceProcess:
         raise CaseFailed(printable(str(error)))
 
     def kill(self) -> None:
-        """Kills the process; whoever waits for its answer gets `ReferenceLost`. From any thread."""
+        """Kills the process; anyone who waits for its answer gets `ReferenceLost`. From any thread."""
         self._process.kill()
 
     def stop(self) -> None:

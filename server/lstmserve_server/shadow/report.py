@@ -115,7 +115,7 @@ class ShadowReport:
                 self._report.failed_bundle_count += 1
 
     def reference_up(self, versions: Mapping[str, str], info: Mapping[str, ReferenceInfo]) -> None:
-        """Takes note that the reference is ready, and what it says of each model."""
+        """Records that the reference is ready, and what it says of each model."""
         with self._lock:
             reference = self._report.reference_process
             reference.status, reference.reason = shadow_pb2.REFERENCE_STATUS_UP, ""
@@ -125,13 +125,13 @@ class ShadowReport:
                 model.noise_floor = info[name].noise_floor
 
     def reference_down(self, reason: str) -> None:
-        """Takes note that the reference is gone, and will be started anew."""
+        """Records that the reference is gone, and will be restarted."""
         with self._lock:
             reference = self._report.reference_process
             reference.status, reference.reason = shadow_pb2.REFERENCE_STATUS_DOWN, reason
 
     def reference_starts_anew(self) -> None:
-        """Takes note that the reference is being started again."""
+        """Records that the reference is being started again."""
         with self._lock:
             self._report.reference_process.status = shadow_pb2.REFERENCE_STATUS_STARTING
             self._report.reference_process.restart_count += 1

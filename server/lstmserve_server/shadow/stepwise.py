@@ -56,7 +56,7 @@ def of(model: RecurrentModel, case: CapturedCall, arrays: Mapping[str, Array]) -
     """Returns the LSTMs of a call in the order of the model.
 
     Args:
-        model: the model, which computes our gates anew.
+        model: the model, which computes our gates again.
         case: the call.
         arrays: what the reference has of it, as in `Reply.arrays` with details.
     """

@@ -33,7 +33,7 @@ class Subscribers:
         self._subscribers: set[_Subscriber] = set()
 
     def publish(self, discrepancy: shadow_pb2.Discrepancy) -> None:
-        """Tells all who watch its model."""
+        """Reports all who watch its model."""
         for watcher in self._subscribers:
             if watcher.model in ("", discrepancy.model):
                 if len(watcher.unread) == _MAX_UNREAD:

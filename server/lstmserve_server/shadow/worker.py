@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-_BACKOFF_INITIAL_SECONDS: Final = 0.5  # seconds before the reference is started anew, doubled each time
+_BACKOFF_INITIAL_SECONDS: Final = 0.5  # seconds before the reference is restarted, doubled each time
 _BACKOFF_MAX_SECONDS: Final = 60.0
-_STABLE_AFTER_SECONDS: Final = 60.0  # seconds after which it has proved itself, and the pauses begin anew
+_STABLE_AFTER_SECONDS: Final = 60.0  # seconds after which it has proved itself, and the pauses start again
 
 
 class ComparisonJob(NamedTuple):
@@ -43,7 +43,7 @@ class ComparisonJob(NamedTuple):
 
 
 class Lag(NamedTuple):
-    """How far the comparisons are behind the calls."""
+    """How far the comparisons are after the calls."""
 
     calls: int
     """How many wait."""
@@ -133,7 +133,7 @@ class ComparisonWorker:
             reference = self._reference
         if reference is not None:
             reference.kill()
-        self._thread.join(timeout=1)  # it may be starting a process; as a daemon it holds nobody up
+        self._thread.join(timeout=1)  # it may be starting a process; as a daemon it holds no one up
 
     def _run(self) -> None:
         pause = _BACKOFF_INITIAL_SECONDS
@@ -160,7 +160,7 @@ class ComparisonWorker:
         self._drop_all("stopping")
 
     def _adopt(self, reference: ReferenceProcess) -> None:
-        """Takes note of a reference that was started, so that `stop` can end it; ends it if that came before."""
+        """Records a reference that was started, so that `stop` can end it; ends it if that came before."""
         with self._changed:
             self._reference = reference
             if self._stopping:

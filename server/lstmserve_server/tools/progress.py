@@ -1,4 +1,4 @@
-"""How far a command is, where somebody looks."""
+"""How far a command is, where someone looks."""
 
 from __future__ import annotations
 

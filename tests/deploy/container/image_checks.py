@@ -220,7 +220,7 @@ def test_no_secret_of_the_build_stays(image):
 
 @every_target
 def test_what_the_image_adds(image):
-    """The layers hold one folder, without what installs, compiles or tests, and nobody but root can change it."""
+    """The layers hold one folder, without what installs, compiles or tests, and no one but root can change it."""
     outside = {path for path in image.paths if not re.match(r"opt(/lstmserve|$)|models$", path)}
     tools = {path for path in image.paths if re.search(r"/(pip|hatchling|__pycache__|\.cache)(/|$)|\.whl$", path)}
     compilers = {path for path in image.paths if re.search(r"/bin/.*(cc|g\+\+|clang|ld|make)$", path)}

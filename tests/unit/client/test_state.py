@@ -98,7 +98,7 @@ def test_states_are_compared_as_objects():
 
 
 def test_an_npz_of_something_else_is_refused(tmp_path):
-    """An .npz of other arrays is no state."""
+    """An .npz of other arrays is not a state."""
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
 
     with pytest.raises(ValueError, match=r"other\.npz is not a state that State\.save wrote"):

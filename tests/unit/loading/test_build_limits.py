@@ -1,4 +1,4 @@
-"""What a configuration may ask for, at its limits and beyond; and what an input is, behind layers that leave it as it is."""
+"""What a configuration may ask for, at its limits and beyond; and what an input is, after layers that leave it as it is."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def two_embeddings(other=9):
 
 
 def test_an_id_has_to_be_in_every_table_that_it_is_looked_up_in(tmp_path):
-    """The vocabulary is the smaller one; an id beyond it would read behind the other table."""
+    """The vocabulary is the smaller one; an id beyond it would read after the other table."""
     weights = {
         "layers/embedding/vars": [numbers(7, 2)],
         "layers/embedding_1/vars": [numbers(9, 1)],
@@ -109,7 +109,7 @@ def test_an_id_has_to_be_in_every_table_that_it_is_looked_up_in(tmp_path):
 
 
 def test_an_input_is_ids_or_numbers_and_not_both(tmp_path):
-    """Of one that is looked up and computed with nobody knows what may be sent."""
+    """Of one that is looked up and computed with no one knows what may be sent."""
     config = both(
         ("InputLayer", "ids", {"batch_shape": [None, 5]}),
         ("Embedding", "embedding", {"input_dim": 7, "output_dim": 3, "mask_zero": False}, "ids"),

@@ -1,4 +1,4 @@
-"""What is just within and what is just beyond: versions of Keras, refusals beside what must not be refused, sizes at their limits."""
+"""What is just within and what is just beyond: versions of Keras, refusals alongside what must not be refused, sizes at their limits."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_a_recurrent_activation_that_is_not_stated():
 
 
 def test_weights_of_a_layer_that_is_frozen_in_part():
-    """They stand in another order, and are told apart by names; without names the layer is refused, unless it is frozen whole."""
+    """They are in another order, and are told apart by names; without names the layer is refused, unless it is frozen whole."""
     layer = LayerConfig("Bidirectional", "both", {})
     forward, backward = (
         WeightBlock({"kernel": (3, 4)}, labels=frozenset({label}), trainable=trainable)

@@ -89,14 +89,14 @@ def test_weights_are_read_only(tmp_path):
 
 
 def test_a_deflated_archive_is_read(tmp_path):
-    """An archive that was packed anew is the same model."""
+    """An archive that was packed again is the same model."""
     packed = write_zip(tmp_path / "a", compression=zipfile.ZIP_DEFLATED)
 
     assert reader.load(write_zip(tmp_path / "b")).digest() == reader.load(packed).digest()
 
 
 def test_hdf5_behind_a_user_block_is_read(tmp_path):
-    """HDF5 that begins behind a block of the user's own is found."""
+    """HDF5 that begins after a block of the user's own is found."""
     plain = write_hdf5(tmp_path / "plain")
     with h5py.File(tmp_path / "block", "w", userblock_size=512) as file, h5py.File(plain) as source:
         for name, value in source.attrs.items():
@@ -244,7 +244,7 @@ def test_the_number_of_features_can_come_from_the_weights(tmp_path):
 
 
 def test_layers_behind_the_lstm_are_part_of_the_answer(tmp_path):
-    """A Dense with softmax behind the LSTM gives probabilities."""
+    """A Dense with softmax after the LSTM gives probabilities."""
     config = sequential(
         input_config(), lstm_config(), keras_layer("Dense", "d", units=2, activation="linear", use_bias=True),
         keras_layer("Activation", "a", activation="softmax"),
@@ -313,7 +313,7 @@ def test_weights_alone_are_bound_by_name_or_in_order(tmp_path, names):
 
 @pytest.mark.parametrize("beside", ["weights.h5.json", "weights.json", "weights_architecture.json", "model.json"])
 def test_the_architecture_is_found_beside(tmp_path, beside):
-    """An architecture that lies beside under a usual name is found by itself."""
+    """An architecture that lies alongside under a usual name is found by itself."""
     (tmp_path / beside).write_text(json.dumps(TWO))
 
     assert 4 == len(reader.load(write_weights(tmp_path / "weights.h5")).layers)
@@ -380,7 +380,7 @@ LAMBDA = keras_layer("Lambda", "trick", function={"class_name": "__lambda__", "c
 LSTM = "layer 'lstm' (LSTM)"
 CONFIGS = [
     (sequential(input_config(), LAMBDA, lstm_config()), "layer 'trick' (Lambda) is of a kind that is not served: it holds code of its author's, which is never run"),
-    (sequential(input_config(), keras_layer("GRU", "gru", units=4)), "layer 'gru' (GRU) is of a kind that is not served: it is no LSTM: it has other gates and another state"),
+    (sequential(input_config(), keras_layer("GRU", "gru", units=4)), "layer 'gru' (GRU) is of a kind that is not served: it is not an LSTM: it has other gates and another state"),
     (sequential(input_config(), keras_layer("Dense", "d", units=4)), "the model has no LSTM layer, so there is no state to carry"),
     (changed(activation="wave"), f"{LSTM} has activation='wave', which is not served; for a file of Keras 3 these are: celu, elu"),
     (changed(activation={"class_name": "function", "config": "mine", "registered_name": "function"}),
@@ -390,7 +390,7 @@ CONFIGS = [
     (changed(units=2**31), f"{LSTM} has units=2147483648; expected a whole number from 1 to 16384"),
     (changed(use_bias="yes"), f"{LSTM} has use_bias='yes'; expected true or false"),
     (sequential(input_config(), lstm_config(return_sequences=True, time_major=True), lstm_config(4, "b")),
-     "layer 'b' (LSTM) stands in a model with time_major=True; served there are"),
+     "layer 'b' (LSTM) is in a model with time_major=True; served there are"),
     (sequential(input_config(), keras_layer("Bidirectional", "both", layer=lstm_config(time_major=True), merge_mode="concat")),
      f"{LSTM} is alone in having or not having time_major=True"),
     (changed(peephole=True), f"{LSTM} has the option peephole=True, which is not known here and may change its answers"),
@@ -420,7 +420,7 @@ CONFIGS = [
     (sequential(input_config(), lstm_config() | {"name": "other"}), "a layer (LSTM) has two names, 'other' and 'lstm'"),
     (sequential(input_config(), lstm_config(name="\ud800")), "a layer (LSTM) has the name '\\ud800'; expected 1 to 256 printable"),
     (sequential(input_config(), lstm_config(name="\x1b[2J")), "a layer (LSTM) has the name '\\x1b[2J'; expected 1 to 256 printable"),
-    (sequential(lstm_config(), input_config()), "layer 'input_layer' (InputLayer) stands in the middle of the model; expected it first"),
+    (sequential(lstm_config(), input_config()), "layer 'input_layer' (InputLayer) is in the middle of the model; expected it first"),
     (sequential(input_config(), lstm_config(), keras_layer("Attention", "look")),
      "layer 'look' (Attention) is of a kind that is not served: it looks at the whole sequence at once, and is not served. Its LSTM"),
     (sequential(input_config(), keras_layer("ConvLSTM2D", "film")), "layer 'film' (ConvLSTM2D) is of a kind that is not served: it convolves"),
@@ -470,7 +470,7 @@ def test_groups_are_numbered_along_the_graph(tmp_path):
 
 
 def test_attributes_of_other_types_are_refused(tmp_path):
-    """An attribute that is no text, or of another rank than Keras writes, is refused before it is read."""
+    """An attribute that is not text, or of another rank than Keras writes, is refused before it is read."""
     for value in (7, [b"a", b"b"], np.zeros((2, 2)), h5py.Empty("f")):
         path = write_hdf5(tmp_path / "a")
         with h5py.File(path, "r+") as file:
@@ -479,7 +479,7 @@ def test_attributes_of_other_types_are_refused(tmp_path):
     path = write_hdf5(tmp_path / "a")
     with h5py.File(path, "r+") as file:
         file.attrs["keras_version"] = np.bytes_(b"2.\xff")
-    assert refusal(path).startswith("attribute keras_version of / is no text in UTF-8")
+    assert refusal(path).startswith("attribute keras_version of / is not text in UTF-8")
 
 
 def test_training_baked_into_the_graph_is_refused(tmp_path):
@@ -496,7 +496,7 @@ def test_training_baked_into_the_graph_is_refused(tmp_path):
     ("text", "reason"),
     [
         ('{"class_name": "Sequential", "class_name": "Sequential"}', "the key 'class_name' stands twice in one object"),
-        ('{"a": NaN}', "NaN is no JSON number"),
+        ('{"a": NaN}', "NaN is not JSON number"),
         ("[]", "config.json is a list; expected a JSON object"),
         ("{", "config.json is not valid JSON"),
         ('{"a":' * 70 + "0" + "}" * 70, "config.json is nested too deeply; expected at most 64 levels"),
@@ -529,7 +529,7 @@ def test_refused_json(tmp_path, text, reason):
     ],
 )
 def test_refused_content(tmp_path, content, reason):
-    """Something that is no model is named for what it is."""
+    """Something that is not a model is named for what it is."""
     path = tmp_path / "a.keras"
     path.write_bytes(content)
 

@@ -141,7 +141,7 @@ def test_weights_beyond_the_file_are_not_believed(change):
 
 
 def test_a_source_that_is_no_input_is_not_believed():
-    """A layer that is called on nothing, and is no input of the model, is an error."""
+    """A layer that is called on nothing, and is not an input of the model, is an error."""
     file = os.memfd_create("test")
     form = transfer.dump(reader.load(SUNSPOTS), SharedStore(file), file)
     form["layers"].append({**form["layers"][0], "name": "another"})
@@ -152,7 +152,7 @@ def test_a_source_that_is_no_input_is_not_believed():
 
 @pytest.mark.parametrize("place", ["inputs", "initial_state"])
 def test_edges_to_what_does_not_exist_are_not_believed(place):
-    """A layer that is called on one that stands behind it is an error, not a model."""
+    """A layer that is called on one that follows it is an error, not a model."""
     file = os.memfd_create("test")
     form = transfer.dump(reader.load(SUNSPOTS), SharedStore(file), file)
     form["layers"][1][place] = [1]

@@ -160,7 +160,7 @@ def moved_by_company(outputs, x):
 
 
 def moved_by_time(outputs, x):
-    """Moves the last bits behind the first step."""
+    """Moves the last bits after the first step."""
     outputs = outputs.copy()
     outputs[:, 1:] *= np.float32(1 + 3e-7)
     return outputs
@@ -224,7 +224,7 @@ def test_large_weights_are_no_reason_to_refuse():
 @onnx
 def test_a_model_whose_layer_differs_is_not_served(monkeypatch):
     """What the probe finds keeps the whole model from being served."""
-    from lstmserve_server.model.engines import onnx_graph  # noqa: PLC0415 - beside the fixture
+    from lstmserve_server.model.engines import onnx_graph  # noqa: PLC0415 - alongside the fixture
 
     right = onnx_graph.lstm
     monkeypatch.setattr(onnx_graph, "lstm", lambda weights, functions: right(weights._replace(bias=None), functions))
@@ -236,7 +236,7 @@ def test_a_model_whose_layer_differs_is_not_served(monkeypatch):
 @onnx
 def test_a_graph_that_is_not_taken_is_refused(monkeypatch):
     """What ONNX Runtime says of a graph is in the text."""
-    from lstmserve_server.model.engines import onnx_graph  # noqa: PLC0415 - beside the fixture
+    from lstmserve_server.model.engines import onnx_graph  # noqa: PLC0415 - alongside the fixture
 
     monkeypatch.setattr(onnx_graph, "lstm", lambda weights, functions: b"nonsense")
 
@@ -383,7 +383,7 @@ print("onnxruntime" in sys.modules, "onnx" in sys.modules)
     ("engine", "imported"), [("numpy", "False False\n"), pytest.param("onnxruntime", "True False\n", marks=ONNX)]
 )
 def test_only_who_asks_for_it_imports_it(engine, imported):
-    """A process that serves with NumPy never imports onnxruntime; and nobody the package onnx."""
+    """A process that serves with NumPy never imports onnxruntime; and no one the package onnx."""
     ended = subprocess.run([sys.executable, "-c", _IMPORTED, engine], capture_output=True, text=True, check=True)
 
     assert (imported, "") == (ended.stdout, ended.stderr)

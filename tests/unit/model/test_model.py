@@ -232,7 +232,7 @@ def test_fast_numerics_are_as_close_as_rounding():
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_go_backwards_reads_each_row_from_its_own_end(engine):
-    """A backward layer equals the forward one on the reversed row, whatever stands behind the row's end."""
+    """A backward layer equals the forward one on the reversed row, whatever follows the row's end."""
     x, lengths = numbers(3, 6, 3), np.array([6, 2, 4])
     backward = model(lstm_layer(3, 4, go_backwards=True), features=3, engine=engine)
     forward = model(lstm_layer(3, 4), features=3, engine=engine)

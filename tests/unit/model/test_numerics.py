@@ -44,7 +44,7 @@ def test_a_row_alone_has_the_bytes_that_it_has_among_others(n, m, rows, dtype, t
 
 
 def test_a_prepared_product_takes_what_x_holds_then():
-    """A product that was prepared once is computed anew with each call."""
+    """A product that was prepared once is computed again with each call."""
     for matmul in (EXACT, FAST):
         for rows in (1, 3):
             x, w, out = numbers(rows, 5), numbers(5, 8, seed=1), np.empty((rows, 8), np.float32)

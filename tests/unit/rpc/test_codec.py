@@ -72,7 +72,7 @@ BIG_H = np.array([[0, 0, 0, 0, 0], [0, 0, 3.5, 0, 0]], np.float32)
 
 STATE_REFUSALS = [
     (state(model_digest="0" * 64), OtherWeights, "state.model_digest",
-     f"the state belongs to a model with the digest '{'0' * 64}'; this one has '{SMALL.digest}'. Start the sequence anew, "
+     f"the state belongs to a model with the digest '{'0' * 64}'; this one has '{SMALL.digest}'. Start the sequence again, "
      "or ask a server that has the model of the state"),
     (lstm_pb2.State(steps_seen=[1, 2]), InvalidRequest, "state.steps_seen", "got step counts without h and c, expected both or neither"),
     (state(layers=[part()]), WrongForModel, "state.layers", "got 1; the model has 2 LSTM layers: 'first', 'second'"),
@@ -236,7 +236,7 @@ def test_x_of_any_type_becomes_the_models(dtype):
 
 
 def test_what_stands_behind_a_row_is_not_even_looked_at():
-    """NaN behind a row's own length is no reason to refuse, and never reaches the mathematics."""
+    """NaN after a row's own length is not a reason to refuse, and never reaches the mathematics."""
     call = CODEC.parse_forward(ForwardRequest(x=tensors.encode(np.stack([NAN, NAN])), lengths=[1, 1]))
 
     assert not call.x[:, 1:].any()

@@ -52,7 +52,7 @@ def steps(x, number=1):
 
 
 def reset(rows, state=None, number=1):
-    """Returns a message that begins rows anew."""
+    """Returns a message that begins rows again."""
     return StreamStepsRequest(reset=StreamReset(number=number, rows=rows, state=state))
 
 
@@ -165,7 +165,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("message", "number", "code", "text"), WRONG)
 def test_a_wrong_message_is_named_and_changes_nothing(message, number, code, text):
-    """A message that is wrong is answered with its number, a code and a text, and the stream goes on as if it had not come."""
+    """A message that is wrong is answered with its number, a code and a text, and the stream continues as if it had not come."""
     session, untouched, x = opened(row_count=1), opened(row_count=1), numbers(1, 3)
     for each in (session, untouched):
         answered(each, steps(x))

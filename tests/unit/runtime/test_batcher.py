@@ -1,4 +1,4 @@
-"""Steps that are computed together: the bytes are those of each alone, and nobody pays for another."""
+"""Steps that are computed together: the bytes are those of each alone, and no one pays for another."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_together_or_alone_the_bytes_are_the_same(sizes):
 
 
 def test_a_row_that_has_seen_nothing_is_not_taken_for_one_that_has():
-    """The output of a masked step is zero for rows before their first valid one, and h for others, whoever they are computed with."""
+    """The output of a masked step is zero for rows before their first valid one, and h for others, anyone who they are computed with."""
     masking = LayerSpec("skip", "Masking", {"mask_value": 0.5}, {}, ((None, 3),))
     lstm = builders.lstm_layer(3, 4, return_sequences=True)
     masked = builders.served("masked", builders.model(masking, lstm, features=3))
@@ -198,7 +198,7 @@ def test_a_batch_is_begun_beside_another_when_it_is_worth_it():
 
 
 def test_a_caller_who_has_gone_is_left_out():
-    """A call that is cancelled while it waits is not computed, and the batch goes on without it."""
+    """A call that is cancelled while it waits is not computed, and the batch continues without it."""
 
     async def scenario():
         """Has one of two callers go."""
@@ -219,7 +219,7 @@ def test_whoever_is_alone_does_not_wait():
     """After some batches of one call the next is computed where it stands, without a round of the loop."""
 
     async def scenario():
-        """Has somebody call alone, again and again."""
+        """Has someone call alone, again and again."""
         batcher = Batcher(256, None, 1, lambda rows: None)
         for _ in range(5):
             await batcher.compute(call(1, 1))
@@ -251,7 +251,7 @@ def test_after_a_while_alone_it_looks_for_others_again():
 
 
 def test_a_few_callers_do_not_wait_for_one_another():
-    """Where no more than three come together again and again, each is computed where it stands, but for a look now and then."""
+    """Where no more than three come together again and again, each is computed where it stands, except for a look now and then."""
 
     async def scenario():
         """Has three callers come together, again and again."""

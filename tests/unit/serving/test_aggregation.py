@@ -60,7 +60,7 @@ def numbers(gathered):
 
 
 def test_each_worker_has_its_samples(workers):
-    """Told apart by its number; the supervisor's own stand beside them."""
+    """Told apart by its number; the supervisor's own stand alongside them."""
     gathered = aggregation.AggregatedMetrics({1: workers[0].asking, 2: workers[1].asking}, lambda: 7)
 
     assert numbers(gathered) == ({"1": 1, "2": 2}, 2)

@@ -282,7 +282,7 @@ def test_what_was_answered_counts(served):
 
 @pytest.mark.parametrize("every", [True, False])
 def test_a_case_survives_the_way(served, every):
-    """A case read from its bytes is what was written, with what stands beside it."""
+    """A case read from its bytes is what was written, with what stands alongside it."""
     *_, case = _case(served, every=every)
     there, about, arrays = cases.load(case.to_bytes({"more": "text"}, {"extra": np.arange(3)}))
     assert "text" == about["more"]

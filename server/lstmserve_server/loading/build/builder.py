@@ -69,7 +69,7 @@ def describe(file: KerasFile, limits: LoadLimits, part: ModelSelection) -> Model
 
 
 def require_all_used(config: ModelConfig, limits: LoadLimits) -> None:
-    """Refuses a model that lists a layer without any use: nobody has looked at how large it is.
+    """Refuses a model that lists a layer without any use: no one has looked at how large it is.
 
     Raises:
         UnsupportedModelError: there is one.
@@ -78,7 +78,7 @@ def require_all_used(config: ModelConfig, limits: LoadLimits) -> None:
     used = {call.layer.path for call in calls}
     for layer in keras_graph.leaves(config):
         if layer.path not in used and layer.kind != "InputLayer":
-            message = f"{layer} leads to no output of the model; expected those alone that do. Save the model anew"
+            message = f"{layer} leads to no output of the model; expected those alone that do. Save the model again"
             raise UnsupportedModelError(message)
 
 
@@ -89,7 +89,7 @@ def _graph(config: ModelConfig, limits: LoadLimits, part: ModelSelection) -> Cal
     graph = keras_graph.prune(graph) if part.until is None else keras_graph.until(graph, part.until)
     for call in graph.calls:
         if call.layer.kind == "InputLayer" and call.inputs:
-            message = f"{call.layer} stands in the middle of the model; expected it first"
+            message = f"{call.layer} is in the middle of the model; expected it first"
             raise UnsupportedModelError(message)
         if call.layer.kind != "InputLayer" and not call.inputs:
             message = f"{call.layer} is called on nothing; expected the output of another layer"
@@ -97,7 +97,7 @@ def _graph(config: ModelConfig, limits: LoadLimits, part: ModelSelection) -> Cal
         if call.training:
             message = (
                 f"{call.layer} was called with training=True (Monte-Carlo dropout), so Keras itself answers at random. Save the "
-                "model anew without it"
+                "model again without it"
             )
             raise UnsupportedModelError(message)
         if call.layer.kind not in kinds.RULES and not call.layer.operation:
@@ -105,7 +105,7 @@ def _graph(config: ModelConfig, limits: LoadLimits, part: ModelSelection) -> Cal
             raise UnsupportedModelError(message)
     if not any(call.layer.kind in (*_LSTMS, "Bidirectional") for call in graph.calls):
         inside = next((call.layer for call in graph.calls if call.layer.kind == "TimeDistributed"), None)
-        where = "" if inside is None else f", but for what {inside} holds, which begins anew at every time-step"
+        where = "" if inside is None else f", except for what {inside} holds, which starts again at every time-step"
         message = f"the model has no LSTM layer{where}, so there is no state to carry"
         raise UnsupportedModelError(message)
     return graph

@@ -1,7 +1,7 @@
 """The configuration that Keras is given: the values of the file's own, in a form that can hold nothing but what we understood.
 
 Whatever Keras deserializes may run code: a regularizer that is a serialized Lambda, a module that is imported by name, a
-function of TensorFlow that reads files. So a configuration is made anew, from a closed list of keys: options that no answer
+function of TensorFlow that reads files. So a configuration is rebuilt, from a closed list of keys: options that no answer
 depends on are left out, classes are known ones in known places, modules are ours to name, and all else is plain numbers and texts.
 """
 

@@ -48,7 +48,7 @@ def of(graph: CallGraph) -> Precision:
         if policy not in POLICIES:
             message = (
                 f"{layer} computes in {policy}; served are {', '.join(POLICIES)}. Rebuild the model with "
-                "keras.config.set_dtype_policy('float32'), copy the weights with set_weights, and save it anew"
+                "keras.config.set_dtype_policy('float32'), copy the weights with set_weights, and save it again"
             )
             raise UnsupportedModelError(message)
     dtype = np.dtype(np.float64) if "float64" in policies else np.dtype(np.float32)

@@ -97,7 +97,7 @@ def _endpoints(value: Any) -> list[Edge]:
     if isinstance(value, list) and value and isinstance(value[0], str):
         return [_edge(value)]
     if not isinstance(value, list):
-        message = f"{_short(value)} is no list of [name, node, tensor]"
+        message = f"{_short(value)} is not a list of [name, node, tensor]"
         raise TypeError(message)
     return [edge for item in value for edge in _endpoints(item)]
 
@@ -138,7 +138,7 @@ def _keras_2_node(node: Any) -> Node:
 
 
 def _without_nesting(node: list[Any]) -> list[Any]:
-    """Returns the tensors of a call; those of the states of a stack of cells stand in lists of their own."""
+    """Returns the tensors of a call; those of the states of a stack of cells are in lists of their own."""
     return [inner for item in node for inner in ([item] if isinstance(item[0], str) else item)]
 
 

@@ -42,7 +42,7 @@ class LayerConfig:
     """Its calls in a functional model, each as the file has it."""
 
     operation: bool = False
-    """Whether it is no layer but an operation of Keras 3 on tensors, such as `a + b`."""
+    """Whether it is not a layer but an operation of Keras 3 on tensors, such as `a + b`."""
 
     inside: ModelConfig | None = None
     """The model that the layer is, if it is one."""
@@ -52,7 +52,7 @@ class LayerConfig:
 
     @property
     def path(self) -> tuple[str, ...]:
-        """The layer's own name behind those of the models around it."""
+        """The layer's own name after those of the models around it."""
         return (*self.outer, self.name)
 
     def __str__(self) -> str:
@@ -178,7 +178,7 @@ def _layers(entries: Any, model_kind: str, limits: LoadLimits) -> tuple[LayerCon
 
 
 def _name(entry: Mapping[str, Any], options: Mapping[str, Any], kind: str) -> str:
-    """Returns the name of a layer, which stands in its options, and in a functional model beside them too."""
+    """Returns the name of a layer, which is in its options, and in a functional model alongside them too."""
     name = options.get("name", entry.get("name"))
     if not isinstance(name, str) or not 1 <= len(name) <= _NAME_LENGTH or not name.isprintable():
         message = f"a layer ({kind}) has the name {_short(name)}; expected 1 to {_NAME_LENGTH} printable characters"
@@ -193,7 +193,7 @@ def _nodes(entry: Mapping[str, Any], name: str) -> tuple[Any, ...]:
     """Returns the calls of a layer; a Sequential has none."""
     nodes = entry.get("inbound_nodes") or []
     if not isinstance(nodes, list):
-        message = f"layer {name!r} has inbound_nodes that are no list"
+        message = f"layer {name!r} has inbound_nodes that are not list"
         raise UnsupportedModelError(message)
     return tuple(nodes)
 

@@ -35,7 +35,7 @@ class LayerCall:
     numbers: tuple[float, ...] = ()
     """The plain numbers among the arguments of an operation."""
     number_first: bool = False
-    """Whether the number stands in front of the tensor, as in `1 - x`."""
+    """Whether the number is in front of the tensor, as in `1 - x`."""
     mask: Tensor | None = None
     initial_state: tuple[Tensor, ...] = ()
     training: bool = False
@@ -47,7 +47,7 @@ class LayerCall:
 
 @dataclass(frozen=True, slots=True)
 class CallGraph:
-    """A model as calls, each behind those that it depends on."""
+    """A model as calls, each after those that it depends on."""
 
     calls: tuple[LayerCall, ...]
     outputs: tuple[Tensor, ...]
@@ -270,7 +270,7 @@ def _output(edge: Edge, known: dict[tuple[str, int], list[Tensor]]) -> Tensor:
 def _in_order(
     nodes: dict[tuple[str, int], tuple[LayerConfig, Node]], outputs: Sequence[Edge], known: set[tuple[str, int]]
 ) -> list[tuple[str, int]]:
-    """Returns the nodes that lead to the outputs, each behind those that it depends on.
+    """Returns the nodes that lead to the outputs, each after those that it depends on.
 
     Raises:
         UnsupportedModelError: an edge leads nowhere, or in a circle.

@@ -44,7 +44,7 @@ class Group:
         self._limits = limits
         self._store = store
         self.path = path
-        """Where it stands in the file, for errors."""
+        """Where it is in the file, for errors."""
 
     @classmethod
     @contextlib.contextmanager
@@ -64,7 +64,7 @@ class Group:
         with _damage_refused(self.path or "/"):
             names = list(self._group)
         if not all(isinstance(name, str) for name in names):
-            message = f"{self.path or '/'} has members whose names are no text"
+            message = f"{self.path or '/'} has members whose names are not text"
             raise UnsupportedModelError(message)
         return names
 
@@ -80,7 +80,7 @@ class Group:
         """Returns the shape that the array at `name` declares; nothing is allocated for it."""
         dataset = self._member(name)
         if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
-            message = f"{self.path}/{name} is no array; expected one"
+            message = f"{self.path}/{name} is not an array; expected one"
             raise UnsupportedModelError(message)
         return tuple(dataset.shape)
 
@@ -116,7 +116,7 @@ class Group:
     def texts(self, name: str) -> list[str] | None:
         """Returns an attribute that is a list of texts, or None where there is none of this name.
 
-        Keras splits a long list into attributes of the same name with 0, 1, 2 ... behind it.
+        Keras splits a long list into attributes of the same name with 0, 1, 2 ... after it.
         """
         whole = self._attribute(name, rank=1)
         if whole is not None:
@@ -210,9 +210,9 @@ def _require_plain(dataset: h5py.Dataset, path: str, shape: tuple[int, ...], dty
 def _as_text(value: Any, what: str) -> str:
     try:
         text = value.decode("utf-8") if isinstance(value, bytes) else str(value)
-        text.encode("utf-8")  # h5py lets bytes that are no UTF-8 through as lone surrogates
+        text.encode("utf-8")  # h5py lets bytes that are not UTF-8 through as lone surrogates
     except UnicodeError as error:
-        message = f"{what} is no text in UTF-8: {error}"
+        message = f"{what} is not text in UTF-8: {error}"
         raise UnsupportedModelError(message) from error
     return text
 

@@ -49,7 +49,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    message = f"{name} is no JSON number"
+    message = f"{name} is not JSON number"
     raise ValueError(message)
 
 

@@ -21,7 +21,7 @@ class Architecture:
 
     text: str
     given: bool
-    """Whether somebody named it for this file; else it was found beside it, and may belong to another."""
+    """Whether someone named it for this file; else it was found alongside it, and may belong to another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class ModelSource:
     limits: LoadLimits
     store: ArrayStore
     named_architecture: Path | None = None
-    """The file with the configuration that somebody named, for weights alone."""
+    """The file with the configuration that someone named, for weights alone."""
     copy: int | None = None
     """Descriptor of a copy of the file, which is read in its place; None where it is read itself."""
 
@@ -63,7 +63,7 @@ class ModelSource:
         return ((self.path if self.path.is_dir() else self.path.parent) / name).is_file()
 
     def architecture(self) -> Architecture | None:
-        """Returns the configuration that was named, or that lies beside under one of the usual names.
+        """Returns the configuration that was named, or that lies alongside under one of the usual names.
 
         Called only for what needs it: no other has a second file opened.
 
@@ -92,7 +92,7 @@ class ModelSource:
             return Architecture(content.decode("utf-8"), self.named_architecture is not None)
         except UnicodeDecodeError as error:
             message = (
-                f"the architecture {os.fspath(self.named_architecture or around / str(found))} is no text: {error}"
+                f"the architecture {os.fspath(self.named_architecture or around / str(found))} is not text: {error}"
             )
             raise UnsupportedModelError(message) from error
 

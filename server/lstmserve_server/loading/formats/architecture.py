@@ -1,4 +1,4 @@
-"""The configuration of weights that stand alone: given beside them, or told from their shapes."""
+"""The configuration of weights that stand alone: given alongside them, or told from their shapes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Configured(NamedTuple):
     version: str
     """The Keras that wrote it; "3" where it is a Keras 3 that does not say which."""
     given: bool
-    """Whether somebody named it, so that the order of the layers is enough to bind weights to them."""
+    """Whether someone named it, so that the order of the layers is enough to bind weights to them."""
     remarks: tuple[str, ...] = ()
 
 
 def find(place: ModelSource, version: str | None = None) -> Configured | None:
-    """Returns the configuration that is named for a file or lies beside it, or None where there is none.
+    """Returns the configuration that is named for a file or lies alongside it, or None where there is none.
 
     Args:
         place: the file.
@@ -49,7 +49,7 @@ def find(place: ModelSource, version: str | None = None) -> Configured | None:
 
 
 def required(place: ModelSource, what: str) -> Configured:
-    """Returns the configuration that is named for a file or lies beside it; `what` names the file in the refusal.
+    """Returns the configuration that is named for a file or lies alongside it; `what` names the file in the refusal.
 
     Raises:
         UnsupportedModelError: there is none.

@@ -39,7 +39,7 @@ class Tree(Protocol):
 
     @property
     def path(self) -> str:
-        """Where it stands in the file, for errors."""
+        """Where it is in the file, for errors."""
         ...
 
     def __contains__(self, name: str) -> bool: ...
@@ -264,7 +264,7 @@ class NamedGroups:
         if len(set(paths)) < len(paths):
             message = (
                 f"{layer} has two weights in one place. Keras 3.0 to 3.2 broke such files as it wrote them (Bidirectional, "
-                "nested models): save the model anew, as .keras"
+                "nested models): save the model again, as .keras"
             )
             raise UnsupportedModelError(message)
         return group, paths
@@ -289,10 +289,10 @@ def in_order_of_pieces(layer: LayerConfig, paths: list[str], blocks: Sequence[We
 
 
 def require_all_or_none_frozen(layer: LayerConfig, blocks: Sequence[WeightBlock]) -> None:
-    """Refuses a layer that is frozen in part, where its weights stand in a list without names."""
+    """Refuses a layer that is frozen in part, where its weights are in a list without names."""
     if len({block.trainable for block in blocks}) > 1:
         message = (
-            f"{layer} is frozen in part, and the file lists its weights in an order that cannot be told. Save the model anew as "
+            f"{layer} is frozen in part, and the file lists its weights in an order that cannot be told. Save the model again as "
             ".keras, or with all of the layer trainable"
         )
         raise UnsupportedModelError(message)

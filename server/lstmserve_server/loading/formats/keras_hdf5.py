@@ -28,7 +28,7 @@ def read(file: BinaryIO, place: ModelSource) -> Iterator[KerasFile]:
     """Opens the model in an HDF5 file: a whole one, or weights alone with the architecture that is found for them.
 
     Raises:
-        UnsupportedModelError: it is no model of Keras 1, 2 or 3.
+        UnsupportedModelError: it is not a model of Keras 1, 2 or 3.
     """
     with Group.open(file, place.limits, place.store) as root:
         text = root.text("model_config")
@@ -49,7 +49,7 @@ def weights_alone(root: Tree, place: ModelSource, form: str) -> KerasFile:
         UnsupportedModelError: there is none, or it does not fit.
     """
     if "nb_layers" in root.attribute_names():
-        message = "the file was written by a Keras before 1.0, whose files are not read. Load it there, and save its model anew"
+        message = "the file was written by a Keras before 1.0, whose files are not read. Load it there, and save its model again"
         raise UnsupportedModelError(message)
     written_by = root.text("keras_version")
     found = architecture.find(place, written_by) or _of_one_lstm(root, written_by, place)

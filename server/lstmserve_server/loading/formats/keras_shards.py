@@ -48,20 +48,18 @@ def _file_names(weight_map: Any) -> list[str]:
     listed = [name for value in values or [None] for name in (value if isinstance(value, list) else [value])]
     names = [name for name in listed if isinstance(name, str) and name and "/" not in name and "\\" not in name]
     if not names or len(names) < len(listed):
-        message = (
-            "this is JSON, but no index of weights: expected a weight_map from places to the names of files beside it"
-        )
+        message = "this is JSON, but no index of weights: expected a weight_map from places to the names of files alongside it"
         raise UnsupportedModelError(message)
     return list(dict.fromkeys(names))
 
 
 class _Union:
-    """Groups of several files as one: what one of them has, it has. A weight stands in one of them only."""
+    """Groups of several files as one: what one of them has, it has. A weight is in one of them only."""
 
     def __init__(self, groups: Sequence[Group]) -> None:
         self._groups = groups
         self.path = groups[0].path
-        """Where it stands in the files, for errors."""
+        """Where it is in the files, for errors."""
 
     def __contains__(self, name: str) -> bool:
         return any(name in group for group in self._groups)
@@ -86,7 +84,7 @@ class _Union:
         """Returns the array at `name`: see `Group.array`."""
         having = self._having(name)
         if len(having) > 1:
-            message = f"{self.path}/{name} stands in {len(having)} files, so two readers may see two models"
+            message = f"{self.path}/{name} is in {len(having)} files, so two readers may see two models"
             raise UnsupportedModelError(message)
         return having[0].array(name, shape, dtype)
 

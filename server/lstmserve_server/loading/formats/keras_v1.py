@@ -47,7 +47,7 @@ class Keras1Groups:
         share = len(paths) // len(blocks)
         parts = [paths[i * share : (i + 1) * share] for i in range(len(blocks))]
         if len(paths) != share * len(blocks):
-            message = f"{layer} has {len(paths)} weights in the file, which is no multiple of {len(blocks)}"
+            message = f"{layer} has {len(paths)} weights in the file, which is not a multiple of {len(blocks)}"
             raise UnsupportedModelError(message)
         return [_read(layer, group, part, block.shapes, dtype) for part, block in zip(parts, blocks, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Weights that somebody saved with NumPy: `np.savez(file, *model.get_weights())`."""
+"""Weights that someone saved with NumPy: `np.savez(file, *model.get_weights())`."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _header(file: Any, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
         MemoryError,
         tokenize.TokenError,
     ) as error:
-        message = f"{name} is no array of NumPy: {error}"
+        message = f"{name} is not an array of NumPy: {error}"
         raise UnsupportedModelError(message) from error
     if dtype.hasobject:
         message = f"{name} is a pickle, which would have to be run. Save weights as np.savez('weights.npz', *model.get_weights())"

@@ -45,7 +45,7 @@ class LoadLimits:
     """Number of calls of layers, those within models that are called several times among them."""
 
     axes: int = 6
-    """Number of axes of what flows between layers, beside that of the batch."""
+    """Number of axes of what flows between layers, alongside that of the batch."""
 
     steps: int = 65_536
     """Number of time-steps of what flows between layers, where a file fixes it."""

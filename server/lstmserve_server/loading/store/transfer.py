@@ -168,7 +168,7 @@ class _Reader:
         if (offset, shape) not in self._known:
             self._bytes += int(np.prod(shape, dtype=object)) * self.dtype.itemsize
             if self._bytes > len(self._mapped):
-                raise ValueError("the weights take more bytes than there are: some stand in the place of others")
+                raise ValueError("the weights take more bytes than there are: some are in the place of others")
             # frombuffer checks that the file holds so many bytes, and reshape that they are so many elements.
             array = np.frombuffer(self._mapped, self.dtype, count=int(np.prod(shape, dtype=object)), offset=offset)
             self._known[offset, shape] = arrays.freeze(array.reshape(shape), "a weight")
@@ -180,7 +180,7 @@ def _shape(lengths: Sequence[Any]) -> Shape:
 
 
 def _offset(array: NDArray[Any], store: SharedStore, file: int) -> int:
-    """Returns where in a file an array is, behind whose end it is written if it is not there yet."""
+    """Returns where in a file an array is, after whose end it is written if it is not there yet."""
     found = store.offset(array)
     if found is not None:
         return found

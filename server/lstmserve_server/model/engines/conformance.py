@@ -61,7 +61,7 @@ def check(name: str, engine: str, cell: LSTMKernel, reference: NumpyKernel, nume
 def _computed(
     name: str, engine: str, cell: LSTMKernel, reference: NumpyKernel, rows: int, time: int
 ) -> tuple[Array, list[LSTMState]]:
-    """Returns the inputs of a probe, (rows, time, features), and the states before and behind its steps.
+    """Returns the inputs of a probe, (rows, time, features), and the states before and after its steps.
 
     A layer whose numbers grow without bound gets smaller numbers and fewer steps.
     """

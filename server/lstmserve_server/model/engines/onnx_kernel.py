@@ -35,7 +35,7 @@ _FUNCTIONS: Final = {
 }
 """Activations by their definition (`Activation.name`). Others of the same name in ONNX round otherwise, or lose what is small."""
 
-# ONNX Runtime's activations make a finite number of NaN, so that nobody would see an overflow behind them. So sums are kept far
+# ONNX Runtime's activations make a finite number of NaN, so that no one would see an overflow behind them. So sums are kept far
 # from where they could overflow: no x or h above the first, and no weights that make more than the second of it.
 _MAX_MAGNITUDE: Final = 1e15
 _MAX_WEIGHT_MAGNITUDE: Final = 1e20
@@ -48,7 +48,7 @@ _MAX_WEIGHT_BYTES: Final = 1_900_000_000  # of weights in one graph: protobuf en
 
 
 def unsupported_reason(spec: LSTMSpec, weights: LSTMWeights) -> str:
-    """Returns why a layer cannot be computed here, to be read behind its name; empty where it can."""
+    """Returns why a layer cannot be computed here, to be read after its name; empty where it can."""
     for activation in (spec.recurrent_activation, spec.activation):
         if activation.name not in _FUNCTIONS:
             return f"has the activation {activation.name}, which ONNX Runtime does not compute as Keras does"

@@ -95,7 +95,7 @@ class Layer:
     """One layer of a model. It keeps nothing between calls."""
 
     obstacle: str = ""
-    """Why a model with this layer cannot be stepped, to be read behind the layer's name; empty where it can."""
+    """Why a model with this layer cannot be stepped, to be read after the layer's name; empty where it can."""
 
     carried: tuple[Stateful, ...] = ()
     """What the caller carries for it."""

@@ -39,7 +39,7 @@ class Merge(Layer):
         self._masks_with = spec.options.get("mask", "none")
         if self._along_time:
             self.obstacle = (
-                "puts one sequence behind the other, so there is no answer before the end of the first is known"
+                "puts one sequence after the other, so there is no answer before the end of the first is known"
             )
 
     def run(self, given: LayerInputs, before: Sequence[LayerState]) -> LayerOutputs:  # noqa: ARG002 - there is none

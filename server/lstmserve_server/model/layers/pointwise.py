@@ -157,12 +157,12 @@ class Embedding(StatelessLayer):
 
 
 class Masking(StatelessLayer):
-    """Has the layers behind pass over the time-steps in which every feature has a certain value."""
+    """Has the layers after pass over the time-steps in which every feature has a certain value."""
 
     def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
         self._value = float(spec.options["mask_value"])  # type: ignore[arg-type]  # the rule made it a number
 
     def apply(self, values: Batch) -> Batch:
-        """Leaves (batch, time, features) as they are, but for zeros in the steps that are passed over."""
+        """Leaves (batch, time, features) as they are, except for zeros in the steps that are passed over."""
         mask = (values.array != values.array.dtype.type(self._value)).any(axis=-1)
         return Batch(values.array * mask[..., None], values.sequence, mask)

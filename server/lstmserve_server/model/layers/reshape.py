@@ -33,7 +33,7 @@ class Flatten(StatelessLayer):
 class Reshape(StatelessLayer):
     """Other axes for the same numbers."""
 
-    obstacle = "cuts the sequence anew, so there is no answer before the whole of it is known"
+    obstacle = "cuts the sequence again, so there is no answer before the whole of it is known"
 
     def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
         self._shape = spec.output_shapes[0]
@@ -78,7 +78,7 @@ class _Ends(StatelessLayer):
 
 
 class ZeroPadding1D(_Ends):
-    """Zeros before and behind a sequence."""
+    """Zeros before and after a sequence."""
 
     obstacle = "adds steps to the ends of the sequence, so it must know them"
 

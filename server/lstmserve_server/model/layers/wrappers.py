@@ -22,7 +22,7 @@ class TimeDistributed(Layer):
         self.computed = inner.computed
         self._of_sequences = of_sequences
 
-    def run(self, given: LayerInputs, before: Sequence[LayerState]) -> LayerOutputs:  # noqa: ARG002 - every step begins anew
+    def run(self, given: LayerInputs, before: Sequence[LayerState]) -> LayerOutputs:  # noqa: ARG002 - every step starts again
         """Maps (batch, time, ...) to (batch, time, others)."""
         values = given.values[0]
         batch, time = values.array.shape[:2]

@@ -88,7 +88,7 @@ class Shadow:
 
 @dataclass(frozen=True)
 class Reload:
-    """How often something was read anew, and how that ended."""
+    """How often something was read again, and how that ended."""
 
     what: str
     outcome: str

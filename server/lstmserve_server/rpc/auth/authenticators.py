@@ -1,4 +1,4 @@
-"""Who may call: anybody, or those whose tokens stand in a file that is read anew when it changes."""
+"""Who may call: anybody, or those whose tokens are in a file that is read again when it changes."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Token:
             Unauthenticated: it was taken out of the file.
         """
         if self.revoked:
-            raise Unauthenticated("", f"the token of {self.caller.name!r} is not valid any more; expected a newer one")
+            raise Unauthenticated("", f"the token of {self.caller.name!r} is no longer valid; expected a newer one")
 
     @contextlib.contextmanager
     def admission(self, method: str | None = None) -> Iterator[Admission]:
-        """Yields what a call that goes on for long was let in by, while it does."""
+        """Yields what a call that continues for long was let in by, while it does."""
         admission = Admission(self, method)
         self.holders.add(admission)
         try:
@@ -60,7 +60,7 @@ class Token:
 
 
 class Admission:
-    """That a call goes on for long, and may."""
+    """That a call continues for long, and may."""
 
     def __init__(self, token: Token, method: str | None = None) -> None:
         """Admits a call.
@@ -73,10 +73,10 @@ class Admission:
         self._method = method
         self._model: str | None = None
         self.withdrawn: asyncio.Future[RequestError] = asyncio.get_running_loop().create_future()
-        """Done, with the reason, when the call may go on no longer."""
+        """Done, with the reason, when the call may continue no longer."""
 
     def uses(self, model: str) -> None:
-        """Takes note of the model that the call is for; "" for all that there are."""
+        """Records the model that the call is for; "" for all that there are."""
         self._model = model
 
     def poll(self) -> None:
@@ -118,15 +118,15 @@ async def while_admitted(answers: AsyncGenerator[_Answer], admission: Admission)
 
 
 class ReloadListener(Protocol):
-    """Takes note of a file that was read anew."""
+    """Records a file that was read again."""
 
     def __call__(self, file: str, *, accepted: bool) -> None:
-        """Takes note of what the file holds, and whether it was taken."""
+        """Records what the file holds, and whether it was taken."""
         ...
 
 
 class Authenticator(Protocol):
-    """Tells who calls."""
+    """Reports who calls."""
 
     def authenticate(self, metadata: Iterable[Any] | None) -> Token:
         """Returns the token of a call.
@@ -159,7 +159,7 @@ class NoAuth:
 
 
 class TokenAuth:
-    """Lets in who has a token that stands in a file. A file that makes no sense any more changes nothing, and is said once."""
+    """Lets in who has a token that is in a file. A file that makes no sense any more changes nothing, and is said once."""
 
     def __init__(self, path: Path, on_reload: ReloadListener) -> None:
         """Reads the file.
@@ -216,7 +216,7 @@ class TokenAuth:
         self._on_reload("tokens", accepted=True)
 
     def _take(self, found: dict[str, tuple[CallerPolicy, list[bytes]]]) -> None:
-        """Takes what the file says. Callers go on under their name, with what they have under way and still may."""
+        """Takes what the file says. Callers continue under their name, with what they have under way and still may."""
         before, self._tokens = self._tokens, {}
         callers, self._callers = self._callers, {}
         for name, (policy, digests) in found.items():

@@ -35,7 +35,7 @@ class CallerPolicy:
 
 
 class Caller:
-    """Somebody with a name, and rules that hold for all that it does at a time, whatever token it shows."""
+    """Someone with a name, and rules that hold for all that it does at a time, whatever token it shows."""
 
     def __init__(self, name: str, policy: CallerPolicy) -> None:
         self.name = name
@@ -143,7 +143,7 @@ current_caller: Final = contextvars.ContextVar("calling", default=ANONYMOUS)
 """Who makes the call that is being answered."""
 
 current_peer: Final[contextvars.ContextVar[Callable[[], str]]] = contextvars.ContextVar("peer", default=lambda: "")
-"""Tells the address that it comes from, in gRPC's words, such as "ipv4:192.0.2.1:50123"."""
+"""Reports the address that it comes from, in gRPC's words, such as "ipv4:192.0.2.1:50123"."""
 
 
 def owner() -> str:

@@ -1,4 +1,4 @@
-"""The file of tokens (TOML): who may call, by which tokens, and by which rules. Tokens stand in it as their hashes.
+"""The file of tokens (TOML): who may call, by which tokens, and by which rules. Tokens are in it as their hashes.
 
 ```toml
 [[caller]]
@@ -52,7 +52,7 @@ class TokensRefused(Exception):
 
 
 def make() -> str:
-    """Returns a new token: 256 random bits, which nobody guesses, so that a plain hash of it needs no salt and no cost."""
+    """Returns a new token: 256 random bits, which no one guesses, so that a plain hash of it needs no salt and no cost."""
     return _PREFIX + secrets.token_urlsafe(_BYTES)
 
 
@@ -62,7 +62,7 @@ def digest(token: str) -> bytes:
 
 
 def entry(name: str, token: str) -> str:
-    """Returns what stands in the file for a caller with one token and no rules."""
+    """Returns what is in the file for a caller with one token and no rules."""
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
     return f'[[caller]]\nname = "{escaped}"\ntokens = ["sha256:{digest(token).hex()}"]\n'
 
@@ -127,7 +127,7 @@ def _caller(item: Any, where: str) -> tuple[str, CallerPolicy, list[bytes]]:
 def _texts(item: dict[str, Any], key: str, where: str) -> list[str] | None:
     value = item.get(key)
     if value is not None and not (isinstance(value, list) and all(isinstance(text, str) for text in value)):
-        _refuse(f"{where} has {key} that are no list of texts")
+        _refuse(f"{where} has {key} that are not list of texts")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Requests to values that are valid by construction, and answers to responses. Nothing behind this checks again."""
+"""Requests to values that are valid by construction, and answers to responses. Nothing after this checks again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-_OVERHEAD_BYTES: Final = 4096  # of a response beside its tensors
+_OVERHEAD_BYTES: Final = 4096  # of a response alongside its tensors
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ def parse(message: lstm_pb2.State | None, served: ServedModel, batch: int) -> tu
         raise OtherWeights(
             "state.model_digest",
             f"the state belongs to a model with the digest {message.model_digest[:64]!r}; this one has {served.digest!r}. "
-            "Start the sequence anew, or ask a server that has the model of the state",
+            "Start the sequence again, or ask a server that has the model of the state",
         )
     if message is None or not message.layers:
         if message is not None and message.steps_seen and model.stateful_layers:

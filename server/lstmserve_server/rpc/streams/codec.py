@@ -99,7 +99,7 @@ class StreamCodec:
     def parse_reset(
         self, request: lstm_pb2.StreamReset, parameters: StreamParameters
     ) -> tuple[Array, ModelState, Array | None]:
-        """Returns the rows that a message begins anew, their state, and the steps that it has seen.
+        """Returns the rows that a message starts again, their state, and the steps that it has seen.
 
         Raises:
             RequestError: it is wrong; the error names the field.

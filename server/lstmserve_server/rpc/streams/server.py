@@ -1,4 +1,4 @@
-"""The streams of a server: each one a session with somebody at the other end, until one of the two ends it."""
+"""The streams of a server: each one a session with someone at the other end, until one of the two ends it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Admission(Protocol):
     """Done, with the reason, when it may not any more."""
 
     def uses(self, model: str) -> None:
-        """Takes note of the model that the stream is for."""
+        """Records the model that the stream is for."""
         ...
 
 
@@ -46,7 +46,7 @@ class MessageStream(Protocol):
         ...
 
     async def write(self, response: Message) -> None:
-        """Sends a message; waits as long as nobody reads."""
+        """Sends a message; waits as long as no one reads."""
         ...
 
 
@@ -54,7 +54,7 @@ class StreamServer:
     """Serves streams, at most so many at a time, until the server drains.
 
     A stream has one message in hand: the next is not read before the answer is sent. So a caller who does not read is not
-    read from, and holds up nobody but itself.
+    read from, and holds up no one but itself.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class StreamServer:
             codec: reads their messages.
             scheduler: computes them.
             shadow: is shown them.
-            metrics: takes note of them.
+            metrics: records them.
             limiter: how many there may be.
             idle_seconds: how long one may be without a message, in seconds; 0 for ever.
             age_seconds: how long one may be at all; 0 for ever.
@@ -152,7 +152,7 @@ class StreamServer:
     ) -> RequestError | None:
         """Waits until a stream is over. Returns why its caller has to go; None when it has sent all.
 
-        The one task that reads, computes and writes goes on meanwhile; to wait for each message here took a fifth of a step.
+        The one task that reads, computes and writes continues meanwhile; to wait for each message here took a fifth of a step.
         """
         end = monotonic() + self._age_seconds
         while True:
@@ -179,9 +179,9 @@ class StreamServer:
         if admission.withdrawn.done():
             return admission.withdrawn.result()
         if draining.done():
-            return NotServing("", "the server is draining; go on with another one")
+            return NotServing("", "the server is draining; continue with another one")
         if monotonic() >= end:
-            return NotServing("", f"the stream is {self._age_seconds:g} seconds old; go on with a new one")
+            return NotServing("", f"the stream is {self._age_seconds:g} seconds old; continue with a new one")
         if progress.reading and monotonic() >= progress.waiting_since + self._idle_seconds:
             return DeadlineExceeded("", f"no message for {self._idle_seconds} seconds (--stream-idle-seconds)")
         return None
@@ -202,6 +202,6 @@ class _StreamProgress:
 
 
 def _consume_result(conversation: asyncio.Task[None]) -> None:
-    """Takes note of how a conversation ended that nobody waits for any more."""
+    """Records how a conversation ended that no one waits for any more."""
     if not conversation.cancelled():
         conversation.exception()

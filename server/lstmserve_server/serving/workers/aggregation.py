@@ -73,7 +73,7 @@ class WorkerMetricsClient:
     def ask(self) -> None:
         """Asks for the metrics."""
         with contextlib.suppress(EOFError, OSError):
-            if self._waits and self._connection.poll():  # an answer that came too late for whoever asked
+            if self._waits and self._connection.poll():  # an answer that came too late for anyone who asked
                 self._connection.recv_bytes(_MOST_BYTES)
                 self._waits = False
             if not self._waits:
@@ -105,7 +105,7 @@ class AggregatedMetrics:
 
         Args:
             workers: those that run at the moment, by their numbers.
-            restarts: how often workers were started anew.
+            restarts: how often workers were restarted.
         """
         self._workers = workers
         self._restarts = restarts
@@ -129,7 +129,7 @@ class AggregatedMetrics:
         answered = sum(bool(families) for families in of_workers.values())
         yield GaugeMetricFamily("lstmserve_workers_ready", "Workers that answer.", value=answered)
         yield CounterMetricFamily(
-            "lstmserve_worker_restarts", "How often a worker was started anew.", value=self._restarts()
+            "lstmserve_worker_restarts", "How often a worker was restarted.", value=self._restarts()
         )
 
     def _of_workers(self) -> dict[str, list[Metric]]:

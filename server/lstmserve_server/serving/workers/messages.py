@@ -32,7 +32,7 @@ class WorkerConfig:
     """Descriptors of copies of the models' files, by the name of the model, inherited; empty where nothing is compared."""
 
     metrics: int = -1
-    """Descriptor of the pipe by which the supervisor asks for the metrics, inherited; -1 where nobody asks."""
+    """Descriptor of the pipe by which the supervisor asks for the metrics, inherited; -1 where no one asks."""
 
     def to_line(self) -> bytes:
         """Returns it as a line."""

@@ -1,4 +1,4 @@
-"""The supervisor: starts workers, starts them anew when they end, and ends them. It computes and answers nothing itself."""
+"""The supervisor: starts workers, starts them again when they end, and ends them. It computes and answers nothing itself."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-_FIRST_PAUSE: Final = 0.1  # seconds before a worker is started anew, doubled each time
+_FIRST_PAUSE: Final = 0.1  # seconds before a worker is restarted, doubled each time
 _LONGEST_PAUSE: Final = 10.0
-_STEADY: Final = 60.0  # seconds after which a worker has proved itself, and the pauses begin anew
+_STEADY: Final = 60.0  # seconds after which a worker has proved itself, and the pauses start again
 _SECONDS_TO_START: Final = 120.0  # of a worker, whose self-test may take some; then it is killed
 _MOST_MISSING: Final = 6  # reports of a worker, then it is killed
 _GRACE: Final = 5.0  # seconds beyond its own time to drain, then a worker is killed
@@ -184,7 +184,7 @@ class Supervisor:
     async def _listen(self, number: int, process: asyncio.subprocess.Process) -> None:
         """Takes the reports of a worker until it ends; kills one that says nothing any more, as its event loop stands still."""
         assert process.stdout is not None  # noqa: S101 - it was started with one
-        missing = 0  # rather than a time, which goes on while a whole machine is halted
+        missing = 0  # rather than a time, which continues while a whole machine is halted
         self._serving[number] = True
         while missing < _MOST_MISSING:
             try:

@@ -54,7 +54,7 @@ async def serve(handover: WorkerConfig) -> None:
 
 async def _report(own: server.Server) -> None:
     """Says again and again that the event loop goes round, from when the server serves."""
-    os.set_blocking(sys.stdout.fileno(), False)  # a supervisor that does not read holds nobody up
+    os.set_blocking(sys.stdout.fileno(), False)  # a supervisor that does not read holds no one up
     while True:
         await asyncio.sleep(REPORT_EVERY)
         if own.addresses:

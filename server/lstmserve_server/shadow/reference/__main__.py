@@ -28,7 +28,7 @@ _MOST_OPEN: Final = 1024  # descriptors
 
 
 def main() -> None:
-    """Answers until nobody asks any more."""
+    """Answers until no one asks any more."""
     connection = Connection(int(sys.argv[1]))
     setup = json.loads(connection.recv_bytes())
     held = _confine(setup)
@@ -58,7 +58,7 @@ def _end_with_parent(descriptor: int) -> None:
 
 
 def _confine(setup: dict[str, Any]) -> list[str]:
-    """Steps back behind the process that serves, and gives up what is not needed; returns what the kernel holds."""
+    """Steps back after the process that serves, and gives up what is not needed; returns what the kernel holds."""
     os.nice(setup["niceness"])
     bounds = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: setup["file_bytes"], resource.RLIMIT_NOFILE: _MOST_OPEN}
     if setup["memory_bytes"]:

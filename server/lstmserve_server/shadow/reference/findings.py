@@ -31,7 +31,7 @@ class Findings:
     first: Spot | None = None
     first_number: int = 0
     first_given: tuple[Array, Array, Array] | None = None
-    """x, h and c before the first step over tolerance, one row each; None where it is no LSTM's."""
+    """x, h and c before the first step over tolerance, one row each; None where it is not an LSTM's."""
 
     odd: list[tuple[str, str, Outlier]] = field(default_factory=list)
     """Units that are off again and again, each with its layer and array."""
@@ -47,7 +47,7 @@ class Findings:
         return self.totals.setdefault(key, Differences(layer, key[2]))
 
     def note(self, spot: Spot, number: int, given: tuple[Array, Array, Array] | None) -> None:
-        """Takes note of a number over tolerance."""
+        """Records a number over tolerance."""
         if self.first is None or spot.order < self.first.order:
             self.first, self.first_number, self.first_given = spot, number, given
 
@@ -101,7 +101,7 @@ def message_of(
 
 def _place(found: Findings) -> shadow_pb2.Location:
     spot = found.first
-    assert spot is not None  # noqa: S101 - or nobody asks
+    assert spot is not None  # noqa: S101 - or no one asks
     layer = found.totals[spot.place, found.first_number, spot.array].layer
     return shadow_pb2.Location(
         layer=layer,

@@ -35,11 +35,11 @@ class FreeRunner:
         """Why something is not known, each "reason: name of the layer"."""
 
     def run(self, piece: Piece) -> tuple[dict[int, Array], Mapping[tuple[int, int], tuple[Array, Array]]]:
-        """Returns the values that are known, by number; and h of every step, and c behind the last, of each LSTM."""
+        """Returns the values that are known, by number; and h of every step, and c after the last, of each LSTM."""
         values: dict[int, Array] = {}
         carried: dict[tuple[int, int], tuple[Array, Array]] = {}
         if piece.start >= _LONGEST:
-            self.unknown.add(f"long: behind step {_LONGEST}")
+            self.unknown.add(f"long: after step {_LONGEST}")
             return values, carried
         number = 0
         for place, layer in enumerate(self._description.layers):
@@ -104,7 +104,7 @@ class FreeRunner:
         return [whole, *further] if len(layer.output_shapes) > 1 else [whole]
 
     def _before(self, piece: Piece, place: int, number: int, given: tuple[Array, Array]) -> tuple[Array, Array]:
-        """Returns h and c with which Keras goes on; what the caller sent where a row begins."""
+        """Returns h and c with which Keras continues; what the caller sent where a row begins."""
         h, c = (array.copy() for array in given)
         for i, row in enumerate(piece.rows.tolist()):
             known = self._states.get((place, number, row))

@@ -40,7 +40,7 @@ def old_hard_sigmoid(x: Any) -> Any:
 
 keras.saving.register_keras_serializable(package="lstmserve")(
     old_hard_sigmoid
-)  # Bidirectional makes its layers anew by name
+)  # Bidirectional makes its layers again by name
 
 
 class ModelFile(NamedTuple):
@@ -116,7 +116,7 @@ def _found(model: Any, described: LayerSpec) -> Any:
         return None
     inside, path = model, described.name.split("/")
     while path:
-        if not hasattr(inside, "get_layer"):  # a layer that is called twice has the number of the call behind its name
+        if not hasattr(inside, "get_layer"):  # a layer that is called twice has the number of the call after its name
             return inside if path[0].isdecimal() else None
         for length in range(len(path), 0, -1):  # a name may have a slash in it
             try:

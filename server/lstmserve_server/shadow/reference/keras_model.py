@@ -53,7 +53,7 @@ class LSTMWitness:
         return np.asarray(outputs), np.asarray(after_h), np.asarray(after_c)
 
     def _call(self, x: Array, h: Array, c: Array, **more: Any) -> Any:
-        # The mathematics stay as they are; what is asked for is every step, and h and c behind it.
+        # The mathematics stay as they are; what is asked for is every step, and h and c after it.
         layer = self._layer
         names = ("return_sequences", "return_state", "stateful", "input_spec")
         request = [getattr(layer, name) for name in names]

@@ -1,4 +1,4 @@
-"""Units that are off a little, again and again, and far more than their neighbours: how one wrong weight shows.
+"""Units that are off a little, again and again, and far more than their neighbors: how one wrong weight shows.
 
 Rounding moves all units of a layer alike, each by as much as its sums are large. A wrong weight moves one, and always.
 """
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 _STEPS: Final = 100  # row-steps before anything is said
-_MOST_STEPS: Final = 10_000  # then the tally begins anew, so that what is good for long does not hide what goes wrong
+_MOST_STEPS: Final = 10_000  # then the tally starts again, so that what is good for long does not hide what goes wrong
 _UNITS: Final = 4  # fewer have no middle to speak of
 _TIMES: Final = 10.0  # of the middle
 _LEAST: Final = (
-    0.1  # of what rounding can do to the sums: what is less is rounding, even where all neighbours are saturated
+    0.1  # of what rounding can do to the sums: what is less is rounding, even where all neighbors are saturated
 )
 _LEAST_EPS: Final = 2.5  # and the same in units of rounding of the number itself
 

@@ -178,7 +178,7 @@ class TeacherForcedComparison:
         theirs: Array,
         given: tuple[Array, Array, Array],
     ) -> None:
-        """Takes note of who is closer to float64 where the difference is largest."""
+        """Records who is closer to float64 where the difference is largest."""
         row, unit = np.unravel_index(np.argmax(np.nan_to_num(tolerance_ratios, posinf=0)), tolerance_ratios.shape)
         x, h, c = (array[row : row + 1] for array in given)
         exact = dict(zip("hc", lstm.exactly(x, h, c), strict=True))[key[2]][0, unit]

@@ -21,7 +21,7 @@ WORTH_OTHER_BYTES: Final = 0.8
 """The same of fast numerics, whose answers move by rounding errors with the rows that are computed together."""
 
 _NEARLY_BEST: Final = 1.1  # of the CPU time: fewer rows wait less for one another
-_NEARLY_ONE: Final = 0.25  # of a worker more, as the CPUs that it keeps busy are no exact measure
+_NEARLY_ONE: Final = 0.25  # of a worker more, as the CPUs that it keeps busy are not exact measure
 _DEFAULT_PENDING: Final = 64
 _FULL: Final = 0.9  # of a CPU
 _MOST_PENDING: Final = 1_000_000
@@ -139,7 +139,7 @@ def workers(measured: Sequence[Measurement], cpus: float) -> Advice:
     shared = max(1, int(cpus / (each + load) + _NEARLY_ONE))
     text = (
         f"one process kept {busy:.2f} CPUs busy with {title(full.case)}, and {cpus:g} can be used. That holds if clients run on "
-        f"other machines; here the load generator shared the CPUs, and took {load:.2f} more: with clients beside it, {shared}. "
+        f"other machines; here the load generator shared the CPUs, and took {load:.2f} more: with clients alongside it, {shared}. "
         "What several workers reach was not measured"
     )
     if busy < _FULL:

@@ -185,7 +185,7 @@ class Measured:
 
 
 class Benchmark:
-    """Starts a server for each numerics, and a load generator; within its context they run, behind it they do not.
+    """Starts a server for each numerics, and a load generator; within its context they run, after it they do not.
 
     with Benchmark(plan) as benchmark:
         for done in benchmark.run():

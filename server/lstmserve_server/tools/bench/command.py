@@ -118,7 +118,7 @@ def _plan(file: str, options: Mapping[str, Any]) -> Plan:
     """
     numerics = options["numerics"]
     if options["compare_numerics"] and numerics is not None:
-        message = "--compare-numerics measures both exact and fast; expected no --numerics beside it"
+        message = "--compare-numerics measures both exact and fast; expected no --numerics alongside it"
         raise SettingsError(message)
     return Plan(
         file,
@@ -131,7 +131,7 @@ def _plan(file: str, options: Mapping[str, Any]) -> Plan:
 
 
 def _measure(plan: Plan, deadline: float) -> Found:
-    """Measures everything, with a progress bar where somebody looks.
+    """Measures everything, with a progress bar where someone looks.
 
     Raises:
         StartupError: it cannot be done.

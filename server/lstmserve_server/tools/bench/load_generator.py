@@ -4,7 +4,7 @@ A line of JSON in is a command, a line of JSON out is its answer. The same bytes
 apart, so that the load costs little and the figures are those of the server. All callers share a connection, and each sends as soon
 as it was answered.
 
-When standard input ends, whoever gave the commands is gone, and the servers that it started are ended too.
+When standard input ends, anyone who gave the commands is gone, and the servers that it started are ended too.
 """
 
 from __future__ import annotations
@@ -307,7 +307,7 @@ async def _obey() -> None:
                 _say(await _done(generator, what) or {})
             except Failed as error:
                 _say({"failed": str(error)})
-    except BrokenPipeError:  # nobody is there to be told
+    except BrokenPipeError:  # no one is there to be told
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     for pid in guarded:
         with contextlib.suppress(ProcessLookupError):

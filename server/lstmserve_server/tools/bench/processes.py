@@ -50,7 +50,7 @@ class _Child:
     """A process that ends with its context."""
 
     def __init__(self, arguments: Sequence[str], **streams: Any) -> None:
-        # Of nobody's settings but the ones that are given here; and Ctrl-C is for us, who end it.
+        # Of no one's settings but the ones that are given here; and Ctrl-C is for us, who end it.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LSTMSERVE_")}
         self.process = subprocess.Popen(  # noqa: S603 - ourselves
             [*_PYTHON, *arguments], env=environment, text=True, errors="backslashreplace", process_group=0, **streams

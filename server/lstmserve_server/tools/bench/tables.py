@@ -30,7 +30,7 @@ _PARTS: Final = {
     "encode": ("▓", "blue", "encode"),
     "rest": ("░", "yellow", "gRPC and event loop"),
 }
-"""Character, colour and name of each part of a call."""
+"""Character, color and name of each part of a call."""
 
 _ABOUT: Final = {
     "numerics": "--numerics",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-# A colour of a figure stands for a variable of the style sheet, so that figures turn dark as the page does.
+# A color of a figure stands for a variable of the style sheet, so that figures turn dark as the page does.
 _INK, _RULE, _FIRST, _SECOND, _THIRD, _OVER = (f"#00000{i}" for i in range(1, 7))
 _VARIABLES: Final = {_INK: "ink", _RULE: "rule", _FIRST: "first", _SECOND: "second", _THIRD: "third", _OVER: "over"}
 _STYLE: Final[Any] = {
@@ -49,7 +49,7 @@ _STYLE: Final[Any] = {
 }
 _WIDTH: Final = 9  # inches
 _KINDS: Final = {"h": _FIRST, "c": _SECOND, "output": _THIRD}
-_EQUAL: Final = (0.5, 0.5, 0.5, 0.3)  # neither in the light nor in the dark part of the other colours
+_EQUAL: Final = (0.5, 0.5, 0.5, 0.3)  # neither in the light nor in the dark part of the other colors
 _MOST_POINTS: Final = 1000  # of a line: more cannot be told apart
 _MOST_DOTS: Final = 200  # of a line, each to be seen
 _MOST_UNITS: Final = 128  # side by side
@@ -136,7 +136,7 @@ class _Scale:
         return np.where(np.equal(numbers, 0), self.zero, np.where(np.isfinite(numbers), numbers, np.nan))
 
     def powers(self, most: int) -> range:
-        """Returns the powers of ten that are written beside it, at most so many."""
+        """Returns the powers of ten that are written alongside it, at most so many."""
         return range(self.lowest, self.highest + 1, -(-(self.highest + 1 - self.lowest) // most))
 
     def put_on(self, axes: Axes) -> None:
@@ -336,7 +336,7 @@ def _gates(one: _Lines, scale: _Scale, allowed: float, name: str) -> Drawing:
 
 
 def _drawn(figure: Figure, name: str, title: str, text: str) -> Drawing:
-    """Returns a figure as it may stand in a page: names in it are its own, and so is its style."""
+    """Returns a figure as it may are in a page: names in it are its own, and so is its style."""
     file = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(file, format="svg")
@@ -356,7 +356,7 @@ def _local(name: str) -> str:
 
 
 def _own(key: str, value: str, name: str) -> str:
-    """Returns the value of an attribute with names that no other figure has, and with the colours of the page."""
+    """Returns the value of an attribute with names that no other figure has, and with the colors of the page."""
     if key == "id":
         return f"{name}-{value}"
     if key == "href" and value.startswith("#"):

@@ -61,7 +61,7 @@ def run(file: str, html: str | None, options: Mapping[str, Any], *, as_json: boo
 
 
 def _compare(verifier: Verifier) -> Verification:
-    """Compares all calls, with a progress bar where somebody looks."""
+    """Compares all calls, with a progress bar where someone looks."""
     with bar() as progress:
         task = progress.add_task("starting Keras", total=verifier.calls)
         for done in verifier.run():

@@ -45,7 +45,7 @@ def write(found: Verification, path: Path) -> None:
         "quoted": _quoted,
     }
     page = environment.get_template("verification.html.j2").render(_facts(found))
-    path.write_text(page, encoding="utf-8", errors="replace")  # half a surrogate in a name is no reason to fail
+    path.write_text(page, encoding="utf-8", errors="replace")  # half a surrogate in a name is not a reason to fail
 
 
 def _facts(found: Verification) -> dict[str, Any]:

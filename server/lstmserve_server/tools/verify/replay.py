@@ -141,7 +141,7 @@ def _served(file: Path, bundle: Bundle, model: str | None, architecture: str | N
     """Returns the model of a bundle: from the file that was named, or from where the server had it, if that is the same.
 
     Raises:
-        StartupError: it is another one. Of a file that nobody named nothing is told: a bundle may come from a stranger.
+        StartupError: it is another one. Of a file that no one named nothing is told: a bundle may come from a stranger.
         UnsupportedModelError: the file that was named is refused.
     """
     wanted = bundle.captured.digest[:16]
@@ -161,7 +161,7 @@ def _served(file: Path, bundle: Bundle, model: str | None, architecture: str | N
 
 
 def _require_fits(served: ServedModel, case: CapturedCall) -> None:
-    """Refuses what no server would have computed: whoever can write a bundle has written it.
+    """Refuses what no server would have computed: anyone who can write a bundle has written it.
 
     Raises:
         ValueError: the call of the bundle is not one for the model.
@@ -183,7 +183,7 @@ def _require_fits(served: ServedModel, case: CapturedCall) -> None:
             fits = fits and counts.dtype.kind in "iu" and counts.shape == (rows,)
             fits = fits and bool(((counts >= 0) & (counts <= most)).all())
     if not fits:
-        raise ValueError("what was asked is no request to this model")
+        raise ValueError("what was asked is not a request to this model")
 
 
 def _call(served: ServedModel, case: CapturedCall, recording: Recording) -> StepCall:
@@ -221,7 +221,7 @@ def _compute(call: StepCall) -> StepResult:
 
 
 def _same(then: CapturedCall, now: CapturedCall) -> bool:
-    """Returns whether two answers to a call are the same: outputs, and h and c behind every step."""
+    """Returns whether two answers to a call are the same: outputs, and h and c after every step."""
     pairs = [
         *zip(then.outputs, now.outputs, strict=True),
         *(

@@ -296,7 +296,7 @@ def _fitted(array: Array, item: InputSpec, model: RecurrentModel, path: Path) ->
     words = item.vocabulary
     if words is not None and ((array < 0) | (array >= words) | (array != np.floor(array))).any():
         message = (
-            f"{path} has numbers for {item.name!r} that are no token ids; expected whole ones from 0 to {words - 1}"
+            f"{path} has numbers for {item.name!r} that are not token ids; expected whole ones from 0 to {words - 1}"
         )
         raise SettingsError(message)
     return array

@@ -44,7 +44,7 @@ class WeightBlock:
     """Where Keras 3 keeps them below the group of the layer."""
 
     labels: frozenset[str] = frozenset()
-    """Of a piece beside others, the names by one of which a path to its weights leads in an `.h5` file."""
+    """Of a piece alongside others, the names by one of which a path to its weights leads in an `.h5` file."""
 
     trainable: bool = True
     """Whether it is trained; lists of weights have those first that are."""
@@ -76,7 +76,7 @@ class LayerPlan:
     """The mask of its first output."""
 
     weights: Mapping[str, Array] = field(default_factory=dict)
-    """Weights that stand in the configuration itself."""
+    """Weights that are in the configuration itself."""
 
     @property
     def shape(self) -> Shape:
@@ -150,7 +150,7 @@ class LayerConfigReader:
         return replace(self, layer=layer, incomings=(incoming,), consumed=set())
 
     def plan(self, kind: str, options: Mapping[str, Option] | None = None, **rest: Any) -> LayerPlan:
-        """Returns a plan of one output that is like the input, and lets its mask through, but for what `rest` says."""
+        """Returns a plan of one output that is like the input, and lets its mask through, except for what `rest` says."""
         rest = {"output_shapes": (self.incoming.shape,), "mask": self.incoming.mask} | rest
         return LayerPlan(kind, options or {}, **rest)
 
@@ -234,7 +234,7 @@ class LayerConfigReader:
             raise self.refuse("gets no sequence: the layer before it answers the last time-step only")
         if len(self.incoming.shape) != 2:  # noqa: PLR2004 - time and features
             raise self.refuse(
-                f"gets what has {len(self.incoming.shape)} axes beside the batch; expected time and features"
+                f"gets what has {len(self.incoming.shape)} axes alongside the batch; expected time and features"
             )
 
     def require_known_time(self) -> int:

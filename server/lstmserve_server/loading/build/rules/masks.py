@@ -63,7 +63,7 @@ def of_operation(kind: str, arguments: Sequence[Mask], axis: object) -> Mask:  #
     """Returns the mask that an operation makes of others, in the form of the functions above.
 
     Args:
-        kind: one of `OPERATIONS`, but for NotEqual, which makes a mask of a value.
+        kind: one of `OPERATIONS`, except for NotEqual, which makes a mask of a value.
         arguments: what it is called on.
         axis: the axis that its configuration names, if it does.
     """

@@ -31,7 +31,7 @@ def dense(r: LayerConfigReader) -> LayerPlan:
 def embedding(r: LayerConfigReader) -> LayerPlan:
     """`Embedding`, of the token ids that are the model's input."""
     if len(r.incoming.shape) != 1 or not r.incoming.ids:
-        raise r.refuse("stands behind another layer; expected it first, on token ids")
+        raise r.refuse("follows another layer; expected it first, on token ids")
     r.consumed.add("input_dim")
     words, features = r.number("input_dim", 1 << 24), r.number("output_dim", r.limits.features)
     mask = r.flag("mask_zero", default=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-_OTHER_CELL: Final = "it is no LSTM: it has other gates and another state, and only LSTMs are served"
+_OTHER_CELL: Final = "it is not an LSTM: it has other gates and another state, and only LSTMs are served"
 _ATTENTION: Final = "it looks at the whole sequence at once, and is not served"
 _TWO_DIMENSIONAL: Final = "it works on images, not on time-steps"
 

@@ -19,7 +19,7 @@ _ANY_RANK: Final = frozenset(
 """Layers that do to a sequence what they do to each of its time-steps."""
 
 _STATELESS: Final = ("Embedding", "Masking", "RepeatVector", "InputLayer", "TimeDistributed")
-"""Layers that are not served inside a TimeDistributed, beside those that are not served at all."""
+"""Layers that are not served inside a TimeDistributed, alongside those that are not served at all."""
 
 
 _HEEDS_MASK: Final = ("LSTM", "CuDNNLSTM", "RNN", "Bidirectional", "GlobalAveragePooling1D", "Softmax")

@@ -118,7 +118,7 @@ class Checkpoint:
         if OBJECT_GRAPH not in self._entries:
             message = (
                 f"the checkpoint has no {OBJECT_GRAPH}, as those of TensorFlow 1 (tf.train.Saver); it holds "
-                f"{format_names(self.names())}. Save the model anew: model.save('model.keras')"
+                f"{format_names(self.names())}. Save the model again: model.save('model.keras')"
             )
             raise UnsupportedModelError(message)
         return self._text(OBJECT_GRAPH)
@@ -164,7 +164,7 @@ class Checkpoint:
         if entry.slices:
             message = (
                 f"{name} is stored in {len(entry.slices)} slices (a partitioned variable), which are not read. Save the model "
-                "anew without a partitioner"
+                "again without a partitioner"
             )
             raise UnsupportedModelError(message)
         if entry.size != len(buffer):
@@ -214,7 +214,7 @@ def _name(key: bytes) -> str:
     try:
         name = key.decode("utf-8")
     except UnicodeDecodeError as error:
-        message = f"the checkpoint has a name that is no text in UTF-8: {key[:64]!r}"
+        message = f"the checkpoint has a name that is not text in UTF-8: {key[:64]!r}"
         raise UnsupportedModelError(message) from error
     if not name.isprintable():
         message = f"the checkpoint has a name that is not printable: {name[:64]!r}"

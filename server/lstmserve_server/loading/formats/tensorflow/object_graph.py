@@ -1,4 +1,4 @@
-"""The graph of objects that TensorFlow saves beside their variables: who holds whom, and under which name.
+"""The graph of objects that TensorFlow saves alongside their variables: who holds whom, and under which name.
 
 A graph may have circles; it is only ever walked along a path of given length.
 """
@@ -52,7 +52,7 @@ class ObjectGraph:
         """Returns the graph of a checkpoint.
 
         Raises:
-            UnsupportedModelError: it is no graph, or its nodes name others that do not exist, or two by one name.
+            UnsupportedModelError: it is not a graph, or its nodes name others that do not exist, or two by one name.
         """
         what = "the object graph of the checkpoint"
         encoded = protos.parse("ObjectGraph", content, what).nodes

@@ -89,7 +89,7 @@ def _classes() -> dict[str, Any]:
 
 
 def _add_field(described: descriptor_pb2.DescriptorProto, field: str) -> None:
-    """Adds a field, given as in a .proto file, but for the star that says "repeated"."""
+    """Adds a field, given as in a .proto file, except for the star that says "repeated"."""
     kind, name, _, number = field.split()
     proto = descriptor_pb2.FieldDescriptorProto
     added = described.field.add(name=name, number=int(number))

@@ -47,7 +47,7 @@ def read_saved_model(place: ModelSource) -> Iterator[KerasFile]:
     """Opens the model in the folder of a SavedModel.
 
     Raises:
-        UnsupportedModelError: it is no model of Keras that can be read.
+        UnsupportedModelError: it is not a model of Keras that can be read.
     """
     objects = _keras_objects(place)
     if not place.has(f"{_VARIABLES}.index"):
@@ -73,10 +73,10 @@ def read_checkpoint(place: ModelSource, index: str) -> Iterator[KerasFile]:
     """Opens the model in a checkpoint, `index` and the files of its arrays, whose layers the architecture names.
 
     Raises:
-        UnsupportedModelError: it is no checkpoint of a Keras model, or no architecture is found for it.
+        UnsupportedModelError: it is not a checkpoint of a Keras model, or no architecture is found for it.
     """
     if not index.endswith(".index"):
-        message = f"this is the index of a TensorFlow checkpoint, called {index}; expected PREFIX.index beside PREFIX.data-..."
+        message = f"this is the index of a TensorFlow checkpoint, called {index}; expected PREFIX.index alongside PREFIX.data-..."
         raise UnsupportedModelError(message)
     found = architecture.required(place, "the checkpoint")
     with Checkpoint.open(place, index.removesuffix(".index")) as bundle:
@@ -98,7 +98,7 @@ def _keras_objects(place: ModelSource) -> _KerasObjects:
     nodes = protos.parse_all("SavedObject", graphs[0].object_graph_def.nodes, place.limits.nodes, SAVED_MODEL)
     if not nodes:
         message = (
-            f"{SAVED_MODEL} has no objects, as those of TensorFlow 1. Save the model anew: model.save('model.keras')"
+            f"{SAVED_MODEL} has no objects, as those of TensorFlow 1. Save the model again: model.save('model.keras')"
         )
         raise UnsupportedModelError(message)
     paths = ObjectGraph.of_nodes(nodes, {}).paths()

@@ -1,6 +1,6 @@
 """LevelDB's sorted table, in which a TensorFlow checkpoint keeps its index (leveldb/doc/table_format.md).
 
-Every block is read at most once and lies behind the one before, so the work is bounded by the length of the file.
+Every block is read at most once and lies after the one before, so the work is bounded by the length of the file.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def read(content: bytes) -> dict[bytes, bytes]:
 
 
 def varint(data: bytes, at: int, what: str) -> tuple[int, int]:
-    """Returns the number that is written seven bits to a byte, and the place behind it; `what` names it in errors."""
+    """Returns the number that is written seven bits to a byte, and the place after it; `what` names it in errors."""
     value = 0
     for count, byte in enumerate(data[at : at + _VARINT_BYTES]):
         value |= (byte & 0x7F) << (7 * count)

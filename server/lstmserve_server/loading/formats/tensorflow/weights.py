@@ -155,7 +155,7 @@ class TrackedWeights:
 class ExportedWeights:
     """The weights of a model that `model.export` wrote: a list without the layers, `variables/0`, `variables/1` ...
 
-    They stand in the order of `model.variables`, layer by layer, and each has its full name. A layer gets the next ones of the
+    They are in the order of `model.variables`, layer by layer, and each has its full name. A layer gets the next ones of the
     list whose name leads through its own; so neither an order nor a name is believed alone.
     """
 
@@ -212,7 +212,7 @@ class Layers:
 
 
 def layers_of(graph: ObjectGraph, node: int) -> Layers:
-    """Returns the layers of the model at a node, in the order of the model; none where it is no model."""
+    """Returns the layers of the model at a node, in the order of the model; none where it is not a model."""
     operations = graph.walk(node, ["_operations"])
     if operations is not None:
         return Layers(graph.numbered(operations), of_functional=True)

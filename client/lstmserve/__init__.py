@@ -1,7 +1,7 @@
-"""Calls an lstmserve server: a Keras LSTM after gRPC, with the h and c that the caller carries.
+"""Client of an lstmserve server: a Keras LSTM behind gRPC, whose h and c the caller carries.
 
-Needs NumPy, grpcio and protobuf. `Client` and `AsyncClient` make the calls, `State` is what a caller keeps between them,
-and `lstmserve.v1` is the generated contract for those who want the bare stubs.
+Needs NumPy, grpcio and protobuf. `Client` and `AsyncClient` make the calls, `State` is what a caller keeps between them, and
+`lstmserve.v1` is the generated contract, for programs that use the bare stubs.
 """
 
 from lstmserve.calls import Result

@@ -1,4 +1,4 @@
-"""Archives of arrays (`.npz`, as `numpy.savez` writes them) that come from a stranger: read within bounds, and with one error.
+"""Reads `.npz` archives from untrusted sources: within bounds, with one error.
 
 `numpy.load` believes what an archive declares: members that unpack to a thousand times their size, headers that are evaluated as
 Python, and a dozen kinds of exceptions. Here nothing is larger than the archive itself.

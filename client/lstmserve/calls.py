@@ -1,7 +1,4 @@
-"""What a call is made of, apart from the waiting: request, method, and how the response is read.
-
-The synchronous and the asyncio client differ only in how they send what stands here.
-"""
+"""Builds requests and parses responses; shared by the synchronous and the asyncio client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two clients, synchronous and asyncio: the same calls, sent in two ways."""
+"""The synchronous and the asyncio client: the same calls, sent in two ways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a client reaches its server: in plain text, or over TLS."""
+"""TLS settings and bearer tokens of a client."""
 
 from __future__ import annotations
 

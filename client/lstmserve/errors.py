@@ -1,4 +1,4 @@
-"""What a call may end with instead of an answer: one class per gRPC status, under one root.
+"""Errors of calls: one class per gRPC status, under one root.
 
 - `LstmServeError`
     - `InvalidArgument`: the request is wrong by itself. Also a ValueError.

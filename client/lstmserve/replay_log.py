@@ -1,7 +1,7 @@
-"""What a caller of a stream has to remember to continue with another server: the last checkpoint, and what came after it.
+"""Replay log of a stream: the last checkpoint and the messages sent since.
 
-It knows no gRPC, and never waits. Messages get numbers 1, 2, 3 ...; a server answers them in order, so that what is in a
-checkpoint need not be sent again, and an answer that was delivered before is passed over.
+It is sans-I/O. Messages are numbered 1, 2, 3 and so on, and a server answers them in order. What a checkpoint covers is not sent
+again, and an answer that was already delivered is skipped.
 """
 
 from __future__ import annotations

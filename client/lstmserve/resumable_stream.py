@@ -1,4 +1,4 @@
-"""What streams of both kinds do apart from waiting: when to try again, what to refuse, and what an answer means."""
+"""The logic that both kinds of streams share: when to reconnect, what to refuse, and what an answer means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of one or more sequences: what a caller keeps between two calls."""
+"""State of one or more sequences: what a caller keeps between two calls."""
 
 from __future__ import annotations
 

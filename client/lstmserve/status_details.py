@@ -1,4 +1,4 @@
-"""Reads what a server says of an error alongside its text: google.rpc.Status in the trailing metadata.
+"""Parses google.rpc.Status from the trailing metadata of a failed call.
 
 Only the messages and fields that the client needs are declared here, so that it does not depend on googleapis-common-protos:
 https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto.

@@ -1,6 +1,6 @@
-"""One call of `StreamSteps`, as messages to send and to receive: one kind for threads and one for asyncio.
+"""One call of `StreamSteps` as queues of messages, for threads and for asyncio.
 
-A connection that is lost is not mended: `streams` opens another.
+A call that is lost is not repaired: `streams` opens another.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Streams that continue with another server when theirs is lost: one for threads and one for asyncio.
+"""Streams that continue on another server when theirs is lost, for threads and for asyncio.
 
-What is remembered and what is sent again is `replay_log`, one call is in `connections`, and what both kinds have in common in
-`resuming`; here are the two ways of waiting.
+`replay_log` remembers what must be sent again, `stream_call` is one call, and `resumable_stream` is the shared logic. This module
+has the two ways of waiting.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""NumPy arrays to `Tensor` messages and back.
+"""Converts NumPy arrays to `Tensor` messages and back.
 
-A message comes from a stranger. Every number in it is checked before anything depends on it, in the order in which it
-is used: type, shape, element count, byte count.
+Messages are untrusted. Every number is checked before anything depends on it, in the order of use: type, shape, element count, byte
+count.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Text that came from outside, made fit to be shown: one place for errors, logs and terminals."""
+"""Makes untrusted text printable: one place for errors, logs and terminals."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a server answers, checked against what it was asked: a server is believed no more than a caller is.
+"""Checks a server's responses against the request: a server is trusted no more than a caller is.
 
-Whatever does not fit is `InvalidResponseError`, which clients turn into one error that names the server.
+What does not fit raises `InvalidResponseError`, which the clients turn into one error that names the server.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The service: loads the weights of Keras LSTM models and answers Step and Forward, computed with NumPy."""
+"""The server: loads the weights of Keras LSTM models and answers Step and Forward, computed by NumPy."""

@@ -1,4 +1,4 @@
-"""The commands of `lstmserve-client`."""
+"""Commands of `lstmserve-client`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays in and out of files and pipes: CSV for people, .npy for programs."""
+"""Reads and writes arrays as files and pipes: CSV for people, .npy for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The entry point of the command `lstmserve-client`."""
+"""Entry point of the command `lstmserve-client`."""
 
 from __future__ import annotations
 

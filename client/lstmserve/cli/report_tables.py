@@ -1,4 +1,4 @@
-"""What the comparison with Keras found, in words and tables for a terminal."""
+"""Tables of a shadow report for the terminal."""
 
 from __future__ import annotations
 

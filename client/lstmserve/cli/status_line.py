@@ -1,4 +1,4 @@
-"""How a stream is doing, on one line of the terminal."""
+"""Progress of a stream on one line of the terminal."""
 
 from __future__ import annotations
 

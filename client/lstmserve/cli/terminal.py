@@ -1,4 +1,4 @@
-"""The terminal as the command lines use it: text is text, whatever is in it, and never markup."""
+"""Consoles that print text as it is and never interpret markup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands of `lstmserve`. Each imports what it needs when it runs, so that `--help` is quick."""
+"""Commands of `lstmserve`. Each imports what it needs when it runs, so that `--help` is fast."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`lstmserve health`: one question for the health of a server, with nothing imported that it does not need.
+"""`lstmserve health`: asks a server for its health, with few imports.
 
-Probes run it every few seconds, in a process of its own each time. So it does without `lstmserve`, which brings NumPy along.
+Probes run it every few seconds, each time in a new process. Therefore it does not import `lstmserve`, which imports NumPy.
 """
 
 from __future__ import annotations

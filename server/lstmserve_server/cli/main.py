@@ -1,4 +1,4 @@
-"""The entry point of the command `lstmserve`."""
+"""Entry point of the command `lstmserve`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""The settings from where people give them: flags, environment variables, a file.
+"""Reads settings from flags, environment variables and a TOML file.
 
-A setting is taken from the first place that has it: the flag, the variable `LSTMSERVE_...`, the file given by `--config`
-(TOML), the default.
+The first source that has a setting wins: the flag, the variable `LSTMSERVE_...`, the file given by `--config`, the default.
 """
 
 from __future__ import annotations

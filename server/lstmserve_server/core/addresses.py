@@ -1,4 +1,4 @@
-"""Whether an address can be listened on, asked before gRPC is: gRPC's own answer does not say why not."""
+"""Validates listen addresses before gRPC sees them: gRPC's own error does not say what is wrong."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a process may do that reads a stranger's file: bounded resources, few files, no network, no other program.
+"""Confines a process that reads untrusted files: bounded resources, few files, no network, no other programs.
 
-Such a process is treated as one that the file has taken over. Each of the kernel's means holds by itself, and one that the
-kernel does not have is left out: `confine` returns those that hold. None of them needs a privilege, so all work in a container
-without any: docs/decisions/confinement.md.
+Such a process is treated as compromised. Each mechanism of the kernel holds by itself, and one that the kernel lacks is skipped:
+`confine` returns those that hold. None needs privileges, so all of them work in an unprivileged container:
+docs/decisions/confinement.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What can be wrong, in words that know no transport; `status` maps the errors of requests to gRPC.
+"""Errors of the server, independent of any transport; `rpc.status` maps the errors of requests to gRPC.
 
 - `UnsupportedModelError`: a file cannot be served as Keras would compute it.
 - `StartupError`: the server could not start.

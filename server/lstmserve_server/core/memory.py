@@ -1,7 +1,7 @@
-"""Memory that is free, given back to the system.
+"""Returns freed memory to the system.
 
-glibc keeps what threads have let go for the next of them, in an arena each, and a server that runs for weeks gets larger by what
-lies about in them. Its own remedy, one arena for all (`MALLOC_ARENA_MAX=1`), cost a fifth more for calls that threads compute.
+glibc keeps what threads have freed in an arena for each thread, so a long-running server grows. One arena for all
+(`MALLOC_ARENA_MAX=1`) would make calls in threads a fifth more expensive: docs/decisions/memory.md.
 """
 
 from __future__ import annotations

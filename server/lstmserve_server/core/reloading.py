@@ -1,4 +1,4 @@
-"""Values that are read from files, and read again when these change: written in place, exchanged, or put after another link."""
+"""Detects that files changed, and reads them again: rewritten, replaced, or re-pointed by a symbolic link."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of Keras to checked descriptions, without TensorFlow, and without running or opening anything they name.
+"""Loads untrusted Keras files into checked specifications, without TensorFlow and without running anything in them.
 
-`sandbox` is the way in: it has `reader` parse a file in another process. Only that process imports h5py.
+`sandbox` is the entrance: it runs `reader` in another process. Only that process imports h5py.
 """

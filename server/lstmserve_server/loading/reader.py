@@ -1,4 +1,4 @@
-"""A file or folder to the checked description of its model, read as what its content says it is."""
+"""Loads a file or folder as what its content says it is: detects the format and calls its reader."""
 
 from __future__ import annotations
 

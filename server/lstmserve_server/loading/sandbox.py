@@ -1,8 +1,8 @@
-"""Model files are parsed in a process of their own, so that a crash, a hang or a flood of memory there is a refusal here.
+"""Parses model files in another process: a crash, a hang or a flood of memory there is a refusal here.
 
-HDF5 is a large parser in C, and one changed byte of a file can kill it, keep it busy for ever, or take it over: see
-`confinement`. The weights come back in a file in memory, which is sealed when the process is gone, and then mapped: they are never
-copied, and no one can change them.
+HDF5 is a large parser in C. One changed byte of a file can crash it, keep it busy for ever, or take it over: see `confinement`. The
+weights arrive in a memory file that is sealed when the process has ended, and then mapped: they are never copied, and nothing can
+change them.
 """
 
 from __future__ import annotations

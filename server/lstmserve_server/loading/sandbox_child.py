@@ -1,4 +1,4 @@
-"""The process in which model files are parsed: started by `sandbox`, confined, and gone when it is done.
+"""The sandboxed process that parses model files: started by `sandbox`, confined, and ended after one request.
 
 Reads one JSON object from standard input, {"paths", "part", "architecture", "limits", "weights": descriptor, "copies": {path:
 descriptor}}, and writes one line of JSON for each path to standard output: {"model": ...}, or {"refused": text, "layers": [[name,

@@ -1,4 +1,4 @@
-"""The answers of the process that parses, as a schema: their form and sizes are checked before anything is used."""
+"""Schema of the sandboxed process's answers: form and sizes are checked before anything is used."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Keras' activation functions by name, in the definition of the Keras that wrote the model.
+"""Activation functions of Keras by name, as the Keras version that wrote the model defines them.
 
-Each works in place on an array of any shape; only softmax and its kin look at more than one element, along the last axis.
+Each works in place on an array of any shape. Only softmax and its relatives read more than one element, along the last axis.
 Definitions: keras/src/activations/activations.py (3.x) and keras/activations.py (2.x).
 """
 

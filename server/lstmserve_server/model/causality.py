@@ -1,4 +1,4 @@
-"""Whether a model can be stepped: whether, after each time-step, it can answer as if the sequence ended there, and continue."""
+"""Decides whether a model can be stepped: whether it can answer after each time step as if the sequence ended there."""
 
 from __future__ import annotations
 

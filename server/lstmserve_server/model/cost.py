@@ -1,4 +1,4 @@
-"""How much work a call of a model is, about, so that one can tell before it is computed where and whether to compute it."""
+"""Estimates the cost of a call before it is computed, to decide where to compute it."""
 
 from __future__ import annotations
 

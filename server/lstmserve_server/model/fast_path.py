@@ -1,7 +1,6 @@
-"""The straight way through a network: arrays from layer to layer, where no step is masked, waited for or traced.
+"""Fast path for models without masks or windows: the graph is compiled once into a list of array functions.
 
-Most models that can be stepped have nothing that masks or waits. For them the way is laid out once, and a call is nothing
-but the computing of each layer.
+Most models that can be stepped have neither. For them a call is nothing but the computation of each layer.
 """
 
 from __future__ import annotations

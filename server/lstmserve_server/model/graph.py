@@ -1,4 +1,4 @@
-"""The layers of a model as a graph: what flows between them for one rectangle of rows and time."""
+"""The layers of a model as a graph: what flows between them for one chunk of rows and time steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How products are computed: the two modes, and why one of them gives a row the same bytes in any company."""
+"""The two modes of matrix products, and why one of them gives a row the same bytes in any company."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a call leaves on its way through a model, for who compares it with something else: `shadow`.
+"""Records what flows through a model in one call, so that shadow mode can compare it.
 
-A trace is for one call, and is filled by the thread that computes it. Without one the model keeps nothing.
+A recording belongs to one call, and is filled by the thread that computes it. Without a recording the model keeps nothing.
 """
 
 from __future__ import annotations

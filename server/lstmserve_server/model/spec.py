@@ -1,4 +1,4 @@
-"""The one checked description of a model: what every format of file ends in, and what layers are made from."""
+"""The checked specification of a model: what every format is loaded into, and what layers are made from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A port for operators: a page for people, the metrics for Prometheus, and the health for those who speak no gRPC."""
+"""HTTP port for operators: a page for people, metrics for Prometheus, and health for probes without gRPC."""
 
 from __future__ import annotations
 

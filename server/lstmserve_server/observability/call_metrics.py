@@ -1,4 +1,4 @@
-"""What operators see of calls: how many, how they ended, how long they took and where, and how much they computed."""
+"""Metrics of calls: how many, how they ended, how long they and their phases took, and what they computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the lines of the log go: to a thread that writes them. A reader that is gone or slow costs lines, and never a call."""
+"""Writes log lines in a thread of its own. A reader that is gone or slow loses lines and never holds up a call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log: one line per event, text for a terminal and JSON for a collector, with no payload of any call in it."""
+"""Configures the log: one line per event, text for a terminal, JSON for a collector, no payload of any call."""
 
 from __future__ import annotations
 

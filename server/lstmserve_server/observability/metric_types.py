@@ -1,8 +1,8 @@
-"""Counters and histograms that cost next to nothing to count with.
+"""Counters and histograms that cost next to nothing to update.
 
-Those of prometheus_client take a lock for each number: with some twenty of them a call of one step took a tenth longer. These are
-counted by the thread of the event loop alone, and are put into prometheus_client's form when someone asks; anyone who asks from
-another thread may see a call counted here and not yet there.
+Those of prometheus_client take a lock for each update, which costs a short call a tenth of its time: docs/decisions/metrics.md.
+These are updated by the thread of the event loop alone, and converted when Prometheus asks. Another thread may see one of them
+updated and a related one not yet.
 """
 
 from __future__ import annotations

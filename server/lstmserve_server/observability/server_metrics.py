@@ -1,4 +1,4 @@
-"""What operators see of the server itself: what it is, what it serves, and whether its event loop and its files are well."""
+"""Metrics of the server: version, models, lag of the event loop, certificates and reloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenTelemetry: a span for each call, below that of its caller, and one for each of its parts. Needs the extra 'traces'."""
+"""OpenTelemetry spans: one per call, a child of the caller's, and one per phase. Needs the extra `traces`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way of a call from gRPC to the servicer and back: who calls, how it ends, and what operators see of it."""
+"""Dispatches gRPC calls to the servicers: authentication, error mapping and metrics."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The standard health service (grpc.health.v1), for the server as a whole and for each model.
+"""The standard health service (grpc.health.v1), for the server and for each model.
 
-Our own rather than grpcio-health-checking's: there, one watcher that does not read blocks everybody who sets a status, and
-so the drain. Here a status is a value; watchers are woken, and never waited for.
+It replaces the one of grpcio-health-checking, where one watcher that does not read blocks every change of a status, and so the
+drain: docs/decisions/health.md. Here a status is a value, and watchers are woken but never waited for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Server reflection: the contract for tools such as grpcurl, to whom it is allowed.
+"""Server reflection for tools such as grpcurl.
 
-The answers are the library's. Around it stands what it lacks: messages that are none end the call with INVALID_ARGUMENT, and a
-caller needs a token where the server has some.
+The library answers. This module adds what it lacks: a malformed message ends the call with INVALID_ARGUMENT, and a caller needs a
+token if the server has tokens.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The RPCs: parse, run, tap, encode."""
+"""The RPC methods: parse the request, run it, offer it to shadow mode, encode the response."""
 
 from __future__ import annotations
 

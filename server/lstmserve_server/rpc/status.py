@@ -1,4 +1,4 @@
-"""The one table from our errors to gRPC status."""
+"""Maps errors to gRPC statuses: the only table of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places for calls: so many at a time, and none of the callers has so many of them that others find none."""
+"""A concurrency limiter that shares its slots fairly among callers."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Steps that arrive together are computed together.
+"""Batches steps that arrive together.
 
-A step of one row costs NumPy's calls far more than arithmetic, and so a step of many rows hardly more than one. In exact mode a
-row's bytes do not depend on the rows alongside it, so no one can tell.
+A step of one row costs far more in NumPy's calls than in arithmetic, so a step of many rows costs hardly more than one. In exact
+mode a row's bytes do not depend on the other rows, so no caller can tell.
 
-There is no timer: a step waits for what is on its way already, as long as the rounds of the event loop bring more, and where
-hardly any came again and again it does not wait. Where a batch takes so long that a thread computes it, those that come
-meanwhile are the next.
+There is no timer. A step waits as long as rounds of the event loop bring other steps; if hardly any arrive, again and again, it does
+not wait. If a thread computes the batch, the steps that arrive meanwhile are the next batch.
 """
 
 from __future__ import annotations

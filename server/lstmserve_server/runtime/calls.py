@@ -1,4 +1,4 @@
-"""Calls that are valid by construction: what a codec makes of a request, and what is computed."""
+"""Calls that are valid by construction: what codecs make of requests, and what is computed."""
 
 from __future__ import annotations
 

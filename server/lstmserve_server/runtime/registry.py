@@ -1,4 +1,4 @@
-"""The models that a server answers for, by name."""
+"""The served models, by name."""
 
 from __future__ import annotations
 

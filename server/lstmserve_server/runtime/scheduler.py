@@ -1,4 +1,4 @@
-"""When and where a call is computed: admission, in place or in a thread, and giving up when no one waits any more."""
+"""Schedules calls: admits them, runs short ones inline and long ones in a thread, and cancels abandoned work."""
 
 from __future__ import annotations
 

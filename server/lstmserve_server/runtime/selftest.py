@@ -1,4 +1,4 @@
-"""A probe that every model runs through before it is served: does it keep its promises here, and what are its bytes?"""
+"""Runs a probe through each model before it is served: checks its promises, and fingerprints its bytes."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""gRPC's asyncio server, and what keeps it alive.
+"""Makes gRPC's asyncio server, and guards it against a bug that would end it.
 
-In grpcio 1.82 to 1.85 a call whose path is not UTF-8 ends the loop that takes calls, and with it the whole server: the port closes,
-and the process stays. Methods that are registered with the core have loops of their own; only what is not registered comes by the
-one that can end. So here it never gets anything: what comes there is told UNIMPLEMENTED, whatever its path.
+In grpcio 1.82 to 1.85 a call whose path is not UTF-8 ends the loop that accepts calls: the port closes, and the process stays.
+Registered methods have loops of their own. Only unregistered paths reach the loop that can end, and here they are answered
+UNIMPLEMENTED before it sees them.
 
-This leans on names that are private to grpcio, whose version is bounded in `pyproject.toml`; `tests/hostile/test_odd_calls.py` sees
-that it does what it should.
+This uses private names of grpcio, whose version is bounded in `pyproject.toml`. `tests/hostile/test_odd_calls.py` holds it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What gRPC's core is told of HTTP/2 and of connections, each with its reason. What a client can do to one connection ends here.
+"""Options of gRPC's core for HTTP/2 and connections, each with its reason.
 
-The names are those of grpc_types.h and, where they are in no documentation, of the core of the version that is pinned:
-`tests/unit/serving/test_http2.py` and `tests/hostile` see that each one works.
+The names are those of grpc_types.h and, where undocumented, of the pinned core: `tests/unit/serving/test_http2.py` and
+`tests/hostile` check that each works.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The models of a server, by name: from their files, or from the process that has read these."""
+"""Loads the models of a server by name: from their files, or from the process that has read them."""
 
 from __future__ import annotations
 

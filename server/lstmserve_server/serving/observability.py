@@ -1,4 +1,4 @@
-"""All that operators see of a server, and where they see it: its metrics, its traces, and gRPC's own view of its connections."""
+"""Composes what operators see of a server: metrics, traces, and gRPC's channelz."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of the service: start, ready, drain, stop. Owns the signals, the health and the port."""
+"""Lifecycle of the server: start, ready, drain, stop. Owns the signals, the health and the port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The types of settings that click does not have."""
+"""Click types of settings that click itself lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every setting once: its flag, environment variable, key in the file, default, unit and help come from one field."""
+"""Settings: flag, environment variable, file key, default, unit and help come from one field each."""
 
 from __future__ import annotations
 

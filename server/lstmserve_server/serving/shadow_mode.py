@@ -1,4 +1,4 @@
-"""Which shadow a server has, by its settings."""
+"""Starts the shadow that the settings ask for."""
 
 from __future__ import annotations
 

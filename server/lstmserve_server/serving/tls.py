@@ -1,4 +1,4 @@
-"""The certificate of the server, its key, and the authority of its clients: read again when the files change."""
+"""The server's certificate, its key, and the certificate authority of clients; reloaded when the files change."""
 
 from __future__ import annotations
 

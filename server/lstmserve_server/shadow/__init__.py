@@ -1,1 +1,1 @@
-"""Shadow mode: finished calls, answered once more by the real Keras layer in another process, and what differs."""
+"""Shadow mode: repeats finished calls in the real Keras layer, in another process, and reports differences."""

@@ -1,4 +1,4 @@
-"""What a shadow is to the service: something that finished calls are shown to, and that can be asked what it saw."""
+"""The interface of a shadow: it is offered finished calls, and reports on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bundles: a call over tolerance as a file, with all that is needed to compute it again (`lstmserve replay`)."""
+"""Bundles: calls over tolerance as files, with everything that `lstmserve replay` needs."""
 
 from __future__ import annotations
 

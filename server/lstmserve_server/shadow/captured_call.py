@@ -1,6 +1,6 @@
-"""One finished call with all that flowed through the layers: what is handed to the reference, and kept in a bundle.
+"""A finished call with everything that flowed through the layers: sent to the reference process, and kept in bundles.
 
-As bytes it is an .npz archive, without pickles: arrays, and one text of JSON that says what they are.
+It is serialized as an .npz archive without pickles: arrays, and one JSON text that describes them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How two arrays of numbers differ: how far, in how many of them, where first, and what of it is rounding."""
+"""Compares two arrays: how far they differ, in how many numbers, where first, and how much of it is rounding."""
 
 from __future__ import annotations
 

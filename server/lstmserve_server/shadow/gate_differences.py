@@ -1,4 +1,4 @@
-"""Where two sides part: which gates of an LSTM differ when both compute them from the same x and h."""
+"""Names the gates of an LSTM that differ when both sides compute them from the same x and h."""
 
 from __future__ import annotations
 

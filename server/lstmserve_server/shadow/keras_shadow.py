@@ -1,4 +1,4 @@
-"""Shadow mode as the service sees it: chooses calls, offers them to the pump, and never holds one up."""
+"""Shadow mode in the serving process: samples calls, hands them to the comparison worker, and never delays one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report in the form that Prometheus reads: the same numbers, with few labels."""
+"""Exports the shadow report to Prometheus, with few labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done with what was found: counted, remembered, logged, bundled, and told to who waits or watches."""
+"""Records results of comparisons: counts, logs, bundles, and notifies callers and subscribers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference process as its parent sees it: started, asked one case at a time, and killed when it does not behave."""
+"""The reference process as its parent controls it: started, asked one call at a time, killed if it misbehaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was compared since the server started: how much, how far apart, the worst, and what could not be compared."""
+"""Accumulates comparisons since the start: how many, how far apart, the worst, and what could not be compared."""
 
 from __future__ import annotations
 

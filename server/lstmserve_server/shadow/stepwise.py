@@ -1,4 +1,4 @@
-"""One call, step by step and gate by gate: what both sides have, for replay and for reports."""
+"""One call step by step and gate by gate, from both sides, for replay and reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Those who watch for discrepancies. They are told, and never waited for."""
+"""Subscribers of discrepancies. They are notified and never waited for."""
 
 from __future__ import annotations
 

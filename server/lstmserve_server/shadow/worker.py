@@ -1,4 +1,4 @@
-"""The thread that has cases compared: one at a time, from a queue that drops what does not fit, by a process that it keeps up."""
+"""The thread that compares captured calls, one at a time, from a bounded queue, and keeps the reference process running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `lstmserve inspect` shows of a model file: tables for a person, JSON for a program."""
+"""Output of `lstmserve inspect`: tables for a person, JSON for a program."""
 
 from __future__ import annotations
 

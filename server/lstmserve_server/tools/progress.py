@@ -1,4 +1,4 @@
-"""How far a command is, where someone looks."""
+"""Progress bars on a terminal."""
 
 from __future__ import annotations
 

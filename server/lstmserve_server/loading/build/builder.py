@@ -1,4 +1,4 @@
-"""A configuration and a place where weights are, to a checked description."""
+"""Builds a checked model specification from a configuration and a source of weights."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The configuration that Keras is given: the values of the file's own, in a form that can hold nothing but what we understood.
+"""Rebuilds the configuration that Keras is given, from a closed list of what we understand.
 
-Whatever Keras deserializes may run code: a regularizer that is a serialized Lambda, a module that is imported by name, a
-function of TensorFlow that reads files. So a configuration is rebuilt, from a closed list of keys: options that no answer
-depends on are left out, classes are known ones in known places, modules are ours to name, and all else is plain numbers and texts.
+Deserialization in Keras may run code: a regularizer that is a serialized Lambda, a module imported by name, a TensorFlow function that
+reads files. The rebuilt configuration leaves out options that no answer depends on. Classes are known ones in known places, module
+names are ours, and everything else is plain numbers and texts.
 """
 
 from __future__ import annotations

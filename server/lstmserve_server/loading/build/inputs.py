@@ -1,4 +1,4 @@
-"""The shapes of a model's inputs, which files declare in many places, or not at all."""
+"""Finds the shapes of a model's inputs, which files declare in many places or not at all."""
 
 from __future__ import annotations
 

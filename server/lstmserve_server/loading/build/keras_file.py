@@ -1,4 +1,4 @@
-"""What every format of file comes to: what it configures, and where its weights are."""
+"""The common result of all formats: a configuration and a source of weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which type a model computes, and what of that is another than in Keras."""
+"""Chooses the dtype a model computes in, and says where Keras would use another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The calls of a layer as Keras 1, 2 and 3 write them (`inbound_nodes`), to one form."""
+"""Parses the calls of a layer as Keras 1, 2 and 3 write them (`inbound_nodes`) into one form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration of a Keras model, as its file holds it, to a plain list of layers in order."""
+"""Parses the configuration of a Keras model into a list of layers in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layers of a model as a graph of calls, with the models in it unfolded: what is called on what."""
+"""The layers of a model as a graph of calls, with nested models unfolded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configurations of Keras 1: the same layers and options under other names."""
+"""Translates configurations of Keras 1: the same layers and options under other names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in a zip archive or in a folder, by name; what it declares is checked before it is believed."""
+"""Reads members of a zip archive or a folder by name; declared sizes are checked before they are believed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""HDF5 files from a stranger, through h5py: groups, attributes and arrays, and nothing that HDF5 can do beyond them.
+"""Reads untrusted HDF5 files through h5py: groups, attributes and arrays, nothing else.
 
-HDF5 can lead a reader out of the file (external links, external storage, virtual datasets) and promise arrays that are
-not there. Every name is resolved link by link, and an array is looked at before it is read.
+HDF5 can lead a reader out of the file (external links, external storage, virtual datasets) and declare arrays that are not there.
+Every name is resolved link by link, and the metadata of an array is checked before it is read.
 """
 
 from __future__ import annotations

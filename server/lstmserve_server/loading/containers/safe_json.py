@@ -1,4 +1,4 @@
-"""JSON text from a stranger to plain Python values."""
+"""Parses untrusted JSON into plain Python values."""
 
 from __future__ import annotations
 

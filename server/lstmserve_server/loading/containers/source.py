@@ -1,4 +1,4 @@
-"""The file or folder that a model is loaded from: what is opened of it, and how much is believed."""
+"""The file or folder that a model is loaded from: what may be opened, and how much is believed."""
 
 from __future__ import annotations
 

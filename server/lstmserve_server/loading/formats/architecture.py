@@ -1,4 +1,4 @@
-"""The configuration of weights that stand alone: given alongside them, or told from their shapes."""
+"""Finds the configuration of files that hold weights alone: given with them, or inferred from their shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where files keep the weights of a layer: in groups that are named after it, or numbered within its class."""
+"""Finds the weights of a layer in HDF5: in groups named after it, or numbered within its class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HDF5 files of Keras 1, 2 and 3: whole models (`legacy_h5_format`), and weights alone in either layout."""
+"""Reads HDF5 files of Keras 1, 2 and 3: whole models (`legacy_h5_format`), and weights alone in either layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights alone in several HDF5 files with an index (`.weights.json`), as Keras writes them since 3.10."""
+"""Reads weights in several HDF5 files with an index (`.weights.json`), as Keras writes them since 3.10."""
 
 from __future__ import annotations
 

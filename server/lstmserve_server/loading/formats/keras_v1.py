@@ -1,4 +1,4 @@
-"""Weights of Keras 1: other names, and an LSTM of twelve arrays."""
+"""Reads weights of Keras 1: other names, and an LSTM of twelve arrays."""
 
 from __future__ import annotations
 

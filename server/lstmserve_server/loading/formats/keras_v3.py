@@ -1,4 +1,4 @@
-"""Keras 3's `.keras`: an archive, or a folder, of `config.json`, `metadata.json` and `model.weights.h5` (`saving_lib`)."""
+"""Reads `.keras` of Keras 3: an archive or folder of `config.json`, `metadata.json` and `model.weights.h5` (`saving_lib`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that someone saved with NumPy: `np.savez(file, *model.get_weights())`."""
+"""Reads weights saved with NumPy: `np.savez(file, *model.get_weights())`."""
 
 from __future__ import annotations
 

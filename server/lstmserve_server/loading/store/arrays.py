@@ -1,4 +1,4 @@
-"""Where weights are put as they are read, and what is asked of every one of them."""
+"""Allocates arrays for weights, and validates each array."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a model file is believed, by name."""
+"""Limits on what a model file may ask for."""
 
 from __future__ import annotations
 

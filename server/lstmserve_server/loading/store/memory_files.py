@@ -1,4 +1,4 @@
-"""Files in memory: for the weights that a process parses, and for copies of files that no one can change any more."""
+"""Files in memory: for the weights that another process parses, and for sealed copies of files."""
 
 from __future__ import annotations
 

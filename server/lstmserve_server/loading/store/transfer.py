@@ -1,7 +1,6 @@
-"""Descriptions between two processes: JSON for what is small, and one file in memory for the weights.
+"""Moves model specifications between two processes: JSON for what is small, one memory file for the weights.
 
-What comes back from the loader's process is checked like any stranger's word: a parser of HDF5 worked there, on a file that
-may have been made to take it over.
+What the sandboxed process sends is untrusted: a file may have taken it over.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Who computes the LSTM layers of a model: NumPy, which is the reference, or another library that is checked against it."""
+"""Engines that compute the LSTM layers: NumPy, the reference, or another library that is checked against it."""

@@ -1,4 +1,4 @@
-"""What an engine makes of an LSTM layer: something that advances rows by time-steps."""
+"""The kernel of an LSTM layer: what an engine provides."""
 
 from __future__ import annotations
 

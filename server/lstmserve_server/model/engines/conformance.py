@@ -1,4 +1,4 @@
-"""The comparison that an engine's layer must pass before it is served: against NumPy, and against itself."""
+"""Checks a kernel against NumPy and against itself, before it is served."""
 
 from __future__ import annotations
 

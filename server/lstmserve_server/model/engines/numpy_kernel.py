@@ -1,4 +1,4 @@
-"""The reference: `lstm`, with the options and weights of a layer."""
+"""The reference kernel: `lstm` with the options and weights of a layer."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A graph of one LSTM operator, in the bytes of an ONNX file.
+"""Encodes a graph of one LSTM operator as an ONNX file.
 
-Written by hand, as it is a dozen fields of protobuf (onnx/onnx.proto3, whose field numbers never change): the package onnx would
-take 31 MB on disk, 13 MB of memory and a third of a second for it. What is wrong here is found twice when a session is made: by
-ONNX Runtime, which checks the graph, and by the comparison with NumPy.
+Encoded by hand: it is a dozen fields of protobuf (onnx/onnx.proto3, whose field numbers never change), and the package onnx would
+take 31 MB on disk, 13 MB of memory and a third of a second. An error here is caught twice when a session is made: by ONNX Runtime,
+which checks the graph, and by the comparison with NumPy.
 """
 
 from __future__ import annotations

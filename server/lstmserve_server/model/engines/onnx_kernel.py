@@ -1,4 +1,4 @@
-"""ONNX Runtime's LSTM operator. The only module that imports onnxruntime, and imported only where it is asked for."""
+"""Kernel of ONNX Runtime's LSTM operator. The only module that imports onnxruntime; it is imported on request."""
 
 from __future__ import annotations
 

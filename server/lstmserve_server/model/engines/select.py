@@ -1,4 +1,4 @@
-"""Which engine computes a layer."""
+"""Selects the engine that computes a layer."""
 
 from __future__ import annotations
 

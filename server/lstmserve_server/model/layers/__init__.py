@@ -1,4 +1,5 @@
-"""The layers of a chain, one small class per kind.
+"""The layers of a model, one small class per kind.
 
-`base` says what a layer is. A new kind is a class in the room that fits it, a line in `kinds`, and a rule in `loading`.
+`base` defines what a layer is. A new kind is a class in the module that fits it, a line in `registry`, and a rule in
+`loading.build.rules`.
 """

@@ -1,4 +1,4 @@
-"""What a layer is, what flows between two, and what a caller carries for one."""
+"""The interface of layers: what they are given, what they return, and the state that callers carry for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers that make one of several."""
+"""Layers that merge several inputs into one output."""
 
 from __future__ import annotations
 

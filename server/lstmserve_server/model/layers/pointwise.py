@@ -1,4 +1,4 @@
-"""Layers that work on every time-step by itself: the last axis in, the last axis out."""
+"""Layers that work on every time step by itself: the last axis in, the last axis out."""
 
 from __future__ import annotations
 

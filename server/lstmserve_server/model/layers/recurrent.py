@@ -1,6 +1,6 @@
-"""The layers with h and c: LSTM, and two of them in both directions.
+"""Layers with h and c: LSTM, and two of them in both directions.
 
-Another kind of cell would be a module of its own alongside this one: a layer whose `run` advances its state by a sequence.
+A GRU would be a module of its own next to this one: a layer whose `run` advances its state by a sequence.
 """
 
 from __future__ import annotations

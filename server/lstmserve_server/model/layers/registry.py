@@ -1,4 +1,4 @@
-"""The layers by the names of their Keras classes. Those that do nothing at inference have none."""
+"""Layers by the names of their Keras classes. Layers that do nothing at inference have none."""
 
 from __future__ import annotations
 

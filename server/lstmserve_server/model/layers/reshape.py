@@ -1,4 +1,4 @@
-"""Layers that move numbers about. On a sequence they need the whole of it."""
+"""Layers that move numbers without computing. On a sequence they need all of it."""
 
 from __future__ import annotations
 

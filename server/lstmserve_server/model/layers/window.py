@@ -1,8 +1,7 @@
-"""Layers that look at several time-steps at once: convolution and pooling.
+"""Layers that read several time steps at once: convolution and pooling.
 
-In a model that can be cut anywhere such a layer remembers the steps that its next window still needs, and answers a step
-only when a window ends with it: Keras would answer nothing else if the sequence ended there. In any other model it is given
-the sequence whole.
+In a model that can be stepped, such a layer keeps the steps that its next window needs, and has a new value only at steps where a
+window ends: Keras would give no other if the sequence ended there. In any other model it is given the whole sequence.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Layers that hold another one."""
+"""Layers that wrap another layer."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What people see at the port for operators: a page, and the figures that it shows."""
+"""The status page: what operators see in a browser."""

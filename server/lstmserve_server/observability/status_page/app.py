@@ -1,4 +1,4 @@
-"""The page and its figures over HTTP. The page is one document: style and script are in it, and nothing else may be."""
+"""Serves the status page and its data over HTTP. The page is one document with its style and script, and loads nothing else."""
 
 from __future__ import annotations
 

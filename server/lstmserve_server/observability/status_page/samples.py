@@ -1,4 +1,4 @@
-"""Samples of Prometheus by name and label, where any may be absent and each may be there once for every worker."""
+"""Prometheus samples by name and label; any may be absent, and each may exist once per worker."""
 
 from __future__ import annotations
 

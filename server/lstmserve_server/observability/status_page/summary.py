@@ -1,4 +1,4 @@
-"""What a server has to tell of itself, from nothing but its metrics: a pure function, and the shape of its answer."""
+"""Summarizes a server from its metrics alone, as a pure function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may call: anybody, or those whose tokens are in a file that is read again when it changes."""
+"""Authenticates callers: none, or by a file of tokens that is reloaded when it changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who calls, and what they may do: the rules of a caller, and how much of them is used up at the moment."""
+"""Callers and their policies: what a caller may do, and how much of it is in use."""
 
 from __future__ import annotations
 

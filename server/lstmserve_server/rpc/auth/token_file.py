@@ -1,4 +1,4 @@
-"""The file of tokens (TOML): who may call, by which tokens, and by which rules. Tokens are in it as their hashes.
+"""Parses the file of tokens (TOML): the callers, the hashes of their tokens, and their policies.
 
 ```toml
 [[caller]]

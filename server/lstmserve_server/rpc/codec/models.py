@@ -1,4 +1,4 @@
-"""The description of a model as clients get it."""
+"""Encodes the description of a model."""
 
 from __future__ import annotations
 

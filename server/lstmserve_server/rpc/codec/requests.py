@@ -1,4 +1,4 @@
-"""Requests to values that are valid by construction, and answers to responses. Nothing after this checks again."""
+"""Decodes requests into calls that are valid by construction, and encodes responses. Nothing after this checks again."""
 
 from __future__ import annotations
 

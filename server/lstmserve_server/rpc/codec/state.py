@@ -1,4 +1,4 @@
-"""The state of a request to arrays that are valid by construction, and the next one to a response."""
+"""Decodes the state of a request into valid arrays, and encodes the next state."""
 
 from __future__ import annotations
 

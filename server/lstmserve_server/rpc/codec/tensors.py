@@ -1,4 +1,4 @@
-"""Tensors of requests to arrays, and the checks that all of them pass."""
+"""Decodes tensors, with the checks that all of them pass."""
 
 from __future__ import annotations
 

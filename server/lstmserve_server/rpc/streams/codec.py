@@ -1,4 +1,4 @@
-"""The messages of a stream to values that are valid by construction, and answers to responses."""
+"""Decodes the messages of a stream into valid values, and encodes responses."""
 
 from __future__ import annotations
 

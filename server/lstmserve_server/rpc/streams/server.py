@@ -1,4 +1,4 @@
-"""The streams of a server: each one a session with someone at the other end, until one of the two ends it."""
+"""Serves streams, each as a session with one caller, until either side ends it."""
 
 from __future__ import annotations
 

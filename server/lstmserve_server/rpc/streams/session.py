@@ -1,4 +1,4 @@
-"""The session of one stream: message in, decision out. It knows no gRPC, and never waits.
+"""Sans-I/O session of one stream: message in, decision out. It never waits.
 
 session = Session(codec)
 decision = session.receive(message)          # what to do

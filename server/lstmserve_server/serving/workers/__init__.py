@@ -1,1 +1,1 @@
-"""Several server processes after one port, under a supervisor."""
+"""Several server processes behind one port, under a supervisor."""

@@ -1,4 +1,4 @@
-"""The metrics of all workers in one place: the supervisor asks each over a pipe, and tells them apart by a label."""
+"""Aggregates the metrics of all workers: the supervisor asks each over a pipe, and labels them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the supervisor tells a worker, and what the worker says back: lines of JSON."""
+"""Messages between supervisor and worker: lines of JSON."""
 
 from __future__ import annotations
 

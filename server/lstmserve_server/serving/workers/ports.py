@@ -1,4 +1,4 @@
-"""Ports that several processes listen on together, held by one that does not listen."""
+"""Reserves ports that several processes listen on together."""
 
 from __future__ import annotations
 

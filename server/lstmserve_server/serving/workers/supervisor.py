@@ -1,4 +1,4 @@
-"""The supervisor: starts workers, starts them again when they end, and ends them. It computes and answers nothing itself."""
+"""Starts workers, restarts those that end, and stops them. Answers no calls itself."""
 
 from __future__ import annotations
 

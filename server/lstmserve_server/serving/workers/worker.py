@@ -1,6 +1,6 @@
-"""A worker: a server like any other, but that its models, its port and its end come from a supervisor.
+"""A worker: a server whose models, port and end come from a supervisor.
 
-Started as a program of its own, never forked: gRPC does not survive a fork.
+It is started as a new program and never forked: gRPC does not survive a fork.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The process that imports Keras and answers as it does. Started by `shadow.process`; nothing imports it."""
+"""The reference process, which imports Keras. Started by `shadow.reference_process`; nothing imports it."""

@@ -1,8 +1,8 @@
-"""The program of the reference process: `python -m lstmserve_server.shadow.reference DESCRIPTOR`.
+"""Entry point of the reference process: `python -m lstmserve_server.shadow.reference DESCRIPTOR`.
 
-DESCRIPTOR is one end of a connection, on which it is first told what to do (`Setup`), then says what it is (`Ready`), and from
-then on answers cases until the connection ends. Its parent starts and ends it: `shadow.process`. It is confined before it reads
-anything of a stranger's and before it has threads.
+DESCRIPTOR is one end of a connection. The process reads its setup from it, answers with its versions, and then answers captured
+calls until the connection ends. `shadow.reference_process` starts and ends it. It is confined before it reads anything untrusted
+and before it has threads.
 """
 
 from __future__ import annotations

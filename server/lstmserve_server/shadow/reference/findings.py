@@ -1,4 +1,4 @@
-"""What is known after a call was examined, and how it is told."""
+"""Results of one comparison, and their message."""
 
 from __future__ import annotations
 

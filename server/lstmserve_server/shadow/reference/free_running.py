@@ -1,4 +1,4 @@
-"""Keras on its own: what a witness comes to when it carries h and c through a call itself."""
+"""Free-running comparison: Keras carries its own h and c through the call."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Where the layers of a witness come from: the model's own file, or, where no library loads that, what our loader found in it.
+"""Loads the layers of the reference model: from the model's own file, or from what our loader found in it.
 
-A witness should share as little with us as can be: a file that Keras itself loads shares nothing but the words of its
-configuration. It is only loaded after our loader has found nothing in it but layers that it knows, and in Keras' safe mode.
+A reference model should share as little with our code as possible: a file that Keras itself loads shares only its configuration. It is
+loaded after our loader has found nothing but known layers in it, and in Keras' safe mode.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who answers for Keras: layers of the real library, in their places in one of our models."""
+"""The reference model: layers of the real Keras in their places in one of our models."""
 
 from __future__ import annotations
 

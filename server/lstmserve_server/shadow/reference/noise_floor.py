@@ -1,4 +1,4 @@
-"""What is found out about a witness before it is asked: how far it is from us as a whole, and how far from itself."""
+"""Measures a reference model before it is used: its distance from our model, and from itself."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Units that are off a little, again and again, and far more than their neighbors: how one wrong weight shows.
+"""Finds outlier units: off by a little, consistently, and far more than their neighbors. A single wrong weight shows like this.
 
-Rounding moves all units of a layer alike, each by as much as its sums are large. A wrong weight moves one, and always.
+Rounding moves all units of a layer alike, each in proportion to the size of its sums. A wrong weight moves one unit, always.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A model file as Keras is given it: the weights of the checked copy, byte for byte, and a configuration that was cleaned.
+"""The file that Keras loads: the weights of the checked copy, byte for byte, and a rebuilt configuration.
 
-Keras reads from the same bytes as our loader did, and sees of the configuration what our loader understood (`loading.cleaning`): a
-misreading of ours still shows, and nothing else of the file can reach what Keras deserializes.
+Keras reads the same bytes as our loader, so a misreading of ours shows. Of the configuration it sees what our loader understood
+(`loading.build.cleaning`), and nothing else of the file reaches Keras' deserialization.
 """
 
 from __future__ import annotations

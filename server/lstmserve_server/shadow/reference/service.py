@@ -1,4 +1,4 @@
-"""What the reference process knows of each model, and how it answers a case."""
+"""Answers captured calls in the reference process."""
 
 from __future__ import annotations
 

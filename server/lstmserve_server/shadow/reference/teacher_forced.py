@@ -1,4 +1,4 @@
-"""A finished call against a witness: every layer from our inputs, every time-step from our h and c; and Keras on its own."""
+"""Teacher-forced comparison: every layer from our inputs, every time step from our h and c."""
 
 from __future__ import annotations
 

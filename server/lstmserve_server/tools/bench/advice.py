@@ -1,6 +1,6 @@
-"""What to do about what `lstmserve bench` has measured: pure functions of the figures, each with its reason.
+"""Advice from the figures of `lstmserve bench`: pure functions, each with its reason.
 
-They compute with what was measured, and claim nothing beyond it: what several workers reach was not measured, and they say so.
+Advice is computed from what was measured and claims nothing beyond it.
 """
 
 from __future__ import annotations

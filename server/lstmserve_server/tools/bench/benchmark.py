@@ -1,4 +1,4 @@
-"""What `lstmserve bench` measures: a server on the user's own model and machine, case by case."""
+"""Measures a server on the user's own model and machine, case by case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `lstmserve bench` shows: a progress bar, tables, advice; JSON for a program, and an exit code."""
+"""Output of `lstmserve bench`: a progress bar, tables, advice, JSON and an exit code."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The load of `lstmserve bench`: a program of its own, told over standard input what to ask of which server.
+"""Load generator of `lstmserve bench`: a program that takes commands on standard input.
 
-A line of JSON in is a command, a line of JSON out is its answer. The same bytes are sent again and again, and answers are not taken
-apart, so that the load costs little and the figures are those of the server. All callers share a connection, and each sends as soon
-as it was answered.
+A line of JSON in is a command, a line of JSON out is its result. The same bytes are sent again and again and responses are not
+parsed, so the load costs little and the figures are the server's. All callers share a connection, and each sends as soon as it has
+its response.
 
-When standard input ends, anyone who gave the commands is gone, and the servers that it started are ended too.
+If standard input ends, the parent is gone, and the servers that it started are stopped too.
 """
 
 from __future__ import annotations

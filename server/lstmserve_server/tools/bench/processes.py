@@ -1,4 +1,4 @@
-"""The two processes of `lstmserve bench`, the server and the load generator: started, asked, and never left behind."""
+"""The two processes of `lstmserve bench`, the server and the load generator: started, used, and always stopped."""
 
 from __future__ import annotations
 

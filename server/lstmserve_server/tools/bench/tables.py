@@ -1,4 +1,4 @@
-"""The figures of `lstmserve bench` as tables for a terminal."""
+"""Tables of `lstmserve bench` for a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a report: differences over the time-steps, histograms, and heat maps of gates and units, as SVG."""
+"""Charts of a verification as SVG: differences over time steps, histograms, and heat maps of gates and units."""
 
 from __future__ import annotations
 

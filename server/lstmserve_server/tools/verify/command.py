@@ -1,4 +1,4 @@
-"""What `lstmserve verify` shows: a progress bar, tables, a verdict, and an exit code for CI."""
+"""Output of `lstmserve verify`: a progress bar, tables, a verdict, and an exit code for CI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `lstmserve verify` found as one page that needs nothing else: verdict, coverage, tables and figures, for a review."""
+"""Report of a verification as one self-contained HTML page, for a review."""
 
 from __future__ import annotations
 

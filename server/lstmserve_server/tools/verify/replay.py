@@ -1,4 +1,4 @@
-"""What `lstmserve replay` does: calls from bundles once more, by us, by Keras and in float64, step by step and gate by gate."""
+"""`lstmserve replay`: repeats calls from bundles in our model, in Keras and in float64, step by step and gate by gate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `lstmserve verify` does: our answers against those of Keras, over many calls, before a model is deployed."""
+"""Compares our answers with those of Keras over many calls, before a model is deployed."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The rules by which configurations of layers are read, in modules that are called as those in `layers`."""
+"""Rules that turn the configuration of a layer into a plan; the modules mirror `model.layers`."""

@@ -1,4 +1,4 @@
-"""Activations: by name, as functions with arguments, and as layers of their own."""
+"""Rules of activations: by name, as functions with arguments, and as layers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How the configuration of a layer is read: which options decide its answer, which do not, and which weights it asks for.
+"""Reads the configuration of one layer: which options decide its answer, which do not, and which weights it needs.
 
-The rule of each kind is in the module that is called as the one in `layers`; here is what all have in common.
+The rule of each kind of layer is in the module named like the one in `model.layers`. Here is what all rules share.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The weights of CuDNNLSTM, which Keras 2.0.9 to 2.15 laid out as the library of the graphics card wants them."""
+"""Converts the weights of CuDNNLSTM, which Keras 2.0.9 to 2.15 stores in cuDNN's layout."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Masks as expressions: which one a merge makes, and whether the one that a file spells out is the one that flows anyway.
+"""Masks as symbolic expressions: the mask that a merge makes, and whether a mask in a file is the one that flows anyway.
 
-Keras 3 writes the masks of functional models as operations on tensors (`NotEqual`, `Any`, ...) and hands them to the layers
-that heed them. They are what the layers hand on anyway, unless the author has made one of his own.
+Keras 3 writes the masks of functional models as operations on tensors (`NotEqual`, `Any` and others) and passes them to layers that
+use masks. They equal the propagated masks, unless the author wrote a different one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Layers that make one of several, and the operations of Keras 3 that do the same."""
+"""Rules of merging layers, and of the Keras 3 operations that do the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers that work on every time-step by itself."""
+"""Rules of layers that work on every time step by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layers with h and c."""
+"""Rules of layers that have h and c."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules by the names of Keras classes."""
+"""Rules by the names of Keras classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers that move numbers about."""
+"""Rules of layers that move numbers without computing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds of layers that are refused: why, and what to do about it."""
+"""Unsupported kinds of layers: why they are refused, and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers that look at several time-steps at once."""
+"""Rules of layers that read several time steps at once."""
 
 from __future__ import annotations
 

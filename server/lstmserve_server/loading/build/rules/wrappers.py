@@ -1,4 +1,4 @@
-"""Layers that hold another one."""
+"""Rules of layers that wrap another layer."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Models in TensorFlow's own formats, read without TensorFlow: checkpoints, and SavedModels."""
+"""Reads TensorFlow's own formats without TensorFlow: checkpoints and SavedModels."""

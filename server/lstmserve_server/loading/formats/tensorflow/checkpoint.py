@@ -1,4 +1,4 @@
-"""TensorFlow's checkpoint, the "tensor bundle": PREFIX.index, and the arrays in PREFIX.data-0000N-of-0000M.
+"""Reads TensorFlow checkpoints ("tensor bundles"): PREFIX.index, and the arrays in PREFIX.data-0000N-of-0000M.
 
 As in tensorflow/core/util/tensor_bundle/tensor_bundle.cc. The index says of every array its type, shape, and where it is;
 all of that is checked before a byte of an array is read, and its check sum after.

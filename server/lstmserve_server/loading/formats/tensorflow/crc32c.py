@@ -1,4 +1,4 @@
-"""CRC-32C as LevelDB and TensorFlow store it."""
+"""CRC-32C in the masked form that LevelDB and TensorFlow store."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The graph of objects that TensorFlow saves alongside their variables: who holds whom, and under which name.
+"""The object graph that TensorFlow saves with variables: which object holds which, and under what name.
 
-A graph may have circles; it is only ever walked along a path of given length.
+A graph may have cycles; it is only walked along paths of given length.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""TensorFlow's protobuf messages, as far as they are read here: described in a table, decoded by protobuf itself.
+"""TensorFlow's protobuf messages: declared in a table, parsed by protobuf itself.
 
 The fields are those of tensorflow/core/protobuf/{tensor_bundle,trackable_object_graph,saved_model,meta_graph,
 saved_object_graph}.proto, of tensorflow/core/framework/tensor_shape.proto and of tf_keras/protobuf/saved_metadata.proto.

@@ -1,4 +1,4 @@
-"""Models in TensorFlow's own formats: the SavedModel of tf.keras and of `model.export`, and checkpoints.
+"""Reads the SavedModels of tf.keras and of `model.export`, and checkpoints.
 
 | written by | layers and version | weights |
 |---|---|---|

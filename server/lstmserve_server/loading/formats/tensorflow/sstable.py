@@ -1,6 +1,6 @@
-"""LevelDB's sorted table, in which a TensorFlow checkpoint keeps its index (leveldb/doc/table_format.md).
+"""Reads LevelDB's sorted string table, the index of a TensorFlow checkpoint (leveldb/doc/table_format.md).
 
-Every block is read at most once and lies after the one before, so the work is bounded by the length of the file.
+Every block is read at most once and lies after the previous one, so the work is bounded by the length of the file.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Where TensorFlow's checkpoints keep the weights of a Keras layer: found along the attributes of the objects.
+"""Finds the weights of a Keras layer in a TensorFlow checkpoint, along the attributes of the objects.
 
-Neither the keys nor the names of variables are enough: `variables/7` says nothing, and in nested models three variables are
-called "lstm/lstm_cell/kernel". What always holds is the path in the object graph, from a model to its K-th layer, and on to
-`cell` and `kernel`.
+Neither the keys nor the names of variables suffice: `variables/7` says nothing, and in nested models three variables are called
+"lstm/lstm_cell/kernel". What always holds is the path in the object graph: from a model to its K-th layer, then to `cell` and
+`kernel`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 #
 #   make serve    serve the bundled model until Ctrl-C        make test    run all tests
 #   make demo     watch it forecast the sunspots              make check   run all linters and type checks
+#   make test-ecosystem   run the tests that need foreign programs
 #   make container-test   build the container images and check them; needs root, or user namespaces
 #   make proto    write client/lstmserve/v1 anew              make lock    choose the versions of all packages anew
 #   make train    train the bundled model anew                make clean   remove what the targets above made
@@ -18,7 +19,7 @@ UV_VERSION := 0.13.9
 RULES     := pyproject.toml Makefile
 
 .DELETE_ON_ERROR:
-.PHONY: mutants serve demo test test-shuffled container-test check proto lock train clean format bench bench-quick bench-lock
+.PHONY: mutants serve demo test test-ecosystem test-shuffled container-test check proto lock train clean format bench bench-quick bench-lock
 
 serve: $(VENV)/.installed-server
 	$(BIN)/lstmserve serve sunspots=examples/sunspots/sunspots.keras
@@ -27,11 +28,14 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/python examples/sunspots/demo.py
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not ecosystem" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-ecosystem: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests -m ecosystem
 
 # SEED names an order that was shown; the blocks of README belong in theirs.
 test-shuffled: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+	$(BIN)/python -m pytest tests -m "not ecosystem" --numprocesses 2 --dist loadfile --no-loadscope-reorder \
 	  --random-order $(if $(SEED),--random-order-seed=$(SEED))
 
 # SEED and COUNT choose the sample: scripts/mutants.py --help.

@@ -26,7 +26,10 @@ BIN = Path(sys.executable).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the files that take long first, so that no process is left with one when the others have nothing more to do."""
+    """Puts long files first, so that no process is left with one at the end, and marks the hostile tests by their folder."""
+    for item in items:
+        if "hostile" in item.path.parts:
+            item.add_marker("hostile")
     long = {item.path for item in items if item.get_closest_marker("slow") or item.path.suffix == ".md"}
     items.sort(key=lambda item: item.path not in long)
 

@@ -114,9 +114,9 @@ def ours(name: str, *flags: str) -> Contender:
     return Contender(name, "ours", serve("{model}", *flags), OWN)
 
 
-def _echo(flavour: str, name: str = "bare echo, {}") -> Contender:
-    arguments = ("-m", "bench.servers.echo", "{port}", flavour, "{answer}")
-    return Contender(name.format(flavour), "grpcio", arguments, OWN, computes=False)
+def _echo(flavor: str, name: str = "bare echo, {}") -> Contender:
+    arguments = ("-m", "bench.servers.echo", "{port}", flavor, "{answer}")
+    return Contender(name.format(flavor), "grpcio", arguments, OWN, computes=False)
 
 
 def _textbook(name: str, environment: str, engine: str, form: str) -> Contender:

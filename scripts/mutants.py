@@ -55,7 +55,7 @@ class Fault(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a fault."""
+    """The outcome of a fault."""
 
     fault: Fault
     noticed: bool
@@ -89,7 +89,7 @@ def main() -> int:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - it talks to a person
+    print(text, flush=True)
 
 
 def _head() -> str:

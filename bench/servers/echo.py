@@ -1,8 +1,8 @@
 """A bare echo of grpcio: any method is answered with the same bytes, whatever came. The limit of what grpcio can do.
 
-python -m bench.servers.echo PORT FLAVOUR ANSWER_FILE
+python -m bench.servers.echo PORT FLAVOR ANSWER_FILE
 
-FLAVOUR: "sync" (a thread pool), "asyncio", "uvloop", or "busy", which is asyncio and for a while does nothing but hold the event
+FLAVOR: "sync" (a thread pool), "asyncio", "uvloop", or "busy", which is asyncio and for a while does nothing but hold the event
 loop: what gRPC costs alongside a handler that takes as long as one that computes.
 """
 
@@ -73,15 +73,15 @@ class _AnyMethod(grpc.GenericRpcHandler):
 
 def main() -> None:
     """Serves until it is killed."""
-    port, flavour, answer = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]).read_bytes()
-    if flavour == "sync":
+    port, flavor, answer = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]).read_bytes()
+    if flavor == "sync":
         serve_sync(port, answer)
-    elif flavour == "uvloop":
-        import uvloop  # noqa: PLC0415 - only this flavour needs it
+    elif flavor == "uvloop":
+        import uvloop  # noqa: PLC0415 - only this flavor needs it
 
         uvloop.run(serve_asyncio(port, answer))
     else:
-        asyncio.run(serve_asyncio(port, answer, BUSY if flavour == "busy" else 0))
+        asyncio.run(serve_asyncio(port, answer, BUSY if flavor == "busy" else 0))
 
 
 if __name__ == "__main__":

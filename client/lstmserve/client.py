@@ -39,14 +39,14 @@ class Client:
     Args:
         address: "host:port", "unix:/path", or any other name that gRPC resolves; or several servers that have the same
             models, as a list or with commas between them.
-        model: name of the model that calls are for; may be left out where the server has one.
-        timeout: seconds that a call may take, its retries included, unless the call says otherwise; infinity for no limit.
-        max_message_bytes: largest message to send or take; None for any size, the server's limits hold anyhow.
-        tls: what TLS needs; None for plain text.
-        token: by which the server knows who calls, or a function that returns it at each call; None for none. Anyone who is on the
-            way of a call in plain text can read it.
+        model: name of the model to call; may be left out if the server has one.
+        timeout: default timeout of a call in seconds, retries included; infinity for no limit.
+        max_message_bytes: largest message to send or receive; None for any size. The server's limits hold in any case.
+        tls: TLS settings; None for plain text.
+        token: bearer token of the caller, or a function that returns it at each call; None for none. In plain text anyone on the
+            network can read it.
 
-    Every method raises a subclass of `LstmServeError` where the server, or the way to it, refuses.
+    Every method raises a subclass of `LstmServeError` if the server refuses or cannot be reached.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What a client needs for TLS. All files are PEM, and read when the client is made."""
+    """TLS settings of a client. All files are PEM, and read when the client is made."""
 
     ca: str | os.PathLike[str] | None = None
     """The authorities whose servers are trusted; None for those that gRPC brings along."""
@@ -48,7 +48,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """By what a client says who it is: a bearer token in the metadata of each call."""
+    """Bearer token in the metadata of each call."""
 
     get: Callable[[], str | None]
     """Returns the token; asked for each call, so that it may change."""

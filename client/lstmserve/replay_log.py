@@ -69,7 +69,7 @@ class ReplayLog:
 
     @property
     def outstanding(self) -> int:
-        """How many messages of the caller's have not been answered."""
+        """Number of the caller's messages without an answer."""
         return self._last - self._delivered - len(self._own)
 
     def steps(self, x: lstm_pb2.Tensor) -> list[Request]:

@@ -53,14 +53,14 @@ class ReconnectPolicy:
 
     @property
     def deadline(self) -> float:
-        """When there was no answer for so long that it is time to give up, by the monotonic clock."""
+        """Time to give up if no answer arrives, by the monotonic clock."""
         return self._since + self._reconnect_timeout
 
     def failed(self, error: errors.LstmServeError) -> float:
         """Returns the seconds to wait before the next attempt.
 
         Raises:
-            LstmServeError: it is no use to continue.
+            LstmServeError: continuing is useless.
         """
         retryable = error.code in _RETRYABLE or error.retry_after is not None
         if not retryable or time.monotonic() - self._since > self._reconnect_timeout:
@@ -72,7 +72,7 @@ class ReconnectPolicy:
 
 
 class ResumableStream(Generic[_Connection]):
-    """What both kinds of streams have in common: a journal, and how it is seen."""
+    """Base of both kinds of streams: a replay log, and the rules of reconnecting."""
 
     def __init__(
         self, opening: lstm_pb2.StreamOpen, address: str, *, strict: bool, timeout: float, reconnect_timeout: float
@@ -92,12 +92,12 @@ class ResumableStream(Generic[_Connection]):
 
     @property
     def reconnects(self) -> int:
-        """How often the stream continued with another connection."""
+        """Number of times the stream continued in another call."""
         return self._reconnects.reconnects
 
     @property
     def numerics_changes(self) -> int:
-        """How often it continued with a server of other numerics, so that bytes may differ from an uninterrupted run's."""
+        """Number of times it continued on a server with other numerics, so that bytes may differ from an uninterrupted run."""
         return self._replay_log.numerics_changes
 
     @property
@@ -106,7 +106,7 @@ class ResumableStream(Generic[_Connection]):
         return self._checkpoint
 
     def _require_open(self) -> None:
-        """Refuses what no one would answer any more."""
+        """Refuses to send on a stream that has ended."""
         if self._ended is not None:
             raise self._ended
 

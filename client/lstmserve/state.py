@@ -93,7 +93,7 @@ class State:
     def stack(cls, states: Sequence[State]) -> Self:
         """Returns the rows of several states of one model as one state.
 
-        Its numerics fingerprint is that of the states where they agree, else "". Its steps are None where one of theirs is.
+        Its numerics fingerprint is that of the states if they agree, else "". Its `steps_seen` is None if one of theirs is.
 
         Raises:
             ValueError: there is none, or they belong to different models.
@@ -201,11 +201,11 @@ class State:
             ValueError: the file holds no state, or one of more than `MAX_FILE_BYTES`.
             OSError: the file cannot be opened.
         """
-        # Without waiting, lest a named pipe hold the caller up.
+        # Non-blocking, so that a named pipe does not hold the caller up.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             try:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise ValueError("it is no regular file")  # noqa: TRY301 - as what is found further on
+                    raise ValueError("it is not a regular file")  # noqa: TRY301 - as what is found further on
                 loaded = cls._from_arrays(archives.read(file, max_bytes=MAX_FILE_BYTES))
                 loaded.require_consistent()
             except (ValueError, LookupError, TypeError, AttributeError, OSError, OverflowError, SystemError) as error:

@@ -31,7 +31,7 @@ _FIELDS: Final = {
 
 
 class Details(NamedTuple):
-    """What a server says of an error; each "" or None if it does not say so."""
+    """Details of an error; each "" or None if the server gave none."""
 
     reason: str = ""
     field: str = ""

@@ -29,7 +29,7 @@ _Channel = TypeVar("_Channel")
 
 
 class LostError(Exception):
-    """The way to the server is lost, or nothing comes on it."""
+    """The connection to the server is lost, or the server is silent."""
 
     def __init__(self, error: errors.LstmServeError) -> None:
         super().__init__(str(error))
@@ -37,7 +37,7 @@ class LostError(Exception):
 
 
 class Endpoint(Generic[_Channel]):
-    """Where calls go to."""
+    """Channel, address and credentials of a stream's calls."""
 
     def __init__(self, channel: _Channel, token: Token, address: str) -> None:
         self.channel = channel
@@ -47,7 +47,7 @@ class Endpoint(Generic[_Channel]):
 
 
 class _Inbox:
-    """What came and was not taken yet: of a bounded size, so that who sends more than is taken feels gRPC's flow control."""
+    """Received messages, bounded in bytes: a server that sends more than is taken is held back by gRPC's flow control."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -89,7 +89,7 @@ def _size(item: bytes | errors.LstmServeError) -> int:
 
 
 class StreamCall:
-    """One call of the method: a queue of what is to be sent, and one of what came."""
+    """One call of the method: a queue of messages to send, and one of messages received."""
 
     def __init__(self, endpoint: Endpoint[grpc.Channel], messages: list[Request]) -> None:
         self._outgoing: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
@@ -139,7 +139,7 @@ class StreamCall:
 
 
 class AsyncStreamCall:
-    """One call of the method, and a task that sends, lest both ends wait for the other to read."""
+    """One call of the method with a sending task, so that neither side waits for the other to read."""
 
     def __init__(self, endpoint: Endpoint[grpc.aio.Channel], messages: list[Request]) -> None:
         self._outgoing = deque(messages)

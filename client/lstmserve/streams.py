@@ -75,7 +75,7 @@ class Stream(ResumableStream[StreamCall]):
         return self.step(x)
 
     def steps(self, series: Iterable[ArrayLike], in_flight: int = IN_FLIGHT) -> Iterator[Array]:
-        """Yields the output of each of many inputs, in order; so many of them are sent ahead of the answers.
+        """Yields the output of each of many inputs, in order; up to `in_flight` of them are sent ahead of the answers.
 
         Args:
             series: what `step` takes, again and again.

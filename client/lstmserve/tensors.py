@@ -46,7 +46,7 @@ _NATIVE: Final = {np.dtype(name): dtype for name, dtype in _ENUM.items() if name
 
 
 class TensorError(ValueError):
-    """Says which part of a tensor is wrong: `part` is "dtype", "shape", "data", "values" or "" for the whole."""
+    """A tensor is wrong; `part` is "dtype", "shape", "data", "values" or "" for the whole."""
 
     def __init__(self, part: str, text: str) -> None:
         super().__init__(text)

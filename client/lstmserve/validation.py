@@ -31,12 +31,12 @@ _Message = TypeVar("_Message", bound=Message)
 
 
 class InvalidResponseError(ValueError):
-    """An answer is not one to what was asked; the text says what it is and what was expected."""
+    """A response does not fit the request; the text says what it is and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What an answer has to fit."""
+    """Expectations on a response."""
 
     rows: int
     """Rows of the request."""

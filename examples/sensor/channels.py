@@ -72,7 +72,7 @@ def time_of_day(times: Sequence[datetime]) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scaler:
-    """Brings every channel to mean 0 and deviation 1, since hectopascals would drown metres per second."""
+    """Brings every channel to mean 0 and deviation 1, since hectopascals would drown meters per second."""
 
     mean: np.ndarray
     deviation: np.ndarray

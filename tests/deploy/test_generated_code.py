@@ -28,7 +28,7 @@ def protoc(*options):
     subprocess.run(command, check=True, capture_output=True, text=True)
 
 
-@pytest.mark.slow
+@pytest.mark.ecosystem
 @needs("protoc", "protoc-gen-go", "go", files=[f"{GO_PACKAGES}/src/google.golang.org/protobuf"])
 def test_go_compiles(tmp_path):
     protoc(f"--go_out={tmp_path}")
@@ -50,7 +50,7 @@ def test_go_compiles(tmp_path):
     assert (ended.returncode, ended.stderr) == (0, "true")
 
 
-@pytest.mark.slow
+@pytest.mark.ecosystem
 @needs("protoc", "javac", "java", files=[JAVA_RUNTIME])
 def test_java_compiles(tmp_path):
     protoc(f"--java_out={tmp_path}")

@@ -685,7 +685,7 @@ HOSTILE_GRAPHS = [
     (functional(SOURCE, lstm_on(on("input")), outputs=[["lstm", 0, True]]), "output_layers of the model cannot be read"),
     (functional(SOURCE, lstm_on(on("input")), outputs="lstm"), "output_layers of the model cannot be read"),
     (functional(SOURCE, lstm_on(on("input")), outputs=[]), "the model has no LSTM layer"),
-    (functional(SOURCE, lstm_on(on("input")), outputs=[["lstm", 0, 0]], inputs=[["lstm", 0, 0]]), "as an input, which is no InputLayer"),
+    (functional(SOURCE, lstm_on(on("input")), outputs=[["lstm", 0, 0]], inputs=[["lstm", 0, 0]]), "as an input, which is not an InputLayer"),
     (functional(SOURCE, lstm_on(on("input")), outputs=[["lstm", 0, 0]], inputs=[]), "the graph leads to call 0 of 'input'"),
     (functional(SOURCE, lstm_on({"args": [], "kwargs": {}}), outputs=[["lstm", 0, 0]]), "is called on nothing"),
     (functional(SOURCE, lstm_on({"args": [tensor("input")], "kwargs": {"mask": tensor("input")}}), outputs=[["lstm", 0, 0]]), "with a mask of its author's own"),

@@ -144,7 +144,7 @@ def test_a_stream_names_the_line_that_is_wrong(call):
     ended = call("stream", input="0.5\n0.6;0.7\n")
 
     assert (1, 1) == (ended.returncode, ended.stdout.count("\n"))
-    assert "line 2 of standard input is no CSV of numbers" in ended.stderr
+    assert "line 2 of standard input is not a CSV of numbers" in ended.stderr
 
 
 def test_a_model_that_looks_ahead_gets_a_long_sequence_whole(two_models, tmp_path):

@@ -58,6 +58,7 @@ def test_the_demonstration_runs(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.node
 def test_nodes_stock_client_gets_the_same_numbers(sunspots, tmp_path):
     """@grpc/grpc-js with nothing but the .proto gets, to the last bit, what our own client gets from Step and Forward."""
     numbers = [0.25, 0.5, 1.75, 0.125]

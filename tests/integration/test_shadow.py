@@ -337,7 +337,7 @@ def test_a_bundle_of_another_model_is_refused(bundle, tmp_path):
     (tmp_path / "none.npz").write_bytes(b"PK\x03\x04 and nothing else")
     broken = run("replay", tmp_path / "none.npz")
     assert 2 == broken.returncode
-    assert "is no bundle that lstmserve wrote" in broken.stderr
+    assert "is not a bundle that lstmserve wrote" in broken.stderr
 
 
 @pytest.mark.parametrize("how", ["slow", "dies", "garbage", "half", "deaf", "error"])

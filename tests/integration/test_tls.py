@@ -307,6 +307,7 @@ def test_stock_services_over_tls(server, place):
         assert "lstmserve.v1.LstmService" in ProtoReflectionDescriptorDatabase(channel).get_services()
 
 
+@pytest.mark.node
 def test_a_stock_client_of_another_language(place, tmp_path):
     """Node's gRPC, knowing nothing of us, asks for the health, learns the contract by reflection, and calls, by mutual TLS and a token."""
     token = token_file.make()

@@ -17,7 +17,7 @@ from tests.support.builders import input_config, lstm_config, lstm_weights, sequ
 from tests.support.live import run
 from tests.support.paths import SUNSPOTS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 HISTOGRAMS = ["by-difference", "by-ulp"]
 FIGURES = ["over-time", *HISTOGRAMS, "gates-0", "gates-1"]

@@ -38,8 +38,8 @@
   say(document.documentElement.scrollWidth > innerWidth, `wider than the screen: ${document.documentElement.scrollWidth}`);
 
   // The contrast of every text, as WCAG 2 counts it.
-  const channels = colour => {
-    const [red, green, blue, alpha = 1] = colour.match(/[\d.]+/g).map(Number);
+  const channels = color => {
+    const [red, green, blue, alpha = 1] = color.match(/[\d.]+/g).map(Number);
     return {rgb: [red, green, blue], alpha};
   };
   const over = ({rgb, alpha}, below) => rgb.map((value, index) => alpha * value + (1 - alpha) * below[index]);
@@ -48,7 +48,7 @@
     if (paper.alpha === 1) return paper.rgb;
     return over(paper, node.parentElement ? behind(node.parentElement) : [255, 255, 255]);
   };
-  const grey = rgb => Array(3).fill(0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2]);
+  const gray = rgb => Array(3).fill(0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2]);
   const linear = value => (value / 255 <= 0.04045 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4);
   const luminance = ([red, green, blue]) => 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue);
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -57,7 +57,7 @@
     const node = texts.currentNode.parentElement;
     if (!texts.currentNode.data.trim() || !shown(node) || ["SCRIPT", "STYLE"].includes(node.tagName)) continue;
     const {color, fontSize, fontWeight} = getComputedStyle(node), paper = behind(node);
-    const filtered = rgb => (getComputedStyle(document.getElementById("figures")).filter !== "none" && node.closest("#figures") ? grey(rgb) : rgb);
+    const filtered = rgb => (getComputedStyle(document.getElementById("figures")).filter !== "none" && node.closest("#figures") ? gray(rgb) : rgb);
     const [dark, light] = [over(channels(color), paper), paper].map(filtered).map(luminance).sort((one, other) => one - other);
     const large = parseFloat(fontSize) >= 24 || (parseFloat(fontSize) >= 18.66 && fontWeight >= 700);
     const ratio = (light + 0.05) / (dark + 0.05);

@@ -29,7 +29,7 @@ _CHUNK: Final = 512  # time-steps per call of `forward`: however a model that ca
 
 
 class _Group(click.Group):
-    """Ends a command that failed with one sentence: exit code 1."""
+    """Click group that turns a failed call into one sentence and exit code 1."""
 
     def invoke(self, context: click.Context) -> Any:
         try:

@@ -84,7 +84,9 @@ def read_lines(path: str) -> Iterator[NDArray[Any]]:
             try:
                 yield np.array([float(cell) for cell in cells], np.float64)
             except ValueError as error:
-                message = f"line {number} of {'standard input' if path == PIPE else path} is no CSV of numbers: {error}"
+                message = (
+                    f"line {number} of {'standard input' if path == PIPE else path} is not a CSV of numbers: {error}"
+                )
                 raise ValueError(message) from error
 
 

@@ -23,7 +23,7 @@ _Item = TypeVar("_Item")
 class StatusLine:
     """Shows steps, steps per second, latency and reconnects on standard error, where that is a terminal.
 
-    Where the outputs go to the same terminal it shows nothing, lest the two mix, until it ends with a summary.
+    If the outputs go to the same terminal, it only prints a summary at the end, so that the two do not mix.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -55,7 +55,7 @@ class StatusLine:
 
     @property
     def text(self) -> str:
-        """What is shown."""
+        """Text of the status line."""
         rate = self._steps / max(time.monotonic() - self._began, 1e-9)
         return (
             f"{self._steps} steps, {rate:.0f} steps/s, latency {1000 * self._latency:.1f} ms, "

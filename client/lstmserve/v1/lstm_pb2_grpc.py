@@ -9,11 +9,11 @@ class LstmServiceStub(object):
     """Serves Keras LSTM models. The state (h and c of every LSTM layer) is the caller's: a call takes it and gives the next
     one back, and the server keeps nothing. So any replica answers any call, and a call may always be repeated.
 
-    Errors that every method may end with, beside those that it names:
+    Errors that every method may end with, alongside those that it names:
 
     - `NOT_FOUND`: no such model is served; the text lists those that are.
     - `UNAVAILABLE`: the server is starting or draining. Retry, best on another replica.
-    - `RESOURCE_EXHAUSTED`: a limit of the server, which the text names; but for a message larger than it takes
+    - `RESOURCE_EXHAUSTED`: a limit of the server, which the text names; except for a message larger than it takes
     (`--max-message-bytes`), which gRPC itself refuses in its own words. Where waiting helps, a `google.rpc.RetryInfo` says
     how long.
     - `INTERNAL`: a fault of the server; the text is a request id to look for in its log.
@@ -74,11 +74,11 @@ class LstmServiceServicer(object):
     """Serves Keras LSTM models. The state (h and c of every LSTM layer) is the caller's: a call takes it and gives the next
     one back, and the server keeps nothing. So any replica answers any call, and a call may always be repeated.
 
-    Errors that every method may end with, beside those that it names:
+    Errors that every method may end with, alongside those that it names:
 
     - `NOT_FOUND`: no such model is served; the text lists those that are.
     - `UNAVAILABLE`: the server is starting or draining. Retry, best on another replica.
-    - `RESOURCE_EXHAUSTED`: a limit of the server, which the text names; but for a message larger than it takes
+    - `RESOURCE_EXHAUSTED`: a limit of the server, which the text names; except for a message larger than it takes
     (`--max-message-bytes`), which gRPC itself refuses in its own words. Where waiting helps, a `google.rpc.RetryInfo` says
     how long.
     - `INTERNAL`: a fault of the server; the text is a request id to look for in its log.
@@ -132,7 +132,7 @@ class LstmServiceServicer(object):
     def StreamSteps(self, request_iterator, context):
         """Advances the rows of a stream by time-steps, and keeps their state for as long as the stream lasts. Cheaper than as many
         calls of `Step`, and the same to the last bit. The first message opens the stream; each later one is answered by
-        exactly one response, in order. A caller that has the last checkpoint and what it sent since can go on with any other
+        exactly one response, in order. A caller that has the last checkpoint and what it sent since can continue with any other
         server.
 
         Number the messages 1, 2, 3 ..., and check that the answers have no gap. Give this method no retry policy: what gRPC
@@ -143,13 +143,13 @@ class LstmServiceServicer(object):
 
         Errors that end the stream:
 
-        - `INVALID_ARGUMENT`: the first message does not open the stream, a later one does, or bytes are no message; or what
+        - `INVALID_ARGUMENT`: the first message does not open the stream, a later one does, or bytes are not message; or what
         opens the stream is wrong by itself.
         - `FAILED_PRECONDITION`: what opens the stream is wrong for this model: a state, a digest or numerics of another one, or
         the model cannot be stepped.
         - `RESOURCE_EXHAUSTED`: the server has as many streams as it takes. Retry.
         - `DEADLINE_EXCEEDED`: nothing came for as long as the server waits; `going_away` came before, with the state.
-        - `UNAVAILABLE`: the server is draining; `going_away` came before, with the state. Go on with another one.
+        - `UNAVAILABLE`: the server is draining; `going_away` came before, with the state. Continue with another one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,11 +209,11 @@ class LstmService(object):
     """Serves Keras LSTM models. The state (h and c of every LSTM layer) is the caller's: a call takes it and gives the next
     one back, and the server keeps nothing. So any replica answers any call, and a call may always be repeated.
 
-    Errors that every method may end with, beside those that it names:
+    Errors that every method may end with, alongside those that it names:
 
     - `NOT_FOUND`: no such model is served; the text lists those that are.
     - `UNAVAILABLE`: the server is starting or draining. Retry, best on another replica.
-    - `RESOURCE_EXHAUSTED`: a limit of the server, which the text names; but for a message larger than it takes
+    - `RESOURCE_EXHAUSTED`: a limit of the server, which the text names; except for a message larger than it takes
     (`--max-message-bytes`), which gRPC itself refuses in its own words. Where waiting helps, a `google.rpc.RetryInfo` says
     how long.
     - `INTERNAL`: a fault of the server; the text is a request id to look for in its log.

@@ -6,16 +6,16 @@ from lstmserve.v1 import shadow_pb2 as lstmserve_dot_v1_dot_shadow__pb2
 
 
 class ShadowServiceStub(object):
-    """Tells how the answers of a server differ from those of the real Keras layer, which another process computes for a sample of
-    the calls (`--shadow`). Nothing of it ever changes, delays or fails an answer, but that a caller who asks for the comparison
+    """Reports how the answers of a server differ from those of the real Keras layer, which another process computes for a sample of
+    the calls (`--shadow`). It never changes, delays or fails an answer, except that a caller who asks for the comparison
     of a call (`StepRequest.compare`) waits for it.
 
     A call is complete in itself, as the state comes with it: so the comparison is sound at any rate of sampling. Each time-step
     is compared from the state that the server had before it (teacher-forced), so that differences do not add up; that is
-    what `Verdict` goes by. Beside it stands how far Keras is away when it carries its own state through the call
+    what `Verdict` is decided by. The free-running differences say how far Keras is away if it carries its own state through the call
     (free-running), which grows with the length of a call where a model is sensitive, and means nothing by itself.
 
-    With several worker processes each has a shadow of its own, and whichever answers tells of itself.
+    Each worker process has a shadow of its own, and reports on itself.
 
     Errors: those of `LstmService` that every method may end with.
     """
@@ -39,16 +39,16 @@ class ShadowServiceStub(object):
 
 
 class ShadowServiceServicer(object):
-    """Tells how the answers of a server differ from those of the real Keras layer, which another process computes for a sample of
-    the calls (`--shadow`). Nothing of it ever changes, delays or fails an answer, but that a caller who asks for the comparison
+    """Reports how the answers of a server differ from those of the real Keras layer, which another process computes for a sample of
+    the calls (`--shadow`). It never changes, delays or fails an answer, except that a caller who asks for the comparison
     of a call (`StepRequest.compare`) waits for it.
 
     A call is complete in itself, as the state comes with it: so the comparison is sound at any rate of sampling. Each time-step
     is compared from the state that the server had before it (teacher-forced), so that differences do not add up; that is
-    what `Verdict` goes by. Beside it stands how far Keras is away when it carries its own state through the call
+    what `Verdict` is decided by. The free-running differences say how far Keras is away if it carries its own state through the call
     (free-running), which grows with the length of a call where a model is sensitive, and means nothing by itself.
 
-    With several worker processes each has a shadow of its own, and whichever answers tells of itself.
+    Each worker process has a shadow of its own, and reports on itself.
 
     Errors: those of `LstmService` that every method may end with.
     """
@@ -91,16 +91,16 @@ def add_ShadowServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ShadowService(object):
-    """Tells how the answers of a server differ from those of the real Keras layer, which another process computes for a sample of
-    the calls (`--shadow`). Nothing of it ever changes, delays or fails an answer, but that a caller who asks for the comparison
+    """Reports how the answers of a server differ from those of the real Keras layer, which another process computes for a sample of
+    the calls (`--shadow`). It never changes, delays or fails an answer, except that a caller who asks for the comparison
     of a call (`StepRequest.compare`) waits for it.
 
     A call is complete in itself, as the state comes with it: so the comparison is sound at any rate of sampling. Each time-step
     is compared from the state that the server had before it (teacher-forced), so that differences do not add up; that is
-    what `Verdict` goes by. Beside it stands how far Keras is away when it carries its own state through the call
+    what `Verdict` is decided by. The free-running differences say how far Keras is away if it carries its own state through the call
     (free-running), which grows with the length of a call where a model is sensitive, and means nothing by itself.
 
-    With several worker processes each has a shadow of its own, and whichever answers tells of itself.
+    Each worker process has a shadow of its own, and reports on itself.
 
     Errors: those of `LstmService` that every method may end with.
     """

@@ -49,7 +49,7 @@ def serve(**settings: Any) -> None:
         why = f"{type(error).__name__}: {error}".removesuffix(": ")
         _fail(f"the system refused what the server needs ({why})", StartupError.exit_code)
     telemetry.finish()
-    # Not sys.exit: Python would wait for threads that may still compute what no one waits for any more.
+    # Not sys.exit: Python would wait for threads that may still compute abandoned calls.
     os._exit(0)
 
 

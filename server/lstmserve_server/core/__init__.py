@@ -1,1 +1,1 @@
-"""What every package may import: errors, the request context, addresses, confinement of processes."""
+"""Foundations that every package may import: errors, the request context, addresses, confinement."""

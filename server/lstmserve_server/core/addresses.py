@@ -79,7 +79,7 @@ def _check_unix(path: Path) -> None:
     if not path.exists():
         return
     if not stat.S_ISSOCK(path.stat().st_mode):
-        raise FileExistsError(errno.EEXIST, "a file that is no socket has this name")
+        raise FileExistsError(errno.EEXIST, "a file that is not a socket has this name")
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))

@@ -46,7 +46,7 @@ class UnsupportedModelError(Exception):
 
 
 class StartupError(Exception):
-    """The server could not start; the text is one sentence for the operator, and printable."""
+    """The server could not start; the text is one printable sentence for the operator."""
 
     def __init__(self, text: str) -> None:
         super().__init__(_printable(text))
@@ -55,13 +55,13 @@ class StartupError(Exception):
 
 
 class SettingsError(StartupError):
-    """The settings make no sense."""
+    """The settings contradict each other or name something that does not exist."""
 
     exit_code = 2
 
 
 class ServerCrashed(StartupError):
-    """The server has ended by a fault of its own, or of gRPC's."""
+    """The server has ended by a fault of its own or of gRPC's."""
 
     exit_code = 1
 
@@ -114,13 +114,13 @@ class NoSuchModel(RequestError):
 
 
 class LimitExceeded(RequestError):
-    """The request needs more than the server gives; the text names the limit and the setting."""
+    """The request exceeds a limit of the server; the text names the limit and the setting."""
 
     reason = "LIMIT_EXCEEDED"
 
 
 class Overloaded(RequestError):
-    """The server has as many calls as it takes; the same request may be answered a little later.
+    """The server is full; the same request may be answered a little later.
 
     Attributes:
         retry_after: seconds after which it is worth asking again.
@@ -140,13 +140,13 @@ class NotServing(RequestError):
 
 
 class Unauthenticated(RequestError):
-    """The caller shows no token that the server knows."""
+    """The caller shows no valid token."""
 
     reason = "UNAUTHENTICATED"
 
 
 class PermissionDenied(RequestError):
-    """The token of the caller is not for this."""
+    """The caller's token does not allow this."""
 
     reason = "PERMISSION_DENIED"
 

@@ -20,17 +20,17 @@ def read_regular_file(path: Path) -> bytes:
     """Returns what a file holds; never waits for a named pipe.
 
     Raises:
-        OSError: it cannot be read, or is no regular file.
+        OSError: it cannot be read, or is not a regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         return file.read()
 
 
 class ReloadingFile(Generic[_Value]):
-    """What some files hold. A change counts as taken when it was read, not when it was seen; from any thread."""
+    """Content of files that is reloaded when they change. A change counts once it was read; thread-safe."""
 
     def __init__(self, files: Sequence[Path], read: Callable[[], _Value], *, settles: bool) -> None:
         """Reads the files.

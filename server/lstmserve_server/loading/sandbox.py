@@ -31,7 +31,7 @@ _KILL_TIMEOUT_SECONDS: Final = 5.0  # after SIGKILL
 
 
 class LayersOfRefusedModel(UnsupportedModelError):
-    """A refusal, with what is known of the layers: name, kind, and whether the kind is served."""
+    """A refusal that lists the layers: name, kind, and whether the kind is supported."""
 
     def __init__(self, text: str, layers: Sequence[tuple[str, str, bool]] = ()) -> None:
         super().__init__(text)
@@ -114,7 +114,7 @@ async def parse(
 
 
 def seal(weights: int, what: str) -> None:
-    """Makes the weights what no process can change any more; before they are mapped, and their digest is taken.
+    """Seals the weights, so that no process can change them, before they are mapped and hashed.
 
     Raises:
         Refused: someone still has them open for writing.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class KerasMajor(enum.Enum):
-    """The generation of Keras that wrote a model; a few names mean something else in each."""
+    """Major version of Keras that wrote a model; a few names differ in meaning."""
 
     KERAS_2 = 2
     """Keras 1.x and 2.x, tf.keras up to 2.15, tf_keras."""
@@ -50,7 +50,7 @@ class Activation:
 
     @property
     def writer(self) -> Callable[[Array, Array], object]:
-        """What writes the images of an array into another one or into itself."""
+        """Function that writes the images of an array into another array or into itself."""
         return self.into or self._write
 
     def _write(self, x: Array, out: Array) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Cadence(NamedTuple):
-    """When a value has something new: at the steps `wait`, `wait + stride`, `wait + 2 * stride` ..., counted from 0."""
+    """When a value is new: at the steps `wait`, `wait + stride`, `wait + 2 * stride` and so on, counted from 0."""
 
     wait: int = 0
     stride: int = 1
@@ -75,7 +75,7 @@ def waiting_steps(spec: ModelSpec, layers: Sequence[Layer | None]) -> int:
 
 
 def _of_cadences(spec: ModelSpec, layers: Sequence[Layer | None]) -> str:
-    """What a layer with a window does not answer at every step has to end up in a layer that sums a sequence up."""
+    """A value that is not new at every step must end up in a layer that reduces the sequence."""
     clocks = _cadences(spec, layers)
     for layer_spec, layer in zip(spec.layers, layers, strict=True):
         coming = [clocks[number] for number in layer_spec.inputs]

@@ -15,7 +15,7 @@ _ASSUMED_STEPS: Final = 1000
 
 
 class CostModel:
-    """What the calls of one model cost."""
+    """Cost of the calls of one model."""
 
     def __init__(self, spec: ModelSpec, *, step_by_step: bool) -> None:
         """Adds up what a time-step of a row costs, which would take as long as a small model's step.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _Instruction(NamedTuple):
-    """A layer on the way."""
+    """One layer of the fast path."""
 
     compute: Callable[..., Array] | LSTM
     inputs: tuple[int, ...]
@@ -29,11 +29,11 @@ class _Instruction(NamedTuple):
     output: int
     """The number of the value that it makes."""
     needless: tuple[int, ...]
-    """The numbers of what no one needs any more after it."""
+    """Numbers of the values whose last use is here."""
 
 
 class FastPath:
-    """The layers of a model that can be stepped, in their order. It keeps nothing between calls."""
+    """The layers of a model that can be stepped, in order. It keeps nothing between calls."""
 
     def __init__(self, spec: ModelSpec, legs: Sequence[_Instruction], sequences: Sequence[bool]) -> None:
         self._legs = legs

@@ -46,18 +46,18 @@ def concat_states(states: Sequence[ModelState]) -> ModelState:
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """A layer in its place."""
+    """A layer in the graph."""
 
     spec: LayerSpec
     layer: Layer | None
     """None where it does nothing at inference."""
     stateful_layers: tuple[Stateful, ...]
     needless: tuple[int, ...]
-    """The numbers of what no one needs any more after it."""
+    """Numbers of the values whose last use is here."""
 
 
 class Flow(NamedTuple):
-    """What comes out of a rectangle."""
+    """Results of one chunk."""
 
     outputs: list[Batch]
     state: ModelState
@@ -66,7 +66,7 @@ class Flow(NamedTuple):
 
 
 class LayerGraph:
-    """A graph of layers, ready to compute. It keeps nothing between calls and may be used from several threads."""
+    """A graph of layers, ready to compute. It keeps nothing between calls, and is thread-safe."""
 
     def __init__(self, spec: ModelSpec, compute_config: ComputeConfig) -> None:
         self._description = spec
@@ -177,7 +177,7 @@ def _needed(values: Sequence[Batch | None], number: int) -> Batch:
 
 
 def _last_uses(spec: ModelSpec) -> list[tuple[int, ...]]:
-    """Returns, for each layer, the numbers of the values that no one needs any more after it."""
+    """Returns, for each layer, the numbers of the values whose last use it is."""
     last_user: dict[int, int] = {}
     for place, layer in enumerate(spec.layers):
         last_user.update(dict.fromkeys((*layer.inputs, *layer.initial_state), place))

@@ -46,7 +46,7 @@ class LSTMWeights(NamedTuple):
 
 
 class LSTMState(NamedTuple):
-    """What a layer remembers."""
+    """State of a layer: h and c."""
 
     h: Array  # (batch, units)
     c: Array  # (batch, units)
@@ -193,7 +193,7 @@ def gates(spec: LSTMSpec, weights: LSTMWeights, matmul: Product, x: Array, h: Ar
 
 
 class Workspace:
-    """So many rows under way, for one thread: h and c, which continue with every step, and all arrays of a step, made once.
+    """Preallocated buffers for stepping `batch` rows in one thread: h, c and the arrays of a step.
 
     Each gate is in one piece for all rows, where activations are quickest; so the last addition goes from rows to gates.
     """

@@ -34,7 +34,7 @@ _FIXES_TIME = ("Flatten", "Reshape", "Permute")  # layers whose weights behind t
 
 
 class StepResult(NamedTuple):
-    """What `step` and `forward` give."""
+    """Result of `step` and `forward`."""
 
     outputs: tuple[Array, ...]
     """Of each output of the model: NaN where Keras has no answer yet, as a layer with a window still waits."""
@@ -110,12 +110,12 @@ class RecurrentModel:
 
     @property
     def bytes_per_step(self) -> int:
-        """What a row's time-step takes in memory where a sequence is computed whole: input, gates and output of a layer."""
+        """Bytes that a time step of a row takes in memory if a sequence is computed whole: input, gates and output of a layer."""
         features = sum(math.prod(length or 1 for length in item.features) for item in self.inputs)
         return (features + 2 * self._width) * self.dtype.itemsize
 
     def answer_size(self, steps: int) -> int:
-        """Returns how many numbers answer a row, its next state among them, if so many time-steps are answered."""
+        """Returns how many numbers answer a row, its next state among them, for a number of answered time steps."""
         size = self._state_size
         for time, width in self._output_sizes:
             size += (time if time and steps > 1 else steps) * width

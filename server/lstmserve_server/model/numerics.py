@@ -30,7 +30,7 @@ class Numerics(enum.Enum):
 
 
 class Engine(enum.Enum):
-    """What computes the LSTM layers of a model."""
+    """Library that computes the LSTM layers."""
 
     NUMPY = "numpy"
     """`lstm`, the reference."""
@@ -51,7 +51,7 @@ class Product(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ComputeConfig:
-    """How a model computes."""
+    """Mode of matrix products, dtype and engine of a model."""
 
     matmul: Product
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class HasArray(Protocol):
-    """What flows between two layers (`layers.base.Values`)."""
+    """A value that flows between two layers (`layers.base.Values`)."""
 
     @property
     def array(self) -> Array:
@@ -50,7 +50,7 @@ class Steps(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What was computed at once: some rows of a call, for a piece of time."""
+    """One chunk: some rows of a call, for a piece of time."""
 
     rows: Array
     """The numbers of the rows, (batch,)."""

@@ -94,7 +94,7 @@ class CallMetrics:
         self._caller_calls = Counter("lstmserve_caller_calls", "Calls of callers with a token.", ["caller"])
         self._caller_refused = Counter(
             "lstmserve_caller_rejections",
-            "Calls and messages of theirs that were refused, by reason (ErrorInfo).",
+            "Refused calls and messages of callers with a token, by reason.",
             ["caller", "reason"],
         )
         self._messages = Counter("lstmserve_stream_messages", "Messages that streams were sent.")
@@ -143,7 +143,7 @@ class CallMetrics:
         _log.debug("call", method=method.name, code=code, seconds=seconds)
 
     def observe_phase(self, phase: Phase, seconds: float, ago: float = 0) -> None:
-        """Records a part of a call that has ended, so many seconds ago."""
+        """Records a phase of a call that ended `ago` seconds ago."""
         del ago  # for those who trace
         self._phases[phase].add(seconds)
 
@@ -187,7 +187,7 @@ class CallMetrics:
 
 
 class _TimedCall:
-    """A call that is under way."""
+    """A call in flight."""
 
     __slots__ = ("_began", "_method", "_metrics")
 

@@ -13,7 +13,7 @@ _MAX_WAITING: Final = 4096  # lines
 
 
 class LogWriter:
-    """A file to write text to, line by line, that never blocks and never raises; from any thread."""
+    """Writes text line by line and never blocks or raises; thread-safe."""
 
     def __init__(self, descriptor: int) -> None:
         """Begins to write to a descriptor."""
@@ -26,7 +26,7 @@ class LogWriter:
 
     @property
     def lost(self) -> int:
-        """How many lines no one could be given."""
+        """Number of lines that were dropped."""
         return self._lost
 
     def write(self, text: str) -> int:
@@ -43,7 +43,7 @@ class LogWriter:
         """Does nothing, as anyone who logs does not wait."""
 
     def wait_until_written(self, seconds: float) -> None:
-        """Waits until no line waits any more."""
+        """Waits until all lines are written."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting and not self._writing, seconds)
 

@@ -25,7 +25,7 @@ _LAG_INTERVAL_SECONDS: Final = 1.0  # seconds
 
 
 class ServerMetrics:
-    """Gauges of a server."""
+    """Metrics of the server process."""
 
     def __init__(self, serving: Callable[[], bool]) -> None:
         self._serving = Gauge("lstmserve_serving", "Whether the health of the server is SERVING.", registry=None)
@@ -86,7 +86,7 @@ class ServerMetrics:
 
 
 class _Expiry:
-    """When the certificate expires, of a server that has one."""
+    """Expiry of the certificate, if the server has one."""
 
     when: datetime | None = None
 
@@ -101,7 +101,7 @@ class _Expiry:
 
 
 class _LogLinesLost:
-    """How many lines of the log no one read."""
+    """Number of log lines that were dropped."""
 
     def collect(self) -> Iterator[Metric]:
         """Yields the metric."""

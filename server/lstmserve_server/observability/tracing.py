@@ -23,7 +23,7 @@ _FAULTS: Final = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "
 
 
 class TracedCalls(CallMetrics):
-    """The metrics of calls, and their traces."""
+    """Call metrics that also record spans."""
 
     def __init__(self, endpoint: str) -> None:
         """Begins to trace.
@@ -53,7 +53,7 @@ class TracedCalls(CallMetrics):
         return _Span(super().on_start(method, metadata), span)
 
     def observe_phase(self, phase: Phase, seconds: float, ago: float = 0) -> None:
-        """Records a part of a call that has ended, so many seconds ago."""
+        """Records a phase of a call that ended `ago` seconds ago."""
         super().observe_phase(phase, seconds)
         end = time_ns() - int(ago * 1e9)
         self._tracer.start_span(phase, start_time=end - int(seconds * 1e9)).end(end)
@@ -64,7 +64,7 @@ class TracedCalls(CallMetrics):
 
 
 class _Span:
-    """A call that is under way, with its span."""
+    """A call in flight with its span."""
 
     def __init__(self, recorder: CallRecorder, span: trace.Span) -> None:
         self._recorder = recorder

@@ -170,7 +170,7 @@ class Dispatcher:
 
 
 class _CallsInFlight:
-    """Counts calls while they are under way."""
+    """Counts calls in flight."""
 
     def __init__(self) -> None:
         self.none = asyncio.Event()
@@ -188,11 +188,11 @@ class _CallsInFlight:
 
 
 class _CallerGoneError(Exception):
-    """No one is there any more to read what is sent."""
+    """The caller has gone and reads no more."""
 
 
 class GrpcMessageStream:
-    """One stream as messages, to be read by one task and written by one."""
+    """A gRPC stream as messages, read by one task and written by one."""
 
     def __init__(self, request_type: Any, context: Context, admission: Admission) -> None:
         self._request_type = request_type

@@ -41,7 +41,7 @@ MAX_WATCHERS: Final = 1000
 
 
 class Health:
-    """Knows the status of the server ("") and of its services, and tells those who ask or watch.
+    """Status of the server ("") and of its services, for callers that check or watch.
 
     Anyone who asks without a token, where that is allowed, is told of the server and of its services, and of no model.
     """

@@ -12,16 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MAX_SHARE_OF_FREE: Final = 8
-"""A caller may have so many times as many places as are free: alone 8 of 9, two 8 of 17 each, and so on.
+"""A caller may hold at most 8 times as many slots as are free: one caller gets 8 of 9, two get 8 of 17 each.
 
-The dynamic thresholds of Choudhury and Hahne (IEEE/ACM Transactions on Networking 6, 1998), for which no one has to know how many
-callers there are. The last place is for someone who has none: so when as many calls have ended as others found, anyone who comes next
-finds one, however many they want. Of so few places that it would be a large part of them, anybody may have all.
+These are the dynamic thresholds of Choudhury and Hahne (IEEE/ACM Transactions on Networking 6, 1998), which do not depend on the number
+of callers. The last free slot is reserved for a caller that holds none. Limits of 8 or fewer are not divided.
 """
 
 
 class FairLimiter:
-    """Counts who has how many places."""
+    """Concurrency limiter with fair shares."""
 
     def __init__(self, max_slots: int, what: str, setting: str) -> None:
         """Makes places that are free.
@@ -39,7 +38,7 @@ class FairLimiter:
 
     @property
     def in_use(self) -> int:
-        """How many places are taken."""
+        """Number of slots in use."""
         return self._taken
 
     def check_free(self) -> None:

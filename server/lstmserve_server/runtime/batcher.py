@@ -3,8 +3,8 @@
 A step of one row costs far more in NumPy's calls than in arithmetic, so a step of many rows costs hardly more than one. In exact
 mode a row's bytes do not depend on the other rows, so no caller can tell.
 
-There is no timer. A step waits as long as rounds of the event loop bring other steps; if hardly any arrive, again and again, it does
-not wait. If a thread computes the batch, the steps that arrive meanwhile are the next batch.
+There is no timer. A step waits as long as rounds of the event loop bring other steps. If hardly any arrive, again and again, it
+does not wait. If a thread computes the batch, the steps that arrive meanwhile are the next batch.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _MIN_CALLS_WORTH_GATHERING: Final = 5
 """Calls: with 6 together 1.2 to 1.4 times as many were answered as with each by itself, with 3 together no more."""
 
 _MAX_SMALL_BATCHES: Final = 4
-"""After so many batches with fewer, each call is computed at once,"""
+"""Stop gathering after this many consecutive small batches."""
 
 _RETRY_GATHERING_EVERY: Final = 32
-"""except for two in so many, which wait to see whether there are others; the first may find itself in the midst of them."""
+"""Once stopped, gather again for two of this many calls: the first of them may arrive in the middle of a burst."""
 
 
 class TimedResult(NamedTuple):
-    """What came of a call."""
+    """Result of a call, with its waiting and computing time."""
 
     answer: StepResult
     wait_seconds: float
@@ -56,7 +56,7 @@ class TimedResult(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _QueuedCall:
-    """A call whose turn has not come."""
+    """A call in the queue."""
 
     call: StepCall
     arrival_time: float
@@ -64,7 +64,7 @@ class _QueuedCall:
 
 
 class Batcher:
-    """The steps of one model that wait to be computed together."""
+    """Queue of a model's steps that are computed in batches."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class Batcher:
         self._dispatch()
 
     def _next_batch(self) -> list[_QueuedCall]:
-        """Takes a batch off the queue, without those for whom no one waits any more; one call where it is not worth waiting."""
+        """Takes the next batch off the queue, without abandoned calls; one call if gathering is not worth it."""
         batch: list[_QueuedCall] = []
         rows = 0
         while self._queue:

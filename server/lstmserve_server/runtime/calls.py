@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StepCall:
-    """A valid request of one time-step."""
+    """A valid request of one time step."""
 
     served: ServedModel
     inputs: tuple[Array, ...]  # (batch, features...) each, in the dtype of the model, finite; of Step only one
@@ -46,7 +46,7 @@ class StepCall:
 
     @property
     def seen(self) -> Array | None:
-        """Whether the sequence of a row has had a step, (batch,); None where unknown, and so taken for new."""
+        """Whether a row has seen a step, (batch,); None if unknown, which counts as not."""
         return None if self.steps_seen is None else self.steps_seen > 0
 
     def steps_after(self, answer: StepResult) -> Array | None:
@@ -56,7 +56,7 @@ class StepCall:
 
 @dataclass(frozen=True, slots=True)
 class ForwardCall(StepCall):
-    """A valid request of a sequence; its x is (batch, time, features...), zeros after a row's own last step."""
+    """A valid request of a sequence; x is (batch, time, features...), zeros after a row's own last step."""
 
     lengths: Array | None  # (batch,), 1 to time each; None where all rows have them all
     all_outputs: bool

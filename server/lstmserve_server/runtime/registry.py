@@ -46,8 +46,8 @@ class ServedModel:
         """
         try:
             model = RecurrentModel(description, numerics, engine)
-            with ThreadPoolExecutor(1) as beside:  # to hash many weights takes as long as to compute with them
-                digest = beside.submit(description.digest)
+            with ThreadPoolExecutor(1) as hashing:  # to hash many weights takes as long as to compute with them
+                digest = hashing.submit(description.digest)
                 return cls(name, model, fingerprint=selftest.run(model), digest=digest.result(), copy=copy)
         except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
             message = (
@@ -58,7 +58,7 @@ class ServedModel:
 
 
 class Registry:
-    """Finds models by name."""
+    """The served models by name."""
 
     def __init__(self, models: Iterable[ServedModel]) -> None:
         self._models = {model.name: model for model in sorted(models, key=lambda model: model.name)}

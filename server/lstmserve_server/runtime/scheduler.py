@@ -31,11 +31,11 @@ MAX_INLINE_BATCH_COST: Final = 4 * MAX_INLINE_COST
 """Up to this cost several of them are computed together, before the event loop looks at anything else."""
 
 _MIN_ROWS_FOR_SECOND_THREAD: Final = 64
-"""In fast mode, rows that are worth a thread of their own alongside another: with fewer, a row costs less with those that come yet."""
+"""Fast mode: minimum rows to start a second batch while one is running. Smaller batches are cheaper if they wait and grow."""
 
 
 class Scheduler:
-    """Computes calls until it is closed: short ones in the event loop, long ones in threads, so many at a time."""
+    """Computes calls until closed: short ones in the event loop, long ones in a bounded number of threads."""
 
     def __init__(self, limiter: FairLimiter, threads: int, metrics: CallMetrics, *, batch_rows: int) -> None:
         """Makes a runner.
@@ -125,13 +125,13 @@ class Scheduler:
             rows = self._batch_rows
             if short:
                 rows = min(rows, max(1, MAX_INLINE_BATCH_COST // call.served.model.work.cost(1, 1)))
-            beside = _MIN_ROWS_FOR_SECOND_THREAD if call.served.model.numerics is Numerics.FAST else 1
+            min_rows = _MIN_ROWS_FOR_SECOND_THREAD if call.served.model.numerics is Numerics.FAST else 1
             found = Batcher(
                 rows,
                 None if short else self._threads,
                 self._thread_count,
                 self._metrics.observe_batch,
-                min_rows_for_second_thread=beside,
+                min_rows_for_second_thread=min_rows,
             )
             self._batchers[key] = found
         return found
@@ -142,7 +142,7 @@ class Scheduler:
 
         def pause() -> None:
             if stopped.is_set():
-                raise DeadlineExceeded("", "no one waits for the answer any more")
+                raise DeadlineExceeded("", "the caller has gone")
 
         def compute() -> TimedResult:
             pause()
@@ -164,10 +164,10 @@ class Scheduler:
 
 
 class _ServiceTimeEstimate:
-    """Seconds per unit of cost: what it takes at best, once there is enough to tell from.
+    """Estimates seconds per unit of cost: a lower bound, once there are enough samples.
 
-    A cost is not exact measure, and a busy machine makes every call slow: so half of the fastest of several counts, lest a call
-    be refused that could have been answered.
+    A cost is only an estimate, and a busy machine makes every call slow. Half of the fastest of several counts, so that no call
+    is refused that could have been answered.
     """
 
     _MIN_SAMPLES = 8
@@ -188,7 +188,7 @@ class _ServiceTimeEstimate:
 
 
 def _require_time(needed: float, backlog: float, left: float | None) -> None:
-    """Refuses what cannot be answered any more before its deadline."""
+    """Refuses a call that cannot be answered before its deadline."""
     if left is not None and left < needed + backlog:
         text = (
             f"{max(left, 0):.3g} seconds are left; to compute it takes {needed:.3g} at best, after calls that take {backlog:.3g}; "

@@ -30,7 +30,7 @@ def make(options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:
 
 
 class _Core(cygrpc.AioServer):  # type: ignore[misc]  # of an extension without types
-    """The server of the core, which looks at no path."""
+    """The core's server without its paths."""
 
     async def _request_call(self) -> NoReturn:
         """Answers calls of methods that there are not, rather than returning one."""

@@ -48,7 +48,7 @@ def _messages(settings: ServeSettings) -> list[tuple[str, int]]:
 
 def _calls(settings: ServeSettings) -> list[tuple[str, int]]:
     return [
-        # Without a bound the core's defences against floods of new streams on one connection are off. It is well below what the
+        # Without a bound the core's defenses against floods of new streams on one connection are off. It is well below what the
         # health service lets watch, so that no single connection can take all places there.
         ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
         # To refuse a call in Python costs nearly as much as to answer it. So where more come than Python can even refuse, the core
@@ -68,7 +68,7 @@ def _connections(settings: ServeSettings) -> list[tuple[str, int]]:
         # Clients that balance by themselves choose a server when they connect: this makes them choose again.
         ("grpc.max_connection_age_ms", age or _NEVER),
         ("grpc.max_connection_age_grace_ms", age or _NEVER),
-        # A client whose machine has gone says nothing any more; its streams would be open for ever.
+        # A client whose machine is gone is silent; without pings its streams would stay open for ever.
         ("grpc.keepalive_time_ms", settings.keepalive_seconds * 1000),
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_PATIENCE * 1000),
         ("grpc.keepalive_permit_without_calls", 1),

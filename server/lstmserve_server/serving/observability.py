@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Exporter(Protocol):
-    """Where the metrics are shown."""
+    """An open port that shows the metrics."""
 
     address: str
 
@@ -36,7 +36,7 @@ class Exporter(Protocol):
 
 
 class Observability:
-    """What records all that happens, and shows it."""
+    """Metrics, traces and channelz of one server."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Observability:
         serving: Callable[[], bool],
         expose: Callable[[CollectorRegistry, Callable[[], bool]], Exporter] | None,
     ) -> None:
-        """Begins to take note.
+        """Makes the metrics; nothing is shown yet.
 
         Args:
             settings: those of the server.

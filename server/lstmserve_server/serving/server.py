@@ -91,7 +91,7 @@ async def live(server: Server, beginning: Coroutine[None, None, None], signals: 
 
 
 class Server:
-    """A gRPC server on its way from NOT_SERVING to SERVING and back."""
+    """A gRPC server from NOT_SERVING to SERVING and back."""
 
     def __init__(
         self,
@@ -263,7 +263,7 @@ class Server:
 
 
 class Signals:
-    """The first SIGTERM or SIGINT, and the second."""
+    """The first and the second SIGTERM or SIGINT."""
 
     def __init__(self) -> None:
         self.first, self.second = asyncio.Event(), asyncio.Event()

@@ -9,7 +9,7 @@ import click
 
 
 class Seconds(click.FloatRange):
-    """A time from nothing to an hour; never "not a number", which no bound holds back."""
+    """Seconds from 0 to an hour; never NaN, which no bound rejects."""
 
     def __init__(self) -> None:
         super().__init__(0, 3600)
@@ -23,7 +23,7 @@ class Seconds(click.FloatRange):
 
 
 class Rate(click.ParamType):  # type: ignore[type-arg]  # of some versions of click
-    """A share of the calls: off, all, or a number from 0 to 1."""
+    """Fraction of calls: off, all, or a number from 0 to 1."""
 
     name = "off|RATE|all"
 
@@ -41,7 +41,7 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # of some versions of cl
 
 
 class Positive(click.FloatRange):
-    """A number above 0, and never "not a number"."""
+    """Number above 0; never NaN."""
 
     def __init__(self, largest: float) -> None:
         super().__init__(0, largest, min_open=True)

@@ -66,7 +66,7 @@ class ServeSettings:
     tls_client_ca: str | None = _setting(
         None,
         str,
-        "File with the authorities of clients (PEM). A client must then show a certificate of theirs (mutual TLS).",
+        "File with the authorities of clients (PEM). Clients must then show a certificate of one of them (mutual TLS).",
     )
     tokens: str | None = _setting(
         None,
@@ -77,7 +77,7 @@ class ServeSettings:
     open_health: bool = _setting(
         True,  # noqa: FBT003
         bool,
-        "Answer questions for the health of the server to callers without a token, such as probes. Of a model it is told to those "
+        "Answer health checks of the server to callers without a token, such as probes. Health of a model is answered to those "
         "alone who may use it.",
     )
     reflection: bool = _setting(True, bool, "Let clients ask for the contract (gRPC server reflection).")  # noqa: FBT003
@@ -134,7 +134,9 @@ class ServeSettings:
         "After how long without a sign of life a client is asked for one; without an answer for 20 seconds it is given up.",
     )
     min_ping_seconds: int = _setting(
-        10, click.IntRange(0, 3600), "Least time between the pings of a client; one who asks oftener is sent away."
+        10,
+        click.IntRange(0, 3600),
+        "Minimum time between pings of a client; one that pings more often is disconnected.",
     )
     max_model_bytes: int = _setting(2 << 30, click.IntRange(1), "Largest model file, in bytes.")
     load_seconds: int = _setting(60, click.IntRange(1), "Most time that a model file may take to be read, in seconds.")
@@ -214,12 +216,12 @@ class ServeSettings:
 
     @property
     def any_tls(self) -> bool:
-        """Whether anything is said of TLS."""
+        """Whether any TLS setting is given."""
         return any((self.tls_certificate, self.tls_key, self.tls_client_ca))
 
     @property
     def stream_seconds(self) -> float:
-        """How long a stream may be before it is ended with its state, in seconds; 0 for ever."""
+        """Maximum age of a stream in seconds, after which it ends with its state; 0 for no limit."""
         return 0.9 * self.connection_seconds
 
     @property

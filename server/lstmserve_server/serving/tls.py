@@ -25,12 +25,12 @@ _log = structlog.get_logger(__name__)
 
 
 class CertificateRefused(Exception):
-    """The files do not make a certificate that can be served; the text says which, and why."""
+    """The files are not a certificate that can be served; the text says which file, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where the certificates are, in PEM."""
+    """Paths of the PEM files."""
 
     certificate: Path
     """That of the server, and those between it and a known authority."""
@@ -60,7 +60,7 @@ class Files:
 
 
 class Certificates:
-    """What handshakes are made with. Connections that are open keep theirs when it changes."""
+    """Certificates for new handshakes. Open connections keep theirs when the files change."""
 
     def __init__(self, files: Files, metrics: ServerMetrics) -> None:
         """Reads the files.

@@ -19,7 +19,7 @@ Call = TypeVar("Call", bound="StepCall")
 
 
 class Shadow(Protocol):
-    """What a shadow is to the service."""
+    """Interface of a shadow."""
 
     def with_recording(self, call: Call) -> Call:
         """Returns a call that is to be computed; one that leaves a trace, where it is to be compared."""
@@ -55,7 +55,7 @@ class Shadow(Protocol):
 
 
 class NoShadow:
-    """No shadow."""
+    """Shadow mode is off."""
 
     def with_recording(self, call: Call) -> Call:
         """Returns the call."""

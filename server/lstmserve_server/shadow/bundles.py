@@ -30,7 +30,7 @@ _NAME: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What is in a file."""
+    """Content of a bundle file."""
 
     captured: CapturedCall
     comparison: shadow_pb2.Comparison
@@ -64,7 +64,7 @@ class Bundle:
 
 
 class Bundles:
-    """A folder with bundles: at most so many, and so many bytes."""
+    """A folder of bundles, bounded in number and bytes."""
 
     def __init__(self, folder: str | None, most: int, most_bytes: int) -> None:
         self._folder = None if folder is None else Path(folder)
@@ -75,7 +75,7 @@ class Bundles:
 
     @property
     def wanted(self) -> bool:
-        """Whether another bundle has a place."""
+        """Whether there is room for another bundle."""
         return self._folder is not None and not self._full
 
     def write(self, bundle: Bundle) -> str | None:
@@ -122,5 +122,5 @@ def read(path: Path) -> Bundle:
         part = about["layer"], about["until"]
         return Bundle(captured, comparison, str(about["file"]), *part, versions, str(about["fingerprint"]), arrays)
     except Exception as error:  # whatever a damaged archive brings about
-        message = f"{path} is no bundle that lstmserve wrote: {type(error).__name__}: {error}"
+        message = f"{path} is not a bundle that lstmserve wrote: {type(error).__name__}: {error}"
         raise ValueError(message) from error

@@ -31,7 +31,7 @@ _ABOUT: Final = "about"  # the name of the text in the archive
 
 
 class Value(NamedTuple):
-    """What flowed between two layers."""
+    """A value that flowed between two layers."""
 
     array: Array  # (batch, time, ...) or (batch, ...)
     mask: Array | None  # (batch, time), False at the steps that are passed over; None where there is none
@@ -48,7 +48,7 @@ class LSTMSteps(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What was computed at once: some rows of the call, for a piece of time."""
+    """One chunk of the call: some rows, for some time steps."""
 
     rows: Array  # (batch,): their numbers
     start: int
@@ -58,7 +58,7 @@ class Piece:
 
 
 class CapturedRequest(NamedTuple):
-    """What a caller sent, as `model.RecurrentModel` takes it."""
+    """The caller's inputs, as `model.RecurrentModel` takes them."""
 
     inputs: list[Array]
     state: list[list[Array]]  # of each layer that carries one: h and c, or window and steps
@@ -138,7 +138,7 @@ class CapturedCall:
 
 
 class _Writing:
-    """Gathers arrays under names, each once."""
+    """Collects arrays under names, each once."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, Array] = {}

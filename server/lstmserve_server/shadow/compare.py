@@ -27,7 +27,7 @@ _SINGLE: Final = np.finfo(np.float32).eps
 
 @dataclass(frozen=True, slots=True)
 class Tolerances:
-    """How far an answer may be off: |ours - reference| <= tolerance * max(1, |reference|). Given for float32."""
+    """Tolerances: |ours - reference| <= tolerance * max(1, |reference|). Given for float32."""
 
     h: float = 1e-5
     c: float = 1e-5
@@ -70,13 +70,13 @@ class Spot(NamedTuple):
 
     @property
     def order(self) -> tuple[int, int, int, float]:
-        """What comes first: the earlier step, the earlier layer, c before the h that is made of it, the larger margin."""
+        """Sort key: the earlier step, the earlier layer, c before the h computed from it, the larger tolerance ratio."""
         return (self.step, self.place, "ch".find(self.array) % 3, -self.tolerance_ratio)
 
 
 @dataclass(slots=True)
 class Differences:
-    """What was found of one array of a layer, over all of a call."""
+    """Differences of one array of a layer, over a whole call."""
 
     layer: str
     array: str

@@ -46,7 +46,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ShadowSettings:
-    """What is compared, and what it may cost."""
+    """Settings of shadow mode."""
 
     rate: float
     """Share of the calls, 0 to 1."""

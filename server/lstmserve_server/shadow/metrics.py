@@ -22,7 +22,7 @@ _ULP_BOUNDS: Final = ("0", *(str(2**power - 1) for power in range(1, 32)), "+Inf
 
 
 class ShadowCollector:
-    """What Prometheus asks at every scrape."""
+    """Prometheus collector of the report."""
 
     def __init__(self, report: Callable[[str], shadow_pb2.ShadowReport], lag: Callable[[], Lag]) -> None:
         self._report = report

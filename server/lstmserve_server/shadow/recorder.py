@@ -31,7 +31,7 @@ _MAX_LINES_PER_MINUTE: Final = 10
 
 
 class Recorder:
-    """The other end of the pump; all in its thread."""
+    """Listener of the comparison worker; runs in its thread."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ def _warn_not_compared(work: ComparisonJob, reason: str) -> None:
 
 
 class LogRateLimiter:
-    """Lines of the log, at most so many a minute."""
+    """Limits the log lines per minute."""
 
     def __init__(self) -> None:
         self._minute = monotonic()

@@ -52,7 +52,7 @@ _LARGEST_COUNT: Final = 1 << 62 >> 16
 
 
 class ReferenceLost(Exception):
-    """The reference process is gone, or was killed as it did not behave.
+    """The reference process has ended, or was killed because it misbehaved.
 
     Attributes:
         reason: the class of it, as in `Coverage.dropped` and `Coverage.errors`.
@@ -64,12 +64,12 @@ class ReferenceLost(Exception):
 
 
 class CaseFailed(Exception):
-    """The reference could not compare a case; it continues with others."""
+    """The reference could not compare a call; it continues with others."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceLimits:
-    """What the reference process may use."""
+    """Resource limits of the reference process."""
 
     threads: int = 1
     niceness: int = 10
@@ -84,7 +84,7 @@ class ReferenceLimits:
 
 
 class ComparedModel(NamedTuple):
-    """A model that is to be compared, and where it comes from."""
+    """A model to compare, and its file."""
 
     served: ServedModel
     path: str
@@ -95,26 +95,26 @@ class ComparedModel(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether the model is all that is in the file."""
+        """Whether the model is the whole file."""
         return not (self.layer or self.until or self.architecture)
 
 
 class Reply(NamedTuple):
-    """What the reference has found."""
+    """Result of one comparison."""
 
     comparison: shadow_pb2.Comparison
     arrays: dict[str, Array]
 
 
 class ReferenceInfo(NamedTuple):
-    """What the reference says of a model when it is ready."""
+    """Report of the reference process about a model when it is ready."""
 
     reference_model: shadow_pb2.ReferenceModel
     noise_floor: float
 
 
 class ReferenceProcess:
-    """A running reference."""
+    """A running reference process."""
 
     def __init__(self, subjects: Sequence[ComparedModel], tolerances: Tolerances, limits: ReferenceLimits) -> None:
         """Starts it. It can be asked when `wait_until_ready` has returned."""

@@ -23,7 +23,7 @@ _MAX_REASONS: Final = 32  # different texts of what could not be compared in par
 
 
 class ShadowReport:
-    """Counts. Written by the thread that has calls compared, read by any."""
+    """Counts of comparisons. Written by the comparison worker's thread, read by any."""
 
     def __init__(self, sampling_rate: float, models: Iterable[ServedModel], tolerances: Tolerances) -> None:
         self._lock = threading.Lock()

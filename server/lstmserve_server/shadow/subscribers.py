@@ -17,7 +17,7 @@ _MAX_UNREAD: Final = 100  # discrepancies that one may leave unread; then the ol
 
 
 class _Subscriber:
-    """One of them."""
+    """One subscriber."""
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -27,7 +27,7 @@ class _Subscriber:
 
 
 class Subscribers:
-    """All of them. Everything here happens in the event loop."""
+    """All subscribers. To be used in the event loop alone."""
 
     def __init__(self) -> None:
         self._subscribers: set[_Subscriber] = set()

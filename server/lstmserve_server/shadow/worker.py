@@ -43,7 +43,7 @@ class ComparisonJob(NamedTuple):
 
 
 class Lag(NamedTuple):
-    """How far the comparisons are after the calls."""
+    """Calls in the queue, and the age of the oldest in seconds."""
 
     calls: int
     """How many wait."""
@@ -53,7 +53,7 @@ class Lag(NamedTuple):
 
 
 class ComparisonListener(Protocol):
-    """What is told as it happens, in the thread."""
+    """Callbacks of the worker, in its thread."""
 
     def reference_up(self, versions: Mapping[str, str], info: Mapping[str, ReferenceInfo]) -> None:
         """The reference is ready."""
@@ -68,7 +68,7 @@ class ComparisonListener(Protocol):
         ...
 
     def wants_details(self, reply: Reply) -> bool:
-        """Whether all that the reference has is wanted of what was compared."""
+        """Returns whether all arrays of the reference are wanted for a reply."""
         ...
 
     def compared(self, work: ComparisonJob, captured: CapturedCall, reply: Reply) -> None:
@@ -85,7 +85,7 @@ class ComparisonListener(Protocol):
 
 
 class ComparisonWorker:
-    """Has work compared, until it is stopped."""
+    """Compares queued calls until it is stopped."""
 
     def __init__(
         self, start: Callable[[], ReferenceProcess], events: ComparisonListener, *, max_jobs: int, max_bytes: int
@@ -120,7 +120,7 @@ class ComparisonWorker:
 
     @property
     def lag(self) -> Lag:
-        """How far it is behind."""
+        """Current lag of the comparisons."""
         with self._changed:
             oldest = self._waiting[0].since if self._waiting else monotonic()
             return Lag(len(self._waiting), monotonic() - oldest)

@@ -8,7 +8,7 @@ from lstmserve.cli import terminal
 
 
 def bar() -> Progress:
-    """Returns a progress bar on standard error, which is gone at the end, and never there where that is no terminal."""
+    """Returns a progress bar on standard error that disappears at the end; none if that is not a terminal."""
     console = terminal.console(stderr=True)
     columns = (
         SpinnerColumn(),

@@ -410,7 +410,7 @@ CONFIGS = [
     ({"config": {}}, "the configuration has the class_name None; expected up to 256 printable characters"),
     (functional(input_config(), lstm_config(), lstm=["nowhere"]), "the graph leads to call 0 of 'nowhere', which the model does not have"),
     (functional(input_config(), lstm_config(), lstm=["input_layer"], inputs=["lstm"]),
-     "the model names 'lstm' as an input, which is no InputLayer of it"),
+     "the model names 'lstm' as an input, which is not an InputLayer of it"),
     (functional(input_config(), lstm_config(), keras_layer("Dense", "two", units=4, activation="linear"), lstm=["input_layer"],
                 two=["lstm"] * 2, outputs=["two"]), "layer 'two' (Dense) is called on 2 tensors; expected one"),
     (sequential(keras_layer("InputLayer", "i", batch_shape=[None, None, 3]) | {"config": {"name": "i", "dtype": "int32"}}, lstm_config()),
@@ -544,7 +544,7 @@ def test_refused_paths(tmp_path):
     assert refusal(tmp_path).startswith(
         "this is a folder that holds pipe; expected config.json of an unpacked .keras file, saved_model.pb"
     )
-    assert "this is no regular file" == refusal(tmp_path / "pipe")
+    assert "this is not a regular file" == refusal(tmp_path / "pipe")
     assert refusal(write_zip(tmp_path / "a"), limits=LoadLimits(file_bytes=1000)).endswith(
         "bytes long; expected at most 1000 (--max-model-bytes)"
     )

@@ -37,7 +37,7 @@ _LSTMS = ("LSTM", "CuDNNLSTM", "RNN")
 
 @dataclass(frozen=True, slots=True)
 class ModelSelection:
-    """Which part of a model is wanted; the whole, where nothing is said."""
+    """The part of a model that is wanted; by default the whole."""
 
     layer: str | None = None
     """The name of one LSTM layer."""
@@ -130,7 +130,7 @@ def _advice(config: ModelConfig) -> str:
 
 @dataclass(slots=True)
 class SpecBuilder:
-    """Makes descriptions of calls, one after the other."""
+    """Builds layer specifications from calls, one after the other."""
 
     graph: CallGraph
     writer: KerasVersion

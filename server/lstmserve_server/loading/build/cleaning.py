@@ -1,8 +1,8 @@
 """Rebuilds the configuration that Keras is given, from a closed list of what we understand.
 
-Deserialization in Keras may run code: a regularizer that is a serialized Lambda, a module imported by name, a TensorFlow function that
-reads files. The rebuilt configuration leaves out options that no answer depends on. Classes are known ones in known places, module
-names are ours, and everything else is plain numbers and texts.
+Deserialization in Keras may run code: a regularizer that is a serialized Lambda, a module imported by name, a TensorFlow
+function that reads files. The rebuilt configuration leaves out options that no answer depends on. Classes are known ones in known
+places, module names are ours, and everything else is plain numbers and texts.
 """
 
 from __future__ import annotations

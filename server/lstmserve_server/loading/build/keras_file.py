@@ -23,7 +23,7 @@ _Listed = TypeVar("_Listed")
 
 
 class WeightSource(Protocol):
-    """Where a format keeps the weights of a layer. Every method raises `UnsupportedModelError` where they are not as expected."""
+    """The weights of a file, by layer. Every method raises `UnsupportedModelError` if they are not as expected."""
 
     def read(self, layer: LayerConfig, blocks: Sequence[WeightBlock], dtype: np.dtype[Any]) -> Arrays:
         """Returns the weights of each block of a layer, each of its shape, in `dtype`, finite and read-only."""
@@ -36,7 +36,7 @@ class WeightSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KerasFile:
-    """An open file of any format: what it configures, and where its weights are."""
+    """An open file of any format: its configuration and its weights."""
 
     config: ModelConfig
     weights: WeightSource
@@ -62,10 +62,10 @@ def read_listed(
 
 
 def features_of_kernel(layer: LayerConfig, shape: tuple[int, ...]) -> int:
-    """Returns how many features a layer reads whose first weight has a shape; () where it has none.
+    """Returns how many features a layer reads whose first weight has a shape; () if it has none.
 
     Raises:
-        UnsupportedModelError: that is no kernel.
+        UnsupportedModelError: that is not a kernel.
     """
     if len(shape) < 2:  # noqa: PLR2004 - a kernel has at least two axes
         message = f"{layer} has no kernel in the file, and the model does not declare how many features it reads"

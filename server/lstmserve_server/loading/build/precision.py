@@ -25,7 +25,7 @@ POLICIES: Final = (*_EXACT, *_HALF)
 
 
 class Precision(NamedTuple):
-    """What `of` finds."""
+    """The dtype a model computes in, and remarks about it."""
 
     dtype: np.dtype[Any]
     remarks: list[str]

@@ -186,7 +186,7 @@ def _edge(value: Any) -> Edge:
     """Returns the layer, the node and the tensor that an edge comes from."""
     name, node, tensor = value
     if not isinstance(name, str) or type(node) is not int or type(tensor) is not int or node < 0 or tensor < 0:
-        message = f"{_short(value)} is no [name, node, tensor]"
+        message = f"{_short(value)} is not [name, node, tensor]"
         raise ValueError(message)
     return Edge(name, node, tensor)
 

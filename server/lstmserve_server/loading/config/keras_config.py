@@ -116,7 +116,7 @@ def parse(config: Mapping[str, Any], limits: LoadLimits) -> ModelConfig:
     """Returns the layers of a model.
 
     Raises:
-        UnsupportedModelError: the configuration is no Sequential and no functional model of Keras' own.
+        UnsupportedModelError: the configuration is neither a Sequential nor a functional model of Keras' own.
     """
     kind = _text(config, "class_name", "the configuration")
     _require_of_keras(config, f"the model ({kind})")

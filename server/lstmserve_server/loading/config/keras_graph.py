@@ -20,7 +20,7 @@ _WITH_INITIAL_STATE: Final = ("LSTM", "CuDNNLSTM", "RNN", "Bidirectional", "GRU"
 
 
 class Tensor(NamedTuple):
-    """What flows along an edge: one output of a call."""
+    """One output of a call, as it flows along an edge."""
 
     call: int
     output: int
@@ -47,7 +47,7 @@ class LayerCall:
 
 @dataclass(frozen=True, slots=True)
 class CallGraph:
-    """A model as calls, each after those that it depends on."""
+    """A model as calls, in topological order."""
 
     calls: tuple[LayerCall, ...]
     outputs: tuple[Tensor, ...]
@@ -169,7 +169,7 @@ def _input_layers(config: ModelConfig) -> list[LayerConfig]:
     for edge in inbound_nodes.endpoints(config.inputs, "input_layers"):
         layer = by_name.get(edge.layer)
         if layer is None or layer.kind != "InputLayer":
-            message = f"the model names {edge.layer!r} as an input, which is no InputLayer of it"
+            message = f"the model names {edge.layer!r} as an input, which is not an InputLayer of it"
             raise UnsupportedModelError(message)
         inputs.append(layer)
     return inputs
@@ -177,7 +177,7 @@ def _input_layers(config: ModelConfig) -> list[LayerConfig]:
 
 @dataclass(slots=True)
 class _Unfolding:
-    """Collects calls."""
+    """Collects calls while nested models are unfolded."""
 
     limits: LoadLimits
     calls: list[LayerCall] = field(default_factory=list)

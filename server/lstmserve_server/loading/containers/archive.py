@@ -28,7 +28,7 @@ _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplemen
 
 
 class Archive(Protocol):
-    """Members by name. Every method raises `UnsupportedModelError` where one is not as expected."""
+    """Members of an archive by name. Every method raises `UnsupportedModelError` if one is not as expected."""
 
     def names(self) -> list[str]:
         """Returns the names, sorted."""
@@ -44,7 +44,7 @@ class Archive(Protocol):
 
 
 class FolderArchive:
-    """The files of a folder."""
+    """A folder as an archive."""
 
     def __init__(self, place: ModelSource) -> None:
         self._place = place
@@ -55,7 +55,7 @@ class FolderArchive:
 
     def read(self, name: str, limit: int) -> bytes:
         """Returns the content of a file: see `Archive`."""
-        with self._place.beside(name) as file:
+        with self._place.open_sibling(name) as file:
             content = file.read(limit + 1)
         if len(content) > limit:
             message = f"{name} is more than {limit} bytes long"
@@ -65,12 +65,12 @@ class FolderArchive:
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
         """Opens a file: see `Archive`."""
-        with self._place.beside(name) as file:
+        with self._place.open_sibling(name) as file:
             yield file
 
 
 class ZipArchive:
-    """The members of a zip archive."""
+    """A zip archive."""
 
     def __init__(self, file: BinaryIO, limits: LoadLimits) -> None:
         self._file = file
@@ -166,7 +166,7 @@ def _require_check_sum(part: _Part, info: zipfile.ZipInfo) -> None:
 
 
 class _Part(io.RawIOBase):
-    """A part of a file, as a file of its own."""
+    """Part of a file as a file object."""
 
     def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
         self._file = file

@@ -37,7 +37,7 @@ _FILTERS: Final = {
 
 
 class Group:
-    """A group of a file. All of its methods raise `UnsupportedModelError` where the file holds something else than expected."""
+    """A group of an HDF5 file. All methods raise `UnsupportedModelError` if the file holds something else than expected."""
 
     def __init__(self, group: h5py.Group, path: str, limits: LoadLimits, store: ArrayStore) -> None:
         self._group = group

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """The configuration for a file that holds weights alone."""
+    """Text of a configuration for weights alone, and whether it was given explicitly."""
 
     text: str
     given: bool
@@ -26,7 +26,7 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model is, and where its weights shall go."""
+    """The file or folder of a model, the limits on it, and the store for its weights."""
 
     path: Path
     limits: LoadLimits
@@ -50,7 +50,7 @@ class ModelSource:
         # By its name, so that who opens it twice has two places to read from.
         return _open(self.path if self.copy is None else Path(f"/proc/self/fd/{self.copy}"), self.limits)
 
-    def beside(self, name: str) -> BinaryIO:
+    def open_sibling(self, name: str) -> BinaryIO:
         """Opens another file of the same folder, or of this one if it is a folder itself; `name` may lead into folders below.
 
         Raises:
@@ -117,7 +117,7 @@ def _open_within(folder: Path, name: str, limits: LoadLimits) -> BinaryIO:
 
 def _open(path: Path, limits: LoadLimits) -> BinaryIO:
     try:
-        # Without waiting, lest a named pipe keep the server from starting.
+        # Non-blocking, so that a named pipe does not keep the server from starting.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         message = f"the file cannot be opened: {getattr(error, 'strerror', None) or error}"
@@ -127,7 +127,7 @@ def _open(path: Path, limits: LoadLimits) -> BinaryIO:
     if stat.S_ISDIR(status.st_mode):
         problem = "this is a folder; expected a file"
     elif not stat.S_ISREG(status.st_mode):
-        problem = "this is no regular file"
+        problem = "this is not a regular file"
     elif status.st_size > limits.file_bytes:
         problem = f"the file is {status.st_size} bytes long; expected at most {limits.file_bytes} (--max-model-bytes)"
     if problem:

@@ -20,7 +20,7 @@ _VERSION: Final = re.compile(r"[123](\.\d{1,4}){1,3}([-.+a-z][-.+a-z0-9]{0,40})?
 
 
 class Configured(NamedTuple):
-    """A configuration for weights."""
+    """A configuration found for weights alone."""
 
     config: ModelConfig
     version: str

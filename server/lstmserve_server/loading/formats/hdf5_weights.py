@@ -39,7 +39,7 @@ class Tree(Protocol):
 
     @property
     def path(self) -> str:
-        """Where it is in the file, for errors."""
+        """Path in the file, for errors."""
         ...
 
     def __contains__(self, name: str) -> bool: ...
@@ -74,7 +74,7 @@ class Tree(Protocol):
 
 
 class NumberedGroups:
-    """One group per layer, named after its class and numbered within it: the layer's own name plays no part.
+    """One group per layer, named after its class and numbered within it. The layer's own name is not used.
 
     `layers/lstm`, `layers/lstm_1` ... are the LSTM layers in the order of the model, whatever they are called; a file with
     a layer named "lstm_1" in `layers/lstm` is usual.

@@ -37,7 +37,7 @@ def read(file: BinaryIO, place: ModelSource) -> Iterator[KerasFile]:
         message = f"the index lists {len(names)} files; expected at most {place.limits.shards}"
         raise UnsupportedModelError(message)
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(place.beside(name)) for name in names]
+        files = [stack.enter_context(place.open_sibling(name)) for name in names]
         groups = [stack.enter_context(Group.open(each, place.limits, place.store)) for each in files]
         yield keras_hdf5.weights_alone(_Union(groups), place, "keras-shards")
 
@@ -54,7 +54,7 @@ def _file_names(weight_map: Any) -> list[str]:
 
 
 class _Union:
-    """Groups of several files as one: what one of them has, it has. A weight is in one of them only."""
+    """Groups of several files as one. A weight is in one of them only."""
 
     def __init__(self, groups: Sequence[Group]) -> None:
         self._groups = groups

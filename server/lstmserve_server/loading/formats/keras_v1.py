@@ -36,7 +36,7 @@ _THREE: Final = ["W", "U", "b"]  # of `consume_less="gpu"`, in the order i f c o
 
 
 class Keras1Groups:
-    """The groups of a file of Keras 1, read as those of Keras 2."""
+    """Groups of a Keras 1 file, read as those of Keras 2."""
 
     def __init__(self, groups: NamedGroups) -> None:
         self._groups = groups

@@ -77,7 +77,7 @@ def _in_order(names: Sequence[str]) -> list[str]:
 
 
 class _Array:
-    """One array of an archive; its header is read, its numbers not yet."""
+    """One array of an archive whose header has been read."""
 
     def __init__(self, members: Archive, name: str, place: ModelSource) -> None:
         self.name = name

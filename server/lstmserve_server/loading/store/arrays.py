@@ -25,7 +25,7 @@ _MIN_MAPPED_BYTES: Final = 1 << 16  # bytes; smaller arrays are not worth a mapp
 
 
 class ArrayStore(Protocol):
-    """Makes room for arrays."""
+    """Allocates arrays."""
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Returns a C-contiguous array whose content is not defined."""
@@ -33,7 +33,7 @@ class ArrayStore(Protocol):
 
 
 class HeapStore:
-    """Room in the memory of this process."""
+    """Arrays in the memory of this process."""
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Returns an array: see `ArrayStore`."""
@@ -41,7 +41,7 @@ class HeapStore:
 
 
 class SharedStore:
-    """Room in a file that another process can map, so that no weight is ever in memory twice; small arrays in the heap."""
+    """Arrays in a file that other processes can map, so that no weight is in memory twice; small arrays on the heap."""
 
     def __init__(self, file: int) -> None:
         self._file = file

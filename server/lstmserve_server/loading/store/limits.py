@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoadLimits:
-    """Bounds on what a model file may ask for; beyond them it is refused before anything is allocated for it."""
+    """Limits on what a model file may ask for, checked before anything is allocated."""
 
     file_bytes: int = 2 << 30
     """Size of the file, and of the weights that its configuration asks for."""

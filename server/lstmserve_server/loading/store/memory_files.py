@@ -27,7 +27,7 @@ def weights_memfd() -> Iterator[int]:
 
 
 def seal(descriptor: int) -> None:
-    """Makes a file in memory what no process can write any more, whatever descriptors it has.
+    """Seals a memory file, so that no process can write it, whatever descriptors it has.
 
     Raises:
         OSError: a process has it mapped for writing.
@@ -36,7 +36,7 @@ def seal(descriptor: int) -> None:
 
 
 class SealedCopy:
-    """The content of a file as it was at one moment: who reads it twice reads the same."""
+    """Content of a file at one moment: every reader reads the same bytes."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor

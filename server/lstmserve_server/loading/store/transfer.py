@@ -102,7 +102,7 @@ def _require_bearable(layer: LayerSpec) -> None:
 
 
 def _require_graph(description: ModelSpec) -> None:
-    """Refuses a graph with an edge that does not lead back to what stands before it."""
+    """Refuses a graph with an edge that does not lead to an earlier layer."""
     known = 0
     for layer in description.layers:
         _require_bearable(layer)
@@ -136,7 +136,7 @@ def _written(layer: LayerSpec, offsets: Mapping[int, int]) -> dict[str, Any]:
 
 
 class _Reader:
-    """Makes layers of what `_written` wrote, with the weights where they are."""
+    """Rebuilds layers from their dumped form, with weights in the mapped file."""
 
     def __init__(self, dtype: np.dtype[Any], mapped: mmap.mmap | bytes) -> None:
         self.dtype = dtype
@@ -168,7 +168,7 @@ class _Reader:
             self._bytes += int(np.prod(shape, dtype=object)) * self.dtype.itemsize
             if self._bytes > len(self._mapped):
                 raise ValueError("the weights take more bytes than there are: some are in the place of others")
-            # frombuffer checks that the file holds so many bytes, and reshape that they are so many elements.
+            # frombuffer checks the number of bytes, and reshape the number of elements.
             array = np.frombuffer(self._mapped, self.dtype, count=int(np.prod(shape, dtype=object)), offset=offset)
             self._known[offset, shape] = arrays.freeze(array.reshape(shape), "a weight")
         return self._known[offset, shape]

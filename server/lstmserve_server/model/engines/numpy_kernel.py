@@ -20,13 +20,13 @@ _MAX_KEPT_ELEMENTS = 1 << 15  # rows times units: a cell of two megabytes
 
 
 class _Kept(threading.local):
-    """What a thread keeps from one step to the next: memory to compute in, and nothing of what was computed."""
+    """Workspace that a thread keeps between steps: memory, never results."""
 
     cell: lstm.Workspace | None = None
 
 
 class NumpyKernel:
-    """An LSTM layer in NumPy (`Cell`)."""
+    """An LSTM layer in NumPy: an `LSTMKernel`."""
 
     def __init__(self, spec: LSTMSpec, weights: LSTMWeights, matmul: Product) -> None:
         self.spec, self.weights, self.matmul = spec, weights, matmul

@@ -62,7 +62,7 @@ def unsupported_reason(spec: LSTMSpec, weights: LSTMWeights) -> str:
 
 
 class OnnxKernel:
-    """An LSTM layer in ONNX Runtime (`Cell`). It may be used from several threads."""
+    """An LSTM layer in ONNX Runtime: an `LSTMKernel`. Thread-safe."""
 
     def __init__(self, name: str, spec: LSTMSpec, weights: LSTMWeights) -> None:
         self._name = name

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class KernelChoice(NamedTuple):
-    """What computes a layer."""
+    """The engine of a layer, and why it is not the requested one."""
 
     layer: str
 

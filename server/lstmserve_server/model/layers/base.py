@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a layer gets and gives, for every row of a batch."""
+    """A value that flows between layers, for every row of a batch."""
 
     array: Array
     """(batch, time, ...) for a sequence, else (batch, ...)."""
@@ -48,7 +48,7 @@ class Batch:
 
 
 class WindowState(NamedTuple):
-    """What a layer with a window remembers."""
+    """State of a layer with a window."""
 
     window: Array  # (batch, steps, features): what it still has to look at, or what it has gathered
     steps: Array  # (batch,): how many time-steps have reached it
@@ -69,7 +69,7 @@ class Stateful(Protocol):
 
 
 class LayerInputs(NamedTuple):
-    """What a layer is called with."""
+    """Arguments of a layer's call."""
 
     values: tuple[Batch, ...]
     """One for each of its inputs."""

@@ -31,7 +31,7 @@ _ELEMENTWISE: Final[dict[str, Callable[[Array, Array], Array]]] = {
 
 
 class Merge(Layer):
-    """A layer of several inputs that are alike in rank: `Add` and its kin, and `Concatenate`."""
+    """A layer with several inputs of the same rank: `Add` and its relatives, and `Concatenate`."""
 
     def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
         self._kind = spec.kind

@@ -70,7 +70,7 @@ class RepeatVector(StatelessLayer):
 
 
 class _Ends(StatelessLayer):
-    """A layer that changes the ends of a sequence, by so many steps before and after."""
+    """A layer that adds or removes steps at the ends of a sequence."""
 
     def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
         self._name = spec.name

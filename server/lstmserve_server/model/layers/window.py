@@ -238,7 +238,7 @@ class _Global(Layer):
         raise NotImplementedError
 
     def answer(self, gathered: Array, reached: Array) -> Array:
-        """Returns the answer after each time-step, (batch, time, features), of what is gathered from so many steps."""
+        """Returns the answer after each time-step, (batch, time, features), from what was gathered so far."""
         raise NotImplementedError
 
 

@@ -28,7 +28,7 @@ _ALWAYS: Final = [
 
 
 class StatusPage:
-    """Answers / with the page, and /status.json with what it shows. Both only tell; nothing can be done here."""
+    """Serves / with the page and /status.json with its data. Both are read-only."""
 
     def __init__(self, collect: Callable[[], Iterable[Metric]], serving: Callable[[], bool]) -> None:
         """Reads the page.

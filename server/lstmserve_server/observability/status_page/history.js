@@ -40,7 +40,7 @@ class History {
   lines = {};
 
   add(status) {
-    // After a restart the counters begin anew, so they say nothing together with those before.
+    // After a restart the counters start again, so they say nothing together with those before.
     if (this.samples.length && era(this.samples.at(-1)) !== era(status)) this.samples = [];
     this.samples.push(status);
     while (status.time - this.samples[0].time > LATENCY + 5) this.samples.shift();

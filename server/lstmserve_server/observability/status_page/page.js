@@ -1,13 +1,13 @@
 // Asks, remembers and shows.
 
 const EVERY = 2000, PATIENCE = 5000; // milliseconds
-const SIGNS = { // a shape of its own for each, for who sees no colours
+const SIGNS = { // a shape of its own for each, for who sees no colors
   serving: "M12 2a10 10 0 1 0 0 20 10 10 0 0 0 0-20Zm-1.4 14.2-4.2-4.2 1.6-1.6 2.6 2.6 5.4-5.4 1.6 1.6Z",
   "not-serving": "M7.9 2h8.2L22 7.9v8.2L16.1 22H7.9L2 16.1V7.9Zm-.9 8.7v2.6h10v-2.6Z",
   stale: "M12 2 1 21.5h22ZM10.7 9h2.6l-.4 6h-1.8Zm1.3 7.3a1.4 1.4 0 1 1 0 2.8 1.4 1.4 0 0 1 0-2.8Z",
   waiting: "M5 10a2 2 0 1 0 0 4 2 2 0 0 0 0-4Zm7 0a2 2 0 1 0 0 4 2 2 0 0 0 0-4Zm7 0a2 2 0 1 0 0 4 2 2 0 0 0 0-4Z",
 };
-const COLOURS = {serving: "#16834a", "not-serving": "#c0172f", stale: "#a86200", waiting: "#6b7684"};
+const COLORS = {serving: "#16834a", "not-serving": "#c0172f", stale: "#a86200", waiting: "#6b7684"};
 const WORDS = {serving: "Serving", "not-serving": "Not serving", stale: "No answer", waiting: "Waiting"};
 
 const place = id => document.getElementById(id);
@@ -40,7 +40,7 @@ function show() {
 }
 
 function icon(state) {
-  const path = `<path fill="${COLOURS[state]}" fill-rule="evenodd" d="${SIGNS[state]}"/>`;
+  const path = `<path fill="${COLORS[state]}" fill-rule="evenodd" d="${SIGNS[state]}"/>`;
   return `data:image/svg+xml,${encodeURIComponent(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24">${path}</svg>`)}`;
 }
 

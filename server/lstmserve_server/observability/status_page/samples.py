@@ -19,7 +19,7 @@ Buckets = list[tuple[float | None, float]]
 
 
 class Samples:
-    """What was asked of a server at one moment. Only finite values count, as JSON has no others."""
+    """Samples of one scrape. Only finite values count, as JSON has no others."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._by_name: dict[str, list[Sample]] = {}

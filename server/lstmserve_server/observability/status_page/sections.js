@@ -11,7 +11,7 @@ const MEANINGS = {
 const meaning = what => (MEANINGS[what] ? [" ", el("span", {class: "meaning"}, MEANINGS[what])] : []);
 const DAY = 86400;
 
-// What somebody should look at, worst first.
+// What needs attention, worst first.
 function concerns(history) {
   const status = history.latest, found = [], left = status.certificate_expires - status.time;
   const say = (applies, text) => applies && found.push(text);
@@ -28,7 +28,7 @@ function concerns(history) {
   say(busy, `${plural(busy, "call")} of the last minute found the server full.`);
   say(status.event_loop_lag_seconds > 0.1, `The event loop is late by ${seconds(status.event_loop_lag_seconds)}.`);
   for (const {what, outcome, count: times} of status.reloads)
-    say(outcome === "failed" && times, ["Reading anew failed ", `${plural(times, "time")} since the start: `, what, "."]);
+    say(outcome === "failed" && times, ["Reloading failed ", `${plural(times, "time")} since the start: `, what, "."]);
   say(left > 0 && left < 14 * DAY, `The certificate expires in ${span(left)}.`);
   say(status.open_descriptors > 0.8 * status.most_descriptors, "The process has few file descriptors left.");
   return found;
@@ -73,7 +73,7 @@ function calls(history) {
   const outcomes = Object.keys(codes).sort((one, other) => (one !== "OK") - (other !== "OK") || codes[other] - codes[one]);
   return section("Calls",
     table("Calls by method", ["method", "#per second", "#p50", "#p99", "#ended", "#not OK"], rows),
-    el("div", {class: "beside"},
+    el("div", {class: "columns"},
       table("Calls by outcome", ["outcome", "#per second", "#calls"], outcomes.map(outcome => [
         [word(outcome === "OK" ? "good" : OURS.has(outcome) ? "bad" : "plain", outcome), meaning(outcome)],
         brief(history.rate(it => byCode(it)[outcome] ?? 0)), count(codes[outcome])])),
@@ -104,7 +104,7 @@ function models(history, full) {
   const rows = all.map(model => [name(model.name), health(model.serving ?? serving), model.kind ?? NOTHING,
     model.steps === null ? NOTHING : brief(history.rate(steps(model.name))), digits(model.digest), digits(model.fingerprint),
     ...(shadow ? [verdict(shadow.models.find(({model: other}) => other === model.name))] : [])]);
-  const heads = ["model", "health", "kind", "#steps per second", "digest", "numerics", ...(shadow ? ["beside Keras"] : [])];
+  const heads = ["model", "health", "kind", "#steps per second", "digest", "numerics", ...(shadow ? ["compared with Keras"] : [])];
   const button = el("button", {type: "button", id: "digests", "aria-pressed": full, onclick: switchDigests}, "Whole digests");
   return section("Models", button, table("Models", heads, rows));
 }
@@ -120,7 +120,7 @@ function shadow(history) {
   const models = [...told.models].sort((one, other) => (other.discrepant > 0) - (one.discrepant > 0));
   return section("Shadow",
     facts([["process with Keras", told.reference_up ? word("good", "up") : word("bad", "not up")],
-      ["started anew", plural(told.restarts ?? 0, "time")], ["waiting to be compared", plural(told.queue ?? 0, "call")],
+      ["restarted", plural(told.restarts ?? 0, "time")], ["waiting to be compared", plural(told.queue ?? 0, "call")],
       ["oldest of them", told.queue ? seconds(told.lag_seconds) : NOTHING]]),
     table("Compared with Keras", ["model", "verdict", "#of all calls", "#compared", "#over tolerance",
       "#largest part of it", "left out"], models.map(compared)),
@@ -172,6 +172,6 @@ function server(history) {
     status.certificate_expires !== null && ["certificate", left > 0
       ? `until ${moment(status.certificate_expires)}, ${span(left)} left`
       : word("bad", `expired on ${moment(status.certificate_expires)}`)],
-    ...status.reloads.map(({what, outcome, count: times}) => [`${what}, read anew`, `${plural(times, "time")} ${outcome}`]),
+    ...status.reloads.map(({what, outcome, count: times}) => [`${what}, reloaded`, `${plural(times, "time")} ${outcome}`]),
   ]));
 }

@@ -19,7 +19,7 @@ _OF_MODELS: Final = ("lstmserve_model_info", "lstmserve_steps_total", "lstmserve
 
 @dataclass(frozen=True)
 class Timing:
-    """How long something took since the server started, in seconds; the buckets are for who compares two moments."""
+    """Durations since the server started, in seconds; with the buckets, to compare two moments."""
 
     p50: float | None
     p99: float | None
@@ -50,7 +50,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Layer:
-    """An array of a layer as far as it was compared with Keras."""
+    """Comparison of one array of a layer with Keras."""
 
     layer: str
     array: str
@@ -60,7 +60,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Compared:
-    """What was compared of a model, in calls; `steps` are row-steps of its LSTM layers."""
+    """Comparison of a model with Keras, in calls; `steps` are row-steps of its LSTM layers."""
 
     model: str
     offered: float
@@ -88,7 +88,7 @@ class Shadow:
 
 @dataclass(frozen=True)
 class Reload:
-    """How often something was read again, and how that ended."""
+    """Number of reloads of a file, by result."""
 
     what: str
     outcome: str
@@ -97,7 +97,7 @@ class Reload:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls, as far as the server knows them apart."""
+    """A caller, as far as the server distinguishes them."""
 
     caller: str
     calls: float
@@ -119,7 +119,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Status:
-    """All of it. Times are seconds since 1970; None and empty are what no metric tells."""
+    """The whole summary. Times are seconds since 1970; None and empty are what no metric reports."""
 
     time: float
     serving: bool

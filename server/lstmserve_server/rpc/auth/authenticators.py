@@ -32,7 +32,7 @@ _POLL_INTERVAL_SECONDS: Final = 0.25  # seconds; a change is taken at the second
 
 @dataclass(slots=True, eq=False)
 class Token:
-    """What a call was let in by."""
+    """The token that authenticated a call, and its caller."""
 
     caller: Caller
     revoked: bool = False
@@ -60,7 +60,7 @@ class Token:
 
 
 class Admission:
-    """That a call continues for long, and may."""
+    """Permission of a long call, which may be withdrawn."""
 
     def __init__(self, token: Token, method: str | None = None) -> None:
         """Admits a call.
@@ -80,24 +80,24 @@ class Admission:
         self._model = model
 
     def poll(self) -> None:
-        """Withdraws it if the token, or the rules of its caller, do not let the call in any more."""
+        """Withdraws the permission if the token or the caller's policy no longer allows the call."""
         caller = self.token.caller
         try:
             self.token.require_valid()
             if self._method is not None:
                 caller.require_method(self._method)
             if self._model is not None and not caller.may_use(self._model):
-                raise PermissionDenied("", f"{caller.name!r} may not use {self._model!r} any more")
+                raise PermissionDenied("", f"{caller.name!r} may no longer use {self._model!r}")
         except RequestError as error:
             if not self.withdrawn.done():
                 self.withdrawn.set_result(error)
 
 
 async def while_admitted(answers: AsyncGenerator[_Answer], admission: Admission) -> AsyncGenerator[_Answer]:
-    """Yields answers as long as their caller may have them, and sees at once when that ends.
+    """Yields answers until the caller's permission is withdrawn.
 
     Raises:
-        RequestError: the caller may not any more.
+        RequestError: the permission was withdrawn.
     """
     async with contextlib.aclosing(answers):
         while True:
@@ -118,7 +118,7 @@ async def while_admitted(answers: AsyncGenerator[_Answer], admission: Admission)
 
 
 class ReloadListener(Protocol):
-    """Records a file that was read again."""
+    """Called when a file was reloaded."""
 
     def __call__(self, file: str, *, accepted: bool) -> None:
         """Records what the file holds, and whether it was taken."""
@@ -126,7 +126,7 @@ class ReloadListener(Protocol):
 
 
 class Authenticator(Protocol):
-    """Reports who calls."""
+    """Authenticates callers."""
 
     def authenticate(self, metadata: Iterable[Any] | None) -> Token:
         """Returns the token of a call.
@@ -145,7 +145,7 @@ class Authenticator(Protocol):
 
 
 class NoAuth:
-    """Lets everybody in."""
+    """Accepts every caller."""
 
     def __init__(self) -> None:
         self._token = Token(ANONYMOUS)
@@ -159,7 +159,7 @@ class NoAuth:
 
 
 class TokenAuth:
-    """Lets in who has a token that is in a file. A file that makes no sense any more changes nothing, and is said once."""
+    """Authenticates callers by a token file. An invalid file is logged once and ignored; the previous tokens stay in force."""
 
     def __init__(self, path: Path, on_reload: ReloadListener) -> None:
         """Reads the file.

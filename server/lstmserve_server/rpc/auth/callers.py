@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CallerPolicy:
-    """What a caller may do; None wherever there is no bound."""
+    """Limits of a caller; None where there is no limit."""
 
     models: frozenset[str] | None = None
     """Names of the models that it may use."""
@@ -35,7 +35,7 @@ class CallerPolicy:
 
 
 class Caller:
-    """Someone with a name, and rules that hold for all that it does at a time, whatever token it shows."""
+    """A named caller and its policy, whichever token it shows."""
 
     def __init__(self, name: str, policy: CallerPolicy) -> None:
         self.name = name
@@ -83,7 +83,7 @@ class Caller:
         return next(iter(models), name)
 
     def require_rows(self, field: str, rows: int) -> None:
-        """Returns if a request may have so many rows.
+        """Requires that a request may have a number of rows.
 
         Raises:
             LimitExceeded: it may not.

@@ -48,7 +48,7 @@ _KEYS: Final = ("name", "tokens", *_RULES)
 
 
 class TokensRefused(Exception):
-    """The file makes no sense; the text says where, and shows nothing secret."""
+    """The token file is invalid; the text says where, and shows nothing secret."""
 
 
 def make() -> str:
@@ -99,7 +99,7 @@ def read(path: Path) -> dict[str, tuple[CallerPolicy, list[bytes]]]:
 
 def _caller(item: Any, where: str) -> tuple[str, CallerPolicy, list[bytes]]:
     if not isinstance(item, dict):
-        _refuse(f"{where} is no table; expected [[caller]]")
+        _refuse(f"{where} is not a table, expected [[caller]]")
     unknown = sorted(item.keys() - set(_KEYS))
     if unknown:
         _refuse(f"{where} has the key {unknown[0][:64]!r}; expected some of {', '.join(_KEYS)}")

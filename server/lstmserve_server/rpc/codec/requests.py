@@ -32,7 +32,7 @@ _OVERHEAD_BYTES: Final = 4096  # of a response alongside its tensors
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """What one request may ask for."""
+    """Limits of one request."""
 
     rows: int
     steps: int
@@ -41,7 +41,7 @@ class RequestLimits:
 
 
 class Codec:
-    """Reads requests for the models of a registry, within limits, and writes responses."""
+    """Decodes requests for the registered models within limits, and encodes responses."""
 
     def __init__(self, registry: Registry, limits: RequestLimits) -> None:
         self._registry = registry

@@ -43,7 +43,7 @@ def cast(array: Array, dtype: np.dtype[Any], field: str) -> Array:
     """
     if array.dtype == dtype:
         return array
-    with np.errstate(over="ignore", invalid="ignore"):  # a signalling NaN warns; `finite` refuses it
+    with np.errstate(over="ignore", invalid="ignore"):  # a signaling NaN warns; `finite` refuses it
         made = array.astype(dtype)
     overflowed = np.isinf(made) & np.isfinite(array)
     if overflowed.any():

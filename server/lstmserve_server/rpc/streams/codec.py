@@ -43,7 +43,7 @@ class StreamParameters:
 
 
 class StreamCodec:
-    """Reads the messages of streams for the models of a registry, within the limits of single calls."""
+    """Decodes the messages of streams, within the limits of single calls, and encodes responses."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Admission(Protocol):
-    """That a caller may have a stream open."""
+    """Permission to have a stream open."""
 
     withdrawn: asyncio.Future[RequestError]
-    """Done, with the reason, when it may not any more."""
+    """Done, with the reason, when the permission is withdrawn."""
 
     def uses(self, model: str) -> None:
         """Records the model that the stream is for."""
@@ -34,7 +34,7 @@ class Admission(Protocol):
 
 
 class MessageStream(Protocol):
-    """The other end of a stream."""
+    """The caller's side of a stream."""
 
     @property
     def admission(self) -> Admission:
@@ -51,7 +51,7 @@ class MessageStream(Protocol):
 
 
 class StreamServer:
-    """Serves streams, at most so many at a time, until the server drains.
+    """Serves up to a given number of streams, until the server drains.
 
     A stream has one message in hand: the next is not read before the answer is sent. So a caller who does not read is not
     read from, and holds up no one but itself.
@@ -189,7 +189,7 @@ class StreamServer:
 
 @dataclass(slots=True)
 class _StreamProgress:
-    """What a stream has in hand."""
+    """Progress of a stream."""
 
     reading: bool = False
     """Whether it waits for a message, rather than answering one,"""
@@ -198,10 +198,10 @@ class _StreamProgress:
     """and since when, by `monotonic`."""
 
     closing: bool = False
-    """Whether it is to be left when there is nothing in hand any more."""
+    """Whether the stream ends after the current message."""
 
 
 def _consume_result(conversation: asyncio.Task[None]) -> None:
-    """Records how a conversation ended that no one waits for any more."""
+    """Consumes the result of an abandoned task."""
     if not conversation.cancelled():
         conversation.exception()

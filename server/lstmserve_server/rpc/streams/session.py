@@ -37,13 +37,13 @@ _OPEN_FIRST: Final = "expected a message that opens the stream first, and once"
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """The message asks for time-steps: compute them, and hand the answer to `Session.computed`."""
+    """Decision that time steps must be computed; pass the result to `Session.computed`."""
 
     call: StepCall
 
 
 class Session:
-    """The state of a stream, and what its messages do to it."""
+    """State of one stream, and the effect of its messages."""
 
     def __init__(self, codec: StreamCodec, refused: Callable[[RequestError], None]) -> None:
         """Begins a session.

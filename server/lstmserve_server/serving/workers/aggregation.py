@@ -25,7 +25,7 @@ LABEL: Final = "worker"
 
 
 class WorkerMetricsServer:
-    """A worker's end: answers the supervisor with the metrics, from a thread of its own."""
+    """Worker side: answers the supervisor with metrics, in a thread of its own."""
 
     address = "the supervisor's"
 
@@ -54,12 +54,12 @@ class WorkerMetricsServer:
 
 
 class WorkerMetricsClient:
-    """The supervisor's end of the pipe to one worker."""
+    """Supervisor side of the pipe to one worker."""
 
     def __init__(self) -> None:
         self._connection, self._others = Pipe()
         self._waits = False
-        """Whether a question is not answered yet: then none is asked, lest the pipe fill with them."""
+        """Whether a request is unanswered: then no other is sent, so that the pipe does not fill."""
 
     @property
     def descriptor(self) -> int:
@@ -98,7 +98,7 @@ class WorkerMetricsClient:
 
 
 class AggregatedMetrics:
-    """The metrics of all workers, and of the supervisor itself, as Prometheus asks for them."""
+    """Metrics of all workers and of the supervisor, as Prometheus collects them."""
 
     def __init__(self, workers: Mapping[int, WorkerMetricsClient], restarts: Callable[[], int]) -> None:
         """Gathers.

@@ -11,7 +11,7 @@ from lstmserve_server.serving.settings import ServeSettings
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """All that a worker needs to serve. The models were read once; their weights are in a file that all workers map."""
+    """Everything a worker needs to serve. The weights are in a file that all workers map."""
 
     number: int
     """Of the worker, from 1."""
@@ -50,7 +50,7 @@ class WorkerConfig:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReady:
-    """What a worker says: once that it listens, or why it does not; and from then on, again and again, that it is well."""
+    """Report of a worker: first that it listens, or why not; then repeatedly that it is alive."""
 
     failure: str = ""
     """Why it could not start; empty where it listens."""

@@ -11,7 +11,7 @@ from lstmserve_server.core.errors import SettingsError, StartupError
 
 
 class ReservedPorts(contextlib.ExitStack):
-    """Keeps ports while workers come and go, so that no one else takes one in between.
+    """Keeps ports reserved while workers come and go.
 
     A socket that is bound, and does not listen, gets no connections (socket(7), SO_REUSEPORT). Leaving the context lets go.
     """

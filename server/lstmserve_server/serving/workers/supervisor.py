@@ -182,7 +182,7 @@ class Supervisor:
             process.kill()
 
     async def _listen(self, number: int, process: asyncio.subprocess.Process) -> None:
-        """Takes the reports of a worker until it ends; kills one that says nothing any more, as its event loop stands still."""
+        """Reads the reports of a worker until it ends; kills one that stops reporting, as its event loop hangs."""
         assert process.stdout is not None  # noqa: S101 - it was started with one
         missing = 0  # rather than a time, which continues while a whole machine is halted
         self._serving[number] = True

@@ -28,7 +28,7 @@ _MOST_OPEN: Final = 1024  # descriptors
 
 
 def main() -> None:
-    """Answers until no one asks any more."""
+    """Answers until the connection ends."""
     connection = Connection(int(sys.argv[1]))
     setup = json.loads(connection.recv_bytes())
     held = _confine(setup)

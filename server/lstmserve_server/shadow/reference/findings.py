@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Findings:
-    """What is known after a call was examined."""
+    """Results of comparing one call."""
 
     totals: dict[tuple[int, int, str], Differences] = field(default_factory=dict)
     """By place of the layer, number of the LSTM in it, and array."""

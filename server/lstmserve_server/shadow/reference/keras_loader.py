@@ -1,7 +1,7 @@
 """Loads the layers of the reference model: from the model's own file, or from what our loader found in it.
 
-A reference model should share as little with our code as possible: a file that Keras itself loads shares only its configuration. It is
-loaded after our loader has found nothing but known layers in it, and in Keras' safe mode.
+A reference model should share as little with our code as possible: a file that Keras itself loads shares only its configuration.
+It is loaded after our loader has found nothing but known layers in it, and in Keras' safe mode.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ keras.saving.register_keras_serializable(package="lstmserve")(
 
 
 class ModelFile(NamedTuple):
-    """The file that a model is from."""
+    """The file of a model."""
 
     copy: int | None
     """Descriptor of the copy that our loader has read; None where there is none."""

@@ -22,7 +22,7 @@ _RECURRENT = ("LSTM", "Bidirectional")
 
 
 class LSTMWitness:
-    """One LSTM of Keras, or of tf_keras."""
+    """One LSTM layer of Keras or tf_keras."""
 
     def __init__(self, layer: Any) -> None:
         self._layer = layer
@@ -91,7 +91,7 @@ def _tensor(array: Array) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceModel:
-    """Layers of Keras for a model."""
+    """Keras layers for a model."""
 
     kind: shadow_pb2.ReferenceModelKind
     text: str

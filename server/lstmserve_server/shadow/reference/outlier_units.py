@@ -27,7 +27,7 @@ _LEAST_EPS: Final = 2.5  # and the same in units of rounding of the number itsel
 
 @dataclass(frozen=True, slots=True)
 class Outlier:
-    """A unit that is off."""
+    """An outlier unit."""
 
     unit: int
     rms: float
@@ -36,7 +36,7 @@ class Outlier:
 
 
 class UnitStats:
-    """The differences of all units of one array of a layer, over many calls."""
+    """Differences of all units of one array of a layer, over many calls."""
 
     def __init__(self, units: int, eps: float) -> None:
         self._eps = eps

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class _Known:
-    """One model."""
+    """A model and its reference model."""
 
     def __init__(self, given: Mapping[str, Any], setup: Mapping[str, Any], tolerances: Tolerances) -> None:
         description = transfer.load(given["form"], setup["weights"])
@@ -55,7 +55,7 @@ class _Known:
 
 
 class Service:
-    """Answers cases."""
+    """Answers captured calls."""
 
     def __init__(self, setup: Mapping[str, Any]) -> None:
         self._tolerances = Tolerances(**setup["tolerances"])
@@ -82,7 +82,7 @@ class Service:
             if known.examiner is None:
                 return _parts(_not_comparable(known), {})
             found = known.examiner.examine(case, detailed=bool(request["detailed"]), again=bool(request["again"]))
-        except Exception as error:  # noqa: BLE001 - it is told, and the next case is answered
+        except Exception as error:  # noqa: BLE001 - it is reported, and the next call is answered
             return [json.dumps({"error": f"{type(error).__name__}: {error}"[:500]}).encode(), b"", b""]
         comparison = findings.message_of(found, known.message, known.tolerances, known.noise_floor)
         return _parts(comparison, _arrays(known.examiner, comparison, *found))

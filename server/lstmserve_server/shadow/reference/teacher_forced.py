@@ -33,7 +33,7 @@ _UNSTEADY: Final = ("LayerNormalization",)  # layers that may divide by next to 
 
 
 class TeacherForcedComparison:
-    """Compares calls of one model with its witness."""
+    """Compares calls of one model with its reference model."""
 
     def __init__(self, model: RecurrentModel, reference_model: ReferenceModel, tolerances: Tolerances) -> None:
         self._model = model
@@ -317,7 +317,7 @@ def _is_h(layer: LayerSpec, piece: Piece, place: int, number: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """An LSTM of a piece, in the order of processing."""
+    """An LSTM's steps in a chunk, in the order of processing."""
 
     piece: Piece
     place: int

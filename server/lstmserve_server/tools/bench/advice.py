@@ -189,7 +189,7 @@ def title(case: Case) -> str:
 
 
 def count(number: int, what: str) -> str:
-    """Returns so many of something, in words."""
+    """Returns a count with its noun."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 

@@ -32,7 +32,7 @@ _QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be measured."""
+    """Plan of a benchmark."""
 
     file: str
     numerics: tuple[str, ...]
@@ -51,7 +51,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What the server itself took note of in a measurement; times in seconds, of all calls together."""
+    """The server's own counts during a measurement; times in seconds, summed over all calls."""
 
     calls: int
     steps: int
@@ -65,7 +65,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What was measured of one case."""
+    """Measurement of one case."""
 
     numerics: str
     case: Case
@@ -99,7 +99,7 @@ class Measurement:
 
     @property
     def time(self) -> dict[str, float]:
-        """Where the CPU time of a call goes, in seconds: the parts, and the rest, which is gRPC and the event loop."""
+        """CPU seconds of a call by phase; the rest is gRPC and the event loop."""
         parts = {part: getattr(self.counted, part) / self.taken.calls for part in PARTS}
         return {**parts, "rest": max(0.0, self.cpu_per_call - sum(parts.values()))}
 
@@ -135,7 +135,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where it was measured."""
+    """The machine of a measurement."""
 
     cpus: int
     usable_cpus: float
@@ -164,7 +164,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One server, and all that was measured of it."""
+    """All measurements of one server."""
 
     numerics: str
     ready_seconds: float
@@ -185,7 +185,7 @@ class Measured:
 
 
 class Benchmark:
-    """Starts a server for each numerics, and a load generator; within its context they run, after it they do not.
+    """Context that runs a server for each numerics, and a load generator.
 
     with Benchmark(plan) as benchmark:
         for done in benchmark.run():
@@ -231,7 +231,7 @@ class Benchmark:
 
     @property
     def cases(self) -> list[Case]:
-        """What is measured, in order."""
+        """Cases to measure, in order."""
         return cases(self._plan, self.model)
 
     def run(self) -> Iterator[Case]:
@@ -273,7 +273,7 @@ class Benchmark:
 
 
 def cases(plan: Plan, model: Mapping[str, Any]) -> list[Case]:
-    """Returns what is to be measured of a model; of one that cannot be stepped, `Forward` alone."""
+    """The cases to measure, in order."""
     few, many = plan.concurrency[0], plan.concurrency[-1]
     sequence = model["sequence_steps"]
     if not model["supports_step"]:
@@ -306,7 +306,7 @@ def counted(case: Case, before: Samples, after: Samples) -> Counted:
 
 
 def _options(plan: Plan, numerics: str) -> dict[str, str | int | None]:
-    """Returns the settings of a server: as by default, but that no limit is in the way of what is measured."""
+    """Returns the default settings of a server, without the limits that a measurement would reach."""
     callers, rows = plan.concurrency[-1], max(1, *plan.rows)
     return {
         "numerics": numerics,

@@ -35,7 +35,7 @@ _FORMAT: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """All that a run has found."""
+    """Results of a run."""
 
     plan: Plan
     deadline: float

@@ -44,12 +44,12 @@ SEQUENCE: Final = 100
 _PATIENCE: Final = 60.0  # seconds for one answer
 _OUTPUTS: Final = 2 << 3 | 2  # the first byte of a StreamStepsResponse that holds outputs: its field 2, of bytes
 _STREAM: Final = calls.method("StreamSteps")
-_CHECKPOINT_EVERY: Final = 100  # as the client does, unless it is told otherwise
+_CHECKPOINT_EVERY: Final = 100  # the client's default
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One way of asking for time-steps."""
+    """One kind of load."""
 
     kind: Kind
 
@@ -65,7 +65,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What came of a case, as the callers saw it; all times in seconds."""
+    """Result of a case as its callers saw it; all times in seconds."""
 
     calls: int
     """Calls, or messages of streams, that were answered."""
@@ -84,11 +84,11 @@ class LoadResult:
 
 
 class Failed(Exception):
-    """The server did not answer as it should; the text says how."""
+    """The server did not answer as expected; the text says how."""
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Returns the smallest of some values in order that so large a share of them does not exceed."""
+    """Returns a quantile of sorted values: the smallest that a share of them does not exceed."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
@@ -108,7 +108,7 @@ class Generator:
         self._pid = 0
 
     async def connect(self, address: str, pid: int) -> Mapping[str, Any]:
-        """Makes the acquaintance of a server, and returns what is to be known of its model.
+        """Connects to a server, and returns the description of its model.
 
         Raises:
             Failed: the server does not answer.
@@ -222,7 +222,7 @@ def _unary(channel: grpc.aio.Channel, method: str, request: bytes) -> RequestOnc
 
 
 async def _step_request(channel: grpc.aio.Channel, model: lstm_pb2.Model, rows: int) -> bytes:
-    """Returns a request in the midst of sequences, with a state of theirs."""
+    """Returns a request in the middle of sequences, with their state."""
     x = tensors.encode(_numbers(model, model.inputs[0], (rows,)))
     first = lstm_pb2.StepRequest(x=x).SerializeToString()
     data = await _method(channel, "Step")(first, timeout=_PATIENCE)
@@ -268,7 +268,7 @@ async def _read(call: Any) -> bytes:
 
 
 def _numbers(model: lstm_pb2.Model, item: lstm_pb2.ModelInput, size: tuple[int, ...]) -> NDArray[Any]:
-    """Returns an input of so many rows, and so many time-steps of each, if there is a second number."""
+    """Returns an input of (rows,) or (rows, time steps)."""
     shape = (*size, *_features(item))
     random = np.random.default_rng(0)
     if item.vocabulary:

@@ -34,7 +34,7 @@ class CaseFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a process has in memory, in bytes."""
+    """Memory of a process, in bytes."""
 
     resident: int
     peak: int
@@ -47,7 +47,7 @@ class Memory:
 
 
 class _Child:
-    """A process that ends with its context."""
+    """A child process that ends with its context."""
 
     def __init__(self, arguments: Sequence[str], **streams: Any) -> None:
         # Of no one's settings but the ones that are given here; and Ctrl-C is for us, who end it.
@@ -136,11 +136,11 @@ class Server(_Child):
         return Memory.of(self.process.pid)
 
     def ended(self) -> StartupError:
-        """Returns what to say of a server that has ended by itself, or does not answer any more."""
+        """Returns the error of a server that has ended or no longer answers."""
         try:
             code = self.process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
-            return ServerCrashed("the server does not answer any more")
+            return ServerCrashed("the server no longer answers")
         said = next((line for line in reversed(self._last) if line.startswith("lstmserve: ")), "")
         text = said.strip().removeprefix("lstmserve: ").removeprefix(f"model '{_NAME}' is refused. ")
         kind = _ENDED.get(code, StartupError) if said else ServerCrashed

@@ -144,7 +144,7 @@ def _times(measurements: Sequence[Measurement], width: int) -> RenderableType:
     table = Table.grid(padding=(0, 1))
     for _ in range(2):
         table.add_column(no_wrap=True)
-    heads = [Text(part if part != "rest" else "gRPC", style=colour) for part, (_, colour, _) in _PARTS.items()]
+    heads = [Text(part if part != "rest" else "gRPC", style=color) for part, (_, color, _) in _PARTS.items()]
     for head in [*heads, *([Text("waits")] if waits else [])]:
         table.add_column(justify="right", no_wrap=True, min_width=len(head))
     table.add_row("", "", *heads, *([Text("waits µs", style="dim")] if waits else []))
@@ -156,7 +156,7 @@ def _times(measurements: Sequence[Measurement], width: int) -> RenderableType:
             cells.append(f"{queue:,.0f}" if queue else "·")
         mark = "†" if _is_by_the_clock(one) else ""
         table.add_row(Text(f"{title(one.case)}{mark}"), _bar(one.shares, length), *cells)
-    legend = Text.assemble(*((f"{glyph} {name}   ", colour) for glyph, colour, name in _PARTS.values()))
+    legend = Text.assemble(*((f"{glyph} {name}   ", color) for glyph, color, name in _PARTS.values()))
     return Group(table, Padding(legend, (1, 0, 0, 0)), *(Text(note, style="dim") for note in _notes(measurements)))
 
 
@@ -164,7 +164,7 @@ def _notes(measurements: Sequence[Measurement]) -> Iterator[str]:
     if any(one.case.kind == "stream" for one in measurements):
         yield "In streams, decoding and encoding are in gRPC's share."
     if any(one.counted.queue for one in measurements):
-        yield "waits: for a thread, where a call takes long; that is no CPU time."
+        yield "waits: for a thread, if a call takes long; that is not CPU time."
     if any(map(_is_by_the_clock, measurements)):
         yield (
             "† The parts are measured by the clock, and took longer than the server had CPU time: something else had the CPUs, or "
@@ -195,8 +195,8 @@ def _bar(shares: Mapping[str, float], length: int) -> Text:
     for part, share in shares.items():
         so_far += share
         upto = round(so_far * length)
-        glyph, colour, _ = _PARTS[part]
-        bar.append(glyph * (upto - drawn), style=colour)
+        glyph, color, _ = _PARTS[part]
+        bar.append(glyph * (upto - drawn), style=color)
         drawn = upto
     return bar
 

@@ -62,7 +62,7 @@ _SUPERSCRIPTS: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸
 
 
 class Drawing(NamedTuple):
-    """A figure of the page."""
+    """A chart of the page."""
 
     name: str
     title: str
@@ -72,7 +72,7 @@ class Drawing(NamedTuple):
 
 
 class _Lines(NamedTuple):
-    """One LSTM of the call whose every step is known."""
+    """One LSTM of the call, with every step."""
 
     name: str
     tolerance: float  # of h and c up to 1, the larger of both
@@ -136,7 +136,7 @@ class _Scale:
         return np.where(np.equal(numbers, 0), self.zero, np.where(np.isfinite(numbers), numbers, np.nan))
 
     def powers(self, most: int) -> range:
-        """Returns the powers of ten that are written alongside it, at most so many."""
+        """Returns the powers of ten that label the scale, at most `most`."""
         return range(self.lowest, self.highest + 1, -(-(self.highest + 1 - self.lowest) // most))
 
     def put_on(self, axes: Axes) -> None:
@@ -309,11 +309,11 @@ def _gates(one: _Lines, scale: _Scale, allowed: float, name: str) -> Drawing:
     figure = Figure(figsize=(_WIDTH, 0.7 + 0.75 * len(starts)))
     strips = figure.subplots(len(starts), 1, squeeze=False)[:, 0]
     norm = LogNorm(10.0**scale.lowest, 10.0**scale.highest, clip=True)
-    colours = mpl.colormaps["viridis"].with_extremes(bad=_EQUAL)
+    colors = mpl.colormaps["viridis"].with_extremes(bad=_EQUAL)
     for axes, start in zip(strips, starts, strict=True):
         part = np.ma.masked_equal(largest[:, start : start + across], 0)
         extent = (start - 0.5, start + part.shape[1] - 0.5, 3.5, -0.5)
-        image = axes.imshow(part, colours, norm, aspect="auto", interpolation="none", extent=extent)
+        image = axes.imshow(part, colors, norm, aspect="auto", interpolation="none", extent=extent)
         axes.set_xlim(start - 0.5, start + across - 0.5)
         axes.set_yticks(range(4), GATES)
         axes.set_xticks(range(start, start + part.shape[1], max(1, across // 8)))
@@ -329,7 +329,7 @@ def _gates(one: _Lines, scale: _Scale, allowed: float, name: str) -> Drawing:
         f"{gate} {row.max():.2g} at unit {int(row.argmax())}" for gate, row in zip(GATES, largest, strict=True)
     )
     text = (
-        "The largest difference of any row and step, both sides computing from the same x and h; grey where all are equal to the "
+        "The largest difference of any row and step, both sides computing from the same x and h; gray where all are equal to the "
         f"last bit. The line across the scale is the tolerance of h. Largest: {worst}."
     )
     return _drawn(figure, name, f"Gates of {one.name}, unit by unit", text)
@@ -361,6 +361,6 @@ def _own(key: str, value: str, name: str) -> str:
         return f"{name}-{value}"
     if key == "href" and value.startswith("#"):
         return f"#{name}-{value[1:]}"
-    for colour, variable in _VARIABLES.items():
-        value = value.replace(colour, f"var(--{variable})")
+    for color, variable in _VARIABLES.items():
+        value = value.replace(color, f"var(--{variable})")
     return value.replace("url(#", f"url(#{name}-")

@@ -99,7 +99,7 @@ def _replay_and_show(
         _show(console, file, replayed)
     except (UnsupportedModelError, StartupError):
         raise
-    except Exception as error:  # arrays of a changed bundle fail wherever they are used first
+    except Exception as error:  # arrays of a changed bundle fail where they are first used
         message = (
             f"{file} is damaged, or was changed: its parts do not fit one another ({type(error).__name__}: {error})"
         )
@@ -111,7 +111,7 @@ def _replay(file: Path, model: str | None, architecture: str | None, tolerances:
     """Computes the call of a bundle again.
 
     Raises:
-        StartupError: it is no bundle, or of another model, or Keras cannot be asked.
+        StartupError: it is not a bundle, or of another model, or Keras cannot be asked.
         UnsupportedModelError: the model is refused.
     """
     try:

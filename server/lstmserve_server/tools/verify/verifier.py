@@ -44,7 +44,7 @@ _LIMITS: Final = ReferenceLimits(threads=2, niceness=0, seconds=600)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be compared."""
+    """Plan of a verification."""
 
     calls: int
     rows: int
@@ -56,7 +56,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Detailed:
-    """One call with all that both sides have of it."""
+    """One call with all arrays of both sides."""
 
     case: CapturedCall
     comparison: shadow_pb2.Comparison
@@ -66,7 +66,7 @@ class Detailed:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was found."""
+    """Results of a verification."""
 
     path: str
     served: ServedModel
@@ -87,13 +87,13 @@ class Verification:
 
     @property
     def wired_alike(self) -> bool:
-        """Whether the whole model of the file answers its probe as ours does."""
+        """Whether the whole model of the file answers the probe as ours does."""
         allowed = self.report.tolerances
         return compare.wired_alike(self.report.reference_model, Tolerances(allowed.h, allowed.c, allowed.unbounded))
 
     @property
     def verdict(self) -> shadow_pb2.Verdict:
-        """What it comes to. That nothing differs counts only where steps of LSTMs were compared, and no comparison failed."""
+        """The verdict. Agreement counts only if steps of LSTMs were compared and no comparison failed."""
         coverage, reference_model = self.report.coverage, self.report.reference_model
         if coverage.discrepant_count or reference_model.differing_weights or not self.wired_alike:
             return shadow_pb2.VERDICT_DIFFERS
@@ -105,7 +105,7 @@ class Verification:
 
 
 class Verifier:
-    """Compares one model, call by call, with a reference that it starts.
+    """Compares one model, call by call, with a reference process.
 
     verifier = Verifier(path, plan, tolerances, part)
     for done in verifier.run():
@@ -212,7 +212,7 @@ class Verifier:
 
 
 class _Inputs:
-    """The calls: the inputs that were given, or random ones; every second one begins with a state, as in the midst of one."""
+    """Inputs of the calls: given ones, or random ones. Every second call begins with a state."""
 
     def __init__(self, model: RecurrentModel, plan: Plan) -> None:
         self._model = model

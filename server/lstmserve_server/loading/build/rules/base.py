@@ -35,7 +35,7 @@ Mask = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class WeightBlock:
-    """The weights of one piece of a layer."""
+    """The weights of one part of a layer."""
 
     shapes: Mapping[str, tuple[int, ...]]
     """The shape of each, under its Keras name, in the order of Keras."""
@@ -58,7 +58,7 @@ class WeightBlock:
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """What a layer will be, before its weights are read."""
+    """A layer before its weights are read."""
 
     kind: str
 
@@ -97,7 +97,7 @@ class LayerPlan:
 
 @dataclass(frozen=True, slots=True)
 class KerasVersion:
-    """The Keras that wrote a file, as far as it matters."""
+    """The Keras version that wrote a file, as far as rules depend on it."""
 
     era: KerasMajor
     standalone: bool
@@ -110,7 +110,7 @@ class KerasVersion:
 
 @dataclass(frozen=True, slots=True)
 class LayerInput:
-    """What reaches a layer."""
+    """One input of a layer: shape, mask, and what it holds."""
 
     shape: Shape
     mask: Mask | None = None
@@ -121,13 +121,13 @@ class LayerInput:
 
     @property
     def sequence(self) -> bool:
-        """Whether it has a time axis."""
+        """Whether the input has a time axis."""
         return len(self.shape) > 1
 
 
 @dataclass(frozen=True, slots=True)
 class LayerConfigReader:
-    """A layer's configuration on its way to a plan."""
+    """Reads the configuration of one layer and makes its plan."""
 
     layer: LayerConfig
     writer: KerasVersion
@@ -141,7 +141,7 @@ class LayerConfigReader:
 
     @property
     def incoming(self) -> LayerInput:
-        """What reaches a layer of one input."""
+        """The only input of a layer that has one."""
         return self.incomings[0]
 
     def inner(self, layer: LayerConfig, shape: Shape | None = None) -> LayerConfigReader:

@@ -20,7 +20,7 @@ def flatten(r: LayerConfigReader) -> LayerPlan:
 
 def _size(r: LayerConfigReader, shape: tuple[int | None, ...]) -> int:
     if None in shape:
-        raise r.refuse(f"gets what has the shape {shape}; expected every length but that of time to be known")
+        raise r.refuse(f"gets what has the shape {shape}; expected every length except time to be known")
     return math.prod(length or 0 for length in shape)
 
 

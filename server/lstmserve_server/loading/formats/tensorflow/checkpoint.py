@@ -35,7 +35,7 @@ _DTYPES: Final = {
 
 
 class Checkpoint:
-    """A checkpoint. All of its methods raise `UnsupportedModelError` where it holds something else than expected."""
+    """An open checkpoint. All methods raise `UnsupportedModelError` if it holds something else than expected."""
 
     def __init__(self, entries: Mapping[str, Any], shards: _Shards, place: ModelSource) -> None:
         self._entries = entries
@@ -48,7 +48,7 @@ class Checkpoint:
     def open(cls, place: ModelSource, prefix: str) -> Iterator[Self]:
         """Opens a checkpoint: the files `prefix`.index and `prefix`.data-00000-of-00001 and so on, the latter when needed."""
         most = place.limits.index_bytes
-        with place.beside(f"{prefix}.index") as file:
+        with place.open_sibling(f"{prefix}.index") as file:
             content = file.read(most + 1)
         if len(content) > most:
             message = f"the index of the checkpoint is longer than {most} bytes"
@@ -190,7 +190,7 @@ class _Shards:
             raise UnsupportedModelError(message)
         if number not in self._files:
             part = f"{self._prefix}.data-{number:05}-of-{self._count:05}"
-            file = self._stack.enter_context(self._place.beside(part))
+            file = self._stack.enter_context(self._place.open_sibling(part))
             self._files[number] = file, file.seek(0, io.SEEK_END)
         file, length = self._files[number]
         if offset < 0 or offset + len(buffer) > length:

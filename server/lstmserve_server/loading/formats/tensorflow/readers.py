@@ -86,7 +86,7 @@ def read_checkpoint(place: ModelSource, index: str) -> Iterator[KerasFile]:
 
 
 def _keras_objects(place: ModelSource) -> _KerasObjects:
-    """Returns what a SavedModel keeps of its Keras objects; the root, at (), is missing where it is no Keras model."""
+    """Returns what a SavedModel keeps of its Keras objects; the root, at (), is missing if it is not a Keras model."""
     if place.has(_METADATA):
         encoded = protos.parse("KerasMetadata", _content(place, _METADATA), _METADATA).nodes
         kept = protos.parse_all("KerasObject", encoded, place.limits.nodes, _METADATA)
@@ -145,7 +145,7 @@ def _without_tuples(value: Any) -> Any:
 def _content(place: ModelSource, name: str) -> bytes:
     """Returns the content of a file of the folder."""
     most = place.limits.index_bytes
-    with place.beside(name) as file:
+    with place.open_sibling(name) as file:
         content = file.read(most + 1)
     if len(content) > most:
         message = f"{name} is longer than {most} bytes"

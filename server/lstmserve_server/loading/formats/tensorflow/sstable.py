@@ -28,7 +28,7 @@ def read(content: bytes) -> dict[bytes, bytes]:
     """Returns all entries of a table.
 
     Raises:
-        UnsupportedModelError: it is no table, compressed, or damaged.
+        UnsupportedModelError: it is not a table, compressed, or damaged.
     """
     if len(content) < _FOOTER or not content.endswith(MAGIC):
         message = (
@@ -48,7 +48,7 @@ def read(content: bytes) -> dict[bytes, bytes]:
         end = sum(handle)
         for key, entry in _entries(_block(content, handle)):
             if entries and key <= last:
-                raise _damaged(f"the name {key[:64]!r} stands behind {last[:64]!r}, so two readers may see two files")
+                raise _damaged(f"the name {key[:64]!r} follows {last[:64]!r}, so two readers may see two files")
             key_bytes += len(key)
             if key_bytes > _KEY_BYTES:
                 raise _damaged(f"its names are more than {_KEY_BYTES} bytes long together")

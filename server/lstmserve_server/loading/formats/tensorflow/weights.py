@@ -36,7 +36,7 @@ _STATES: Final = ("seed_generator_state", "rnn_state")  # what Keras 3 exports a
 
 
 class TrackedWeights:
-    """The weights of a model whose layers can be reached from the root.
+    """Weights of a model whose layers are reachable from the root object.
 
     tf.keras: `layer-K` is the K-th of `model.layers`, in which a Sequential does not count its InputLayer. Keras 3:
     `_operations/K`, in which it does, behind `_functional` in a Sequential. Below: `cell`, `forward_layer`, `layer` ... as in
@@ -153,7 +153,7 @@ class TrackedWeights:
 
 
 class ExportedWeights:
-    """The weights of a model that `model.export` wrote: a list without the layers, `variables/0`, `variables/1` ...
+    """Weights that `model.export` wrote: a list without layers, `variables/0`, `variables/1` and so on.
 
     They are in the order of `model.variables`, layer by layer, and each has its full name. A layer gets the next ones of the
     list whose name leads through its own; so neither an order nor a name is believed alone.
@@ -203,7 +203,7 @@ class ExportedWeights:
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """The layers of a model in a graph, by their number."""
+    """Layers of a model in an object graph, by number."""
 
     nodes: Mapping[int, int]
 

@@ -111,6 +111,7 @@ def _rows(tab, caption):
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_a_server_that_has_answered_calls():
     """The page of a server shows the calls that it has answered and refused, and asks no one else for anything."""
     with serving(f"sunspots={SUNSPOTS}", "--metrics", "127.0.0.1:0", *QUICK) as live:
@@ -137,6 +138,7 @@ def test_a_server_that_has_answered_calls():
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_a_server_that_answers_no_more():
     """When a server is gone the page says so, says since when, and continues showing what it last said."""
     with serving(f"sunspots={SUNSPOTS}", "--metrics", "127.0.0.1:0", *QUICK) as live:
@@ -158,6 +160,7 @@ def test_a_server_that_answers_no_more():
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_a_server_that_hangs_and_goes_on():
     """A server that takes connections and answers nothing counts as gone, until it answers again."""
     with serving(f"sunspots={SUNSPOTS}", "--metrics", "127.0.0.1:0", *QUICK) as live:
@@ -175,6 +178,7 @@ def test_a_server_that_hangs_and_goes_on():
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_a_server_that_begins_to_serve(observed):
     """A page that is open follows the server from one state to the next by itself."""
     observed.serving = False
@@ -190,6 +194,7 @@ def test_a_server_that_begins_to_serve(observed):
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_a_name_is_no_markup():
     """The name of a model, a layer, a reason or a caller is shown letter by letter, and no script of it runs."""
     told = Observed()
@@ -214,6 +219,7 @@ def test_a_name_is_no_markup():
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_what_to_look_at(observed):
     """What someone should look at stands on top in words, and what differs is shown layer by layer."""
     with observed.listening() as port, open_tab(f"http://{port.address}/") as tab:
@@ -237,6 +243,7 @@ def test_what_to_look_at(observed):
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1200])
 @pytest.mark.parametrize("serves", [True, False], ids=["serving", "not-serving"])
+@pytest.mark.browser
 def test_everybody_can_read_it(observed, tmp_path, width, dark, serves):
     """Heads, names, landmarks and contrast are right, and nothing is wider than the screen."""
     observed.serving = serves
@@ -251,6 +258,7 @@ def test_everybody_can_read_it(observed, tmp_path, width, dark, serves):
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_keys_are_enough(observed):
     """Everything that can be done is done with keys: pausing, whole digests, and opening what is closed."""
     active = "document.activeElement"
@@ -275,6 +283,7 @@ def test_keys_are_enough(observed):
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_the_page_estimates_as_the_server_does(observed):
     """The page finds the same quantiles as the server, and no rate below zero when a server has started again."""
     with observed.listening() as port, open_tab(f"http://{port.address}/") as tab:

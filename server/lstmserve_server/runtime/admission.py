@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _MAX_SHARE_OF_FREE: Final = 8
 """A caller may hold at most 8 times as many slots as are free: one caller gets 8 of 9, two get 8 of 17 each.
 
-These are the dynamic thresholds of Choudhury and Hahne (IEEE/ACM Transactions on Networking 6, 1998), which do not depend on the number
-of callers. The last free slot is reserved for a caller that holds none. Limits of 8 or fewer are not divided.
+These are the dynamic thresholds of Choudhury and Hahne (IEEE/ACM Transactions on Networking 6, 1998), which do not depend on the
+number of callers. The last free slot is reserved for a caller that holds none. Limits of 8 or fewer are not divided.
 """
 
 

@@ -8,6 +8,8 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import hpack
+
 from bench.traffic import frames
 
 if TYPE_CHECKING:
@@ -59,8 +61,9 @@ class Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._ended = ended
         headers = request.headers()
-        self._first = frames.encode(headers, indexed=True)
-        block = frames.remembered(len(headers))
+        encoder = hpack.Encoder()
+        self._first = encoder.encode(headers, huffman=False)
+        block = encoder.encode(headers, huffman=False)  # of indices alone, as the server has remembered the first
         self._headers = frames.frame(frames.HEADERS, frames.END_HEADERS, 0, block)[:5]
         self._block = block
         body = frames.message(request.data)
@@ -74,6 +77,7 @@ class Connection:
         self.calls: dict[int, int] = {}
         """The numbers of the calls under way, by stream."""
         self._messages: dict[int, bytes] = {}
+        self._decoder = hpack.Decoder(max_header_list_size=1 << 20)
         self._known: dict[bytes, tuple[int | None, frozenset[str]]] = {}
         self._input = b""
         self._output = bytearray(frames.PREFACE)
@@ -189,7 +193,7 @@ class Connection:
             return
         known = self._known.get(block)
         if known is None:
-            headers = frames.decode(block)
+            headers = dict(self._decoder.decode(block))
             status = headers.get("grpc-status")
             known = (None if status is None else int(status)), frozenset(headers)
             if len(self._known) < 1000:

@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 
 from bench.stream_costs import input_of
-from bench.traffic import frames, generator, outcomes, servers, soak
+from bench.traffic import generator, outcomes, servers, soak
 from bench.traffic.generator import Plan
 from lstmserve import Client, calls
 
@@ -109,19 +109,6 @@ def delay_of(error):
     info = error_details_pb2.RetryInfo()
     assert any(detail.Unpack(info) for detail in details)
     return info.retry_delay.ToTimedelta().total_seconds()
-
-
-def test_headers_are_read_as_they_were_written():
-    """And those that are in the static table of HPACK, or are longer than a byte can say."""
-    headers = {"grpc-status": "8", "grpc-message": "x" * 300}
-    block = bytes((0x80 | 8,)) + frames.encode(list(headers.items()), indexed=False)
-    assert frames.decode(block) == {":status": "200", **headers}
-
-
-def test_headers_of_a_dynamic_table_are_not_believed():
-    """It was forbidden."""
-    with pytest.raises(ValueError, match="dynamic table"):
-        frames.decode(frames.remembered(1))
 
 
 @pytest.mark.parametrize("leak", [0.0, 3.0])

@@ -232,7 +232,7 @@ def test_what_to_look_at(observed):
     assert [
         "Answers of first differ from Keras: 4 calls over tolerance.",
         "The event loop is late by 250 ms.",
-        "Reading again failed 2 times since the start: tokens.",
+        "Reloading failed 2 times since the start: tokens.",
     ] == items
     assert "Serving 3 things to look at" == headline
     assert ["lstm_1", "c", "4", "1,250 %"] == [cell.strip() for cell in layers[3]]
@@ -266,11 +266,11 @@ def test_keys_are_enough(observed):
         _state(tab, "serving")
         met = []
         for _ in range(6):
-            tab.press("Tab", 9)
+            tab.press("Tab")
             kind = tab.evaluate(f"{active}.id || {active}.tagName")
             met.append(kind)
             if kind in ("pause", "digests"):
-                tab.press(" ", 32)
+                tab.press(" ")
         pressed = tab.evaluate("[...document.querySelectorAll('button')].map(({ariaPressed}) => ariaPressed)")
         text = tab.look().text
 

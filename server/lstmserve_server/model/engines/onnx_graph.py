@@ -1,8 +1,7 @@
 """Encodes a graph of one LSTM operator as an ONNX file.
 
-Encoded by hand: it is a dozen fields of protobuf (onnx/onnx.proto3, whose field numbers never change), and the package onnx would
-take 31 MB on disk, 13 MB of memory and a third of a second. An error here is caught twice when a session is made: by ONNX Runtime,
-which checks the graph, and by the comparison with NumPy.
+The messages are those of onnx/onnx.proto3, whose field numbers never change: docs/decisions/onnx-graph.md. An error here is caught
+twice when a session is made: by ONNX Runtime, which checks the graph, and by the comparison with NumPy.
 """
 
 from __future__ import annotations
@@ -10,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+
+from lstmserve_server.core import protobuf
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,23 @@ _IR_VERSION: Final = 8
 _OPSET: Final = 14  # has the LSTM that has not changed since, and is old enough for any ONNX Runtime
 _FLOAT: Final = 1  # TensorProto.DataType
 _FLOATS, _INT, _STRINGS = 6, 2, 8  # AttributeProto.AttributeType
+
+_ONNX: Final = protobuf.declare(
+    "lstmserve.onnx",
+    {
+        "Model": "int64 ir_version = 1; Graph graph = 7; OperatorSet* opset_import = 8",
+        "OperatorSet": "string domain = 1; int64 version = 2",
+        "Graph": "Node* node = 1; string name = 2; Tensor* initializer = 5; Value* input = 11; Value* output = 12",
+        "Node": "string* input = 1; string* output = 2; string op_type = 4; Attribute* attribute = 5",
+        "Attribute": "string name = 1; int64 i = 3; float* floats = 7; bytes* strings = 9; int32 type = 20",
+        "Tensor": "int64* dims = 1; int32 data_type = 2; string name = 8; bytes raw_data = 9",
+        "Value": "string name = 1; Type type = 2",
+        "Type": "TensorType tensor_type = 1",
+        "TensorType": "int32 elem_type = 1; Shape shape = 2",
+        "Shape": "Dimension* dim = 1",
+        "Dimension": "int64 dim_value = 1; string dim_param = 2",
+    },
+)
 
 
 class Function(NamedTuple):
@@ -53,20 +71,24 @@ def lstm(weights: LSTMWeights, functions: Sequence[Function]) -> bytes:
         "B": np.concatenate([_by_gate(bias), np.zeros((1, 4 * units), np.float32)], axis=1),  # (1, 8 * units)
     }
     x, *state = INPUTS
-    node = b"".join([
-        *(_text(1, name) for name in (x, *initializers, "", *state)),  # "" is sequence_lens
-        *(_text(2, name) for name in OUTPUTS),
-        _text(4, "LSTM"),
-        *(_part(5, attribute) for attribute in _attributes(units, functions)),
-    ])  # fmt: skip
-    graph = b"".join([
-        _part(1, node),
-        _text(2, "lstm"),
-        *(_part(5, _tensor(name, array)) for name, array in initializers.items()),
-        *(_part(11, value) for value in _values(INPUTS, ("time", "batch", features), units)),
-        *(_part(12, value) for value in _values(OUTPUTS, ("time", 1, "batch", units), units)),
-    ])  # fmt: skip
-    return _number(1, _IR_VERSION) + _part(7, graph) + _part(8, _number(2, _OPSET))
+    model = _ONNX["Model"](ir_version=_IR_VERSION, opset_import=[{"version": _OPSET}])
+    model.graph.name = "lstm"
+    node = model.graph.node.add(
+        op_type="LSTM", input=[x, *initializers, "", *state], output=OUTPUTS
+    )  # "": sequence_lens
+    _add_attributes(node, units, functions)
+    for name, array in initializers.items():
+        raw = array.astype("<f4", copy=False).tobytes()
+        model.graph.initializer.add(name=name, dims=array.shape, data_type=_FLOAT, raw_data=raw)
+    of_state: tuple[int | str, ...] = (1, "batch", units)
+    of_x: tuple[int | str, ...] = ("time", "batch", features)
+    of_outputs: tuple[int | str, ...] = ("time", 1, "batch", units)
+    for name, shape in zip(INPUTS, (of_x, of_state, of_state), strict=True):
+        _describe(model.graph.input.add(name=name), shape)
+    for name, shape in zip(OUTPUTS, (of_outputs, of_state, of_state), strict=True):
+        _describe(model.graph.output.add(name=name), shape)
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def _by_gate(array: Array) -> Array:
@@ -75,46 +97,18 @@ def _by_gate(array: Array) -> Array:
     return np.concatenate([i, o, f, c])[None]
 
 
-def _values(names: Sequence[str], first: Sequence[int | str], units: int) -> list[bytes]:
-    shapes = (first, (1, "batch", units), (1, "batch", units))
-    return [_value(name, shape) for name, shape in zip(names, shapes, strict=True)]
-
-
-def _attributes(units: int, functions: Sequence[Function]) -> list[bytes]:
+def _add_attributes(node: Any, units: int, functions: Sequence[Function]) -> None:
+    names = [function.name.encode() for function in functions]
     parameters = [function.parameters for function in functions if function.parameters]
-    return [
-        _text(1, "hidden_size") + _number(20, _INT) + _number(3, units),
-        _text(1, "activations") + _number(20, _STRINGS) + b"".join(_text(9, function.name) for function in functions),
-        *(
-            _text(1, f"activation_{name}") + _number(20, _FLOATS) + _part(7, np.array(values, "<f4").tobytes())
-            for name, values in zip(("alpha", "beta"), zip(*parameters, strict=True), strict=False)
-        ),
-    ]
+    node.attribute.add(name="hidden_size", type=_INT, i=units)
+    node.attribute.add(name="activations", type=_STRINGS, strings=names)
+    for name, values in zip(("alpha", "beta"), zip(*parameters, strict=True), strict=False):
+        node.attribute.add(name=f"activation_{name}", type=_FLOATS, floats=values)
 
 
-def _tensor(name: str, array: Array) -> bytes:
-    sizes = b"".join(_number(1, size) for size in array.shape)
-    return sizes + _number(2, _FLOAT) + _text(8, name) + _part(9, array.astype("<f4", copy=False).tobytes())
-
-
-def _value(name: str, shape: Sequence[int | str]) -> bytes:
-    sizes = (_number(1, size) if isinstance(size, int) else _text(2, size) for size in shape)
-    tensor = _number(1, _FLOAT) + _part(2, b"".join(_part(1, size) for size in sizes))
-    return _text(1, name) + _part(2, _part(1, tensor))
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _text(field: int, text: str) -> bytes:
-    return _part(field, text.encode())
-
-
-def _part(field: int, content: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    groups = [value >> shift & 0x7F for shift in range(0, max(1, value.bit_length()), 7)]
-    return bytes([*(group | 0x80 for group in groups[:-1]), groups[-1]])
+def _describe(value: Any, shape: Sequence[int | str]) -> None:
+    """Writes the type of an input or output: float32 of a shape whose texts name what may vary."""
+    tensor = value.type.tensor_type
+    tensor.elem_type = _FLOAT
+    for size in shape:
+        tensor.shape.dim.add(**({"dim_value": size} if isinstance(size, int) else {"dim_param": size}))

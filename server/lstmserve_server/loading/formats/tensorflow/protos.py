@@ -2,30 +2,19 @@
 
 The fields are those of tensorflow/core/protobuf/{tensor_bundle,trackable_object_graph,saved_model,meta_graph,
 saved_object_graph}.proto, of tensorflow/core/framework/tensor_shape.proto and of tf_keras/protobuf/saved_metadata.proto.
-Fields that are not in the table are passed over. The pool is our own, so that TensorFlow may be in the same process.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
+from lstmserve_server.core import protobuf
 from lstmserve_server.core.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_PACKAGE: Final = "lstmserve.tensorflow"
-_TYPES: Final = {
-    "bool": descriptor_pb2.FieldDescriptorProto.TYPE_BOOL,
-    "bytes": descriptor_pb2.FieldDescriptorProto.TYPE_BYTES,
-    "fixed32": descriptor_pb2.FieldDescriptorProto.TYPE_FIXED32,
-    "int32": descriptor_pb2.FieldDescriptorProto.TYPE_INT32,
-    "int64": descriptor_pb2.FieldDescriptorProto.TYPE_INT64,
-    "string": descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
-}
 
 # Enumerations are int32 here, and messages of which only the presence matters, or that may be very many, are bytes: the same on
 # the wire. A file of 32 MB has room for 16 million empty messages, which would take 1.6 GB; as bytes they are counted first.
@@ -47,6 +36,9 @@ _MESSAGES: Final = {
     "SavedObject": "Child* children = 1; UserObject user_object = 4",
     "UserObject": "string identifier = 1; string metadata = 3",
 }
+
+
+_CLASSES: Final = protobuf.declare("lstmserve.tensorflow", _MESSAGES)
 
 
 def parse(message: str, content: bytes, what: str) -> Any:
@@ -72,34 +64,3 @@ def parse_all(message: str, contents: Sequence[bytes], most: int, what: str) -> 
         text = f"{what} has {len(contents)} nodes; expected at most {most}"
         raise UnsupportedModelError(text)
     return [parse(message, content, what) for content in contents]
-
-
-def _classes() -> dict[str, Any]:
-    """Returns the class of each message in the table."""
-    file = descriptor_pb2.FileDescriptorProto(name="lstmserve/tensorflow.proto", package=_PACKAGE, syntax="proto3")
-    for name, fields in _MESSAGES.items():
-        described = file.message_type.add(name=name)
-        for field in fields.split("; "):
-            _add_field(described, field)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name in _MESSAGES
-    }
-
-
-def _add_field(described: descriptor_pb2.DescriptorProto, field: str) -> None:
-    """Adds a field, given as in a .proto file, except for the star that says "repeated"."""
-    kind, name, _, number = field.split()
-    proto = descriptor_pb2.FieldDescriptorProto
-    added = described.field.add(name=name, number=int(number))
-    added.label = proto.LABEL_REPEATED if kind.endswith("*") else proto.LABEL_OPTIONAL
-    kind = kind.removesuffix("*")
-    if kind in _TYPES:
-        added.type = _TYPES[kind]
-    else:
-        added.type = proto.TYPE_MESSAGE
-        added.type_name = f".{_PACKAGE}.{kind}"
-
-
-_CLASSES: Final = _classes()

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
+from lstmserve.credentials import Tls
 from lstmserve.v1 import lstm_pb2, shadow_pb2
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lstmserve.credentials import Tls
 
 _SERVICE: Final = lstm_pb2.DESCRIPTOR.services_by_name["LstmService"]
 _SHADOW_SERVICE: Final = shadow_pb2.DESCRIPTOR.services_by_name["ShadowService"]

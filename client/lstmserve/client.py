@@ -5,24 +5,19 @@ from __future__ import annotations
 import asyncio
 import math
 import weakref
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import grpc
 import grpc.aio
+from numpy.typing import ArrayLike, NDArray
 
 from lstmserve import calls, channels, errors, streams
-from lstmserve.credentials import Token
+from lstmserve.credentials import Tls, Token
+from lstmserve.state import State
 from lstmserve.stream_call import Endpoint, cancelled_by_owner
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
-
-    from numpy.typing import ArrayLike, NDArray
-
-    from lstmserve.credentials import Tls
-    from lstmserve.state import State
-    from lstmserve.v1 import lstm_pb2, shadow_pb2
+from lstmserve.v1 import lstm_pb2, shadow_pb2
 
 _Answer = TypeVar("_Answer")
 

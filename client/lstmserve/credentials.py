@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import grpc
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable
 
 
 @dataclass(frozen=True, slots=True)

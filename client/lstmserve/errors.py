@@ -18,17 +18,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable
+from typing import Any, Final
 
 import grpc
 
 from lstmserve import status_details
 from lstmserve.text import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from lstmserve.v1 import lstm_pb2
+from lstmserve.v1 import lstm_pb2
 
 
 class LstmServeError(Exception):

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import grpc
+from numpy.typing import NDArray
 
 from lstmserve import errors, validation
 from lstmserve.state import State
 from lstmserve.v1 import lstm_pb2
 from lstmserve.validation import Expected
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from numpy.typing import NDArray
-
 
 _MOST_BYTES: Final = 8 << 20  # of messages to remember before a checkpoint is asked for
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import random
 import time
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import grpc
+from numpy.typing import ArrayLike, NDArray
 
 from lstmserve import calls, errors, tensors, validation
-from lstmserve.replay_log import ReplayLog, Request, Response
+from lstmserve.replay_log import Answer, ReplayLog, Request, Response
+from lstmserve.state import State
 from lstmserve.stream_call import AsyncStreamCall, LostError, StreamCall
+from lstmserve.v1 import lstm_pb2
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    from lstmserve.replay_log import Answer
-    from lstmserve.state import State
-    from lstmserve.v1 import lstm_pb2
-
-    Array = NDArray[Any]
+Array = NDArray[Any]
 
 _RETRYABLE: Final = (
     grpc.StatusCode.UNAVAILABLE,

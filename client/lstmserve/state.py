@@ -5,19 +5,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import stat
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lstmserve import archives, tensors
 from lstmserve.text import printable
 from lstmserve.v1 import lstm_pb2
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
 
 MAX_FILE_BYTES: Final = 1 << 30
 """Bytes of a file that `State.load` reads."""

@@ -6,13 +6,11 @@ https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.pr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
 
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 _REQUEST_ID_KEY: Final = "x-request-id"

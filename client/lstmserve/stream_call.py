@@ -10,16 +10,14 @@ import contextlib
 import queue
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import grpc
 import grpc.aio
 
 from lstmserve import calls, errors
-
-if TYPE_CHECKING:
-    from lstmserve.credentials import Token
-    from lstmserve.replay_log import Request
+from lstmserve.credentials import Token
+from lstmserve.replay_log import Request
 
 _METHOD: Final = calls.method("StreamSteps")
 _MAX_WAITING_BYTES: Final = 4 << 20  # of what came and was not taken; a message that is larger comes alone

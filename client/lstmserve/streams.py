@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import grpc
+import grpc.aio
+from numpy.typing import ArrayLike, NDArray
 
 from lstmserve import errors
+from lstmserve.replay_log import Answer, Request, Response
 from lstmserve.resumable_stream import ResumableStream
-from lstmserve.stream_call import AsyncStreamCall, LostError, StreamCall
+from lstmserve.state import State
+from lstmserve.stream_call import AsyncStreamCall, Endpoint, LostError, StreamCall
 from lstmserve.v1 import lstm_pb2
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
-    from types import TracebackType
-
-    import grpc
-    import grpc.aio
-    from numpy.typing import ArrayLike, NDArray
-
-    from lstmserve.replay_log import Answer, Request, Response
-    from lstmserve.state import State
-    from lstmserve.stream_call import Endpoint
-
-    Array = NDArray[Any]
+Array = NDArray[Any]
 
 _Found = TypeVar("_Found")
 

@@ -7,17 +7,13 @@ count.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from lstmserve.v1 import lstm_pb2
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import ArrayLike, DTypeLike, NDArray
-
 
 MAX_RANK: Final = 8
 """A tensor has at most this many dimensions; no request needs more than three."""

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
+from numpy.typing import NDArray
 
 from lstmserve import tensors
 from lstmserve.state import State
 from lstmserve.v1 import lstm_pb2
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MAX_NAME: Final = 4096
 """Characters of the name of a layer, after those of the models that it is nested in."""

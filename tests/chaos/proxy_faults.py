@@ -17,9 +17,10 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import numpy as np
@@ -29,10 +30,7 @@ from tests.chaos import streams
 from tests.support import proxies
 from tests.support.builders import numbers
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Step = Callable[[Any, Any], tuple[Any, Any]]
+Step = Callable[[Any, Any], tuple[Any, Any]]
 
 FAULTS = ("kill", "term", "stop")
 IN_FLIGHT = 2

@@ -23,8 +23,9 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import grpc
 import numpy as np
@@ -33,9 +34,6 @@ from lstmserve import AsyncClient, Client, LstmServeError, State, calls, channel
 from tests.support import live
 from tests.support.paths import SUNSPOTS
 from tests.support.tcp_proxy import TcpProxy
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
 
 MODEL = f"sunspots={SUNSPOTS}"
 REPLICAS = 3

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable, Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import click
 import jsonschema
@@ -19,11 +21,7 @@ from lstmserve_server.rpc.servicers import SERVICE
 from lstmserve_server.serving.settings import ServeSettings
 from tests.support.paths import ROOT
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    Object = dict[str, Any]
+Object = dict[str, Any]
 
 FOLDER: Final = ROOT / "deploy" / "kubernetes"
 OVERLAYS: Final = ("plain", "mutual-tls", "shadow")

@@ -6,16 +6,13 @@ import asyncio
 import contextlib
 import random
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tests.fuzz import conversations, seeds
-from tests.fuzz.server import victim
+from tests.fuzz.seeds import Seed
+from tests.fuzz.server import Victim, victim
 from tests.fuzz.tally import Tally
 from tests.hostile import http2
-
-if TYPE_CHECKING:
-    from tests.fuzz.seeds import Seed
-    from tests.fuzz.server import Victim
 
 _AT_ONCE: Final = 32
 _PATIENCE: Final = 20  # seconds until the server has closed a connection of which it has read the end

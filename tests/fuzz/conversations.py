@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from random import Random
+from typing import Final
 
 from tests.fuzz.damage import damaged, overwritten
+from tests.fuzz.seeds import Seed
 from tests.fuzz.service import METHODS
 from tests.hostile import http2
-
-if TYPE_CHECKING:
-    from random import Random
-
-    from tests.fuzz.seeds import Seed
 
 _TYPES: Final = (*range(10), 10, 77, 255)
 _STREAMS: Final = (0, 1, 1, 1, 2, 3, 5, 101, 2**31 - 1, 2**31, 2**32 - 1)

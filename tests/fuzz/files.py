@@ -12,11 +12,12 @@ import random
 import re
 import signal
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import process_time
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import sandbox, sandbox_child
@@ -26,9 +27,6 @@ from lstmserve_server.runtime.registry import ServedModel
 from tests.fuzz import model_files
 from tests.fuzz.tally import Tally
 from tests.support import resources
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
 
 LIMITS: Final = LoadLimits(seconds=2)  # a file that is parsed at all takes some milliseconds
 _FILES_EACH: Final = 250

@@ -7,9 +7,10 @@ import math
 import random
 import warnings
 from time import process_time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
+from google.protobuf.message import Message
 
 from lstmserve import tensors
 from lstmserve.v1 import lstm_pb2
@@ -17,13 +18,9 @@ from lstmserve_server.core.errors import RequestError
 from lstmserve_server.rpc import status
 from tests.fuzz import seeds
 from tests.fuzz.protobuf import Mutator
+from tests.fuzz.seeds import Seed
 from tests.fuzz.service import STREAM, Service
 from tests.fuzz.tally import Tally
-
-if TYPE_CHECKING:
-    from google.protobuf.message import Message
-
-    from tests.fuzz.seeds import Seed
 
 _EVERY: Final = 1000  # mutants between two good calls
 _PATIENCE: Final = 5  # seconds that one call may take

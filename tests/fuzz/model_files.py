@@ -7,15 +7,13 @@ import io
 import json
 import re
 import zipfile
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any, Final
 
 from tests.fuzz.damage import damaged, overwritten
 from tests.fuzz.service import FIXTURES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-    from random import Random
 
 _CONFIG: Final = re.compile(rb'\{"(?:class_name|module)".*?\}(?=[\0\x89]|$)', re.DOTALL)
 _VALUES: Final = (None, True, False, -1, 0, 1, 2, 3, 7, 65_537, 2**31, 2**63, -(2**63), 0.5, -1.5, 1e308, float("nan"), float("inf"), "",

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from random import Random
+from typing import Any, Final
 
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from tests.fuzz.damage import damaged
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from random import Random
-
-    from google.protobuf.descriptor import Descriptor
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 

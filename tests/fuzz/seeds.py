@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from random import Random
+from typing import Any, Final
 
 import numpy as np
 
 from lstmserve import tensors
 from lstmserve.v1 import lstm_pb2
+from lstmserve_server.model.spec import InputSpec
+from lstmserve_server.runtime.registry import ServedModel
+from tests.fuzz.protobuf import Mutator
 from tests.fuzz.service import REQUESTS, STREAM, Service
-
-if TYPE_CHECKING:
-    from random import Random
-
-    from lstmserve_server.model.spec import InputSpec
-    from lstmserve_server.runtime.registry import ServedModel
-    from tests.fuzz.protobuf import Mutator
 
 ROWS: Final = 2
 STEPS: Final = 6

@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from typing import TYPE_CHECKING, Final, Self
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, Self
 
 from lstmserve import Client
 from tests.fuzz.service import MODELS
+from tests.fuzz.tally import Tally
 from tests.support import live, resources
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from tests.fuzz.tally import Tally
-    from tests.support.live import LiveServer
+from tests.support.live import LiveServer
 
 PATIENCE: Final = 30  # seconds for all that was begun to be undone
 _X: Final = [0.25]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Self
+from collections.abc import Sequence
+from typing import Any, Final, Self
 
 from google.protobuf import message_factory
+from google.protobuf.message import Message
 
+from lstmserve.v1 import lstm_pb2
 from lstmserve_server.core.errors import RequestError
 from lstmserve_server.loading import reader
 from lstmserve_server.model.numerics import Numerics
@@ -16,13 +19,6 @@ from lstmserve_server.runtime.registry import ServedModel
 from lstmserve_server.serving.server import Server
 from lstmserve_server.serving.settings import ServeSettings
 from tests.support.paths import ROOT, SUNSPOTS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from google.protobuf.message import Message
-
-    from lstmserve.v1 import lstm_pb2
 
 FIXTURES: Final = ROOT / "tests" / "fixtures"
 MODELS: Final = {

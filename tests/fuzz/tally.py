@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Final, Self
+from collections.abc import Iterator
+from typing import Final, Self
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tests.support import resources
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MOST_GROWTH: Final = 32 << 20
 """Bytes by which memory may have grown at the end, since a tenth of the run was done and everything was warm."""

@@ -8,19 +8,16 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import grpc
 
 from tests.fuzz import seeds
 from tests.fuzz.protobuf import Mutator
-from tests.fuzz.server import victim
+from tests.fuzz.seeds import Seed
+from tests.fuzz.server import Victim, victim
 from tests.fuzz.service import METHODS, STREAM
 from tests.fuzz.tally import Tally
-
-if TYPE_CHECKING:
-    from tests.fuzz.seeds import Seed
-    from tests.fuzz.server import Victim
 
 CLEAN: Final = {
     grpc.StatusCode.OK,

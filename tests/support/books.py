@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import grpc
 
 from lstmserve_server.serving.server import Server
 from lstmserve_server.serving.settings import ServeSettings
 from tests.support import builders
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
 
 PATIENCE = 30.0
 

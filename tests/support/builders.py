@@ -6,29 +6,25 @@ import dataclasses
 import io
 import json
 import zipfile
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from lstmserve_server.model import activations
 from lstmserve_server.model.activations import Activation, KerasMajor
 from lstmserve_server.model.engines import select
+from lstmserve_server.model.engines.base import LSTMKernel
+from lstmserve_server.model.lstm import LSTMSpec, LSTMWeights
 from lstmserve_server.model.model import RecurrentModel
 from lstmserve_server.model.numerics import ComputeConfig, Engine, Numerics, matmul_of
 from lstmserve_server.model.spec import InputSpec, LayerSpec, ModelSpec, OutputSpec, Source
 from lstmserve_server.runtime.registry import Registry, ServedModel
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.engines.base import LSTMKernel
-    from lstmserve_server.model.lstm import LSTMSpec, LSTMWeights
-
-    Array = NDArray[Any]
+Array = NDArray[Any]
 
 
 def cell_of(engine: Engine, spec: LSTMSpec, weights: LSTMWeights, numerics: Numerics = Numerics.EXACT) -> LSTMKernel:

@@ -10,11 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Self
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
 
 PROGRAM = (sys.executable, "-m", "lstmserve_server")
 CLIENT = (sys.executable, "-m", "lstmserve")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import Metric
@@ -14,9 +15,6 @@ from lstmserve_server.observability.admin_server import AdminServer
 from lstmserve_server.shadow import compare
 from lstmserve_server.shadow.metrics import ShadowCollector
 from lstmserve_server.shadow.worker import Lag
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DIGEST = "8f4b2d1c6e9a7035" * 4
 SHORT = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

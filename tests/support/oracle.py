@@ -6,18 +6,15 @@ after gate, row after row, in whatever type its inputs are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
-    Function = Callable[[Array], Array]
+Array = NDArray[Any]
+Function = Callable[[Array], Array]
 
 GATES = ("input", "forget", "candidate", "output")
 

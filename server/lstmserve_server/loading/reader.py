@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build import builder, cleaning
 from lstmserve_server.loading.build.builder import ModelSelection
+from lstmserve_server.loading.build.keras_file import KerasFile
 from lstmserve_server.loading.build.rules.registry import RULES
+from lstmserve_server.loading.config.keras_config import LayerConfig
 from lstmserve_server.loading.containers import archive as archives
 from lstmserve_server.loading.containers import hdf5
 from lstmserve_server.loading.containers.source import ModelSource
 from lstmserve_server.loading.formats import keras_hdf5, keras_shards, keras_v3, numpy_npz
 from lstmserve_server.loading.formats.tensorflow import readers as tensorflow
-from lstmserve_server.loading.store.arrays import HeapStore
+from lstmserve_server.loading.store.arrays import ArrayStore, HeapStore
 from lstmserve_server.loading.store.limits import LoadLimits
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
-
-    from lstmserve_server.loading.build.keras_file import KerasFile
-    from lstmserve_server.loading.config.keras_config import LayerConfig
-    from lstmserve_server.loading.store.arrays import ArrayStore
-    from lstmserve_server.model.spec import ModelSpec
+from lstmserve_server.model.spec import ModelSpec
 
 _LFS_POINTER = b"version https://git-lfs"
 _USER_BLOCKS = (

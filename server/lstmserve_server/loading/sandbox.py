@@ -12,20 +12,17 @@ import contextlib
 import json
 import signal
 import sys
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from lstmserve.text import printable
 from lstmserve_server.core import confinement
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import sandbox_protocol
 from lstmserve_server.loading.store import memory_files, transfer
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
-
-    from lstmserve_server.loading.store.limits import LoadLimits
-    from lstmserve_server.model.spec import ModelSpec
+from lstmserve_server.loading.store.limits import LoadLimits
+from lstmserve_server.model.spec import ModelSpec
 
 _KILL_TIMEOUT_SECONDS: Final = 5.0  # after SIGKILL
 

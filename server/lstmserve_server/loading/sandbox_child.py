@@ -12,8 +12,9 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from lstmserve_server.core import confinement
 from lstmserve_server.core.errors import UnsupportedModelError
@@ -22,9 +23,6 @@ from lstmserve_server.loading.build.builder import ModelSelection
 from lstmserve_server.loading.store import transfer
 from lstmserve_server.loading.store.arrays import SharedStore
 from lstmserve_server.loading.store.limits import LoadLimits
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _BASE_MEMORY: Final = 1 << 30  # Python, NumPy and h5py map half of it
 _BASE_WEIGHTS: Final = 256 << 20

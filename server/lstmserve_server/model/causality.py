@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
+from lstmserve_server.model.layers.base import Layer
 from lstmserve_server.model.layers.merge import Merge
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lstmserve_server.model.layers.base import Layer
-    from lstmserve_server.model.spec import LayerSpec, ModelSpec
+from lstmserve_server.model.spec import LayerSpec, ModelSpec
 
 
 class _Cadence(NamedTuple):

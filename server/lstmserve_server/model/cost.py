@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from lstmserve_server.model.spec import LayerSpec, ModelSpec
+from lstmserve_server.model.spec import LayerSpec, ModelSpec
 
 _OVERHEAD_MULTIPLICATIONS: Final = 50_000
 """Multiplications in the time that NumPy's calls of one recurrent step take apart from the arithmetic."""

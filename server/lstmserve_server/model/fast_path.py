@@ -5,19 +5,13 @@ Most models that can be stepped have neither. For them a call is nothing but the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+from lstmserve_server.model.layers.base import Layer, LayerState
 from lstmserve_server.model.layers.recurrent import LSTM
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.layers.base import Layer, LayerState
-    from lstmserve_server.model.spec import LayerSpec, ModelSpec
-
-    Array = NDArray[Any]
+from lstmserve_server.model.spec import LayerSpec, ModelSpec
+from lstmserve_server.model.types import Array
 
 
 class _Instruction(NamedTuple):

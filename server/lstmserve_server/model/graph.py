@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from lstmserve_server.model import causality, fast_path
 from lstmserve_server.model.layers import registry as kinds
-from lstmserve_server.model.layers.base import Batch, LayerInputs
+from lstmserve_server.model.layers.base import Batch, Layer, LayerInputs, LayerState, Stateful
 from lstmserve_server.model.layers.recurrent import LSTM, Bidirectional
-from lstmserve_server.model.recording import LayerRecorder
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.layers.base import Layer, LayerState, Stateful
-    from lstmserve_server.model.numerics import ComputeConfig
-    from lstmserve_server.model.recording import Chunk
-    from lstmserve_server.model.spec import LayerSpec, ModelSpec
-
-    Array = NDArray[Any]
+from lstmserve_server.model.numerics import ComputeConfig
+from lstmserve_server.model.recording import Chunk, LayerRecorder
+from lstmserve_server.model.spec import LayerSpec, ModelSpec
+from lstmserve_server.model.types import Array
 
 ModelState = tuple["LayerState", ...]
 """The state of each layer that has one, in the order of the model."""

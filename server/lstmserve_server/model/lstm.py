@@ -11,21 +11,16 @@ gate of Gers et al. 2000. Everything is in the dtype of the weights.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.activations import Activation
-    from lstmserve_server.model.numerics import Product
-    from lstmserve_server.model.recording import Steps
-
-    Array = NDArray[Any]
+from lstmserve_server.model.activations import Activation
+from lstmserve_server.model.numerics import Product
+from lstmserve_server.model.recording import Steps
+from lstmserve_server.model.types import Array
 
 
 @dataclass(frozen=True, slots=True)

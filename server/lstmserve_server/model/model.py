@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from lstmserve_server.core.errors import WrongForModel
 from lstmserve_server.model.cost import CostModel
-from lstmserve_server.model.graph import LayerGraph, copy_state, rows_of
+from lstmserve_server.model.graph import LayerGraph, ModelState, copy_state, rows_of
+from lstmserve_server.model.layers.base import Batch
+from lstmserve_server.model.layers.recurrent import LSTM
 from lstmserve_server.model.numerics import ComputeConfig, Engine, Numerics, all_finite, matmul_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.graph import ModelState
-    from lstmserve_server.model.layers.base import Batch
-    from lstmserve_server.model.layers.recurrent import LSTM
-    from lstmserve_server.model.recording import Recording
-    from lstmserve_server.model.spec import LayerSpec, ModelSpec, OutputSpec
-
-    Array = NDArray[Any]
+from lstmserve_server.model.recording import Recording
+from lstmserve_server.model.spec import LayerSpec, ModelSpec, OutputSpec
+from lstmserve_server.model.types import Array
 
 # A chunk of a sequence: its largest buffer stays in the second-level cache, and between two a call can be stopped.
 _CHUNK_BYTES = 1 << 20

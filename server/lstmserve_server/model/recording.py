@@ -6,14 +6,11 @@ A recording belongs to one call, and is filled by the thread that computes it. W
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
+from lstmserve_server.model.types import Array
 
 
 class HasArray(Protocol):

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lstmserve_server.model.activations import Activation
+from lstmserve_server.model.types import Array
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
-    Option = int | float | bool | str | Activation
-    Shape = tuple[int | None, ...]
+Option = int | float | bool | str | Activation
+Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True)

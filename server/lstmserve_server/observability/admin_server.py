@@ -8,22 +8,17 @@ import ipaddress
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 from urllib.parse import urlsplit
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import structlog
-from prometheus_client import make_wsgi_app, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
 
 from lstmserve_server.core.addresses import host_and_port
 from lstmserve_server.core.errors import StartupError
 from lstmserve_server.observability.status_page.app import StatusPage
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
-
-    from prometheus_client import CollectorRegistry
-
 
 _INTERNAL: Final = (".localhost", ".local", ".internal", ".svc", ".cluster.local", ".lan", ".home.arpa")
 """Ends of names that are not of the public DNS."""

@@ -5,23 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from collections.abc import Iterator, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import grpc
 import structlog
-from prometheus_client.core import GaugeMetricFamily
+from google.protobuf.descriptor import MethodDescriptor
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
+from lstmserve_server.core.errors import RequestError
 from lstmserve_server.observability.metric_types import Counter, HistogramFamily
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from google.protobuf.descriptor import MethodDescriptor
-    from prometheus_client.core import Metric
-    from prometheus_client.registry import Collector
-
-    from lstmserve_server.core.errors import RequestError
 
 _log = structlog.get_logger(__name__)
 

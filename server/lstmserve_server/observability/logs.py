@@ -6,15 +6,13 @@ import contextlib
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Final, TextIO, cast
+from typing import Final, TextIO, cast
 
 import structlog
+from structlog.typing import Processor
 
 from lstmserve_server.core import request_context
 from lstmserve_server.observability.log_writer import LogWriter
-
-if TYPE_CHECKING:
-    from structlog.typing import Processor
 
 _FINAL_FLUSH_SECONDS: Final = 1.0  # seconds
 

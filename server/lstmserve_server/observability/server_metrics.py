@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import platform
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from prometheus_client import Counter, Gauge
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from lstmserve_server.core import packages
 from lstmserve_server.observability import logs
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from datetime import datetime
-
-    from prometheus_client.core import Metric
-    from prometheus_client.registry import Collector
-
 
 _LAG_INTERVAL_SECONDS: Final = 1.0  # seconds
 

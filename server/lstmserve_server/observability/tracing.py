@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from time import time_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from google.protobuf.descriptor import MethodDescriptor
 from opentelemetry import context, propagate, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
@@ -14,9 +15,6 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from lstmserve_server.core import packages, request_context
 from lstmserve_server.observability.call_metrics import CallMetrics, CallRecorder, Phase, code_of
-
-if TYPE_CHECKING:
-    from google.protobuf.descriptor import MethodDescriptor
 
 _FAULTS: Final = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 """The codes that are faults of a server, by OpenTelemetry's conventions for RPC."""

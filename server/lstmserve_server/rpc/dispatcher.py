@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Final
 
 import grpc
 import structlog
 from google.protobuf import message_factory
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
 
 from lstmserve_server.core import request_context
 from lstmserve_server.core.errors import DeadlineExceeded, InvalidRequest, NotServing, RequestError
 from lstmserve_server.core.request_context import seconds_left
+from lstmserve_server.observability.call_metrics import CallMetrics
 from lstmserve_server.rpc import status
-from lstmserve_server.rpc.auth.authenticators import while_admitted
+from lstmserve_server.rpc.auth.authenticators import Admission, Authenticator, Token, while_admitted
 from lstmserve_server.rpc.auth.callers import current_caller, current_peer
+from lstmserve_server.runtime.admission import FairLimiter
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-
-    from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-    from google.protobuf.message import Message
-
-    from lstmserve_server.observability.call_metrics import CallMetrics
-    from lstmserve_server.rpc.auth.authenticators import Admission, Authenticator, Token
-    from lstmserve_server.runtime.admission import FairLimiter
-
-    Context = grpc.aio.ServicerContext[bytes, bytes]
+Context = grpc.aio.ServicerContext[bytes, bytes]
 
 _log = structlog.get_logger(__name__)
 

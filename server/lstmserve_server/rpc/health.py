@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Final
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -16,18 +17,12 @@ from grpc_health.v1 import health_pb2
 
 from lstmserve_server.core.errors import InvalidRequest, RequestError, Unauthenticated
 from lstmserve_server.rpc import status
-from lstmserve_server.rpc.auth.authenticators import while_admitted
-from lstmserve_server.rpc.auth.callers import ANONYMOUS
+from lstmserve_server.rpc.auth.authenticators import Authenticator, Token, while_admitted
+from lstmserve_server.rpc.auth.callers import ANONYMOUS, Caller
 from lstmserve_server.rpc.servicers import SERVICE
 from lstmserve_server.runtime.admission import FairLimiter
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
-
-    from lstmserve_server.rpc.auth.authenticators import Authenticator, Token
-    from lstmserve_server.rpc.auth.callers import Caller
-
-    Context = grpc.aio.ServicerContext[bytes, bytes]
+Context = grpc.aio.ServicerContext[bytes, bytes]
 
 HEALTH_SERVICE: Final = health_pb2.DESCRIPTOR.services_by_name["Health"]
 

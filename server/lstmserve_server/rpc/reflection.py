@@ -7,7 +7,8 @@ token if the server has tokens.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -16,14 +17,9 @@ from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from lstmserve_server.core.errors import RequestError
 from lstmserve_server.rpc import status
-from lstmserve_server.rpc.auth.authenticators import while_admitted
+from lstmserve_server.rpc.auth.authenticators import Authenticator, while_admitted
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
-
-    from lstmserve_server.rpc.auth.authenticators import Authenticator
-
-    Context = grpc.aio.ServicerContext[bytes, bytes]
+Context = grpc.aio.ServicerContext[bytes, bytes]
 
 SERVICES: Final = (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
 """The names that it is asked by: the messages of both are the same."""

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import AsyncIterator
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 from lstmserve.v1 import lstm_pb2, shadow_pb2
+from lstmserve_server.observability.call_metrics import CallMetrics
 from lstmserve_server.rpc.auth.callers import current_caller, owner
 from lstmserve_server.rpc.codec.models import model_message
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from lstmserve_server.observability.call_metrics import CallMetrics
-    from lstmserve_server.rpc.codec.requests import Codec
-    from lstmserve_server.rpc.streams.server import MessageStream, StreamServer
-    from lstmserve_server.runtime.registry import Registry
-    from lstmserve_server.runtime.scheduler import Scheduler
-    from lstmserve_server.shadow.base import Shadow
+from lstmserve_server.rpc.codec.requests import Codec
+from lstmserve_server.rpc.streams.server import MessageStream, StreamServer
+from lstmserve_server.runtime.registry import Registry
+from lstmserve_server.runtime.scheduler import Scheduler
+from lstmserve_server.shadow.base import Shadow
 
 SERVICE = lstm_pb2.DESCRIPTOR.services_by_name["LstmService"]
 SHADOW_SERVICE = shadow_pb2.DESCRIPTOR.services_by_name["ShadowService"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from lstmserve_server.core.errors import (
@@ -23,9 +24,6 @@ from lstmserve_server.core.errors import (
     Unauthenticated,
     WrongForModel,
 )
-
-if TYPE_CHECKING:
-    from google.protobuf.message import Message
 
 _DOMAIN: Final = "lstmserve"
 _DETAILS_KEY: Final = "grpc-status-details-bin"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final
 
 from lstmserve_server.core.errors import Overloaded
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _MAX_SHARE_OF_FREE: Final = 8
 """A caller may hold at most 8 times as many slots as are free: one caller gets 8 of 9, two get 8 of 17 each.

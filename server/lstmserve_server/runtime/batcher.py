@@ -12,23 +12,19 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from lstmserve_server.core.errors import RequestError
 from lstmserve_server.model.graph import concat_states, rows_of
 from lstmserve_server.model.model import StepResult
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from concurrent.futures import Executor
-
-    from lstmserve_server.runtime.calls import StepCall
-
+from lstmserve_server.runtime.calls import StepCall
 
 _MAX_IDLE_ROUNDS: Final = 8
 """Rounds of the event loop that bring no other step until a batch is begun. gRPC hands over one call in a few rounds, each of some

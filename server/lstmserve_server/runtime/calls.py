@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.graph import ModelState
-    from lstmserve_server.model.model import RecurrentModel, StepResult
-    from lstmserve_server.model.recording import Recording
-    from lstmserve_server.runtime.registry import ServedModel
-
-    Array = NDArray[Any]
+from lstmserve_server.model.graph import ModelState
+from lstmserve_server.model.model import RecurrentModel, StepResult
+from lstmserve_server.model.recording import Recording
+from lstmserve_server.model.types import Array
+from lstmserve_server.runtime.registry import ServedModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from lstmserve_server.core.errors import InvalidRequest, NoSuchModel, UnsupportedModelError, format_names
+from lstmserve_server.loading.store.memory_files import SealedCopy
 from lstmserve_server.model.model import RecurrentModel
-from lstmserve_server.model.numerics import Engine
+from lstmserve_server.model.numerics import Engine, Numerics
+from lstmserve_server.model.spec import ModelSpec
 from lstmserve_server.runtime import selftest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from lstmserve_server.loading.store.memory_files import SealedCopy
-    from lstmserve_server.model.numerics import Numerics
-    from lstmserve_server.model.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,23 +5,19 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from lstmserve_server.core.errors import DeadlineExceeded, NotServing
 from lstmserve_server.core.request_context import seconds_left
+from lstmserve_server.model.model import StepResult
 from lstmserve_server.model.numerics import Numerics
+from lstmserve_server.observability.call_metrics import CallMetrics
+from lstmserve_server.runtime.admission import FairLimiter
 from lstmserve_server.runtime.batcher import Batcher, TimedResult
-from lstmserve_server.runtime.calls import ForwardCall
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from lstmserve_server.model.model import StepResult
-    from lstmserve_server.observability.call_metrics import CallMetrics
-    from lstmserve_server.runtime.admission import FairLimiter
-    from lstmserve_server.runtime.calls import StepCall
+from lstmserve_server.runtime.calls import ForwardCall, StepCall
 
 MAX_INLINE_COST: Final = 1_000_000
 """Up to this cost (`Work.cost`) a call is computed in the event loop: some hundred microseconds, no more than

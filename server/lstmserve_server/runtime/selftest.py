@@ -5,23 +5,17 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 
 from lstmserve_server.core.errors import UnsupportedModelError, WrongForModel
 from lstmserve_server.model.graph import concat_states
+from lstmserve_server.model.model import RecurrentModel, StepResult
 from lstmserve_server.model.numerics import Engine, Numerics
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.model import RecurrentModel, StepResult
-    from lstmserve_server.model.spec import InputSpec
-
-    Array = NDArray[Any]
+from lstmserve_server.model.spec import InputSpec
+from lstmserve_server.model.types import Array
 
 _ROWS: Final = 3
 _TIMES: Final = (16, 4, 1)  # time-steps of a probe, of a model that can be stepped

@@ -10,13 +10,11 @@ This uses private names of grpcio, whose version is bounded in `pyproject.toml`.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # an extension without types
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def make(options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:

@@ -6,12 +6,11 @@ The names are those of grpc_types.h and, where undocumented, of the pinned core:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import grpc
 
-if TYPE_CHECKING:
-    from lstmserve_server.serving.settings import ServeSettings
+from lstmserve_server.serving.settings import ServeSettings
 
 _KEEPALIVE_PATIENCE: Final = 20  # seconds for the answer to a ping
 _NEVER: Final = 2**31 - 1  # milliseconds, as gRPC says it

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import structlog
 
@@ -15,15 +16,11 @@ from lstmserve_server.core.errors import SettingsError, StartupError, Unsupporte
 from lstmserve_server.loading import sandbox
 from lstmserve_server.loading.store import memory_files
 from lstmserve_server.loading.store.limits import LoadLimits
+from lstmserve_server.loading.store.memory_files import SealedCopy
 from lstmserve_server.model.engines import select
 from lstmserve_server.model.numerics import Engine, Numerics
 from lstmserve_server.runtime.registry import ServedModel
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from lstmserve_server.loading.store.memory_files import SealedCopy
-    from lstmserve_server.serving.settings import ServeSettings
+from lstmserve_server.serving.settings import ServeSettings
 
 _log = structlog.get_logger(__name__)
 

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Protocol
 
 import grpc
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.registry import Collector
 
 from lstmserve_server.core import addresses, memory, packages
 from lstmserve_server.core.errors import SettingsError
 from lstmserve_server.observability.call_metrics import CallMetrics
 from lstmserve_server.observability.server_metrics import ServerMetrics
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
-
-    from prometheus_client.registry import Collector
-
-    from lstmserve_server.serving.settings import ServeSettings
+from lstmserve_server.serving.settings import ServeSettings
 
 _log = structlog.get_logger(__name__)
 

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import functools
 import signal
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import grpc
 import structlog
+from prometheus_client import CollectorRegistry
 
 from lstmserve_server.core import addresses, packages
 from lstmserve_server.core.errors import ServerCrashed, StartupError
@@ -23,21 +25,12 @@ from lstmserve_server.rpc.servicers import SERVICE, SHADOW_SERVICE, LstmServicer
 from lstmserve_server.rpc.streams.codec import StreamCodec
 from lstmserve_server.rpc.streams.server import StreamServer
 from lstmserve_server.runtime.admission import FairLimiter
-from lstmserve_server.runtime.registry import Registry
+from lstmserve_server.runtime.registry import Registry, ServedModel
 from lstmserve_server.runtime.scheduler import Scheduler
 from lstmserve_server.serving import grpc_server, http2, models, shadow_mode
-from lstmserve_server.serving.observability import Observability
-from lstmserve_server.shadow.base import NoShadow
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-
-    from prometheus_client import CollectorRegistry
-
-    from lstmserve_server.runtime.registry import ServedModel
-    from lstmserve_server.serving.observability import Exporter
-    from lstmserve_server.serving.settings import ServeSettings
-    from lstmserve_server.shadow.base import Shadow
+from lstmserve_server.serving.observability import Exporter, Observability
+from lstmserve_server.serving.settings import ServeSettings
+from lstmserve_server.shadow.base import NoShadow, Shadow
 
 _log = structlog.get_logger(__name__)
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 
-from lstmserve_server.shadow.base import NoShadow
+from lstmserve_server.runtime.registry import ServedModel
+from lstmserve_server.serving.settings import ServeSettings
+from lstmserve_server.shadow.base import NoShadow, Shadow
 from lstmserve_server.shadow.compare import Tolerances
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from lstmserve_server.runtime.registry import ServedModel
-    from lstmserve_server.serving.settings import ServeSettings
-    from lstmserve_server.shadow.base import Shadow
 
 
 def tolerances(settings: ServeSettings) -> Tolerances:

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import grpc
 import structlog
@@ -16,10 +16,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from lstmserve_server.core.errors import SettingsError, StartupError
 from lstmserve_server.core.reloading import ReloadingFile, read_regular_file
-
-if TYPE_CHECKING:
-    from lstmserve_server.observability.server_metrics import ServerMetrics
-    from lstmserve_server.serving.settings import ServeSettings
+from lstmserve_server.observability.server_metrics import ServerMetrics
+from lstmserve_server.serving.settings import ServeSettings
 
 _log = structlog.get_logger(__name__)
 

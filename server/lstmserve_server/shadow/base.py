@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol, TypeVar
+
+from prometheus_client.registry import Collector
 
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core.errors import WrongForModel
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
-
-    from prometheus_client.registry import Collector
-
-    from lstmserve_server.model.model import StepResult
-    from lstmserve_server.runtime.calls import StepCall
+from lstmserve_server.model.model import StepResult
+from lstmserve_server.runtime.calls import StepCall
 
 Call = TypeVar("Call", bound="StepCall")
 

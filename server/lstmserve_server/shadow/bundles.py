@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import structlog
 
 from lstmserve.v1 import shadow_pb2
+from lstmserve_server.model.types import Array
 from lstmserve_server.shadow import captured_call as cases
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.shadow.captured_call import CapturedCall
-
-    Array = NDArray[Any]
+from lstmserve_server.shadow.captured_call import CapturedCall
 
 _log = structlog.get_logger(__name__)
 

@@ -7,25 +7,19 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from lstmserve import archives
 from lstmserve_server.model.layers.recurrent import LSTM
 from lstmserve_server.model.lstm import LSTMState
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.model import RecurrentModel, StepResult
-    from lstmserve_server.model.recording import HasArray, Recording, Steps
-    from lstmserve_server.runtime.calls import StepCall
-
-    Array = NDArray[Any]
+from lstmserve_server.model.model import RecurrentModel, StepResult
+from lstmserve_server.model.recording import HasArray, Recording, Steps
+from lstmserve_server.model.types import Array
+from lstmserve_server.runtime.calls import StepCall
 
 _ABOUT: Final = "about"  # the name of the text in the archive
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from lstmserve_server.model.model import RecurrentModel
-    from lstmserve_server.shadow.compare import Tolerances
-    from lstmserve_server.shadow.reference_process import Reply
+from lstmserve_server.model.model import RecurrentModel
+from lstmserve_server.shadow.compare import Tolerances
+from lstmserve_server.shadow.reference_process import Reply
 
 GATES: Final = ("i", "f", "c", "o")
 

@@ -7,35 +7,30 @@ import contextlib
 import functools
 import math
 import random
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 import structlog
+from prometheus_client.registry import Collector
 
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core.errors import NoSuchModel, format_names
 from lstmserve_server.core.request_context import seconds_left
+from lstmserve_server.model.model import RecurrentModel, StepResult
 from lstmserve_server.model.recording import Recording
+from lstmserve_server.runtime.calls import StepCall
 from lstmserve_server.shadow import captured_call as cases
+from lstmserve_server.shadow.base import Call
 from lstmserve_server.shadow.bundles import Bundles
+from lstmserve_server.shadow.compare import Tolerances
 from lstmserve_server.shadow.metrics import ShadowCollector
 from lstmserve_server.shadow.recorder import Recorder
-from lstmserve_server.shadow.reference_process import ReferenceProcess
+from lstmserve_server.shadow.reference_process import ComparedModel, ReferenceLimits, ReferenceProcess
 from lstmserve_server.shadow.report import ShadowReport
 from lstmserve_server.shadow.subscribers import Subscribers
 from lstmserve_server.shadow.worker import ComparisonJob, ComparisonWorker
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
-
-    from prometheus_client.registry import Collector
-
-    from lstmserve_server.model.model import RecurrentModel, StepResult
-    from lstmserve_server.runtime.calls import StepCall
-    from lstmserve_server.shadow.base import Call
-    from lstmserve_server.shadow.compare import Tolerances
-    from lstmserve_server.shadow.reference_process import ComparedModel, ReferenceLimits
 
 _PART: Final = 0.8  # of the time that a caller has left, for the comparison; the rest is for the answer
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from lstmserve import report_text
 from lstmserve.v1 import shadow_pb2
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from prometheus_client.core import Metric
-
-    from lstmserve_server.shadow.worker import Lag
+from lstmserve_server.shadow.worker import Lag
 
 _DIFFERENCE_BOUNDS: Final = ("0", *(f"1e{power:+03d}" for power in range(-12, 3)), "+Inf")
 _ULP_BOUNDS: Final = ("0", *(str(2**power - 1) for power in range(1, 32)), "+Inf")

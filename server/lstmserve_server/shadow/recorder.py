@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import structlog
@@ -12,18 +13,12 @@ import structlog
 from lstmserve import report_text
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.shadow import compare, gate_differences
-from lstmserve_server.shadow.bundles import Bundle
-from lstmserve_server.shadow.report import now, tolerance_ratio_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from lstmserve_server.shadow.bundles import Bundles
-    from lstmserve_server.shadow.captured_call import CapturedCall
-    from lstmserve_server.shadow.compare import Tolerances
-    from lstmserve_server.shadow.reference_process import ComparedModel, ReferenceInfo, Reply
-    from lstmserve_server.shadow.report import ShadowReport
-    from lstmserve_server.shadow.worker import ComparisonJob
+from lstmserve_server.shadow.bundles import Bundle, Bundles
+from lstmserve_server.shadow.captured_call import CapturedCall
+from lstmserve_server.shadow.compare import Tolerances
+from lstmserve_server.shadow.reference_process import ComparedModel, ReferenceInfo, Reply
+from lstmserve_server.shadow.report import ShadowReport, now, tolerance_ratio_of
+from lstmserve_server.shadow.worker import ComparisonJob
 
 _log = structlog.get_logger(__name__)
 

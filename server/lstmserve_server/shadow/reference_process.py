@@ -8,10 +8,11 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Pipe
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from google.protobuf.message import DecodeError
 
@@ -22,17 +23,10 @@ from lstmserve_server.core import confinement
 from lstmserve_server.loading.store import transfer
 from lstmserve_server.loading.store.arrays import SharedStore
 from lstmserve_server.loading.store.memory_files import seal, weights_memfd
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.spec import LayerSpec
-    from lstmserve_server.runtime.registry import ServedModel
-    from lstmserve_server.shadow.compare import Tolerances
-
-    Array = NDArray[Any]
+from lstmserve_server.model.spec import LayerSpec
+from lstmserve_server.model.types import Array
+from lstmserve_server.runtime.registry import ServedModel
+from lstmserve_server.shadow.compare import Tolerances
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-P", "-m", "lstmserve_server.shadow.reference")
 """What is started, with the descriptor of its end of the connection after it."""

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lstmserve.v1 import shadow_pb2
+from lstmserve_server.runtime.registry import ServedModel
 from lstmserve_server.shadow import compare
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from lstmserve_server.runtime.registry import ServedModel
-    from lstmserve_server.shadow.compare import Tolerances
-    from lstmserve_server.shadow.reference_process import ReferenceInfo
+from lstmserve_server.shadow.compare import Tolerances
+from lstmserve_server.shadow.reference_process import ReferenceInfo
 
 _MAX_WORST: Final = 5
 _MAX_REASONS: Final = 32  # different texts of what could not be compared in part

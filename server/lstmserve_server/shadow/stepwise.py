@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.model import RecurrentModel
-    from lstmserve_server.shadow.captured_call import CapturedCall
-
-    Array = NDArray[Any]
+from lstmserve_server.model.model import RecurrentModel
+from lstmserve_server.model.types import Array
+from lstmserve_server.shadow.captured_call import CapturedCall
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncGenerator
+from typing import Final
 
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core.errors import Overloaded
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
 
 MAX_SUBSCRIBERS: Final = 64
 _MAX_UNREAD: Final = 100  # discrepancies that one may leave unread; then the oldest are left out

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from lstmserve_server.shadow.reference_process import CaseFailed, ReferenceLost, ReferenceProcess, Reply
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from lstmserve.v1 import shadow_pb2
-    from lstmserve_server.shadow.captured_call import CapturedCall
-    from lstmserve_server.shadow.reference_process import ReferenceInfo
+from lstmserve.v1 import shadow_pb2
+from lstmserve_server.shadow.captured_call import CapturedCall
+from lstmserve_server.shadow.reference_process import CaseFailed, ReferenceInfo, ReferenceLost, ReferenceProcess, Reply
 
 _log = structlog.get_logger(__name__)
 

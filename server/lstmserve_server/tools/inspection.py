@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from google.protobuf import json_format
+from numpy.typing import NDArray
 from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
@@ -19,19 +21,13 @@ from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading import sandbox
 from lstmserve_server.loading.store import memory_files
 from lstmserve_server.loading.store.limits import LoadLimits
+from lstmserve_server.loading.store.memory_files import SealedCopy
 from lstmserve_server.model.layers.base import WindowState
+from lstmserve_server.model.model import RecurrentModel
 from lstmserve_server.model.numerics import Numerics
+from lstmserve_server.model.spec import LayerSpec, ModelSpec
 from lstmserve_server.rpc.codec.models import model_message
 from lstmserve_server.runtime.registry import ServedModel
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.loading.store.memory_files import SealedCopy
-    from lstmserve_server.model.model import RecurrentModel
-    from lstmserve_server.model.spec import LayerSpec, ModelSpec
 
 _GATES: Final = ("i", "f", "c", "o")
 

@@ -11,14 +11,12 @@ import subprocess
 import tarfile
 import uuid
 import zlib
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
 
 from tests.support import live
 from tests.support.paths import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 MODELS = ROOT / "examples" / "sunspots"
 

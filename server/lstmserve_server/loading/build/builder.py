@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build import inputs, precision
+from lstmserve_server.loading.build.keras_file import KerasFile
 from lstmserve_server.loading.build.rules import base, masks, merge
 from lstmserve_server.loading.build.rules import registry as kinds
-from lstmserve_server.loading.build.rules.base import KerasVersion, LayerConfigReader, LayerInput
+from lstmserve_server.loading.build.rules.base import (
+    KerasVersion,
+    LayerConfigReader,
+    LayerInput,
+    LayerPlan,
+    Mask,
+    WeightBlock,
+)
 from lstmserve_server.loading.config import keras_config, keras_graph
-from lstmserve_server.loading.config.keras_graph import Tensor
+from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
+from lstmserve_server.loading.config.keras_graph import CallGraph, LayerCall, Tensor
 from lstmserve_server.loading.store import arrays as arrays_of_numbers
-from lstmserve_server.loading.store.limits import flow
+from lstmserve_server.loading.store.limits import LoadLimits, flow
 from lstmserve_server.model.spec import InputSpec, LayerSpec, ModelSpec, OutputSpec
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.loading.build.keras_file import KerasFile
-    from lstmserve_server.loading.build.rules.base import LayerPlan, Mask, WeightBlock
-    from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
-    from lstmserve_server.loading.config.keras_graph import CallGraph, LayerCall
-    from lstmserve_server.loading.store.limits import LoadLimits
-
-    Arrays = list[dict[str, NDArray[Any]]]
+Arrays = list[dict[str, NDArray[Any]]]
 
 _LSTMS = ("LSTM", "CuDNNLSTM", "RNN")
 

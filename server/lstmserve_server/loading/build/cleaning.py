@@ -8,15 +8,13 @@ places, module names are ours, and everything else is plain numbers and texts.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build.rules import activations, masks
 from lstmserve_server.loading.build.rules.registry import RULES
 from lstmserve_server.loading.config import keras_config, keras_v1
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 LEFT_OUT: Final = (
     frozenset(

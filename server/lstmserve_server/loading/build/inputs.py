@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from lstmserve_server.core.errors import UnsupportedModelError
+from lstmserve_server.loading.build.keras_file import WeightSource
 from lstmserve_server.loading.build.rules.base import LayerInput
 from lstmserve_server.loading.build.rules.registry import WITH_WEIGHTS
-from lstmserve_server.loading.config.keras_graph import Tensor
-
-if TYPE_CHECKING:
-    from lstmserve_server.loading.build.keras_file import WeightSource
-    from lstmserve_server.loading.config.keras_config import LayerConfig
-    from lstmserve_server.loading.config.keras_graph import CallGraph
-    from lstmserve_server.loading.store.limits import LoadLimits
-    from lstmserve_server.model.spec import Shape
+from lstmserve_server.loading.config.keras_config import LayerConfig
+from lstmserve_server.loading.config.keras_graph import CallGraph, Tensor
+from lstmserve_server.loading.store.limits import LoadLimits
+from lstmserve_server.model.spec import Shape
 
 _FLOATS: Final = ("float32", "float64", None)
 _IDS: Final = (

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lstmserve_server.core.errors import UnsupportedModelError
+from lstmserve_server.loading.build.rules.base import WeightBlock
+from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
+from lstmserve_server.model.spec import Source
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from lstmserve_server.loading.build.rules.base import WeightBlock
-    from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
-    from lstmserve_server.model.spec import Source
-
-    Arrays = list[dict[str, NDArray[Any]]]
+Arrays = list[dict[str, NDArray[Any]]]
 
 _Listed = TypeVar("_Listed")
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from lstmserve_server.core.errors import UnsupportedModelError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from lstmserve_server.loading.config.keras_config import LayerConfig
-    from lstmserve_server.loading.config.keras_graph import CallGraph
+from lstmserve_server.loading.config.keras_config import LayerConfig
+from lstmserve_server.loading.config.keras_graph import CallGraph
 
 _EXACT: Final = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 

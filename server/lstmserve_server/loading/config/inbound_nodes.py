@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from lstmserve_server.core.errors import UnsupportedModelError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
+from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
 
 MAX_OUTPUTS: Final = 64
 """No layer that is served has as many outputs."""

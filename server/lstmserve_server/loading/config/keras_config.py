@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from lstmserve_server.core.errors import UnsupportedModelError
+from lstmserve_server.loading.store.limits import LoadLimits
 from lstmserve_server.model.activations import KerasMajor
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from lstmserve_server.loading.store.limits import LoadLimits
 
 _KERAS_MODULES: Final = ("keras", "tf_keras", "tensorflow", "builtins")
 _NAME_LENGTH: Final = 256

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.config import inbound_nodes
-from lstmserve_server.loading.config.keras_config import LayerConfig
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from lstmserve_server.loading.config.inbound_nodes import Edge, Node
-    from lstmserve_server.loading.config.keras_config import ModelConfig
-    from lstmserve_server.loading.store.limits import LoadLimits
+from lstmserve_server.loading.config.inbound_nodes import Edge, Node
+from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
+from lstmserve_server.loading.store.limits import LoadLimits
 
 _WITH_INITIAL_STATE: Final = ("LSTM", "CuDNNLSTM", "RNN", "Bidirectional", "GRU", "SimpleRNN")
 

@@ -6,16 +6,13 @@ import contextlib
 import io
 import zipfile
 import zlib
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Final, Protocol
 
 from lstmserve_server.core.errors import UnsupportedModelError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
-
-    from lstmserve_server.loading.containers.source import ModelSource
-    from lstmserve_server.loading.store.limits import LoadLimits
+from lstmserve_server.loading.containers.source import ModelSource
+from lstmserve_server.loading.store.limits import LoadLimits
 
 ZIP_SIGNATURE: Final = b"PK\x03\x04"
 

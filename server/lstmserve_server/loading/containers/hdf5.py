@@ -7,21 +7,17 @@ Every name is resolved link by link, and the metadata of an array is checked bef
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Final, Self
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.store import arrays
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.loading.store.arrays import ArrayStore
-    from lstmserve_server.loading.store.limits import LoadLimits
+from lstmserve_server.loading.store.arrays import ArrayStore
+from lstmserve_server.loading.store.limits import LoadLimits
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lstmserve_server.core.errors import UnsupportedModelError
-
-if TYPE_CHECKING:
-    from lstmserve_server.loading.store.limits import LoadLimits
+from lstmserve_server.loading.store.limits import LoadLimits
 
 
 def parse(text: str | bytes, what: str, limits: LoadLimits) -> dict[str, Any]:

@@ -6,13 +6,11 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from lstmserve_server.core.errors import UnsupportedModelError
-
-if TYPE_CHECKING:
-    from lstmserve_server.loading.store.arrays import ArrayStore
-    from lstmserve_server.loading.store.limits import LoadLimits
+from lstmserve_server.loading.store.arrays import ArrayStore
+from lstmserve_server.loading.store.limits import LoadLimits
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.config import keras_config, keras_v1
+from lstmserve_server.loading.config.keras_config import ModelConfig
 from lstmserve_server.loading.containers import safe_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from lstmserve_server.loading.config.keras_config import ModelConfig
-    from lstmserve_server.loading.containers.source import ModelSource
-
+from lstmserve_server.loading.containers.source import ModelSource
 
 _VERSION: Final = re.compile(r"[123](\.\d{1,4}){1,3}([-.+a-z][-.+a-z0-9]{0,40})?")  # such as 2.2.4-tf
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build.keras_file import features_of_kernel, read_listed
+from lstmserve_server.loading.build.rules.base import WeightBlock
 from lstmserve_server.loading.build.rules.registry import WITH_WEIGHTS
 from lstmserve_server.loading.config import keras_graph
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from lstmserve_server.loading.build.rules.base import WeightBlock
-    from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
+from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
 
 _CONTAINER: Final = "layers"
 _OLD_CONTAINER: Final = "_layer_checkpoint_dependencies"  # of Keras 2.12 to 2.14

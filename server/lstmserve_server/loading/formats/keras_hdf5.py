@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from lstmserve_server.core.errors import UnsupportedModelError
-from lstmserve_server.loading.build.keras_file import KerasFile
+from lstmserve_server.loading.build.keras_file import KerasFile, WeightSource
 from lstmserve_server.loading.containers import safe_json
 from lstmserve_server.loading.containers.hdf5 import Group
+from lstmserve_server.loading.containers.source import ModelSource
 from lstmserve_server.loading.formats import architecture, keras_v1
-from lstmserve_server.loading.formats.hdf5_weights import NamedGroups, NumberedGroups
+from lstmserve_server.loading.formats.architecture import Configured
+from lstmserve_server.loading.formats.hdf5_weights import NamedGroups, NumberedGroups, Tree
 from lstmserve_server.model.spec import Source
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import BinaryIO
-
-    from lstmserve_server.loading.build.keras_file import WeightSource
-    from lstmserve_server.loading.containers.source import ModelSource
-    from lstmserve_server.loading.formats.architecture import Configured
-    from lstmserve_server.loading.formats.hdf5_weights import Tree
 
 
 @contextlib.contextmanager

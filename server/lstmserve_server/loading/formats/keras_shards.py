@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lstmserve_server.core.errors import UnsupportedModelError
+from lstmserve_server.loading.build.keras_file import KerasFile
 from lstmserve_server.loading.containers import safe_json
 from lstmserve_server.loading.containers.hdf5 import Group
+from lstmserve_server.loading.containers.source import ModelSource
 from lstmserve_server.loading.formats import keras_hdf5
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import BinaryIO
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from lstmserve_server.loading.build.keras_file import KerasFile
-    from lstmserve_server.loading.containers.source import ModelSource
 
 _MAP: Final = "weight_map"
 

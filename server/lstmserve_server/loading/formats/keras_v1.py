@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 
 from lstmserve_server.core.errors import UnsupportedModelError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.loading.build.rules.base import WeightBlock
-    from lstmserve_server.loading.config.keras_config import LayerConfig
-    from lstmserve_server.loading.formats.hdf5_weights import NamedGroups, Tree
-
-    Array = NDArray[Any]
+from lstmserve_server.loading.build.rules.base import WeightBlock
+from lstmserve_server.loading.config.keras_config import LayerConfig
+from lstmserve_server.loading.formats.hdf5_weights import NamedGroups, Tree
+from lstmserve_server.model.types import Array
 
 _WEIGHT: Final = {
     "kernel": "W",

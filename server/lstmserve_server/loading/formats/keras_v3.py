@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final
 
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build.keras_file import KerasFile
 from lstmserve_server.loading.config import keras_config
 from lstmserve_server.loading.containers import safe_json
+from lstmserve_server.loading.containers.archive import Archive
 from lstmserve_server.loading.containers.hdf5 import Group
+from lstmserve_server.loading.containers.source import ModelSource
 from lstmserve_server.loading.formats import architecture
 from lstmserve_server.loading.formats.hdf5_weights import NumberedGroups
 from lstmserve_server.model.spec import Source
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from lstmserve_server.loading.containers.archive import Archive
-    from lstmserve_server.loading.containers.source import ModelSource
 
 CONFIG: Final = "config.json"
 

@@ -7,27 +7,23 @@ import io
 import math
 import re
 import tokenize
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build.keras_file import KerasFile, features_of_kernel, read_listed
+from lstmserve_server.loading.build.rules.base import WeightBlock
 from lstmserve_server.loading.config import keras_graph
+from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
+from lstmserve_server.loading.containers.archive import Archive
+from lstmserve_server.loading.containers.source import ModelSource
 from lstmserve_server.loading.formats import architecture
 from lstmserve_server.loading.formats.hdf5_weights import are_of_an_lstm, require_all_or_none_frozen
 from lstmserve_server.loading.store import arrays
 from lstmserve_server.model.spec import Source
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.loading.build.rules.base import WeightBlock
-    from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
-    from lstmserve_server.loading.containers.archive import Archive
-    from lstmserve_server.loading.containers.source import ModelSource
 
 SIGNATURE: Final = b"\x93NUMPY"
 LONE_ARRAY: Final = (

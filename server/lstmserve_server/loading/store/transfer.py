@@ -7,24 +7,19 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lstmserve.text import printable
 from lstmserve_server.loading.store import arrays
+from lstmserve_server.loading.store.arrays import SharedStore
 from lstmserve_server.loading.store.limits import LoadLimits, flow
 from lstmserve_server.model import activations
 from lstmserve_server.model.activations import Activation
-from lstmserve_server.model.spec import InputSpec, LayerSpec, ModelSpec, OutputSpec, Source
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.loading.store.arrays import SharedStore
-    from lstmserve_server.model.spec import Option, Shape
+from lstmserve_server.model.spec import InputSpec, LayerSpec, ModelSpec, Option, OutputSpec, Shape, Source
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 _LIMITS: Final = LoadLimits()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.lstm import LSTMState
-    from lstmserve_server.model.recording import Steps
-
-    Array = NDArray[Any]
+from lstmserve_server.model.lstm import LSTMState
+from lstmserve_server.model.recording import Steps
+from lstmserve_server.model.types import Array
 
 
 class LSTMKernel(Protocol):

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 
 from lstmserve_server.core.errors import UnsupportedModelError, WrongForModel
+from lstmserve_server.model.engines.base import LSTMKernel
+from lstmserve_server.model.engines.numpy_kernel import NumpyKernel
 from lstmserve_server.model.lstm import LSTMState
 from lstmserve_server.model.numerics import Numerics
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.engines.base import LSTMKernel
-    from lstmserve_server.model.engines.numpy_kernel import NumpyKernel
-
-    Array = NDArray[Any]
+from lstmserve_server.model.types import Array
 
 _SIZES: Final = ((1, 16), (2, 1), (3, 7), (8, 5), (33, 3))  # rows and time-steps
 _SIZES_OF_LARGE: Final = ((1, 4), (5, 2))

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
 
 from lstmserve_server.model import lstm
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
-    from lstmserve_server.model.numerics import Product
-    from lstmserve_server.model.recording import Steps
-
-    Array = NDArray[Any]
+from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
+from lstmserve_server.model.numerics import Product
+from lstmserve_server.model.recording import Steps
+from lstmserve_server.model.types import Array
 
 _MAX_KEPT_ELEMENTS = 1 << 15  # rows times units: a cell of two megabytes
 

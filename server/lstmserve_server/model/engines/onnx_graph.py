@@ -6,20 +6,14 @@ twice when a session is made: by ONNX Runtime, which checks the graph, and by th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from lstmserve_server.core import protobuf
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.lstm import LSTMWeights
-
-    Array = NDArray[Any]
+from lstmserve_server.model.lstm import LSTMWeights
+from lstmserve_server.model.types import Array
 
 INPUTS: Final = ("x", "h", "c")  # (time, batch, features), (1, batch, units) twice
 OUTPUTS: Final = ("outputs", "next_h", "next_c")  # (time, 1, batch, units), (1, batch, units) twice

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import numpy as np
 import onnxruntime
@@ -14,15 +14,9 @@ from lstmserve_server.core.errors import UnsupportedModelError, WrongForModel
 from lstmserve_server.model import lstm
 from lstmserve_server.model.engines import onnx_graph
 from lstmserve_server.model.engines.onnx_graph import OUTPUTS, Function
-from lstmserve_server.model.lstm import LSTMState
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.lstm import LSTMSpec, LSTMWeights
-    from lstmserve_server.model.recording import Steps
-
-    Array = NDArray[Any]
+from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
+from lstmserve_server.model.recording import Steps
+from lstmserve_server.model.types import Array
 
 NAME: Final = f"onnxruntime {onnxruntime.__version__}"
 

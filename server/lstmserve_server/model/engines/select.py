@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from lstmserve_server.core import packages
 from lstmserve_server.model.engines import conformance
+from lstmserve_server.model.engines.base import LSTMKernel
 from lstmserve_server.model.engines.numpy_kernel import NumpyKernel
-from lstmserve_server.model.numerics import Engine
-
-if TYPE_CHECKING:
-    from lstmserve_server.model.engines.base import LSTMKernel
-    from lstmserve_server.model.lstm import LSTMSpec, LSTMWeights
-    from lstmserve_server.model.numerics import ComputeConfig
+from lstmserve_server.model.lstm import LSTMSpec, LSTMWeights
+from lstmserve_server.model.numerics import ComputeConfig, Engine
 
 
 class KernelChoice(NamedTuple):

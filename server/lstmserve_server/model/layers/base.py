@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from lstmserve_server.core.errors import WrongForModel
+from lstmserve_server.model.engines.select import KernelChoice
 from lstmserve_server.model.lstm import LSTMState
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.engines.select import KernelChoice
-    from lstmserve_server.model.recording import LayerRecorder
-
-    Array = NDArray[Any]
+from lstmserve_server.model.recording import LayerRecorder
+from lstmserve_server.model.types import Array
 
 
 @dataclass(frozen=True, slots=True)

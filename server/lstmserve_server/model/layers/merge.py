@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 
-from lstmserve_server.model.layers.base import Batch, Layer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.layers.base import LayerInputs, LayerOutputs, LayerState
-    from lstmserve_server.model.numerics import ComputeConfig
-    from lstmserve_server.model.spec import LayerSpec
-
-    Array = NDArray[Any]
+from lstmserve_server.model.layers.base import Batch, Layer, LayerInputs, LayerOutputs, LayerState
+from lstmserve_server.model.numerics import ComputeConfig
+from lstmserve_server.model.spec import LayerSpec
+from lstmserve_server.model.types import Array
 
 _ELEMENTWISE: Final[dict[str, Callable[[Array, Array], Array]]] = {
     "Add": np.add,

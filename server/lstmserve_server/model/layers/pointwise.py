@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
 import numpy as np
 
 from lstmserve_server.model.layers.base import Batch, StatelessLayer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.numerics import ComputeConfig
-    from lstmserve_server.model.spec import LayerSpec
-
-    Array = NDArray[Any]
+from lstmserve_server.model.numerics import ComputeConfig
+from lstmserve_server.model.spec import LayerSpec
+from lstmserve_server.model.types import Array
 
 
 class Pointwise(StatelessLayer):

@@ -5,27 +5,19 @@ A GRU would be a module of its own next to this one: a layer whose `run` advance
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from lstmserve_server.model import lstm
 from lstmserve_server.model.activations import fast_variant
 from lstmserve_server.model.engines import select
-from lstmserve_server.model.layers.base import Batch, Layer, LayerInputs
+from lstmserve_server.model.layers.base import Batch, Layer, LayerInputs, LayerOutputs, LayerState
 from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.layers.base import LayerOutputs, LayerState
-    from lstmserve_server.model.numerics import ComputeConfig
-    from lstmserve_server.model.recording import LayerRecorder
-    from lstmserve_server.model.spec import LayerSpec
-
-    Array = NDArray[Any]
+from lstmserve_server.model.numerics import ComputeConfig
+from lstmserve_server.model.recording import LayerRecorder
+from lstmserve_server.model.spec import LayerSpec
+from lstmserve_server.model.types import Array
 
 
 class LSTM(Layer):

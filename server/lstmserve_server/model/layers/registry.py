@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from lstmserve_server.model.layers import merge, pointwise, recurrent, reshape, window, wrappers
-
-if TYPE_CHECKING:
-    from lstmserve_server.model.layers.base import Layer
-    from lstmserve_server.model.numerics import ComputeConfig
-    from lstmserve_server.model.spec import LayerSpec
+from lstmserve_server.model.layers.base import Layer
+from lstmserve_server.model.numerics import ComputeConfig
+from lstmserve_server.model.spec import LayerSpec
 
 
 class _LayerFactory(Protocol):

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 
 from lstmserve_server.model.layers.base import Batch, StatelessLayer, require_steps
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.numerics import ComputeConfig
-    from lstmserve_server.model.spec import LayerSpec
-
-    Array = NDArray[Any]
+from lstmserve_server.model.numerics import ComputeConfig
+from lstmserve_server.model.spec import LayerSpec
 
 
 class Flatten(StatelessLayer):

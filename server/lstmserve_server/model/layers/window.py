@@ -6,22 +6,23 @@ window ends: Keras would give no other if the sequence ended there. In any other
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from lstmserve_server.model.layers.base import Batch, Layer, WindowState, require_steps
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.layers.base import LayerInputs, LayerOutputs, LayerState
-    from lstmserve_server.model.numerics import ComputeConfig
-    from lstmserve_server.model.spec import LayerSpec
-
-    Array = NDArray[Any]
+from lstmserve_server.model.layers.base import (
+    Batch,
+    Layer,
+    LayerInputs,
+    LayerOutputs,
+    LayerState,
+    WindowState,
+    require_steps,
+)
+from lstmserve_server.model.numerics import ComputeConfig
+from lstmserve_server.model.spec import LayerSpec
+from lstmserve_server.model.types import Array
 
 
 class _Window(Layer):

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
-from lstmserve_server.model.layers.base import Batch, Layer, LayerInputs
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lstmserve_server.model.layers.base import LayerOutputs, LayerState
+from lstmserve_server.model.layers.base import Batch, Layer, LayerInputs, LayerOutputs, LayerState
 
 
 class TimeDistributed(Layer):

@@ -6,17 +6,15 @@ import base64
 import hashlib
 import json
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from importlib import resources
-from typing import TYPE_CHECKING, Final
+from typing import Final
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from prometheus_client import Metric
 
 from lstmserve_server.observability.status_page.summary import status
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from wsgiref.types import StartResponse, WSGIEnvironment
-
-    from prometheus_client import Metric
 
 _SCRIPTS: Final = ("dom.js", "words.js", "history.js", "sections.js", "page.js")
 _ALWAYS: Final = [

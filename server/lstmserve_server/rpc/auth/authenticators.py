@@ -7,8 +7,10 @@ import contextlib
 import functools
 import hmac
 import stat
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
@@ -16,10 +18,6 @@ from lstmserve_server.core.errors import PermissionDenied, RequestError, Startup
 from lstmserve_server.core.reloading import ReloadingFile
 from lstmserve_server.rpc.auth import token_file
 from lstmserve_server.rpc.auth.callers import ANONYMOUS, Caller, CallerPolicy
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Iterator
-    from pathlib import Path
 
 _log = structlog.get_logger(__name__)
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextvars
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 from aiolimiter import AsyncLimiter
 
 from lstmserve_server.core.errors import InvalidRequest, LimitExceeded, Overloaded, PermissionDenied, format_names
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,15 +20,13 @@ import re
 import secrets
 import tomllib
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from pathlib import Path
+from typing import Any, Final, NoReturn
 
 from lstmserve.v1 import lstm_pb2, shadow_pb2
 from lstmserve_server.core.errors import format_names
 from lstmserve_server.core.reloading import read_regular_file
 from lstmserve_server.rpc.auth.callers import CallerPolicy
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 METHODS: Final = frozenset(
     method.name

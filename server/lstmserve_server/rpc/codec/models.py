@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lstmserve.v1 import lstm_pb2
+from lstmserve_server.model.layers.base import Stateful
 from lstmserve_server.model.lstm import LSTMState
-
-if TYPE_CHECKING:
-    from lstmserve_server.model.layers.base import Stateful
-    from lstmserve_server.model.spec import LayerSpec, Shape
-    from lstmserve_server.runtime.registry import ServedModel
+from lstmserve_server.model.spec import LayerSpec, Shape
+from lstmserve_server.runtime.registry import ServedModel
 
 
 def model_message(served: ServedModel) -> lstm_pb2.Model:

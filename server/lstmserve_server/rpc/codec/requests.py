@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import numpy as np
 
 from lstmserve import tensors
-from lstmserve.v1 import lstm_pb2
+from lstmserve.v1 import lstm_pb2, shadow_pb2
 from lstmserve_server.core.errors import InvalidRequest, LimitExceeded, WrongForModel, format_names
+from lstmserve_server.model.model import RecurrentModel, StepResult
+from lstmserve_server.model.spec import InputSpec
+from lstmserve_server.model.types import Array
 from lstmserve_server.rpc.auth.callers import current_caller
 from lstmserve_server.rpc.codec import state as state_codec
 from lstmserve_server.rpc.codec import tensors as tensor_codec
 from lstmserve_server.runtime.calls import ForwardCall, StepCall, time_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve.v1 import shadow_pb2
-    from lstmserve_server.model.model import RecurrentModel, StepResult
-    from lstmserve_server.model.spec import InputSpec
-    from lstmserve_server.runtime.registry import Registry, ServedModel
-
-    Array = NDArray[Any]
+from lstmserve_server.runtime.registry import Registry, ServedModel
 
 _OVERHEAD_BYTES: Final = 4096  # of a response alongside its tensors
 

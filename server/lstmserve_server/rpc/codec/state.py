@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
 from lstmserve import tensors
 from lstmserve.v1 import lstm_pb2
 from lstmserve_server.core.errors import InvalidRequest, OtherWeights, WrongForModel, format_names
-from lstmserve_server.model.layers.base import WindowState
+from lstmserve_server.model.graph import ModelState
+from lstmserve_server.model.layers.base import LayerState, Stateful, WindowState
 from lstmserve_server.model.layers.recurrent import LSTM
 from lstmserve_server.model.lstm import LSTMState
+from lstmserve_server.model.model import RecurrentModel
+from lstmserve_server.model.types import Array
 from lstmserve_server.rpc.codec import tensors as tensor_codec
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.graph import ModelState
-    from lstmserve_server.model.layers.base import LayerState, Stateful
-    from lstmserve_server.model.model import RecurrentModel
-    from lstmserve_server.runtime.registry import ServedModel
-
-    Array = NDArray[Any]
+from lstmserve_server.runtime.registry import ServedModel
 
 _MAX_STEPS_SEEN: Final = 2**62  # counting on from it never overflows
 

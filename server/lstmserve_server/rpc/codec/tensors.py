@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from lstmserve import tensors
 from lstmserve.tensors import TensorError
+from lstmserve.v1 import lstm_pb2
 from lstmserve_server.core.errors import InvalidRequest, WrongForModel
 from lstmserve_server.model.numerics import all_finite
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve.v1 import lstm_pb2
-
-    Array = NDArray[Any]
+from lstmserve_server.model.types import Array
 
 
 def decode(message: lstm_pb2.Tensor | None, field: str, default: np.dtype[Any]) -> Array:

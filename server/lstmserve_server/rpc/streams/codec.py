@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmserve.v1 import lstm_pb2
+from lstmserve.v1 import lstm_pb2, shadow_pb2
 from lstmserve_server.core.errors import InvalidRequest, OtherNumerics, OtherWeights, WrongForModel, format_names
+from lstmserve_server.model.graph import ModelState
+from lstmserve_server.model.model import StepResult
+from lstmserve_server.model.types import Array
 from lstmserve_server.rpc.codec import state as state_codec
-from lstmserve_server.rpc.codec.requests import encode_outputs, validate_input
+from lstmserve_server.rpc.codec.requests import Codec, encode_outputs, validate_input
 from lstmserve_server.runtime.calls import ForwardCall, StepCall
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve.v1 import shadow_pb2
-    from lstmserve_server.model.graph import ModelState
-    from lstmserve_server.model.model import StepResult
-    from lstmserve_server.rpc.codec.requests import Codec
-    from lstmserve_server.runtime.registry import ServedModel
-
-    Array = NDArray[Any]
+from lstmserve_server.runtime.registry import ServedModel
 
 _MAX_CHECKPOINT_INTERVAL_STEPS = 2**31 - 1  # time-steps between two checkpoints
 

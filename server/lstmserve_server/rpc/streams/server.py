@@ -6,20 +6,18 @@ import asyncio
 import math
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+from google.protobuf.message import Message
 
 from lstmserve_server.core.errors import DeadlineExceeded, NotServing, RequestError
+from lstmserve_server.observability.call_metrics import CallMetrics
 from lstmserve_server.rpc.auth.callers import current_caller, owner
+from lstmserve_server.rpc.streams.codec import StreamCodec
 from lstmserve_server.rpc.streams.session import Compute, Session
-
-if TYPE_CHECKING:
-    from google.protobuf.message import Message
-
-    from lstmserve_server.observability.call_metrics import CallMetrics
-    from lstmserve_server.rpc.streams.codec import StreamCodec
-    from lstmserve_server.runtime.admission import FairLimiter
-    from lstmserve_server.runtime.scheduler import Scheduler
-    from lstmserve_server.shadow.base import Shadow
+from lstmserve_server.runtime.admission import FairLimiter
+from lstmserve_server.runtime.scheduler import Scheduler
+from lstmserve_server.shadow.base import Shadow
 
 
 class Admission(Protocol):

@@ -8,29 +8,22 @@ if isinstance(decision, Compute):
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
-from lstmserve.v1 import lstm_pb2
+from lstmserve.v1 import lstm_pb2, shadow_pb2
 from lstmserve_server.core.errors import InvalidRequest, RequestError
-from lstmserve_server.model.graph import copy_state
+from lstmserve_server.model.graph import ModelState, copy_state
+from lstmserve_server.model.model import StepResult
+from lstmserve_server.model.types import Array
 from lstmserve_server.rpc import status
 from lstmserve_server.rpc.codec import state as state_codec
+from lstmserve_server.rpc.streams.codec import StreamCodec, StreamParameters
+from lstmserve_server.runtime.calls import StepCall
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    from lstmserve.v1 import shadow_pb2
-    from lstmserve_server.model.graph import ModelState
-    from lstmserve_server.model.model import StepResult
-    from lstmserve_server.rpc.streams.codec import StreamCodec, StreamParameters
-    from lstmserve_server.runtime.calls import StepCall
-
-    Array = NDArray[Any]
-    Request = lstm_pb2.StreamStepsRequest
-    Response = lstm_pb2.StreamStepsResponse
+Request = lstm_pb2.StreamStepsRequest
+Response = lstm_pb2.StreamStepsResponse
 
 _OPEN_FIRST: Final = "expected a message that opens the stream first, and once"
 

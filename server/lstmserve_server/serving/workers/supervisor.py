@@ -9,7 +9,7 @@ import signal
 import sys
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -19,12 +19,10 @@ from lstmserve_server.loading.store import memory_files
 from lstmserve_server.observability import admin_server
 from lstmserve_server.serving import models
 from lstmserve_server.serving.server import Signals
+from lstmserve_server.serving.settings import ServeSettings
 from lstmserve_server.serving.workers import aggregation
 from lstmserve_server.serving.workers.messages import REPORT_EVERY, WorkerConfig, WorkerReady
 from lstmserve_server.serving.workers.ports import ReservedPorts
-
-if TYPE_CHECKING:
-    from lstmserve_server.serving.settings import ServeSettings
 
 _log = structlog.get_logger(__name__)
 

@@ -15,14 +15,12 @@ import select
 import sys
 import threading
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
 from lstmserve_server.core import confinement
-
-if TYPE_CHECKING:
-    from lstmserve_server.shadow.reference.service import Service
+from lstmserve_server.shadow.reference.service import Service
 
 _MOST_OPEN: Final = 1024  # descriptors
 

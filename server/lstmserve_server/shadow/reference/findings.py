@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 from lstmserve.v1 import shadow_pb2
-from lstmserve_server.shadow.compare import ARRAY_KINDS, Differences, Spot
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from lstmserve_server.shadow.compare import Tolerances
-    from lstmserve_server.shadow.reference.outlier_units import Outlier
-
-    Array = NDArray[Any]
+from lstmserve_server.model.types import Array
+from lstmserve_server.shadow.compare import ARRAY_KINDS, Differences, Spot, Tolerances
+from lstmserve_server.shadow.reference.outlier_units import Outlier
 
 
 @dataclass(slots=True)

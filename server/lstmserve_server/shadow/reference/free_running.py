@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Final
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from collections.abc import Set as AbstractSet
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.spec import LayerSpec, ModelSpec
-    from lstmserve_server.shadow.captured_call import Piece
-    from lstmserve_server.shadow.reference.keras_model import ReferenceModel
-
-    Array = NDArray[Any]
-
+from lstmserve_server.model.spec import LayerSpec, ModelSpec
+from lstmserve_server.model.types import Array
+from lstmserve_server.shadow.captured_call import Piece
+from lstmserve_server.shadow.reference.keras_model import ReferenceModel
 
 _LONGEST: Final = 1024  # steps that Keras goes through on its own: it takes a while for each
 

@@ -6,9 +6,11 @@ It is loaded after our loader has found nothing but known layers in it, and in K
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tf_keras
 from keras.src.legacy.saving import legacy_h5_format
@@ -16,17 +18,11 @@ from keras.src.saving import serialization_lib
 from tf_keras.src.saving import serialization_lib as old_serialization
 
 from lstmserve.v1 import shadow_pb2
+from lstmserve_server.model.activations import Activation
+from lstmserve_server.model.spec import LayerSpec, ModelSpec
 from lstmserve_server.shadow.reference import rebuilt_file
 from lstmserve_server.shadow.reference.free_running import does_nothing
 from lstmserve_server.shadow.reference.keras_model import ReferenceModel
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-
-    from lstmserve_server.model.activations import Activation
-    from lstmserve_server.model.spec import LayerSpec, ModelSpec
 
 _LOADABLE: Final = ("keras-zip", "keras-hdf5")
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve.v1 import shadow_pb2
-    from lstmserve_server.model.spec import LayerSpec, ModelSpec
-
-    Array = NDArray[Any]
+from lstmserve.v1 import shadow_pb2
+from lstmserve_server.model.spec import LayerSpec, ModelSpec
+from lstmserve_server.model.types import Array
 
 _RECURRENT = ("LSTM", "Bidirectional")
 

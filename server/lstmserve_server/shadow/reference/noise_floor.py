@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.model import RecurrentModel
-    from lstmserve_server.shadow.reference.keras_model import LSTMWitness, ReferenceModel
-
-    Array = NDArray[Any]
+from lstmserve_server.model.model import RecurrentModel
+from lstmserve_server.model.types import Array
+from lstmserve_server.shadow.reference.keras_model import LSTMWitness, ReferenceModel
 
 _ROWS: Final = 8
 _TIME: Final = 12

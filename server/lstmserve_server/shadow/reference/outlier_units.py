@@ -6,14 +6,11 @@ Rounding moves all units of a layer alike, each in proportion to the size of its
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
+from lstmserve_server.model.types import Array
 
 _STEPS: Final = 100  # row-steps before anything is said
 _MOST_STEPS: Final = 10_000  # then the tally starts again, so that what is good for long does not hide what goes wrong

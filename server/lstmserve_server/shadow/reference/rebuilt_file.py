@@ -11,8 +11,9 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import h5py
 
@@ -21,9 +22,6 @@ from lstmserve_server.loading.containers import safe_json
 from lstmserve_server.loading.containers.archive import ZipArchive
 from lstmserve_server.loading.store import memory_files
 from lstmserve_server.loading.store.limits import LoadLimits
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 _CONFIG: Final = "config.json"
 _METADATA: Final = "metadata.json"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +16,8 @@ from lstmserve_server.model.numerics import Numerics
 from lstmserve_server.shadow import captured_call as cases
 from lstmserve_server.shadow.compare import Tolerances
 from lstmserve_server.shadow.reference import findings, keras_loader, noise_floor
+from lstmserve_server.shadow.reference.findings import Findings
 from lstmserve_server.shadow.reference.teacher_forced import TeacherForcedComparison
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from lstmserve_server.shadow.reference.findings import Findings
 
 
 class _Known:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import numpy as np
 
-from lstmserve_server.shadow.compare import Spot
+from lstmserve_server.model.model import RecurrentModel
+from lstmserve_server.model.spec import LayerSpec
+from lstmserve_server.model.types import Array
+from lstmserve_server.shadow.captured_call import CapturedCall, LSTMSteps, Piece, Value
+from lstmserve_server.shadow.compare import Spot, Tolerances
 from lstmserve_server.shadow.reference import free_running
 from lstmserve_server.shadow.reference.findings import Findings, closer
 from lstmserve_server.shadow.reference.free_running import does_nothing, merged
+from lstmserve_server.shadow.reference.keras_model import LSTMWitness, ReferenceModel
 from lstmserve_server.shadow.reference.outlier_units import UnitStats
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.model import RecurrentModel
-    from lstmserve_server.model.spec import LayerSpec
-    from lstmserve_server.shadow.captured_call import CapturedCall, LSTMSteps, Piece, Value
-    from lstmserve_server.shadow.compare import Tolerances
-    from lstmserve_server.shadow.reference.keras_model import LSTMWitness, ReferenceModel
-
-    Array = NDArray[Any]
 
 _MOST_ROWS: Final = 1 << 14  # steps that are computed at once, so that memory stays bounded
 _ROUNDINGS: Final = 4  # units of rounding, of the sums' size, that two ways of adding up may be apart

@@ -5,14 +5,12 @@ Advice is computed from what was measured and claims nothing beyond it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from lstmserve_server.tools.bench.benchmark import Measurement
-    from lstmserve_server.tools.bench.load_generator import Case
+from lstmserve_server.tools.bench.benchmark import Measurement
+from lstmserve_server.tools.bench.load_generator import Case
 
 WORTH: Final = 0.9
 """At most so much of the CPU time another way may take to be worth more than the plain one."""

@@ -5,19 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from types import TracebackType
+from typing import Any, Final, Self
 
 from lstmserve_server.core import packages
+from lstmserve_server.observability.status_page.samples import Samples
 from lstmserve_server.tools.bench.load_generator import Case, LoadResult
 from lstmserve_server.tools.bench.processes import CaseFailed, Load, Memory, Server
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from types import TracebackType
-
-    from lstmserve_server.observability.status_page.samples import Samples
 
 PARTS: Final = ("decode", "compute", "encode")
 """The parts of a call that take CPU time of the server, and that it measures itself."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 from rich.console import Group
@@ -17,14 +18,9 @@ from lstmserve.cli import terminal
 from lstmserve_server.core.errors import SettingsError, StartupError
 from lstmserve_server.tools.bench import advice as benchmark_advice
 from lstmserve_server.tools.bench import tables
-from lstmserve_server.tools.bench.benchmark import Benchmark, Machine, Plan
+from lstmserve_server.tools.bench.advice import Advice
+from lstmserve_server.tools.bench.benchmark import Benchmark, Machine, Measured, Plan
 from lstmserve_server.tools.progress import bar
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from lstmserve_server.tools.bench.advice import Advice
-    from lstmserve_server.tools.bench.benchmark import Measured
 
 INTERRUPTED: Final = 130
 """The exit code after Ctrl-C, as of a shell."""

@@ -19,22 +19,19 @@ import signal
 import sys
 import time
 from array import array
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import grpc
 import grpc.aio
 import numpy as np
+from numpy.typing import NDArray
 
 from lstmserve import calls, tensors
 from lstmserve.v1 import lstm_pb2
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    RequestOnce = Callable[[], Awaitable[None]]
+RequestOnce = Callable[[], Awaitable[None]]
 
 Kind = Literal["step", "stream", "forward"]
 

@@ -10,17 +10,15 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from lstmserve_server.core.errors import ServerCrashed, SettingsError, StartupError
 from lstmserve_server.observability.status_page.samples import Samples
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 _PYTHON: Final = (sys.executable, "-P", "-m")
 _PATIENCE: Final = 5.0  # seconds for a process to end by itself

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from rich import box
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from lstmserve_server.tools.bench.advice import WORTH_OTHER_BYTES, count, title
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from rich.console import RenderableType
-
-    from lstmserve_server.tools.bench.advice import Advice
-    from lstmserve_server.tools.bench.benchmark import Machine, Measured, Measurement
+from lstmserve_server.tools.bench.advice import WORTH_OTHER_BYTES, Advice, count, title
+from lstmserve_server.tools.bench.benchmark import Machine, Measured, Measurement
 
 _WIDE: Final = 110
 """Columns of a terminal from which on every figure has its place."""

@@ -5,31 +5,25 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lstmserve import report_text
+from lstmserve.v1 import shadow_pb2
+from lstmserve_server.model.types import Array
 from lstmserve_server.shadow import stepwise
 from lstmserve_server.shadow.compare import Tolerances
 from lstmserve_server.shadow.gate_differences import GATES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from matplotlib.axes import Axes
-    from numpy.typing import NDArray
-
-    from lstmserve.v1 import shadow_pb2
-    from lstmserve_server.shadow.stepwise import Stepwise
-    from lstmserve_server.tools.verify.verifier import Detailed, Verification
-
-    Array = NDArray[Any]
+from lstmserve_server.shadow.stepwise import Stepwise
+from lstmserve_server.tools.verify.verifier import Detailed, Verification
 
 # A color of a figure stands for a variable of the style sheet, so that figures turn dark as the page does.
 _INK, _RULE, _FIRST, _SECOND, _THIRD, _OVER = (f"#00000{i}" for i in range(1, 7))

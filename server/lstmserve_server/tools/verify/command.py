@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 from google.protobuf import json_format
@@ -16,12 +17,7 @@ from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core.errors import StartupError, UnsupportedModelError
 from lstmserve_server.shadow.compare import Tolerances
 from lstmserve_server.tools.progress import bar
-from lstmserve_server.tools.verify.verifier import Plan, Verifier
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from lstmserve_server.tools.verify.verifier import Verification
+from lstmserve_server.tools.verify.verifier import Plan, Verification, Verifier
 
 _EXIT_CODES: Final = {
     shadow_pb2.VERDICT_AGREES: 0,

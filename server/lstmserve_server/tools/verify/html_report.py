@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shlex
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -13,11 +14,7 @@ from lstmserve import report_text
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core import packages
 from lstmserve_server.tools.verify import charts
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from lstmserve_server.tools.verify.verifier import Verification
+from lstmserve_server.tools.verify.verifier import Verification
 
 
 def write(found: Verification, path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import click
 import numpy as np
 import plotext
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,10 +19,15 @@ from lstmserve.text import printable
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core import packages
 from lstmserve_server.core.errors import RequestError, SettingsError, StartupError, UnsupportedModelError
+from lstmserve_server.model.model import StepResult
 from lstmserve_server.model.recording import Recording
+from lstmserve_server.model.types import Array
 from lstmserve_server.runtime.calls import ForwardCall, StepCall
+from lstmserve_server.runtime.registry import ServedModel
 from lstmserve_server.shadow import bundles, gate_differences, stepwise
 from lstmserve_server.shadow import captured_call as cases
+from lstmserve_server.shadow.bundles import Bundle
+from lstmserve_server.shadow.captured_call import CapturedCall
 from lstmserve_server.shadow.compare import Tolerances
 from lstmserve_server.shadow.reference_process import (
     CaseFailed,
@@ -28,23 +35,10 @@ from lstmserve_server.shadow.reference_process import (
     ReferenceLimits,
     ReferenceLost,
     ReferenceProcess,
+    Reply,
 )
+from lstmserve_server.shadow.stepwise import Stepwise
 from lstmserve_server.tools.inspection import load_for_keras
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-    from rich.console import Console
-
-    from lstmserve_server.model.model import StepResult
-    from lstmserve_server.runtime.registry import ServedModel
-    from lstmserve_server.shadow.bundles import Bundle
-    from lstmserve_server.shadow.captured_call import CapturedCall
-    from lstmserve_server.shadow.reference_process import Reply
-    from lstmserve_server.shadow.stepwise import Stepwise
-
-    Array = NDArray[Any]
 
 _STEPS_AROUND: Final = 4  # of the first place over tolerance, that are shown in a table
 _LIMITS: Final = ReferenceLimits(threads=2, niceness=0, seconds=600)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
@@ -11,10 +13,15 @@ from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core import packages
 from lstmserve_server.core.errors import RequestError, SettingsError, StartupError
 from lstmserve_server.model.layers.recurrent import LSTM
+from lstmserve_server.model.model import RecurrentModel
 from lstmserve_server.model.recording import Recording
+from lstmserve_server.model.spec import InputSpec
+from lstmserve_server.model.types import Array
 from lstmserve_server.runtime.calls import ForwardCall
+from lstmserve_server.runtime.registry import ServedModel
 from lstmserve_server.shadow import captured_call as cases
 from lstmserve_server.shadow import compare, gate_differences
+from lstmserve_server.shadow.captured_call import CapturedCall
 from lstmserve_server.shadow.compare import Tolerances
 from lstmserve_server.shadow.reference_process import (
     CaseFailed,
@@ -25,19 +32,6 @@ from lstmserve_server.shadow.reference_process import (
 )
 from lstmserve_server.shadow.report import ShadowReport
 from lstmserve_server.tools.inspection import load_for_keras
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.model.model import RecurrentModel
-    from lstmserve_server.model.spec import InputSpec
-    from lstmserve_server.runtime.registry import ServedModel
-    from lstmserve_server.shadow.captured_call import CapturedCall
-
-    Array = NDArray[Any]
 
 _LIMITS: Final = ReferenceLimits(threads=2, niceness=0, seconds=600)
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from lstmserve_server.loading.build.rules import base
+from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan
 from lstmserve_server.loading.config import keras_config
 from lstmserve_server.model import activations
-
-if TYPE_CHECKING:
-    from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan
-    from lstmserve_server.model.activations import Activation
+from lstmserve_server.model.activations import Activation
 
 LAYERS: Final = ("Activation", "ELU", "LeakyReLU", "ReLU", "Softmax", "ThresholdedReLU")
 """The layers that are a function of every number, or of the last axis."""

@@ -6,23 +6,16 @@ The rule of each kind of layer is in the module named like the one in `model.lay
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from lstmserve_server.core.errors import UnsupportedModelError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.loading.config.keras_config import LayerConfig
-    from lstmserve_server.loading.store.limits import LoadLimits
-    from lstmserve_server.model.activations import KerasMajor
-    from lstmserve_server.model.spec import Option, Shape
-
-    Array = NDArray[Any]
-
+from lstmserve_server.loading.config.keras_config import LayerConfig
+from lstmserve_server.loading.store.limits import LoadLimits
+from lstmserve_server.model.activations import KerasMajor
+from lstmserve_server.model.spec import Option, Shape
+from lstmserve_server.model.types import Array
 
 _MAX_SHOWN_CHARACTERS: Final = 100  # characters of what a stranger wrote in an error
 

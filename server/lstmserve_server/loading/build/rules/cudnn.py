@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
+from lstmserve_server.model.types import Array
 
 
 def to_lstm(weights: dict[str, Array]) -> dict[str, Array]:

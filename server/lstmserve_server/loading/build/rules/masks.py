@@ -6,12 +6,10 @@ use masks. They equal the propagated masks, unless the author wrote a different 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from lstmserve_server.loading.build.rules.base import LayerInput, Mask
+from lstmserve_server.loading.build.rules.base import LayerInput, Mask
 
 OPERATIONS: Final = frozenset(
     "All Any BroadcastTo Concatenate ExpandDims LogicalAnd LogicalOr NotEqual OnesLike ZerosLike".split()

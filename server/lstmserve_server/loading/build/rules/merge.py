@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from lstmserve_server.loading.build.rules import base, masks
-from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerInput, LayerPlan
-
-if TYPE_CHECKING:
-    from lstmserve_server.loading.build.rules.base import Mask
-    from lstmserve_server.model.spec import Option, Shape
+from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerInput, LayerPlan, Mask
+from lstmserve_server.model.spec import Option, Shape
 
 _ALTERS_MASKED: Final = ("Multiply", "Maximum", "Minimum")
 """Merge layers in which Keras 3 puts other numbers in the place of those that a mask passes over."""

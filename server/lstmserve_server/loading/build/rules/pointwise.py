@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lstmserve_server.loading.build.rules import activations, base
 from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan, WeightBlock
 from lstmserve_server.model.activations import KerasMajor
-
-if TYPE_CHECKING:
-    from lstmserve_server.model.spec import Option
+from lstmserve_server.model.spec import Option
 
 
 def dense(r: LayerConfigReader) -> LayerPlan:

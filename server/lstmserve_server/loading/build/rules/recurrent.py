@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from lstmserve_server.loading.build.rules import activations as activation_rules
 from lstmserve_server.loading.build.rules import base, cudnn
 from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan, WeightBlock
 from lstmserve_server.loading.config import keras_config
+from lstmserve_server.loading.config.keras_config import LayerConfig
 from lstmserve_server.model import activations
-
-if TYPE_CHECKING:
-    from lstmserve_server.loading.config.keras_config import LayerConfig
-    from lstmserve_server.model.spec import Option, Shape
+from lstmserve_server.model.spec import Option, Shape
 
 
 def lstm(r: LayerConfigReader) -> LayerPlan:

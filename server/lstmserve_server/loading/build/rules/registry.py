@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.build.rules import (
@@ -16,12 +17,8 @@ from lstmserve_server.loading.build.rules import (
     window,
     wrappers,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan
-    from lstmserve_server.loading.config.keras_config import LayerConfig
+from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan
+from lstmserve_server.loading.config.keras_config import LayerConfig
 
 
 def plan(reading: LayerConfigReader) -> LayerPlan:

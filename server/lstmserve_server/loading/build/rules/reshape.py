@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan
+from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan
 
 
 def flatten(r: LayerConfigReader) -> LayerPlan:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lstmserve_server.loading.build.rules import activations
 from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan, WeightBlock
-
-if TYPE_CHECKING:
-    from lstmserve_server.model.spec import Option
+from lstmserve_server.model.spec import Option
 
 
 def conv(r: LayerConfigReader) -> LayerPlan:

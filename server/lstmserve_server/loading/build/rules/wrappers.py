@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 from lstmserve_server.loading.build.rules import base
+from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan
 from lstmserve_server.loading.config import keras_config
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from lstmserve_server.loading.build.rules.base import LayerConfigReader, LayerPlan
 
 _ANY_RANK: Final = frozenset(
     "Activation ActivityRegularization AlphaDropout BatchNormalization Dense Dropout ELU GaussianDropout GaussianNoise "

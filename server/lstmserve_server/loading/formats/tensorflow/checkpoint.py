@@ -9,20 +9,16 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO, Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lstmserve_server.core.errors import UnsupportedModelError, format_names
+from lstmserve_server.loading.containers.source import ModelSource
 from lstmserve_server.loading.formats.tensorflow import crc32c, protos, sstable
 from lstmserve_server.loading.store import arrays
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from numpy.typing import NDArray
-
-    from lstmserve_server.loading.containers.source import ModelSource
 
 OBJECT_GRAPH: Final = "_CHECKPOINTABLE_OBJECT_GRAPH"
 

@@ -6,16 +6,13 @@ A graph may have cycles; it is only walked along paths of given length.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.formats.tensorflow import protos
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from lstmserve_server.loading.store.limits import LoadLimits
+from lstmserve_server.loading.store.limits import LoadLimits
 
 _MAX_DEPTH: Final = 64
 _VALUE: Final = "VARIABLE_VALUE"

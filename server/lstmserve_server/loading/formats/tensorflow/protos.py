@@ -6,15 +6,13 @@ saved_object_graph}.proto, of tensorflow/core/framework/tensor_shape.proto and o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
 from lstmserve_server.core import protobuf
 from lstmserve_server.core.errors import UnsupportedModelError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 # Enumerations are int32 here, and messages of which only the presence matters, or that may be very many, are bytes: the same on
 # the wire. A file of 32 MB has room for 16 million empty messages, which would take 1.6 GB; as bytes they are counted first.

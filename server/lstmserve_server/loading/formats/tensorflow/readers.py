@@ -11,26 +11,22 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from lstmserve_server.core.errors import UnsupportedModelError
-from lstmserve_server.loading.build.keras_file import KerasFile
+from lstmserve_server.loading.build.keras_file import KerasFile, WeightSource
 from lstmserve_server.loading.config import keras_config
+from lstmserve_server.loading.config.keras_config import ModelConfig
 from lstmserve_server.loading.containers import safe_json
+from lstmserve_server.loading.containers.source import ModelSource
 from lstmserve_server.loading.formats import architecture
 from lstmserve_server.loading.formats.tensorflow import protos, sstable
 from lstmserve_server.loading.formats.tensorflow.checkpoint import Checkpoint
 from lstmserve_server.loading.formats.tensorflow.object_graph import ObjectGraph
 from lstmserve_server.loading.formats.tensorflow.weights import ExportedWeights, TrackedWeights, layers_of
+from lstmserve_server.loading.store.limits import LoadLimits
 from lstmserve_server.model.spec import Source
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from lstmserve_server.loading.build.keras_file import WeightSource
-    from lstmserve_server.loading.config.keras_config import ModelConfig
-    from lstmserve_server.loading.containers.source import ModelSource
-    from lstmserve_server.loading.store.limits import LoadLimits
 
 SAVED_MODEL: Final = "saved_model.pb"
 INDEX_ENDING: Final = sstable.MAGIC

@@ -6,13 +6,11 @@ Every block is read at most once and lies after the previous one, so the work is
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final
 
 from lstmserve_server.core.errors import UnsupportedModelError
 from lstmserve_server.loading.formats.tensorflow import crc32c
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAGIC: Final = struct.pack("<Q", 0xDB4775248B80FB57)
 """The last bytes of the file."""

@@ -8,24 +8,21 @@ Neither the keys nor the names of variables suffice: `variables/7` says nothing,
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lstmserve_server.core.errors import UnsupportedModelError, format_names
 from lstmserve_server.loading.build.keras_file import features_of_kernel, read_listed
+from lstmserve_server.loading.build.rules.base import WeightBlock
 from lstmserve_server.loading.build.rules.registry import WITH_WEIGHTS
 from lstmserve_server.loading.config import keras_graph
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from lstmserve_server.loading.build.rules.base import WeightBlock
-    from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
-    from lstmserve_server.loading.formats.tensorflow.checkpoint import Checkpoint
-    from lstmserve_server.loading.formats.tensorflow.object_graph import ObjectGraph, Variable
+from lstmserve_server.loading.config.keras_config import LayerConfig, ModelConfig
+from lstmserve_server.loading.formats.tensorflow.checkpoint import Checkpoint
+from lstmserve_server.loading.formats.tensorflow.object_graph import ObjectGraph, Variable
 
 # Of the first weight of a layer.
 _PLACES: Final = ("", "cell", "forward_layer/cell", "forward_layer", "layer", "layer/cell", "cell/cells/0")

@@ -62,8 +62,8 @@ def test_a_rolling_restart_is_not_noticed(cluster):
     """While three replicas are restarted one after the other, streams continue to the same bytes, and no call of ours fails."""
     tally, ours, _ = streams.run_rolling(cluster, streams=12, rounds=1, threads=2)
 
-    assert (12, (0, 0, 0)) == (tally.struck, tally.wrong)
-    assert (0, {}) == (ours.failed, ours.texts)
+    assert (tally.struck, tally.wrong) == (12, (0, 0, 0))
+    assert (ours.failed, ours.texts) == (0, {})
     assert ours.calls
 
 
@@ -107,7 +107,7 @@ def test_another_stream_goes_on_with_other_numerics(cluster, fast, expected):
         proxy.cut()
         outputs += stream.steps(SERIES[30:])
 
-        assert (0, 1, 1) == (before, stream.numerics_changes, stream.reconnects)
+        assert (before, stream.numerics_changes, stream.reconnects) == (0, 1, 1)
     np.testing.assert_allclose(np.concatenate(outputs), expected, rtol=1e-5)
 
 
@@ -189,4 +189,4 @@ def test_a_proxy_does_what_it_is_told(cluster):
             client.step(SERIES[0])
         proxy.accept()
         with Client(proxy.address) as client:
-            assert "sunspots" == client.model().name
+            assert client.model().name == "sunspots"

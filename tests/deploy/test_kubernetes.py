@@ -297,7 +297,7 @@ def test_one_replica_shadows():
         for item in of_kind(objects, "Deployment")
     }
 
-    assert {"lstmserve": (None, None), "lstmserve-shadow": ("0.05", 1)} == shadowing
+    assert shadowing == {"lstmserve": (None, None), "lstmserve-shadow": ("0.05", 1)}
 
 
 def test_clients_show_certificates():
@@ -305,7 +305,7 @@ def test_clients_show_certificates():
     (deployment,) = of_kind(build(FOLDER / "overlays" / "mutual-tls"), "Deployment")
     names = [name for name in manifests.variables(deployment) if name.startswith("LSTMSERVE_TLS_")]
 
-    assert ["LSTMSERVE_TLS_CERTIFICATE", "LSTMSERVE_TLS_CLIENT_CA", "LSTMSERVE_TLS_KEY"] == sorted(names)
+    assert sorted(names) == ["LSTMSERVE_TLS_CERTIFICATE", "LSTMSERVE_TLS_CLIENT_CA", "LSTMSERVE_TLS_KEY"]
 
 
 def test_the_readme_names_the_versions_that_are_tested():
@@ -332,7 +332,7 @@ def test_the_server_takes_the_environment_of_its_container():
             health = health_pb2_grpc.HealthStub(channel)
             for probe in probes:
                 answer = health.Check(health_pb2.HealthCheckRequest(service=probe["service"]), timeout=10)
-                assert health_pb2.HealthCheckResponse.SERVING == answer.status
+                assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", (FOLDER / "README.md").read_text(), re.MULTILINE | re.DOTALL)
@@ -362,4 +362,4 @@ def test_a_model_may_be_a_link(tmp_path):
     (tmp_path / "forecast.keras").symlink_to("..data/forecast.keras")
 
     with live.serving(f"forecast={tmp_path / 'forecast.keras'}", *live.QUICK) as running:
-        assert 0 == running.stop()
+        assert running.stop() == 0

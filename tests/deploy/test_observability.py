@@ -130,9 +130,9 @@ def test_every_query_names_what_there_is(exposed):
         ("variable", Named(one.metric, one.labels | {label})) for query, label in of_variables for one in named(query)
     ]
 
-    assert [] == [(name, one) for name, one in asked if one.metric not in known]
-    assert [] == [(name, one) for name, one in asked if one.labels - known[one.metric] - OF_PROMETHEUS]
-    assert 40 <= len({one.metric for _, one in asked})
+    assert [(name, one) for name, one in asked if one.metric not in known] == []
+    assert [(name, one) for name, one in asked if one.labels - known[one.metric] - OF_PROMETHEUS] == []
+    assert len({one.metric for _, one in asked}) >= 40
 
 
 @pytest.mark.slow
@@ -146,7 +146,7 @@ def test_every_number_of_an_operator_is_shown(exposed):
     more = {"sampled", "compared_steps", "values_over_tolerance", "ulp", "queue_calls", "bundles", "reference_restarts"}
     left_out = {"lstmserve_rows", *(f"lstmserve_shadow_{name}" for name in more)}
 
-    assert set() == {base(name) for name in exposed if name.startswith("lstmserve_")} - shown - left_out
+    assert {base(name) for name in exposed if name.startswith("lstmserve_")} - shown - left_out == set()
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_every_number_of_an_operator_is_shown(exposed):
 )
 def test_what_a_query_names_is_found(query, expected):
     """Metrics, matchers and groupings are found, and neither functions, words, texts nor durations are taken for metrics."""
-    assert expected == {(metric, " ".join(sorted(labels))) for metric, labels in named(query)}
+    assert {(metric, " ".join(sorted(labels))) for metric, labels in named(query)} == expected
 
 
 def test_every_panel_explains_itself():
@@ -186,13 +186,14 @@ def test_every_panel_explains_itself():
         assert panel["description"].endswith(".")
         assert defaults["unit"]
         assert defaults["thresholds"]["steps"]
-        assert {"${datasource}"} == {part["datasource"]["uid"] for part in (panel, *panel["targets"])}
+        assert {part["datasource"]["uid"] for part in (panel, *panel["targets"])} == {"${datasource}"}
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(ids) == len(set(ids))
-    assert ["datasource", "instance", "model"] == [one["name"] for one in DASHBOARD["templating"]["list"]]
+    assert [one["name"] for one in DASHBOARD["templating"]["list"]] == ["datasource", "instance", "model"]
     rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert "Overview|Traffic|Latency split|Saturation and refusals|Streams|State and models|Shadow|Process" == "|".join(
-        rows
+    assert (
+        "|".join(rows)
+        == "Overview|Traffic|Latency split|Saturation and refusals|Streams|State and models|Shadow|Process"
     )
 
 
@@ -200,13 +201,13 @@ def test_every_alert_is_explained():
     """Each alert says what is the matter, leads to its section of the page, and there is no section without an alert."""
     for rule in ALERTS:
         notes = rule["annotations"]
-        assert {"summary", "description", "runbook_url"} == set(notes)
+        assert set(notes) == {"summary", "description", "runbook_url"}
         assert rule["labels"]["severity"] in ("warning", "critical")
-        assert f"docs/alerts.md#{rule['alert'].lower()}" == notes["runbook_url"]
+        assert notes["runbook_url"] == f"docs/alerts.md#{rule['alert'].lower()}"
     sections = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
     assert sorted(rule["alert"] for rule in ALERTS) == sorted(section.split("\n")[0] for section in sections)
     for section in sections:
-        assert ["**Means", "**Look at"] == re.findall(r"^\*\*(?:Means|Look at)", section, re.MULTILINE), section
+        assert re.findall(r"^\*\*(?:Means|Look at)", section, re.MULTILINE) == ["**Means", "**Look at"], section
         assert "**do**" in section.lower()
 
 
@@ -214,7 +215,7 @@ def test_alerts_speak_of_panels_that_there_are():
     """What the page puts in quotes is the title of a panel."""
     quoted = {" ".join(title.split()) for title in re.findall(r'"([^"]+)"', PAGE)}
 
-    assert set() == quoted - {panel["title"] for panel in PANELS}
+    assert quoted - {panel["title"] for panel in PANELS} == set()
 
 
 def test_every_alert_is_tried():
@@ -241,7 +242,7 @@ def test_prometheus_takes_the_rules(arguments):
     """Prometheus' own tool finds nothing wrong with the rules, and each fires where it should."""
     ended = subprocess.run([_program("promtool"), *arguments], capture_output=True, text=True, check=False)
 
-    assert 0 == ended.returncode, ended.stdout + ended.stderr
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 @contextlib.contextmanager
@@ -319,8 +320,8 @@ def test_prometheus_answers_every_query(address, tmp_path):
             ) as response:
                 answers[name] = json.load(response)
 
-    assert {"success"} == {answer["status"] for answer in answers.values()}
-    assert {} == {name: answer["warnings"] for name, answer in answers.items() if answer.get("warnings")}
+    assert {answer["status"] for answer in answers.values()} == {"success"}
+    assert {name: answer["warnings"] for name, answer in answers.items() if answer.get("warnings")} == {}
     found = {name for name, answer in answers.items() if answer["data"]["result"]}
     assert {
         "Calls by method: A",

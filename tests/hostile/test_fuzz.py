@@ -9,19 +9,19 @@ SEED = 0
 
 def test_damaged_requests():
     """Damaged requests are answered or refused, and leave good ones their bytes."""
-    assert 0 == messages.run(500, SEED).failures
+    assert messages.run(500, SEED).failures == 0
 
 
 def test_damaged_requests_to_a_server():
     """Damaged requests get a clean status from a server, and leave good ones their bytes."""
-    assert 0 == wire.run(300, SEED).failures
+    assert wire.run(300, SEED).failures == 0
 
 
 def test_damaged_model_files():
     """Damaged model files are loaded or refused in time."""
-    assert 0 == files.run(200, SEED).failures
+    assert files.run(200, SEED).failures == 0
 
 
 def test_damaged_conversations():
     """Damaged conversations, and noise, leave the server and good calls as they were."""
-    assert 0 == connections.run(400, SEED).failures
+    assert connections.run(400, SEED).failures == 0

@@ -51,7 +51,7 @@ def test_a_message_of_four_gigabytes(bystander, path):
         connection.data(stream, bytes(1 << 20))
     connection.ping()
 
-    assert RESOURCE_EXHAUSTED == connection.answer(stream).grpc_status
+    assert connection.answer(stream).grpc_status == RESOURCE_EXHAUSTED
     assert bystander.before + MOST_GROWTH > peak(bystander.pid)
 
 
@@ -119,7 +119,7 @@ def test_methods_that_are_not_there(bystander, path):
     """A path that is not exactly one of ours is UNIMPLEMENTED."""
     (connection,) = bystander.connections(1)
 
-    assert UNIMPLEMENTED == connection.answer(connection.call(path, message(REQUEST))).grpc_status
+    assert connection.answer(connection.call(path, message(REQUEST))).grpc_status == UNIMPLEMENTED
 
 
 def test_a_path_that_is_no_text():
@@ -142,5 +142,5 @@ def test_strangers_write_nothing_into_the_log():
             connection.ping()
         server.stop()
 
-    assert [] == [entry for entry in server.log if entry["event"] == "forged"]
-    assert [] == server.noise
+    assert [entry for entry in server.log if entry["event"] == "forged"] == []
+    assert server.noise == []

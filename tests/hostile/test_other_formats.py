@@ -203,7 +203,7 @@ def test_hostile_arrays(tmp_path, monkeypatch, content, reason):
     monkeypatch.chdir(tmp_path)
 
     assert reason in refusal(write_npz(tmp_path / "a.npz", content))
-    assert ["a.npz"] == [path.name for path in tmp_path.iterdir()]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
 def test_arrays_in_the_order_of_fortran_are_the_same(tmp_path):
@@ -815,7 +815,7 @@ def test_mutants_of_a_graph_are_refused_or_read(tmp_path, config, version, seed)
     names = ("lstm_cell/kernel:0", "lstm_cell/recurrent_kernel:0", "lstm_cell/bias:0")
     weights = {name: dict(zip(names, lstm_weights(width), strict=True)) for name, width in (("one", 3), ("two", 4))}
     whole = write_hdf5(tmp_path / "whole.h5", config, weights, version=version)
-    assert 2 == len(reader.load(whole).outputs)
+    assert len(reader.load(whole).outputs) == 2
     path = tmp_path / "mutant.h5"
     for _ in range(150):
         write_hdf5(path, mutant(config, chance), weights, version=version)

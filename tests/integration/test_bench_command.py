@@ -49,8 +49,8 @@ def measured(kind="step", callers=1, rows=1, steps=1, *, numerics="exact", **fig
 def bench(*arguments):
     """Runs the command to its end, and returns the report for programs."""
     ended = run("bench", *arguments, "--json")
-    assert 0 == ended.returncode, ended.stderr
-    assert "" == ended.stderr
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
     return json.loads(ended.stdout)
 
 
@@ -62,8 +62,8 @@ def check(measurement):
     assert calls >= measurement["concurrency"]
     assert {"calls": calls, "steps": steps} == measurement["server_counted"]
     assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["max"]
-    assert {"decode", "compute", "encode", "rest"} == set(shares)
-    assert 1 == pytest.approx(sum(shares.values()))
+    assert set(shares) == {"decode", "compute", "encode", "rest"}
+    assert pytest.approx(sum(shares.values())) == 1
     assert measurement["steps_per_second"] == pytest.approx(steps / measurement["seconds"])
     assert measurement["server_cpu_seconds"] > 0
     assert measurement["load_cpu_seconds"] > 0
@@ -77,24 +77,24 @@ def test_a_model_that_can_be_stepped():
     """Every case is measured with both numerics, the counts are the server's own, and there is advice on all."""
     report = bench(SUNSPOTS, *QUICK, "--concurrency", "1", "--concurrency", "4", "--rows", "3", "--compare-numerics")
 
-    assert 1 == report["format"]
-    assert ["exact", "fast"] == [server["numerics"] for server in report["servers"]]
+    assert report["format"] == 1
+    assert [server["numerics"] for server in report["servers"]] == ["exact", "fast"]
     for server in report["servers"]:
         found = [
             (one["kind"], one["concurrency"], one["rows"], one["steps_per_call"]) for one in server["measurements"]
         ]
-        assert [
+        assert found == [
             ("step", 1, 1, 1), ("step", 4, 1, 1), ("stream", 1, 1, 1), ("stream", 4, 1, 1), ("stream", 1, 3, 1),
             ("stream", 1, 1, 16), ("forward", 1, 1, 100),
-        ] == found  # fmt: skip
-        assert [] == server["failures"]
+        ]  # fmt: skip
+        assert server["failures"] == []
         assert 0 < server["model_load_seconds"] < server["ready_seconds"]
         assert 0 < server["memory_bytes"]["ready"] <= server["memory_bytes"]["peak"]
         for measurement in server["measurements"]:
             check(measurement)
-    assert {"numerics", "calls", "rows", "workers", "max_pending_calls"} == set(report["recommendation"])
+    assert set(report["recommendation"]) == {"numerics", "calls", "rows", "workers", "max_pending_calls"}
     assert all(one["why"] for one in report["recommendation"].values())
-    assert {"lstmserve", "python", "numpy", "grpcio"} == set(report["machine"]["versions"])
+    assert set(report["machine"]["versions"]) == {"lstmserve", "python", "numpy", "grpcio"}
     assert {"duration": 0.1, "rows": [3], "concurrency": [1, 4], "deadline": 1.0}.items() <= report[
         "parameters"
     ].items()
@@ -109,12 +109,12 @@ def test_a_model_that_cannot_be_stepped(tmp_path):
     shown = run("bench", late, *few)
 
     (server,) = report["servers"]
-    assert [(1, 100), (3, 100)] == [(one["rows"], one["steps_per_call"]) for one in server["measurements"]]
-    assert {"forward"} == {one["kind"] for one in server["measurements"]}
+    assert [(one["rows"], one["steps_per_call"]) for one in server["measurements"]] == [(1, 100), (3, 100)]
+    assert {one["kind"] for one in server["measurements"]} == {"forward"}
     for measurement in server["measurements"]:
         check(measurement)
-    assert "forward" == report["recommendation"]["calls"]["value"]
-    assert 0 == shown.returncode, shown.stderr
+    assert report["recommendation"]["calls"]["value"] == "forward"
+    assert shown.returncode == 0, shown.stderr
     text = " ".join(shown.stdout.split())
     for part in (
         "Only Forward is measured: this model cannot be stepped, as layer 'lstm' has go_backwards",
@@ -132,8 +132,8 @@ def test_token_ids_and_a_part_of_a_model():
     few = (*QUICK, "--concurrency", "1", "--rows", "2")
     whole, part = bench(words, *few), bench(SUNSPOTS, *few, "--layer", "fast", "--numerics", "fast")
 
-    assert [] == whole["servers"][0]["failures"] + part["servers"][0]["failures"]
-    assert "fast" == part["servers"][0]["numerics"] == part["recommendation"]["numerics"]["value"]
+    assert whole["servers"][0]["failures"] + part["servers"][0]["failures"] == []
+    assert part["servers"][0]["numerics"] == part["recommendation"]["numerics"]["value"] == "fast"
     assert part["command"].endswith("--numerics fast --deadline 1 --layer fast")
 
 
@@ -142,18 +142,18 @@ def test_a_model_that_is_refused(tmp_path):
     path = write_zip(tmp_path / "a.keras", sequential(keras_layer("Attention", "look"), lstm_config()))
     ended = run("bench", path)
 
-    assert (3, "") == (ended.returncode, ended.stdout)
+    assert (ended.returncode, ended.stdout) == (3, "")
     assert ended.stderr.startswith(f"lstmserve: {path}: layer 'look' (Attention) is of a kind that is not served")
-    assert 1 == len(ended.stderr.splitlines())
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_options_that_make_no_sense():
     """Options that contradict one another, or are not numbers, are refused: exit code 2."""
     both = run("bench", SUNSPOTS, "--numerics", "fast", "--compare-numerics")
 
-    assert 2 == both.returncode
+    assert both.returncode == 2
     assert "expected no --numerics alongside it" in both.stderr
-    assert 2 == run("bench", SUNSPOTS, "--duration", "nan").returncode
+    assert run("bench", SUNSPOTS, "--duration", "nan").returncode == 2
 
 
 @pytest.mark.slow
@@ -174,8 +174,8 @@ def test_what_is_interrupted_leaves_nothing_behind(number):
     if number == signal.SIGKILL:
         assert -number == process.returncode
     else:
-        assert (130, "") == (process.returncode, out)
-        assert "lstmserve: interrupted; the server and the load generator are ended\n" == error
+        assert (process.returncode, out) == (130, "")
+        assert error == "lstmserve: interrupted; the server and the load generator are ended\n"
     assert until(lambda: not any(map(runs, started)))
 
 
@@ -214,35 +214,38 @@ def test_what_is_measured_of_a_model():
     """Cases are those that the documentation names; one row is always among them, and one concurrency is enough."""
     one = Plan("a.keras", ("exact",), 1.0, (), (8,), {})
 
-    assert 9 - 1 == len(cases(PLAN, STEPPED))
-    assert [("step", 8), ("stream", 8), ("stream", 8), ("forward", 8)] == [
-        (c.kind, c.callers) for c in cases(one, STEPPED)
+    assert len(cases(PLAN, STEPPED)) == 9 - 1
+    assert [(c.kind, c.callers) for c in cases(one, STEPPED)] == [
+        ("step", 8),
+        ("stream", 8),
+        ("stream", 8),
+        ("forward", 8),
     ]
-    assert {"forward"} == {case.kind for case in cases(PLAN, {"supports_step": False, "sequence_steps": 7})}
+    assert {case.kind for case in cases(PLAN, {"supports_step": False, "sequence_steps": 7})} == {"forward"}
 
 
 def test_quantiles():
     """A quantile is one of the values, the smallest that so large a share does not exceed."""
     hundred = list(range(1, 101))
 
-    assert [50, 90, 99] == [quantile(hundred, share) for share in (0.5, 0.9, 0.99)]
-    assert 7 == quantile([7], 0.5) == quantile([7], 0.99)
+    assert [quantile(hundred, share) for share in (0.5, 0.9, 0.99)] == [50, 90, 99]
+    assert quantile([7], 0.5) == quantile([7], 0.99) == 7
 
 
 def test_where_the_time_goes():
     """The parts and the rest are all the CPU time; parts that took longer leave no rest, and are still shares of a whole."""
     plain, by_the_clock = measured(cpu=0.5), measured(cpu=0.5, compute=2.0)
 
-    assert {"decode": 0.2, "compute": 0.2, "encode": 0.1, "rest": 0.5} == pytest.approx(plain.shares)
-    assert 0 == by_the_clock.shares["rest"]
-    assert 1 == pytest.approx(sum(by_the_clock.shares.values()))
+    assert pytest.approx(plain.shares) == {"decode": 0.2, "compute": 0.2, "encode": 0.1, "rest": 0.5}
+    assert by_the_clock.shares["rest"] == 0
+    assert pytest.approx(sum(by_the_clock.shares.values())) == 1
     assert [_is_by_the_clock(plain), _is_by_the_clock(by_the_clock)] == [False, True]
 
 
 @pytest.mark.parametrize("shares", [(0.25, 0.25, 0.25, 0.25), (0.004, 0.99, 0.003, 0.003), (1 / 3, 1 / 3, 0, 1 / 3)])
 def test_a_bar_is_as_long_as_it_should_be(shares):
     """A bar has its length, whatever is rounded."""
-    assert 17 == len(_bar(dict(zip(("decode", "compute", "encode", "rest"), shares, strict=True)), 17))
+    assert len(_bar(dict(zip(("decode", "compute", "encode", "rest"), shares, strict=True)), 17)) == 17
 
 
 def test_what_could_not_be_measured_is_shown():
@@ -254,8 +257,8 @@ def test_what_could_not_be_measured_is_shown():
         console.print(of_server(Measured("exact", 1.0, 0.5, memory, memory, measurements, failures), 80))
     text = console.export_text()
 
-    assert 2 == text.count("1 stream, 64 rows: not measured: x: too large")
-    assert 1 == text.count("Where the server's CPU time")
+    assert text.count("1 stream, 64 rows: not measured: x: too large") == 2
+    assert text.count("Where the server's CPU time") == 1
     assert "80 MB when ready, 80 MB at the end, 90 MB at most" in text
 
 
@@ -274,9 +277,9 @@ def test_a_process_that_is_lost_is_one_sentence(who):
         finally:
             process.kill()
 
-    assert (1, "") == (process.returncode, out)
+    assert (process.returncode, out) == (1, "")
     assert "has ended by itself" in error
-    assert 1 == len(error.splitlines())
+    assert len(error.splitlines()) == 1
     assert until(lambda: not any(map(runs, started)))
 
 
@@ -289,16 +292,16 @@ def test_advice_on_numerics(fast_cpu, expected):
     ]  # fmt: skip
     given = advice.numerics(both)
 
-    assert expected == given.value
+    assert given.value == expected
     assert fast_cpu == pytest.approx(given.details["fast_to_exact"]["at_cheapest"])
-    assert 0.5 == given.details["fast_to_exact"]["least"]
+    assert given.details["fast_to_exact"]["least"] == 0.5
 
 
 def test_advice_on_numerics_that_were_not_compared():
     """What was not measured is not judged."""
     given = advice.numerics([measured(numerics="fast")])
 
-    assert "fast" == given.value
+    assert given.value == "fast"
     assert "--compare-numerics measures exact too" in given.why
 
 
@@ -311,7 +314,7 @@ def test_advice_on_the_way_of_calling(stream_cpu, expected):
         measured("stream", 1, steps=16, cpu=0.8),
     ])  # fmt: skip
 
-    assert expected == given.value
+    assert given.value == expected
     assert stream_cpu / 0.5 == pytest.approx(given.details["stream_to_step"])
     assert "at 32 callers" in given.why
     assert "with 16 steps in a message, 0.10 of that with one" in given.why
@@ -330,7 +333,7 @@ def test_advice_on_rows(cpu, p99, expected):
     """The fewest rows are advised that are nearly the cheapest for each of them, and quick enough."""
     streams = [measured("stream", rows=n, cpu=c, p99=p) for n, c, p in zip((1, 8, 64), cpu, p99, strict=True)]
 
-    assert expected == advice.rows(streams, deadline=1.0).value
+    assert advice.rows(streams, deadline=1.0).value == expected
 
 
 @pytest.mark.parametrize(
@@ -348,7 +351,7 @@ def test_advice_on_workers(cpus, busy, load, expected):
     """As many workers are advised as fill the CPUs, with clients elsewhere and alongside; one at least."""
     given = advice.workers([measured("step", 1, cpu=0.1), measured("step", 32, cpu=busy, load=load)], cpus)
 
-    assert expected == (given.value, given.details["with_clients_on_this_machine"])
+    assert (given.value, given.details["with_clients_on_this_machine"]) == expected
     assert "was not measured" in given.why
     assert (busy < 0.9) == ("was not full" in given.why)
 
@@ -361,7 +364,7 @@ def test_advice_on_calls_that_wait(calls, p99, deadline, expected):
     """So many calls may wait that twice as many are answered before the deadline; where not one can, it says so."""
     given = advice.max_pending_calls([measured("step", 32, calls=calls, p99=p99)], deadline)
 
-    assert expected == given.value
+    assert given.value == expected
     assert 128 / calls == pytest.approx(given.details["longest_wait_of_default_seconds"])
 
 
@@ -369,13 +372,13 @@ def test_advice_on_calls_that_wait_for_threads():
     """Calls that take long wait for a thread, and for them another setting bounds the wait."""
     given = advice.max_pending_calls([measured("forward", 32, steps=100, queue=0.5, p99=0.1)], deadline=1.1)
 
-    assert (None, 1000) == (given.value, given.details["max_concurrent_calls"])
+    assert (given.value, given.details["max_concurrent_calls"]) == (None, 1000)
     assert "--max-concurrent-calls" in given.why
 
 
 def test_advice_on_nothing():
     """Where nothing could be measured there is no advice, on anything."""
-    assert {None} == {one.value for one in advice.advise([], 2, 1.0).values()}
+    assert {one.value for one in advice.advise([], 2, 1.0).values()} == {None}
 
 
 def test_a_server_imports_nothing_of_it():
@@ -385,4 +388,4 @@ def test_a_server_imports_nothing_of_it():
         "print([name for name in sys.modules if name.startswith('lstmserve_server.bench') or name.endswith('_server.load')])"
     )
 
-    assert "[]\n" == subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -47,7 +47,7 @@ def test_steps_and_forward_agree_to_the_last_bit(client):
 
     assert whole.tobytes() == np.stack(outputs).tobytes() == np.concatenate([first, second]).tobytes()
     assert bytes_of(state) == bytes_of(stepped) == bytes_of(parted)
-    assert [40] == state.steps_seen.tolist() == stepped.steps_seen.tolist() == parted.steps_seen.tolist()
+    assert state.steps_seen.tolist() == stepped.steps_seen.tolist() == parted.steps_seen.tolist() == [40]
 
 
 def test_one_sequence_needs_no_batch_axis(client):
@@ -57,7 +57,7 @@ def test_one_sequence_needs_no_batch_axis(client):
     last, _ = client.forward(SERIES)
     every, _ = client.forward(SERIES[None], all_outputs=True)
 
-    assert ((1,), (1, 1), (1,), (1, 40, 1), 1) == (single.shape, batch.shape, last.shape, every.shape, state.batch)
+    assert (single.shape, batch.shape, last.shape, every.shape, state.batch) == ((1,), (1, 1), (1,), (1, 40, 1), 1)
     assert last.tobytes() == every[0, -1].tobytes()
 
 
@@ -127,9 +127,9 @@ def test_a_saved_state_goes_on_elsewhere(client, tmp_path):
 
 def test_models_are_described(client):
     """The client tells the model it is for, and all that there are."""
-    assert "sunspots" == client.model().name
-    assert ["late", "sunspots"] == [model.name for model in client.models()]
-    assert ("slow", 48) == (client.model().state_layout[0].layer, client.model().state_layout[0].units)
+    assert client.model().name == "sunspots"
+    assert [model.name for model in client.models()] == ["late", "sunspots"]
+    assert (client.model().state_layout[0].layer, client.model().state_layout[0].units) == ("slow", 48)
     assert "go_backwards" in client.models()[0].step_unsupported_reason
 
 
@@ -173,7 +173,7 @@ def test_a_wrong_name_lists_the_right_ones(two_models):
 def test_step_on_a_model_that_has_none(two_models):
     """A model that reads from the end answers Forward, and says why not Step."""
     with Client(two_models.address, model="late") as client:
-        assert (4,) == client.forward(numbers(6, 3)).output.shape
+        assert client.forward(numbers(6, 3)).output.shape == (4,)
         with pytest.raises(lstmserve.FailedPrecondition, match="Step is not possible: layer 'lstm' has go_backwards"):
             client.step(numbers(3))
 
@@ -234,9 +234,9 @@ def test_calls_are_retried(refusing, code):
     """UNAVAILABLE and CANCELLED are retried, as calls are pure."""
     servicer = Refusing(code, code)
     with Client(refusing(servicer)) as client:
-        assert "late answer" == client.model().name
+        assert client.model().name == "late answer"
 
-    assert 3 == servicer.calls
+    assert servicer.calls == 3
 
 
 def test_refusals_are_not_retried(refusing):
@@ -245,7 +245,7 @@ def test_refusals_are_not_retried(refusing):
     with Client(refusing(servicer)) as client, pytest.raises(lstmserve.ResourceExhausted):
         client.model()
 
-    assert 1 == servicer.calls
+    assert servicer.calls == 1
 
 
 async def test_the_asyncio_client_is_the_same(two_models):
@@ -259,8 +259,8 @@ async def test_the_asyncio_client_is_the_same(two_models):
         assert expected.tobytes() == output.tobytes()
         assert bytes_of(state) == bytes_of(after)
         assert expected[0].tobytes() == steps[0].output.tobytes()
-        assert (29, 1) == (await client.forward_windows(SERIES, 12, rows=8)).shape
-        assert ("sunspots", 2) == ((await client.model()).name, len(await client.models()))
+        assert (await client.forward_windows(SERIES, 12, rows=8)).shape == (29, 1)
+        assert ((await client.model()).name, len(await client.models())) == ("sunspots", 2)
         with pytest.raises(lstmserve.FailedPrecondition, match="got 2 features; the model has 1"):
             await client.step([1, 2])
 
@@ -296,7 +296,7 @@ def test_a_timeout_is_above_zero(client, timeout):
     """A time-out that is none is refused before anything is sent; infinity stands for no limit."""
     with pytest.raises(ValueError, match="expected more than 0, or infinity for none"):
         client.step([1], timeout=timeout)
-    assert (1,) == client.step([1], timeout=float("inf")).output.shape
+    assert client.step([1], timeout=float("inf")).output.shape == (1,)
 
 
 def test_errors_can_be_pickled(client):

@@ -42,13 +42,13 @@ def test_forward_from_a_pipe(call, sunspots):
         expected = client.forward(SERIES).output
 
     assert expected.tolist() == [np.float32(ended.stdout)]
-    assert ("", 0) == (ended.stderr, ended.returncode)
+    assert (ended.stderr, ended.returncode) == ("", 0)
 
 
 def test_forward_in_parts_is_forward_at_once(call, sunspots, tmp_path):
     """A long series goes in several calls, and gives the bytes of one; files may be .npy."""
     np.save(tmp_path / "x.npy", SERIES)
-    assert 0 == call("forward", "--all-outputs", tmp_path / "x.npy", "--output", tmp_path / "y.npy").returncode
+    assert call("forward", "--all-outputs", tmp_path / "x.npy", "--output", tmp_path / "y.npy").returncode == 0
     with Client(sunspots.address) as client:
         expected = client.forward(SERIES, all_outputs=True).output
 
@@ -63,21 +63,21 @@ def test_a_state_goes_from_call_to_call_in_a_file(call, sunspots, tmp_path):
         expected = client.forward(SERIES[:8]).output
 
     assert expected.tolist() == [np.float32(ended.stdout)]
-    assert [8] == State.load(tmp_path / "t").steps_seen.tolist()
+    assert State.load(tmp_path / "t").steps_seen.tolist() == [8]
 
 
 def test_each_line_of_step_is_a_sequence(call):
     """Step takes a line per sequence, and a header is passed over."""
     ended = call("step", input="sunspots\n0.5\n\n0.7\n")
 
-    assert 2 == len(ended.stdout.splitlines())
+    assert len(ended.stdout.splitlines()) == 2
 
 
 def test_nothing_of_a_csv_is_lost(call):
     """A byte order mark is no header, nor is a line with one bad cell; digits beyond float32 count."""
-    assert 2 == len(call("step", input="\ufeff0.5\n0.7\n").stdout.splitlines())
+    assert len(call("step", input="\ufeff0.5\n0.7\n").stdout.splitlines()) == 2
     assert "Error: standard input is neither .npy nor CSV of numbers: " in call("step", input="0.5,x\n0.7,1\n").stderr
-    assert "Error: standard input holds no numbers\n" == call("step", input="\n").stderr
+    assert call("step", input="\n").stderr == "Error: standard input holds no numbers\n"
     assert call("step", input="0.1\n").stdout == call("step", input="0.1000000000000000055\n").stdout
 
 
@@ -98,7 +98,7 @@ def test_a_stream_answers_each_line_as_it_comes(sunspots):
                 answers.append(process.stdout.readline())
         process.stdin.close()
 
-        assert 0 == process.wait()
+        assert process.wait() == 0
     with Client(sunspots.address) as client:
         expected = client.forward([[0.83], [0.96], [0.77]], all_outputs=True).output
     assert expected.tobytes() == np.array([[float(answer)] for answer in answers], np.float32).tobytes()
@@ -113,7 +113,7 @@ def test_a_stream_goes_on_from_a_file_with_a_state(call, tmp_path):
     )
     second = call("stream", "--state", tmp_path / "s.npz", input=series[series.index("3.0\n") :])
 
-    assert 40 == whole.count("\n")
+    assert whole.count("\n") == 40
     assert whole == first.stdout + second.stdout
 
 
@@ -136,14 +136,14 @@ def test_a_stream_shows_how_it_does_on_a_terminal(sunspots, tmp_path):
     os.close(ours)
 
     assert re.search(rb"2 steps, \d+ steps/s, latency \d+\.\d ms, 0 reconnects", shown)
-    assert 2 == len((tmp_path / "out.csv").read_text().splitlines())
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 2
 
 
 def test_a_stream_names_the_line_that_is_wrong(call):
     """A line that holds no numbers ends a stream with a sentence, after the answers to those before it."""
     ended = call("stream", input="0.5\n0.6;0.7\n")
 
-    assert (1, 1) == (ended.returncode, ended.stdout.count("\n"))
+    assert (ended.returncode, ended.stdout.count("\n")) == (1, 1)
     assert "line 2 of standard input is not a CSV of numbers" in ended.stderr
 
 
@@ -172,7 +172,7 @@ def test_model_is_json(call):
     """The description of the model is JSON with the names of the contract."""
     one, every = json.loads(call("model").stdout), call("model", "--all").stdout
 
-    assert ("sunspots", ["-1", "-1", "1"]) == (one["name"], one["input_shape"])
+    assert (one["name"], one["input_shape"]) == ("sunspots", ["-1", "-1", "1"])
     assert one == json.loads(every)
 
 
@@ -189,16 +189,16 @@ def test_what_fails_is_one_sentence(call, arguments, given, text):
     """A call that fails ends with 1 and one sentence."""
     ended = call(*arguments, input=given)
 
-    assert 1 == ended.returncode
+    assert ended.returncode == 1
     assert ended.stderr.startswith(text)
-    assert 1 == len(ended.stderr.splitlines())
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_nobody_there_is_one_sentence():
     """Without a server the client says so."""
     ended = run("--address", "127.0.0.1:1", "--timeout", "5", "model", program=CLIENT)
 
-    assert 1 == ended.returncode
+    assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
 
 
@@ -206,7 +206,7 @@ def test_inspect_shows_a_model_to_a_person():
     """Inspect shows layers, weights by gate, the state and the digest."""
     ended = run("inspect", SUNSPOTS)
 
-    assert 0 == ended.returncode
+    assert ended.returncode == 0
     for text in (
         "Keras 3.15.1, keras-zip", "16,633 (66,532 bytes)", "(any, any, 1)", "recurrent_kernel", "units=48, activation=tanh",
         "(batch, 48)", "Step              possible", "│ slow  │ kernel           │ i    │ (1, 48)  │",
@@ -218,9 +218,9 @@ def test_inspect_shows_a_model_to_a_program():
     """Inspect --json gives the description of the contract, and norm and range of every gate."""
     report = json.loads(run("inspect", "--json", SUNSPOTS).stdout)
 
-    assert (True, "MODEL_FORMAT_KERAS_ZIP") == (report["servable"], report["model"]["format"])
+    assert (report["servable"], report["model"]["format"]) == (True, "MODEL_FORMAT_KERAS_ZIP")
     gates = [row["gate"] for row in report["weights"] if (row["layer"], row["weight"]) == ("slow", "kernel")]
-    assert ["i", "f", "c", "o"] == gates
+    assert gates == ["i", "f", "c", "o"]
     assert all(row["min"] <= row["max"] and row["norm"] > 0 for row in report["weights"])
 
 
@@ -230,18 +230,18 @@ def test_inspect_says_why_a_model_cannot_be_served(tmp_path):
     text, program = run("inspect", path), run("inspect", "--json", path)
     report = json.loads(program.stdout)
 
-    assert (1, 1) == (text.returncode, program.returncode)
+    assert (text.returncode, program.returncode) == (1, 1)
     assert "cannot be served" in text.stdout
     assert "not served" in text.stdout
     assert "layer 'look' (Attention) is of a kind that is not served" in report["reason"]
-    assert [("look", False), ("lstm", True)] == [(layer["name"], layer["kind_served"]) for layer in report["layers"]]
+    assert [(layer["name"], layer["kind_served"]) for layer in report["layers"]] == [("look", False), ("lstm", True)]
 
 
 def test_inspect_shows_one_layer():
     """--layer shows one LSTM as it would be served alone."""
     report = json.loads(run("inspect", "--json", "--layer", "fast", SUNSPOTS).stdout)
 
-    assert ["fast_input", "fast"] == [layer["name"] for layer in report["model"]["layers"]]
+    assert [layer["name"] for layer in report["model"]["layers"]] == ["fast_input", "fast"]
 
 
 @pytest.mark.parametrize("program", [(), CLIENT])
@@ -275,6 +275,6 @@ def test_every_limit_and_rule_stands_on_the_page_of_security():
     known = flags | {"--no-open-health", "--ca", "--certificate", "--key", "--server-name", "--token-file"}
     limits = {flag for flag in flags if re.match("--(max|connection|handshake|keepalive|min-ping|tls|token)", flag)}
 
-    assert set() == set(re.findall(r"--[a-z][a-z-]+", text)) - known
-    assert {"--max-model-bytes"} == limits - set(re.findall(r"--[a-z][a-z-]+", text))
+    assert set(re.findall(r"--[a-z][a-z-]+", text)) - known == set()
+    assert limits - set(re.findall(r"--[a-z][a-z-]+", text)) == {"--max-model-bytes"}
     assert {item.name for item in fields(CallerPolicy)} <= set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))

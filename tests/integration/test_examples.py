@@ -54,7 +54,7 @@ def test_the_demonstration_runs(tmp_path):
     assert f"forecast {REPORT['test_rmse']:.1f}, naive persistence" in ended.stdout
     assert "In 1860 the server was killed with SIGKILL." in ended.stdout
     assert "308 forecasts, compared with a run that nothing happened to: 0 bytes differ." in ended.stdout
-    assert (1440, 540) == struct.unpack(">II", picture[16:24])
+    assert struct.unpack(">II", picture[16:24]) == (1440, 540)
 
 
 @pytest.mark.slow

@@ -94,8 +94,8 @@ def test_windows_travel_with_the_state(windows, tmp_path):
 
     assert whole[1:].tobytes() == np.stack(outputs[1:]).tobytes()
     assert end.to_message() == state.to_message()
-    assert (True, True) == tuple(np.isnan(row).all() for row in (whole[0], outputs[0]))  # a window that is not full yet
-    assert 1 == windows.model().waiting_steps
+    assert tuple(np.isnan(row).all() for row in (whole[0], outputs[0])) == (True, True)  # a window that is not full yet
+    assert windows.model().waiting_steps == 1
 
 
 def test_a_window_that_is_too_short_is_refused(windows):

@@ -20,22 +20,22 @@ def test_a_server_that_serves(sunspots):
     whole = run("health", "--address", sunspots.address)
     model = run("health", "--address", sunspots.address, "--service", "lstmserve.v1.LstmService/sunspots")
 
-    assert (0, "SERVING\n", "") == (whole.returncode, whole.stdout, whole.stderr)
-    assert (0, "SERVING\n", "") == (model.returncode, model.stdout, model.stderr)
+    assert (whole.returncode, whole.stdout, whole.stderr) == (0, "SERVING\n", "")
+    assert (model.returncode, model.stdout, model.stderr) == (0, "SERVING\n", "")
 
 
 def test_the_address_may_come_from_the_environment(sunspots, monkeypatch):
     """LSTMSERVE_HEALTH_ADDRESS says whom to ask."""
     monkeypatch.setenv("LSTMSERVE_HEALTH_ADDRESS", sunspots.address)
 
-    assert 0 == run("health").returncode
+    assert run("health").returncode == 0
 
 
 def test_a_server_behind_a_unix_socket(tmp_path):
     """A server that listens on a Unix socket is asked there."""
     address = f"unix:{tmp_path / 'socket'}"
     with live.serving(SUNSPOTS, "--listen", address, *live.QUICK):
-        assert 0 == run("health", "--address", address).returncode
+        assert run("health", "--address", address).returncode == 0
 
 
 def test_no_proxy_is_asked(sunspots, monkeypatch):
@@ -43,7 +43,7 @@ def test_no_proxy_is_asked(sunspots, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
 
-    assert 0 == run("health", "--address", sunspots.address).returncode
+    assert run("health", "--address", sunspots.address).returncode == 0
 
 
 def test_a_server_that_drains():
@@ -53,28 +53,28 @@ def test_a_server_that_drains():
         server.wait_for("draining")
         ended = run("health", "--address", server.address)
 
-        assert (1, "NOT_SERVING\n", "") == (ended.returncode, ended.stdout, ended.stderr)
-        assert 0 == server.stop()  # the second signal
+        assert (ended.returncode, ended.stdout, ended.stderr) == (1, "NOT_SERVING\n", "")
+        assert server.stop() == 0  # the second signal
 
 
 def test_a_service_that_is_not_there(sunspots):
     """A service that the server does not have ends the command with 1 and the server's sentence."""
     ended = run("health", "--address", sunspots.address, "--service", "moon")
 
-    assert (1, "") == (ended.returncode, ended.stdout)
+    assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith(
         f"lstmserve: no health from {sunspots.address}: NOT_FOUND: service: no 'moon' is here, or not for you; expected '' for the server, "
     )
-    assert 1 == len(ended.stderr.splitlines())
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_nobody_there():
     """Where no one listens the command ends with 1 and one sentence."""
     ended = run("health", "--address", "127.0.0.1:1")
 
-    assert (1, "") == (ended.returncode, ended.stdout)
+    assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("lstmserve: no health from 127.0.0.1:1: UNAVAILABLE: ")
-    assert 1 == len(ended.stderr.splitlines())
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_a_server_that_hangs():
@@ -82,7 +82,7 @@ def test_a_server_that_hangs():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         ended = run("health", "--address", f"127.0.0.1:{silent.getsockname()[1]}", "--timeout", "0.2")
 
-    assert (1, "") == (ended.returncode, ended.stdout)
+    assert (ended.returncode, ended.stdout) == (1, "")
     assert "DEADLINE_EXCEEDED" in ended.stderr
 
 
@@ -91,7 +91,7 @@ def test_a_timeout_that_is_none(timeout):
     """A time-out that is not a time is refused before anybody is asked."""
     ended = run("health", "--timeout", timeout)
 
-    assert 2 == ended.returncode
+    assert ended.returncode == 2
     assert "Invalid value for '--timeout'" in ended.stderr
 
 
@@ -107,8 +107,8 @@ lstmserve(["health", "--address", "127.0.0.1:1"])
     modules = json.loads(ended.stdout)
 
     assert {"grpc", "grpc_health.v1.health_pb2"} <= set(modules)
-    assert set() == {"h5py", "numpy", "rich", "scipy", "structlog"} & set(modules)
-    assert [
+    assert {"h5py", "numpy", "rich", "scipy", "structlog"} & set(modules) == set()
+    assert [module for module in modules if module.startswith("lstmserve_server")] == [
         "lstmserve_server",
         "lstmserve_server.cli",
         "lstmserve_server.cli.commands",
@@ -119,4 +119,4 @@ lstmserve(["health", "--address", "127.0.0.1:1"])
         "lstmserve_server.serving",
         "lstmserve_server.serving.setting_types",
         "lstmserve_server.serving.settings",
-    ] == [module for module in modules if module.startswith("lstmserve_server")]
+    ]

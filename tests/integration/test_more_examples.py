@@ -32,7 +32,7 @@ def write(both):
 
     def write(*arguments):
         ended = live.run(*arguments, "--address", both.address, program=(sys.executable, TEXT / "write.py"))
-        assert (0, "") == (ended.returncode, ended.stderr)
+        assert (ended.returncode, ended.stderr) == (0, "")
         return ended.stdout.removesuffix("\n")
 
     return write
@@ -44,7 +44,7 @@ def forecast(both):
 
     def forecast(*arguments):
         ended = live.run(*arguments, "--address", both.address, program=(sys.executable, SENSOR / "forecast.py"))
-        assert (0, "") == (ended.returncode, ended.stderr)
+        assert (ended.returncode, ended.stderr) == (0, "")
         return ended.stdout
 
     return forecast
@@ -82,7 +82,7 @@ def test_a_seed_gives_its_text_again_alone_and_among_others(write):
     together = write(*options, "--seed", "5", "--endings", "3").split("\n\n---\n\n")
 
     assert together == [write(*options, "--seed", str(seed)) for seed in (5, 6, 7)]
-    assert 3 == len(set(together))
+    assert len(set(together)) == 3
     assert all(text.startswith("My love") and len("My love") + 80 == len(text) for text in together)
 
 
@@ -90,7 +90,7 @@ def test_a_character_that_the_model_does_not_know_is_refused(both):
     """A beginning with a character outside the alphabet ends with a sentence, not with a wrong number."""
     ended = live.run("Schön", "--address", both.address, program=(sys.executable, TEXT / "write.py"))
 
-    assert (1, "") == (ended.returncode, ended.stdout)
+    assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith(
         "write.py: the beginning has 'ö'; expected one or more of the characters that the model knows: "
     )
@@ -106,7 +106,7 @@ def test_the_forecast_has_the_error_that_keras_measured_and_beats_both_baselines
 
     assert f"  forecast  {ours:.2f}\n  as it was {as_it_was:.2f}\n  yesterday {yesterday:.2f}\n" in shown
     assert ours < 0.75 * min(as_it_was, yesterday)
-    assert (1440, 540) == struct.unpack(">II", picture.read_bytes()[16:24])
+    assert struct.unpack(">II", picture.read_bytes()[16:24]) == (1440, 540)
 
 
 def test_a_forecast_knows_nothing_of_what_comes_later(forecast, tmp_path):
@@ -118,7 +118,7 @@ def test_a_forecast_knows_nothing_of_what_comes_later(forecast, tmp_path):
 
     last = forecast(early, "--rows", "1").splitlines()[1].split()
     rows = [line.split() for line in forecast("--rows", "10000").splitlines()]
-    assert "-" == last[3]
+    assert last[3] == "-"
     assert last[:3] in [row[:3] for row in rows]
 
 
@@ -129,7 +129,7 @@ def test_a_forecast_knows_nothing_of_what_came_before_its_window(forecast, tmp_p
     late.write_text("\n".join([head, *lines[-100:]]) + "\n")
 
     rows = [line.split()[:3] for line in forecast(late, "--rows", "10000").splitlines()[1:86]]
-    assert 85 == len(rows)
+    assert len(rows) == 85
     assert rows == [line.split()[:3] for line in forecast("--rows", "85").splitlines()[1:86]]
 
 
@@ -149,7 +149,7 @@ def test_gaps_are_filled_with_what_was_measured_before(channels):
     nan = np.nan
     table = np.array([[1.0, 10.0], [nan, 20.0], [nan, nan], [4.0, nan]])
 
-    assert [[1, 10], [1, 20], [1, 20], [4, 20]] == channels.fill(table).tolist()
+    assert channels.fill(table).tolist() == [[1, 10], [1, 20], [1, 20], [4, 20]]
 
 
 @pytest.mark.parametrize(
@@ -176,6 +176,6 @@ def test_measurements_that_cannot_be_used_are_refused(both, tmp_path, text, expe
     path.write_text(text)
     ended = live.run(path, "--address", both.address, program=(sys.executable, SENSOR / "forecast.py"))
 
-    assert (1, "") == (ended.returncode, ended.stdout)
+    assert (ended.returncode, ended.stdout) == (1, "")
     assert f"forecast.py: {path}" in ended.stderr
     assert ended.stderr.endswith(f"{expected}\n")

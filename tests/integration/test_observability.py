@@ -49,10 +49,10 @@ def test_the_id_of_a_request_comes_back_and_is_logged(server):
     made = [step(server.address)[1]["x-request-id"] for _ in range(2)]
     logged = server.wait_for("refused")
 
-    assert (grpc.StatusCode.OK, "own-17") == (answered[0], answered[1]["x-request-id"])
-    assert (grpc.StatusCode.NOT_FOUND, "own-18") == (refused[0], refused[1]["x-request-id"])
-    assert ("own-18", "NO_SUCH_MODEL", "Step") == (logged["request_id"], logged["reason"], logged["method"])
-    assert [32, 32] == [len(own) for own in made]
+    assert (answered[0], answered[1]["x-request-id"]) == (grpc.StatusCode.OK, "own-17")
+    assert (refused[0], refused[1]["x-request-id"]) == (grpc.StatusCode.NOT_FOUND, "own-18")
+    assert (logged["request_id"], logged["reason"], logged["method"]) == ("own-18", "NO_SUCH_MODEL", "Step")
+    assert [len(own) for own in made] == [32, 32]
     assert made[0] != made[1]
 
 
@@ -61,7 +61,7 @@ def test_what_is_no_id_is_replaced(server, given):
     """An id that would flood a log, or that is empty, is not taken."""
     _, trailing = step(server.address, ("x-request-id", given))
 
-    assert 32 == len(trailing["x-request-id"])
+    assert len(trailing["x-request-id"]) == 32
 
 
 class Collector:
@@ -124,12 +124,12 @@ def test_a_call_is_traced_below_the_span_of_its_caller():
     resource, span = found[-1]
     of_server = {item.key: item.value.string_value for item in resource.attributes}
 
-    assert (TRACE, PARENT) == (span.trace_id.hex(), span.parent_span_id.hex())
-    assert ("OK", "traced") == (attributes(span)["rpc.grpc.status_code"], attributes(span)["lstmserve.request_id"])
-    assert ["compute", "decode", "encode", "queue"] == sorted(part.name for _, part in found[:-1])
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
+    assert (attributes(span)["rpc.grpc.status_code"], attributes(span)["lstmserve.request_id"]) == ("OK", "traced")
+    assert sorted(part.name for _, part in found[:-1]) == ["compute", "decode", "encode", "queue"]
     assert {span.span_id} == {part.parent_span_id for _, part in found[:-1]}
-    assert ("lstmserve", "test") == (of_server["service.name"], of_server["deployment.environment"])
-    assert "NOT_FOUND" == attributes(refused)["rpc.grpc.status_code"]
+    assert (of_server["service.name"], of_server["deployment.environment"]) == ("lstmserve", "test")
+    assert attributes(refused)["rpc.grpc.status_code"] == "NOT_FOUND"
 
 
 def test_a_long_call_is_traced_in_its_thread():
@@ -160,7 +160,7 @@ def test_channelz_is_for_this_machine_alone(flags):
     """Where others could ask, or where it would tell of one process of several, the server does not start."""
     ended = run("serve", SUNSPOTS, *flags, "--listen", "127.0.0.1:0")
 
-    assert 2 == ended.returncode
+    assert ended.returncode == 2
     assert "Expected an address on this machine, and --workers 1" in ended.stderr
 
 

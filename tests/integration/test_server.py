@@ -44,12 +44,12 @@ def test_the_life_of_a_server():
     """It says starting, model_loaded and serving, drains on SIGTERM, and ends with 0."""
     with serving(SUNSPOTS, *QUICK) as server:
         with Client(server.address) as client:
-            assert (1,) == client.step([0.5]).output.shape
+            assert client.step([0.5]).output.shape == (1,)
         code = server.stop()
 
-    assert 0 == code
-    assert ["starting", "model_loaded", "serving", "draining", "stopped"] == [entry["event"] for entry in server.log]
-    assert [] == server.noise
+    assert code == 0
+    assert [entry["event"] for entry in server.log] == ["starting", "model_loaded", "serving", "draining", "stopped"]
+    assert server.noise == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -67,21 +67,21 @@ def test_a_running_call_finishes_in_the_drain(big_model, number):
             server.wait_for("draining")
             answer = call.result()
 
-        assert (8, 512) == answer.output.shape
-        assert 0 == server.finish()
+        assert answer.output.shape == (8, 512)
+        assert server.finish() == 0
 
 
 def test_health_turns_before_calls_are_refused():
     """In the lame-duck time health says NOT_SERVING and calls are still answered."""
     with serving(SUNSPOTS, "--lame-duck-seconds", "60") as server, Client(server.address) as client:
-        assert SERVING == check(server.address)
+        assert check(server.address) == SERVING
         server.process.send_signal(signal.SIGTERM)
         server.wait_for("draining")
 
-        assert NOT_SERVING == check(server.address)
-        assert NOT_SERVING == check(server.address, "lstmserve.v1.LstmService/sunspots")
-        assert (1,) == client.step([0.5]).output.shape
-        assert 0 == server.stop()  # a second signal stops at once
+        assert check(server.address) == NOT_SERVING
+        assert check(server.address, "lstmserve.v1.LstmService/sunspots") == NOT_SERVING
+        assert client.step([0.5]).output.shape == (1,)
+        assert server.stop() == 0  # a second signal stops at once
 
 
 def test_a_second_signal_cuts_running_calls_off(big_model):
@@ -96,9 +96,9 @@ def test_a_second_signal_cuts_running_calls_off(big_model):
             client.forward(np.zeros((8, 200, 3), np.float32))  # the call before has arrived
         server.process.send_signal(signal.SIGTERM)
         server.wait_for("draining")
-        assert 0 == server.stop(signal.SIGINT)
+        assert server.stop(signal.SIGINT) == 0
 
-        assert grpc.StatusCode.UNAVAILABLE == future.code()
+        assert future.code() == grpc.StatusCode.UNAVAILABLE
         channel.close()
 
 
@@ -110,14 +110,14 @@ def test_health_says_not_serving_while_models_are_loaded(tmp_path):
     write_zip(model, sequential(lstm_config(1000, batch_input_shape=[None, None, 2000])), big)
     with LiveServer(*[f"m{i}={model}" for i in range(60)], "--listen", "127.0.0.1:0", *QUICK) as server:
         server.wait_for("starting")
-        assert NOT_SERVING == check(server.address)
-        assert NOT_SERVING == check(server.address, "lstmserve.v1.LstmService/m7")
+        assert check(server.address) == NOT_SERVING
+        assert check(server.address, "lstmserve.v1.LstmService/m7") == NOT_SERVING
         with (
             Client(server.address, model="m1") as client,
             pytest.raises(Unavailable, match="the server is starting"),
         ):
             client.step(np.zeros(2000, np.float32))
-        assert 0 == server.stop()
+        assert server.stop() == 0
 
 
 def test_health_of_each_model_and_of_nothing(two_models):
@@ -128,11 +128,11 @@ def test_health_of_each_model_and_of_nothing(two_models):
         "lstmserve.v1.LstmService/sunspots",
         "lstmserve.v1.LstmService/late",
     ):
-        assert SERVING == check(two_models.address, service)
+        assert check(two_models.address, service) == SERVING
     with pytest.raises(grpc.RpcError) as refused:
         check(two_models.address, "lstmserve.v1.LstmService/other")
 
-    assert grpc.StatusCode.NOT_FOUND == refused.value.code()
+    assert refused.value.code() == grpc.StatusCode.NOT_FOUND
 
 
 def test_health_is_watched_through_the_drain():
@@ -141,11 +141,11 @@ def test_health_is_watched_through_the_drain():
         stub = health_pb2_grpc.HealthStub(channel)
         watch = stub.Watch(health_pb2.HealthCheckRequest())
         unknown = stub.Watch(health_pb2.HealthCheckRequest(service="other"))
-        assert SERVING == next(watch).status
-        assert health_pb2.HealthCheckResponse.SERVICE_UNKNOWN == next(unknown).status
+        assert next(watch).status == SERVING
+        assert next(unknown).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
         server.process.send_signal(signal.SIGTERM)
 
-        assert NOT_SERVING == next(watch).status
+        assert next(watch).status == NOT_SERVING
 
 
 def test_neither_watchers_nor_mute_calls_hold_the_drain():
@@ -155,10 +155,10 @@ def test_neither_watchers_nor_mute_calls_hold_the_drain():
         grpc.insecure_channel(server.address) as channel,
     ):
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-        assert SERVING == next(watch).status
+        assert next(watch).status == SERVING
         channel.stream_unary("/lstmserve.v1.LstmService/Step").future(iter(()), timeout=1000)  # ends without a message
 
-        assert 0 == server.stop()
+        assert server.stop() == 0
 
 
 def test_health_refuses_what_is_no_message(sunspots):
@@ -166,8 +166,8 @@ def test_health_refuses_what_is_no_message(sunspots):
     with grpc.insecure_channel(sunspots.address) as channel, pytest.raises(grpc.RpcError) as refused:
         channel.unary_unary("/grpc.health.v1.Health/Check")(b"\xff\xff")
 
-    assert grpc.StatusCode.INVALID_ARGUMENT == refused.value.code()
-    assert "got 2 bytes that are not a valid HealthCheckRequest" == refused.value.details()
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.value.details() == "got 2 bytes that are not a valid HealthCheckRequest"
 
 
 def test_reflection_tells_the_contract(sunspots):
@@ -176,7 +176,7 @@ def test_reflection_tells_the_contract(sunspots):
         database = ProtoReflectionDescriptorDatabase(channel)
 
         assert {"lstmserve.v1.LstmService", "grpc.health.v1.Health"} <= set(database.get_services())
-        assert "lstmserve/v1/lstm.proto" == database.FindFileContainingSymbol("lstmserve.v1.StepRequest").name
+        assert database.FindFileContainingSymbol("lstmserve.v1.StepRequest").name == "lstmserve/v1/lstm.proto"
 
 
 def test_reflection_can_be_switched_off():
@@ -185,7 +185,7 @@ def test_reflection_can_be_switched_off():
         with pytest.raises(grpc.RpcError) as refused:
             ProtoReflectionDescriptorDatabase(channel).get_services()
 
-        assert grpc.StatusCode.UNIMPLEMENTED == refused.value.code()
+        assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_several_addresses_and_a_unix_socket(tmp_path):
@@ -194,12 +194,12 @@ def test_several_addresses_and_a_unix_socket(tmp_path):
     with serving(SUNSPOTS, "--listen", "127.0.0.1:0", "--listen", path, *QUICK) as server:
         for address in (server.address, path):
             with Client(address) as client:
-                assert "sunspots" == client.model().name
+                assert client.model().name == "sunspots"
 
         second = run("serve", SUNSPOTS, "--listen", path)
 
-    assert (3, f"lstmserve: cannot listen on {path}: another server listens there. Stop what is there, or choose another "
-            "address with --listen\n") == (second.returncode, second.stderr.splitlines(keepends=True)[-1])  # fmt: skip
+    assert (second.returncode, second.stderr.splitlines(keepends=True)[-1]) == (3, f"lstmserve: cannot listen on {path}: another server listens there. Stop what is there, or choose another "
+            "address with --listen\n")  # fmt: skip
 
 
 def test_the_socket_of_a_killed_server_is_taken_over(tmp_path):
@@ -208,7 +208,7 @@ def test_the_socket_of_a_killed_server_is_taken_over(tmp_path):
     with serving(SUNSPOTS, "--listen", path) as server:
         server.stop(signal.SIGKILL)
     with serving(SUNSPOTS, "--listen", path, *QUICK), Client(path) as client:
-        assert "sunspots" == client.model().name
+        assert client.model().name == "sunspots"
 
 
 def refusal(*arguments, **options):
@@ -222,11 +222,11 @@ def test_a_port_in_use_is_one_sentence():
     """A port that another server has ends the start with 3 and a sentence."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        assert (
+        assert refusal(SUNSPOTS, "--listen", address) == (
             3,
             f"lstmserve: cannot listen on {address}: Address already in use. Stop what is there, or choose another address with "
             "--listen",
-        ) == refusal(SUNSPOTS, "--listen", address)
+        )
 
 
 @pytest.mark.parametrize(
@@ -272,11 +272,11 @@ def test_a_missing_extra_is_one_sentence(tmp_path):
     ended = run("serve", SUNSPOTS, env={**os.environ, "PYTHONPATH": str(tmp_path)})
 
     assert (
-        3,
-        "lstmserve needs packages that are not installed (h5py, structlog): pip install 'lstmserve[server]'\n",
-    ) == (
         ended.returncode,
         ended.stderr,
+    ) == (
+        3,
+        "lstmserve needs packages that are not installed (h5py, structlog): pip install 'lstmserve[server]'\n",
     )
 
 
@@ -348,7 +348,7 @@ def test_a_wrong_file_of_settings(tmp_path, content, text):
     (tmp_path / "s.toml").write_text(content)
     code, line = refusal(SUNSPOTS, "--config", tmp_path / "s.toml")
 
-    assert 2 == code
+    assert code == 2
     assert text in line
 
 
@@ -357,7 +357,7 @@ def test_one_layer_of_a_model_is_served():
     with serving(SUNSPOTS, "--layer", "fast", *QUICK) as server, Client(server.address) as client:
         output, state = client.step(np.zeros(48, np.float32))
 
-    assert ((24,), ["fast"]) == (output.shape, [part.layer for part in state.layers])
+    assert (output.shape, [part.layer for part in state.layers]) == ((24,), ["fast"])
 
 
 def test_many_callers_at_once(sunspots):
@@ -374,4 +374,4 @@ def test_many_callers_at_once(sunspots):
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             parts = list(pool.map(call, range(16)))
 
-    assert expected == [parts[i % 16][i // 16] for i in range(64)]
+    assert [parts[i % 16][i // 16] for i in range(64)] == expected

@@ -103,13 +103,13 @@ def test_a_step_is_compared_where_it_is_asked_for(server):
     with Client(server.address) as client:
         _, state = client.step(_x(1, 3, 1))
         found = client.step(_x(2, 3, 1), state, compare=True, timeout=60).comparison
-    assert shadow_pb2.VERDICT_AGREES == found.verdict
-    assert shadow_pb2.REFERENCE_MODEL_KIND_KERAS_FILE == found.reference_model.kind
+    assert found.verdict == shadow_pb2.VERDICT_AGREES
+    assert found.reference_model.kind == shadow_pb2.REFERENCE_MODEL_KIND_KERAS_FILE
     expected = {("slow", "h"), ("slow", "c"), ("fast", "h"), ("fast", "c"), ("head", "output")}
-    assert expected == {(totals.layer, array_name(totals.array)) for totals in found.teacher_forced}
-    assert 3 * 48 == next(totals.value_count for totals in found.teacher_forced if totals.layer == "slow")
+    assert {(totals.layer, array_name(totals.array)) for totals in found.teacher_forced} == expected
+    assert next(totals.value_count for totals in found.teacher_forced if totals.layer == "slow") == 3 * 48
     assert all(totals.tolerance_ratio < 0.1 for totals in found.teacher_forced)
-    assert (1e-5, 1e-5) == (found.tolerances.h, found.tolerances.c)
+    assert (found.tolerances.h, found.tolerances.c) == (1e-5, 1e-5)
 
 
 def test_a_comparison_changes_no_byte(server):
@@ -121,17 +121,17 @@ def test_a_comparison_changes_no_byte(server):
     assert plain.comparison is None
     assert _bytes(plain) == _bytes(compared)
     slow_h = next(t for t in compared.comparison.teacher_forced if (t.layer, array_name(t.array)) == ("slow", "h"))
-    assert 2 * 300 * 48 == slow_h.value_count
+    assert slow_h.value_count == 2 * 300 * 48
 
 
 def test_rows_of_several_lengths_are_compared(server):
     """Of rows of several lengths each row's own steps are compared, and no others."""
     with Client(server.address) as client:
         found = client.forward(_x(4, 3, 20, 1), lengths=[20, 1, 7], compare=True, timeout=60).comparison
-    assert shadow_pb2.VERDICT_AGREES == found.verdict
+    assert found.verdict == shadow_pb2.VERDICT_AGREES
     values = {(totals.layer, array_name(totals.array)): totals.value_count for totals in found.teacher_forced}
-    assert (20 + 1 + 7) * 24 == values["fast", "c"]
-    assert 3 == values["head", "output"]
+    assert values["fast", "c"] == (20 + 1 + 7) * 24
+    assert values["head", "output"] == 3
 
 
 def test_a_message_of_a_stream_is_compared(server):
@@ -149,8 +149,8 @@ def test_a_message_of_a_stream_is_compared(server):
             lstm_pb2.StreamStepsRequest(input=lstm_pb2.StepInput(number=2, x=x, compare=True)),
         ]
         outputs = [response.output for response in method(iter(messages)) if response.HasField("output")]
-    assert [False, True] == [output.HasField("comparison") for output in outputs]
-    assert shadow_pb2.VERDICT_AGREES == outputs[1].comparison.verdict
+    assert [output.HasField("comparison") for output in outputs] == [False, True]
+    assert outputs[1].comparison.verdict == shadow_pb2.VERDICT_AGREES
 
 
 def test_the_report_counts_what_was_compared(server):
@@ -165,9 +165,9 @@ def test_the_report_counts_what_was_compared(server):
         getattr(coverage, name) - getattr(before, name)
         for name in ("offered_count", "sampled_count", "compared_count", "row_step_count", "discrepant_count")
     ]
-    assert [2, 1, 1, 4, 0] == counted
-    assert shadow_pb2.REFERENCE_STATUS_UP == report.reference_process.status
-    assert "3" == report.reference_process.versions["keras"].split(".")[0]
+    assert counted == [2, 1, 1, 4, 0]
+    assert report.reference_process.status == shadow_pb2.REFERENCE_STATUS_UP
+    assert report.reference_process.versions["keras"].split(".")[0] == "3"
     slow = next(t for t in report.models[0].teacher_forced if (t.layer, array_name(t.array)) == ("slow", "c"))
     assert slow.value_count == sum(slow.difference_histogram) == sum(slow.ulp_histogram)
     assert 0 <= report.models[0].reference_model.whole_model_difference < 1e-6
@@ -177,8 +177,8 @@ def test_a_report_on_a_model_that_is_not_there(server):
     """A report on an unknown model is refused with the names of those that are served."""
     with pytest.raises(grpc.RpcError) as refused:
         _report(server, "moon")
-    assert grpc.StatusCode.NOT_FOUND == refused.value.code()
-    assert "model: no model 'moon' is served; expected one of 'sunspots'" == refused.value.details()
+    assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+    assert refused.value.details() == "model: no model 'moon' is served; expected one of 'sunspots'"
 
 
 def test_metrics(server):
@@ -195,7 +195,7 @@ def test_metrics(server):
     prefix = 'lstmserve_shadow_difference_bucket{array="h",le="'
     buckets = [float(line.split()[-1]) for line in lines if line.startswith(prefix)]
     assert buckets == sorted(buckets)
-    assert 17 == len(buckets)
+    assert len(buckets) == 17
     assert buckets[-1] > 0
 
 
@@ -204,37 +204,37 @@ def test_the_client_shows_the_report(server):
     with Client(server.address) as client:
         client.step(_x(9, 2, 1), compare=True, timeout=60)
     shown = run("--address", server.address, "report", program=CLIENT)
-    assert 0 == shown.returncode
+    assert shown.returncode == 0
     for text in ("sunspots  agrees", "the file itself, written by Keras 3", "compared", "slow", "of tolerance"):
         assert text in shown.stdout
     told = json.loads(run("--address", server.address, "report", "--json", program=CLIENT).stdout)
-    assert "sunspots" == told["models"][0]["model"]
+    assert told["models"][0]["model"] == "sunspots"
 
 
 def test_tensorflow_is_not_in_the_serving_process(server):
     """The serving process has mapped no library of TensorFlow or Keras, while the reference has."""
     reference = next(entry["process"] for entry in server.log if entry["event"] == "reference_up")
     maps = [Path(f"/proc/{pid}/maps").read_text() for pid in (server.process.pid, reference)]
-    assert [False, True] == ["tensorflow" in text for text in maps]
+    assert ["tensorflow" in text for text in maps] == [False, True]
 
 
 def test_the_reference_steps_back(server):
     """The reference runs with a lower priority than the server."""
     reference = next(entry["process"] for entry in server.log if entry["event"] == "reference_up")
-    assert 10 == os.getpriority(os.PRIO_PROCESS, reference) - os.getpriority(os.PRIO_PROCESS, server.process.pid)
+    assert os.getpriority(os.PRIO_PROCESS, reference) - os.getpriority(os.PRIO_PROCESS, server.process.pid) == 10
 
 
 def test_without_shadow_mode():
     """Without shadow mode a call that asks is answered, and told that nothing was compared; the report says off."""
     with serving(MODEL, *QUICK) as live, Client(live.address) as client:
         result = client.step(_x(1, 1, 1), compare=True)
-        assert (1, 1) == result.output.shape
-        assert shadow_pb2.VERDICT_NOT_COMPARED == result.comparison.verdict
-        assert "the server runs without shadow mode (--shadow)" == result.comparison.reason
-        assert 0 == client.shadow_report().sampling_rate
+        assert result.output.shape == (1, 1)
+        assert result.comparison.verdict == shadow_pb2.VERDICT_NOT_COMPARED
+        assert result.comparison.reason == "the server runs without shadow mode (--shadow)"
+        assert client.shadow_report().sampling_rate == 0
         with pytest.raises(grpc.RpcError) as refused, grpc.insecure_channel(live.address) as channel:
             next(_watch(channel))
-        assert grpc.StatusCode.FAILED_PRECONDITION == refused.value.code()
+        assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
 
 
 def _watch(channel):
@@ -252,26 +252,26 @@ def test_discrepancies_are_watched_logged_and_bundled(faulty):
         watching = _watch(channel)
         for seed in range(4):
             found = client.step(_x(seed, 2, 1), compare=True, timeout=60).comparison
-            assert shadow_pb2.VERDICT_DIFFERS == found.verdict
+            assert found.verdict == shadow_pb2.VERDICT_DIFFERS
         discrepancy = next(watching).discrepancy
-    assert ("sunspots", "Step", 2, 1) == (
+    assert (
         discrepancy.model,
         discrepancy.method,
         discrepancy.row_count,
         discrepancy.step_count,
-    )
+    ) == ("sunspots", "Step", 2, 1)
     entry = faulty.wait_for("discrepancy")
     assert entry["where"].startswith("c of layer 'fast', step 0, row ")
     assert ", unit 3, gate i: ours " in entry["where"]
     assert entry["bundle"].startswith("sunspots-")
-    assert 2 == len(list(faulty.folder.iterdir()))
-    assert (2, 0) == (_report(faulty).written_bundle_count, _report(faulty).failed_bundle_count)
+    assert len(list(faulty.folder.iterdir())) == 2
+    assert (_report(faulty).written_bundle_count, _report(faulty).failed_bundle_count) == (2, 0)
 
 
 def test_a_bundle_is_replayed(bundle):
     """A bundle computes again: what was wrong in the server is told apart from what the code gives now."""
     replayed = run("replay", bundle)
-    assert 0 == replayed.returncode, replayed.stderr
+    assert replayed.returncode == 0, replayed.stderr
     for text in (
         "differs",
         "unit 3, gate i",
@@ -285,9 +285,9 @@ def test_a_bundle_is_replayed(bundle):
 def test_a_fault_that_is_still_there_is_replayed(bundle):
     """A bundle that still differs says so, and ends with the exit code for it."""
     replayed = run("replay", bundle, program=FAULTY)
-    assert 1 == replayed.returncode, replayed.stderr
+    assert replayed.returncode == 1, replayed.stderr
     assert "other bytes" not in replayed.stdout
-    assert 2 == replayed.stdout.count("unit 3, gate i")
+    assert replayed.stdout.count("unit 3, gate i") == 2
 
 
 def _about(bundle):
@@ -305,7 +305,7 @@ def test_a_changed_bundle_is_refused(bundle, tmp_path, monkeypatch, capsys):
         np.savez(tmp_path / "changed.npz", **{**arrays, "about": changed})
         options = {"tolerance_h": 1e-5, "tolerance_c": 1e-5, "tolerance_unbounded": 1e-3}
         ended = replay.run([str(tmp_path / "changed.npz")], model=None, architecture=None, **options)
-        assert 2 == ended
+        assert ended == 2
         assert "its parts do not fit one another" in capsys.readouterr().err
 
 
@@ -315,7 +315,7 @@ def test_a_bundle_does_not_steer_the_terminal(bundle, tmp_path):
     steering = json.dumps(about | {"versions": {"\x1b[31m[bold]": "[/]"}}).encode()
     np.savez(tmp_path / "steering.npz", **{**arrays, "about": np.frombuffer(steering, np.uint8)})
     ended = run("replay", tmp_path / "steering.npz")
-    assert 0 == ended.returncode, ended.stderr
+    assert ended.returncode == 0, ended.stderr
     assert "\x1b" not in ended.stdout
     assert "[bold]" in ended.stdout
 
@@ -323,7 +323,7 @@ def test_a_bundle_does_not_steer_the_terminal(bundle, tmp_path):
 def test_verify_finds_the_fault():
     """`lstmserve verify` says where ours and Keras part, and ends with the exit code for it."""
     found = run("verify", MODEL, "--calls", "2", "--steps", "8", program=FAULTY)
-    assert 1 == found.returncode, found.stderr
+    assert found.returncode == 1, found.stderr
     assert "DIFFERS: 2 of 2 calls are over tolerance, the first at c of layer 'fast', step 0, row " in found.stdout
     assert ", unit 3, gate i: ours " in found.stdout
 
@@ -332,11 +332,11 @@ def test_a_bundle_of_another_model_is_refused(bundle, tmp_path):
     """A bundle is not replayed with another model, and no file that is none is taken for one."""
     other = MODEL.parent.parent / "sensor" / "sensor.keras"
     refused = run("replay", bundle, "--model", other)
-    assert 2 == refused.returncode
+    assert refused.returncode == 2
     assert "Name the right file with --model" in refused.stderr
     (tmp_path / "none.npz").write_bytes(b"PK\x03\x04 and nothing else")
     broken = run("replay", tmp_path / "none.npz")
-    assert 2 == broken.returncode
+    assert broken.returncode == 2
     assert "is not a bundle that lstmserve wrote" in broken.stderr
 
 
@@ -351,13 +351,13 @@ def test_a_reference_that_does_not_behave(how):
         live.wait_for("reference_up")
         with Client(live.address) as client:
             for _ in range(60):
-                assert expected == _bytes(client.forward(x, all_outputs=True))
+                assert _bytes(client.forward(x, all_outputs=True)) == expected
             if how not in ("slow", "error"):
                 live.wait_for("reference_down")
         coverage = _report(live).models[0].coverage
-        assert 60 == coverage.offered_count == coverage.sampled_count
+        assert coverage.offered_count == coverage.sampled_count == 60
         assert 60 >= sum(coverage.dropped_counts.values()) + sum(coverage.error_counts.values()) > 0
-        assert 0 == live.stop()
+        assert live.stop() == 0
 
 
 def test_work_is_taken_once_the_reference_is_said_to_be_up():
@@ -374,7 +374,7 @@ def test_work_is_taken_once_the_reference_is_said_to_be_up():
     pump = ComparisonWorker(lambda: reference, MagicMock(reference_up=offer), most=1, most_bytes=1)
     pump_made.set()
 
-    assert "" == answers.get(timeout=30)
+    assert answers.get(timeout=30) == ""
     pump.stop()
 
 
@@ -386,12 +386,12 @@ def test_a_reference_killed_in_a_loop():
             expected = _bytes(client.forward(x))
             for _ in range(3):
                 os.kill(live.wait_for("reference_up")["process"], signal.SIGKILL)
-                assert expected == _bytes(client.forward(x))
+                assert _bytes(client.forward(x)) == expected
                 live.wait_for("reference_down")
-                assert expected == _bytes(client.forward(x))
+                assert _bytes(client.forward(x)) == expected
             live.wait_for("reference_up")
-            assert shadow_pb2.VERDICT_AGREES == client.forward(x, compare=True).comparison.verdict
-        assert 3 == _report(live).reference_process.restart_count
+            assert client.forward(x, compare=True).comparison.verdict == shadow_pb2.VERDICT_AGREES
+        assert _report(live).reference_process.restart_count == 3
 
 
 def test_a_reference_without_memory():
@@ -400,7 +400,7 @@ def test_a_reference_without_memory():
         assert live.wait_for("reference_down")["reason"]
         with Client(live.address) as client:
             found = client.step(_x(1, 1, 1), compare=True).comparison
-        assert (shadow_pb2.VERDICT_NOT_COMPARED, "starting") == (found.verdict, found.reason)
+        assert (found.verdict, found.reason) == (shadow_pb2.VERDICT_NOT_COMPARED, "starting")
         assert _report(live).reference_process.status in (
             shadow_pb2.REFERENCE_STATUS_DOWN,
             shadow_pb2.REFERENCE_STATUS_STARTING,
@@ -414,7 +414,7 @@ def test_who_waits_for_a_slow_reference_is_answered():
         live.wait_for("reference_up")
         with Client(live.address) as client:
             found = client.step(_x(1, 1, 1), compare=True).comparison
-    assert (shadow_pb2.VERDICT_NOT_COMPARED, "timed_out") == (found.verdict, found.reason)
+    assert (found.verdict, found.reason) == (shadow_pb2.VERDICT_NOT_COMPARED, "timed_out")
 
 
 def test_who_waits_is_answered_before_his_deadline():
@@ -424,8 +424,8 @@ def test_who_waits_is_answered_before_his_deadline():
         live.wait_for("reference_up")
         with Client(live.address) as client:
             result = client.step(_x(1, 1, 1), compare=True, timeout=1.5)
-    assert (1, 1) == result.output.shape
-    assert (shadow_pb2.VERDICT_NOT_COMPARED, "timed_out") == (result.comparison.verdict, result.comparison.reason)
+    assert result.output.shape == (1, 1)
+    assert (result.comparison.verdict, result.comparison.reason) == (shadow_pb2.VERDICT_NOT_COMPARED, "timed_out")
 
 
 def test_who_waits_is_let_go_by_a_drain():
@@ -437,8 +437,8 @@ def test_who_waits_is_let_go_by_a_drain():
             waiting = beside.submit(client.step, _x(1, 1, 1), compare=True)
             while not _report(live).models[0].coverage.sampled_count:
                 pass
-            assert 0 == live.stop()
-            assert "stopping" == waiting.result().comparison.reason
+            assert live.stop() == 0
+            assert waiting.result().comparison.reason == "stopping"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -465,13 +465,13 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         with Client(live.address) as client:
             for seed in range(3):
                 assert (
-                    shadow_pb2.VERDICT_DIFFERS
-                    == client.step(_x(seed, 1, 1), compare=True, timeout=60).comparison.verdict
+                    client.step(_x(seed, 1, 1), compare=True, timeout=60).comparison.verdict
+                    == shadow_pb2.VERDICT_DIFFERS
                 )
         report = _report(live)
-        assert (0, 3) == (report.written_bundle_count, report.failed_bundle_count)
+        assert (report.written_bundle_count, report.failed_bundle_count) == (0, 3)
         live.stop()
-        assert 1 == sum(entry["event"] == "bundle_not_written" for entry in live.log)
+        assert sum(entry["event"] == "bundle_not_written" for entry in live.log) == 1
 
 
 def test_a_full_disk(tmp_path, monkeypatch):
@@ -486,16 +486,16 @@ def test_a_full_disk(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     assert bundles.write(bundle) is None
-    assert [] == list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(Path, "write_bytes", write)
     assert bundles.write(bundle)
-    assert 1 == len(list(tmp_path.iterdir()))
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_bundles_keep_to_their_size(tmp_path):
     """No bundle is written that would take the folder over its bytes."""
     bundles = Bundles(str(tmp_path), 10, 2500)
-    assert [True, True, False, False] == [bool(bundles.write(_Bundle())) for _ in range(4)]
+    assert [bool(bundles.write(_Bundle())) for _ in range(4)] == [True, True, False, False]
     assert not bundles.wanted
 
 
@@ -517,7 +517,7 @@ def test_without_the_packages(monkeypatch):
     expected = (
         "a comparison with Keras needs packages that are not installed (tensorflow): pip install 'lstmserve[shadow]'"
     )
-    assert expected == str(failed.value)
+    assert str(failed.value) == expected
 
 
 @pytest.mark.parametrize(
@@ -526,7 +526,7 @@ def test_without_the_packages(monkeypatch):
 def test_a_rate_that_makes_no_sense(rate, text):
     """A rate that is not a share of the calls is refused with what was expected."""
     ended = run("serve", MODEL, "--shadow", rate)
-    assert 2 == ended.returncode
+    assert ended.returncode == 2
     assert text in ended.stderr
     assert "expected off, all, or a number from 0 to 1" in " ".join(ended.stderr.split())
 
@@ -539,4 +539,4 @@ def test_two_workers_each_have_a_shadow():
         live.wait_for("reference_up")
         with Client(live.address) as client:
             client.step(_x(1, 1, 1))
-            assert 1 == client.shadow_report().sampling_rate
+            assert client.shadow_report().sampling_rate == 1

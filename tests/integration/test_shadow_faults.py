@@ -141,41 +141,41 @@ def test_two_gates_exchanged(reference, one, other, gates):
     """Two gates exchanged are found in the first call, at its first step, as those two gates."""
     lstm = reference[1]["sigmoid"].model.lstm(2, 0)
     found = Found(reference, fault=lambda: faults.weights(lstm, faults.exchanged(one, other)))
-    assert 1 == found.calls
-    assert 0 == found.comparison.first_location.step
+    assert found.calls == 1
+    assert found.comparison.first_location.step == 0
     assert ("above", gates) == (found.where[0], found.where[2])
 
 
 def test_h_and_c_exchanged(reference):
     """The exchange of h and c in an answer is found at its last step, in the layer, while the gates agree."""
     found = Found(reference, answered=faults.h_and_c_exchanged)
-    assert 1 == found.calls
-    assert TIME - 1 == found.comparison.first_location.step
-    assert ("below", "c", "") == found.where
+    assert found.calls == 1
+    assert found.comparison.first_location.step == TIME - 1
+    assert found.where == ("below", "c", "")
 
 
 def test_bias_missing(reference):
     """A bias that is missing is found in the first call, at all gates."""
     lstm = reference[1]["sigmoid"].model.lstm(1, 0)
     found = Found(reference, fault=lambda: faults.weights(lstm, faults.without_bias))
-    assert 1 == found.calls
-    assert ("below", "c", "i f c o") == found.where
+    assert found.calls == 1
+    assert found.where == ("below", "c", "i f c o")
 
 
 def test_forget_bias_twice(reference):
     """A forget gate's bias that is added twice is found in the first call, at that gate alone."""
     lstm = reference[1]["sigmoid"].model.lstm(1, 0)
     found = Found(reference, fault=lambda: faults.weights(lstm, faults.forget_bias_twice))
-    assert 1 == found.calls
-    assert ("below", "c", "f") == found.where
+    assert found.calls == 1
+    assert found.where == ("below", "c", "f")
 
 
 def test_hard_sigmoid_of_the_wrong_version(reference):
     """The hard_sigmoid of Keras 2 in a model of Keras 3 is found in the first call, at the gates that go through it."""
     lstm = reference[1]["hard_sigmoid"].model.lstm(1, 0)
     found = Found(reference, "hard_sigmoid", fault=lambda: faults.other_hard_sigmoid(lstm))
-    assert 1 == found.calls
-    assert "below" == found.where[0]
+    assert found.calls == 1
+    assert found.where[0] == "below"
     assert set(found.where[2].split()) <= {"i", "f", "o"}
     assert found.where[2]
 
@@ -183,21 +183,22 @@ def test_hard_sigmoid_of_the_wrong_version(reference):
 def test_state_of_the_wrong_layer(reference):
     """The state of another layer in an answer is found at its last step, in both layers, while the gates agree."""
     found = Found(reference, answered=faults.states_exchanged)
-    assert 1 == found.calls
-    assert TIME - 1 == found.comparison.first_location.step
-    assert ("below", "c", "") == found.where
-    assert {"below", "above"} == {
-        totals.layer for totals in found.comparison.teacher_forced if totals.over_tolerance_count
+    assert found.calls == 1
+    assert found.comparison.first_location.step == TIME - 1
+    assert found.where == ("below", "c", "")
+    assert {totals.layer for totals in found.comparison.teacher_forced if totals.over_tolerance_count} == {
+        "below",
+        "above",
     }
 
 
 def test_c_zeroed(reference):
     """A c that is zeroed at step 17 of 40 is found at step 17, while the gates agree."""
     found = Found(reference, fault=lambda: faults.c_zeroed_at(17, UNITS))
-    assert 1 == found.calls
-    assert 17 == found.comparison.first_location.step
-    assert ("below", "c", "") == found.where
-    assert 0 == found.comparison.first_location.ours
+    assert found.calls == 1
+    assert found.comparison.first_location.step == 17
+    assert found.where == ("below", "c", "")
+    assert found.comparison.first_location.ours == 0
 
 
 @pytest.mark.parametrize(
@@ -206,23 +207,23 @@ def test_c_zeroed(reference):
 def test_nan(reference, fault, where):
     """A NaN in an answer is found in the first call, and counted as such."""
     found = Found(reference, answered=fault)
-    assert 1 == found.calls
+    assert found.calls == 1
     assert where == found.where
-    assert 1 == sum(totals.nan_mismatch_count for totals in found.comparison.teacher_forced)
+    assert sum(totals.nan_mismatch_count for totals in found.comparison.teacher_forced) == 1
 
 
 def test_nothing_where_nothing_is_wrong(reference):
     """Right answers are within tolerance, in every call."""
     found = Found(reference)
     assert found.comparison is None
-    assert CALLS == found.calls
+    assert found.calls == CALLS
 
 
 def test_drift_raises_no_alarm(reference):
     """A sensitive model drifts away from Keras on its own, as far as its numbers go, and no alarm is raised."""
     found = Found(reference, "sensitive", time=100)
     assert found.comparison is None
-    assert CALLS == found.calls
+    assert found.calls == CALLS
     drift = max(totals.max_absolute for totals in found.last.free_running if totals.array == shadow_pb2.ARRAY_KIND_H)
     forced = max(totals.max_absolute for totals in found.last.teacher_forced if totals.array == shadow_pb2.ARRAY_KIND_H)
     assert drift > 0.1
@@ -259,6 +260,6 @@ def test_each_kind_of_witness(tmp_path, file, kind):
     call = ForwardCall(served, inputs, model.zero_state(3), None, as_values=False, lengths=None, all_outputs=False)
     data = cases.capture(call, answer, recording, "Forward").to_bytes()
     comparison = reference_process.reply(*service.answer({"detailed": True, "again": False}, data)[1:]).comparison
-    assert shadow_pb2.VERDICT_AGREES == comparison.verdict
+    assert comparison.verdict == shadow_pb2.VERDICT_AGREES
     assert kind == comparison.reference_model.kind
     assert {"h", "c"} <= {array_name(totals.array) for totals in comparison.teacher_forced}

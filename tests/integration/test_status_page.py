@@ -48,15 +48,17 @@ def test_the_page_allows_nothing_but_itself(observed):
     for tag in ("style", "script"):
         (inside,) = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
         digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
-        assert f"'sha256-{digest}'" == rules[f"{tag}-src"]
-    assert ("'none'", "'self'", "'none'", "'script'") == (
+        assert rules[f"{tag}-src"] == f"'sha256-{digest}'"
+    assert (
         rules["default-src"],
         rules["connect-src"],
         rules["frame-ancestors"],
         rules["require-trusted-types-for"],
-    )
-    assert ("nosniff", "no-store", "no-referrer") == tuple(
-        answer.headers[name] for name in ("X-Content-Type-Options", "Cache-Control", "Referrer-Policy")
+    ) == ("'none'", "'self'", "'none'", "'script'")
+    assert tuple(answer.headers[name] for name in ("X-Content-Type-Options", "Cache-Control", "Referrer-Policy")) == (
+        "nosniff",
+        "no-store",
+        "no-referrer",
     )
     assert "http" not in re.sub(r"http://www\.w3\.org/2000/svg", "", text)
 
@@ -66,17 +68,17 @@ def test_the_page_is_only_for_reading(observed, path):
     """HEAD is answered without a body, and whatever would change something is refused."""
     with observed.listening() as port:
         with _ask(port.address, path, "HEAD") as head:
-            assert (200, b"") == (head.status, head.read())
+            assert (head.status, head.read()) == (200, b"")
             assert int(head.headers["Content-Length"]) > 100
         for method in ("POST", "PUT", "DELETE"):
             with _ask(port.address, path, method) as refused:
-                assert (405, "GET, HEAD") == (refused.status, refused.headers["Allow"])
+                assert (refused.status, refused.headers["Allow"]) == (405, "GET, HEAD")
 
 
 def test_a_path_that_is_not_there_names_those_that_are(observed):
     """Anyone who asks for another page is told which there are."""
     with observed.listening() as port, _ask(port.address, "/nothing") as answer:
-        assert (404, b"There are /, /status.json, /metrics and /healthz.\n") == (answer.status, answer.read())
+        assert (answer.status, answer.read()) == (404, b"There are /, /status.json, /metrics and /healthz.\n")
 
 
 def test_names_in_json_are_what_they_are(observed):
@@ -85,7 +87,7 @@ def test_names_in_json_are_what_they_are(observed):
     with observed.listening() as port, _ask(port.address, "/status.json") as answer:
         told = json.loads(answer.read())
 
-    assert "application/json" == answer.headers["Content-Type"]
+    assert answer.headers["Content-Type"] == "application/json"
     assert HOSTILE in [model["name"] for model in told["models"]]
 
 
@@ -129,11 +131,11 @@ def test_a_server_that_has_answered_calls():
             ended = {row[0]: row[-2:] for row in _rows(tab, "Calls by method")}
             refused = {row[0]: row[-1] for row in _rows(tab, "Refusals by reason")}
 
-    assert [] == seen.errors
-    assert {f"http://{metrics}/status.json"} == set(seen.requests)
-    assert f"Serving: lstmserve at {metrics}" == seen.title
-    assert {"Step": ["4", "1"], "Forward": ["1", "0"]} == {name: ended[name] for name in ("Step", "Forward")}
-    assert 1 == sum(map(int, refused.values()))
+    assert seen.errors == []
+    assert set(seen.requests) == {f"http://{metrics}/status.json"}
+    assert seen.title == f"Serving: lstmserve at {metrics}"
+    assert {name: ended[name] for name in ("Step", "Forward")} == {"Step": ["4", "1"], "Forward": ["1", "0"]}
+    assert sum(map(int, refused.values())) == 1
     assert "calls per second. Up for " in seen.text
 
 
@@ -153,10 +155,10 @@ def test_a_server_that_answers_no_more():
             seen = tab.look()
             faults = tab.evaluate(f"({FAULTS})()")
 
-    assert f"No answer: lstmserve at {metrics}" == seen.title
+    assert seen.title == f"No answer: lstmserve at {metrics}"
     assert re.search(r"No answer\s+The server has not answered since \d\d:\d\d:\d\d\. What stands below", seen.text)
     assert "Step" in seen.text
-    assert [] == faults
+    assert faults == []
 
 
 @pytest.mark.slow
@@ -190,7 +192,7 @@ def test_a_server_that_begins_to_serve(observed):
         after = tab.look()
 
     assert "It is starting or draining, and answers no calls." in before.text
-    assert (0, 2) == (before.text.count("✓ serving"), len(re.findall("first\tserving|second\tserving", after.text)))
+    assert (before.text.count("✓ serving"), len(re.findall("first\tserving|second\tserving", after.text))) == (0, 2)
 
 
 @pytest.mark.slow
@@ -214,7 +216,7 @@ def test_a_name_is_no_markup():
             for caption in ("Models", "Refusals by reason", "Callers", "Compared with Keras", f"Layers of {HOSTILE}")
         }
 
-    assert ([], 1) == (seen.errors, scripts)
+    assert (seen.errors, scripts) == ([], 1)
     assert {caption: [HOSTILE] for caption in shown} == shown
 
 
@@ -229,14 +231,14 @@ def test_what_to_look_at(observed):
         opened = tab.evaluate("[...document.querySelectorAll('details')].map(({open}) => open)")
         headline = tab.evaluate("document.querySelector('[role=status]').textContent")
 
-    assert [
+    assert items == [
         "Answers of first differ from Keras: 4 calls over tolerance.",
         "The event loop is late by 250 ms.",
         "Reloading failed 2 times since the start: tokens.",
-    ] == items
-    assert "Serving 3 things to look at" == headline
-    assert ["lstm_1", "c", "4", "1,250 %"] == [cell.strip() for cell in layers[3]]
-    assert [True, False] == opened
+    ]
+    assert headline == "Serving 3 things to look at"
+    assert [cell.strip() for cell in layers[3]] == ["lstm_1", "c", "4", "1,250 %"]
+    assert opened == [True, False]
 
 
 @pytest.mark.slow
@@ -253,7 +255,7 @@ def test_everybody_can_read_it(observed, tmp_path, width, dark, serves):
         faults = tab.evaluate(f"({FAULTS})()")
         tab.look(screenshot=tmp_path / "page.png")
 
-    assert [] == faults
+    assert faults == []
     assert width == int.from_bytes((tmp_path / "page.png").read_bytes()[16:20], "big")
 
 
@@ -274,10 +276,14 @@ def test_keys_are_enough(observed):
         pressed = tab.evaluate("[...document.querySelectorAll('button')].map(({ariaPressed}) => ariaPressed)")
         text = tab.look().text
 
-    assert ["pause", "digests", "DIV", "SUMMARY", "SUMMARY"] == met[
-        :5
+    assert met[:5] == [
+        "pause",
+        "digests",
+        "DIV",
+        "SUMMARY",
+        "SUMMARY",
     ]  # the table of digests is now wider than its place
-    assert ["true", "true"] == pressed
+    assert pressed == ["true", "true"]
     assert "Paused. Answered at " in text
     assert DIGEST in text
 
@@ -296,4 +302,4 @@ def test_the_page_estimates_as_the_server_does(observed):
         })()""")
 
     assert [expected for *_, expected in QUANTILES] == seen
-    assert [None, 10, None, 2] == rates
+    assert rates == [None, 10, None, 2]

@@ -310,7 +310,7 @@ async def driven(client, rows, plan):
     state = await stream.checkpoint()
     reconnects = stream._real.reconnects if isinstance(stream, AsIfAsync) else stream.reconnects
     await stream.__aexit__(None, None, None)
-    assert 0 == reconnects
+    assert reconnects == 0
     return np.concatenate(outputs, axis=1), state
 
 
@@ -363,7 +363,7 @@ def test_a_row_begun_anew_gives_the_bytes_of_a_new_sequence(client):
     whole = client.forward(X[:, :15], all_outputs=True).output[:, 7:]
     new = client.forward(X[1:2, 7:15], all_outputs=True).output
 
-    assert [7, 0, 7] == after.steps_seen.tolist()
+    assert after.steps_seen.tolist() == [7, 0, 7]
     assert (whole[0].tobytes(), new[0].tobytes(), whole[2].tobytes()) == tuple(row.tobytes() for row in output)
 
 
@@ -424,8 +424,8 @@ def test_a_second_open_ends_the_stream_after_the_answers_before_it(channel):
     with Raw(channel, opening(), steps(X[:1, 0], 8), opening(), steps(X[:1, 1], 9)) as stream:
         responses, status, _ = stream.rest()
 
-    assert ["opened", "output"] == [response.WhichOneof("message") for response in responses]
-    assert grpc.StatusCode.INVALID_ARGUMENT == status
+    assert [response.WhichOneof("message") for response in responses] == ["opened", "output"]
+    assert status == grpc.StatusCode.INVALID_ARGUMENT
 
 
 WRONG = [
@@ -466,7 +466,7 @@ def test_an_answer_that_is_not_finite_is_rejected(channel):
         rejected = [stream.read() for _ in range(2)]
         saved = stream.ask(checkpoint(6))
 
-    assert [(4, 9), (5, 9)] == [(each.number, each.code) for each in rejected]
+    assert [(each.number, each.code) for each in rejected] == [(4, 9), (5, 9)]
     assert not State.from_message(saved.state).layers[0].c.any()
 
 
@@ -480,9 +480,9 @@ def test_bytes_that_are_no_message_end_only_this_stream(channel):
             list(junk)
         answer = other.ask(steps(X[:1, 0], 6))
 
-    assert grpc.StatusCode.INVALID_ARGUMENT == raised.value.code()
-    assert "got 2 bytes that are not a valid lstmserve.v1.StreamStepsRequest" == raised.value.details()
-    assert 6 == answer.number
+    assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert raised.value.details() == "got 2 bytes that are not a valid lstmserve.v1.StreamStepsRequest"
+    assert answer.number == 6
 
 
 def test_a_caller_that_has_sent_all_gets_all_answers_a_last_checkpoint_and_ok(client, channel):
@@ -495,9 +495,9 @@ def test_a_caller_that_has_sent_all_gets_all_answers_a_last_checkpoint_and_ok(cl
         stream.done()
         responses, status, _ = stream.rest()
 
-    assert grpc.StatusCode.OK == status
+    assert status == grpc.StatusCode.OK
     assert [*range(11, 27), 28] == [(r.output.number or r.checkpoint.number) for r in responses[1:-2]]
-    assert (30, 26) == (responses[-2].rejected.number, responses[-1].checkpoint.number)
+    assert (responses[-2].rejected.number, responses[-1].checkpoint.number) == (30, 26)
     assert bytes_of(after.to_message()) == bytes_of(responses[-1].checkpoint.state)
 
 
@@ -505,7 +505,7 @@ def test_a_stream_that_was_never_opened_ends_with_ok(channel):
     """A caller that sends nothing at all gets nothing, and OK."""
     with Raw(channel) as stream:
         stream.done()
-        assert ([], grpc.StatusCode.OK) == stream.rest()[:2]
+        assert stream.rest()[:2] == ([], grpc.StatusCode.OK)
 
 
 @pytest.mark.parametrize(
@@ -533,7 +533,7 @@ def test_checkpoints_come_after_so_many_steps(client, channel):
         stream.read()
         answers = [stream.read() for _ in parts]
 
-    assert [3, 4, 6] == [answer.number for answer in answers if answer.HasField("state")]
+    assert [answer.number for answer in answers if answer.HasField("state")] == [3, 4, 6]
     for answer, seen in zip([answers[2], answers[3], answers[5]], (4, 9, 13), strict=True):
         assert bytes_of(client.forward(X[0, :seen]).state) == bytes_of(answer.state)
 
@@ -545,8 +545,8 @@ def test_the_answer_has_the_form_of_the_question(channel):
         plain = [stream.ask(steps(X[:1, 0], as_values=True)).output, stream.ask(checkpoint()).state.layers[0].h]
         packed = [stream.ask(steps(X[:1, 0])).output, stream.ask(checkpoint()).state.layers[0].h]
 
-    assert [(2, 0), (5, 0)] == [(len(tensor.values), len(tensor.data)) for tensor in plain]
-    assert [(0, 8), (0, 20)] == [(len(tensor.values), len(tensor.data)) for tensor in packed]
+    assert [(len(tensor.values), len(tensor.data)) for tensor in plain] == [(2, 0), (5, 0)]
+    assert [(len(tensor.values), len(tensor.data)) for tensor in packed] == [(0, 8), (0, 20)]
 
 
 # Backpressure.
@@ -614,7 +614,7 @@ def opens(channel, count=1):
         with contextlib.suppress(grpc.RpcError):
             return all(stream.read() for stream in each)
         refused = {stream.call.code() for stream in each if stream.call.done()}
-    assert {grpc.StatusCode.RESOURCE_EXHAUSTED} == refused
+    assert refused == {grpc.StatusCode.RESOURCE_EXHAUSTED}
     return False
 
 
@@ -638,9 +638,9 @@ def test_more_streams_than_there_may_be_are_refused(narrow_channel, narrow):
         with pytest.raises(lstmserve.ResourceExhausted, match="--max-streams"):
             client.stream(reconnect_timeout=0)
 
-    assert (grpc.StatusCode.RESOURCE_EXHAUSTED, "3 streams are open; expected fewer (--max-streams)") == (status, text)
-    assert "100" == trailing["grpc-retry-pushback-ms"]
-    assert 3 == answer.number
+    assert (status, text) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "3 streams are open; expected fewer (--max-streams)")
+    assert trailing["grpc-retry-pushback-ms"] == "100"
+    assert answer.number == 3
 
 
 WAYS_TO_END = {
@@ -669,7 +669,7 @@ def test_a_deadline_makes_room(narrow_channel):
         others = [stack.enter_context(Raw(narrow_channel, opening())) for _ in range(MOST_STREAMS - 1)]
         for stream in others:
             stream.read()
-        assert grpc.StatusCode.DEADLINE_EXCEEDED == short.rest()[1]
+        assert short.rest()[1] == grpc.StatusCode.DEADLINE_EXCEEDED
         live.until(lambda: opens(narrow_channel))
 
 
@@ -694,7 +694,7 @@ LIMITED = [
 def test_a_stream_beyond_the_limits_is_refused(narrow_channel, messages, text):
     """More rows than a request may have end the stream with RESOURCE_EXHAUSTED and the setting."""
     with Raw(narrow_channel, *messages) as stream:
-        assert ([], grpc.StatusCode.RESOURCE_EXHAUSTED, text) == stream.rest()
+        assert stream.rest() == ([], grpc.StatusCode.RESOURCE_EXHAUSTED, text)
 
 
 def test_steps_beyond_the_limits_are_answered_in_the_stream(narrow_channel):
@@ -702,7 +702,7 @@ def test_steps_beyond_the_limits_are_answered_in_the_stream(narrow_channel):
     with Raw(narrow_channel, opening(), steps(X[:1, :11], 2), steps(X[:1, :10], 3)) as stream:
         _, rejected, outputs = (stream.read() for _ in range(3))
 
-    assert (2, 8, 3) == (rejected.number, rejected.code, outputs.number)
+    assert (rejected.number, rejected.code, outputs.number) == (2, 8, 3)
     assert "got 11 time-steps, expected at most 10 (--max-steps)" in rejected.text
 
 
@@ -713,7 +713,7 @@ def test_no_response_is_longer_than_a_message_may_be(narrow_channel, message):
         stream.done()
         responses, _, _ = stream.rest()
 
-    assert [] == [response.ByteSize() for response in responses if response.ByteSize() > MOST_BYTES]
+    assert [response.ByteSize() for response in responses if response.ByteSize() > MOST_BYTES] == []
 
 
 def test_an_idle_stream_is_ended_with_its_state(impatient):
@@ -721,15 +721,15 @@ def test_an_idle_stream_is_ended_with_its_state(impatient):
     with grpc.insecure_channel(impatient.address) as channel, Raw(channel, opening(), steps(X[:1, 0], 5)) as stream:
         responses, status, text = stream.rest()
 
-    assert (5, [1]) == (responses[-1].going_away.number, list(responses[-1].going_away.state.steps_seen))
-    assert grpc.StatusCode.DEADLINE_EXCEEDED == status
+    assert (responses[-1].going_away.number, list(responses[-1].going_away.state.steps_seen)) == (5, [1])
+    assert status == grpc.StatusCode.DEADLINE_EXCEEDED
     assert f"no message for {IDLE_SECONDS} seconds (--stream-idle-seconds)" == text
 
 
 def test_a_stream_that_was_never_opened_is_ended_too(impatient):
     """A caller that opens a call and sends nothing does not keep its place."""
     with grpc.insecure_channel(impatient.address) as channel, Raw(channel) as stream:
-        assert ([], grpc.StatusCode.DEADLINE_EXCEEDED) == stream.rest()[:2]
+        assert stream.rest()[:2] == ([], grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 def test_a_busy_stream_is_not_ended(impatient):
@@ -757,7 +757,7 @@ def test_a_client_goes_on_after_its_stream_was_idle(impatient):
         outputs.append(stream.step(X[0, 1]))
         whole = client.forward(X[0, :2], all_outputs=True).output
 
-        assert 1 == stream.reconnects
+        assert stream.reconnects == 1
     assert whole.tobytes() == np.concatenate(outputs).tobytes()
 
 
@@ -797,15 +797,15 @@ def test_the_drain_finishes_what_is_in_hand_and_sends_the_states_away(busy):
         ends = [each.rest() for each in idle]
         code = busy.finish()
 
-    assert [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING] == statuses
+    assert statuses == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
     number = away.going_away.number
     assert list(range(2, number + 1)) == [answer.output.number for answer in answers]
     assert 2 <= number < 17
     assert bytes_of(states[number]) == bytes_of(away.going_away.state)
-    assert (grpc.StatusCode.UNAVAILABLE, "the server is draining; continue with another one") == stream.rest()[1:]
-    assert {(grpc.StatusCode.UNAVAILABLE, 1)} == {(status, len(responses)) for responses, status, _ in ends}
-    assert {0} == {responses[0].going_away.number for responses, _, _ in ends}
-    assert 0 == code
+    assert stream.rest()[1:] == (grpc.StatusCode.UNAVAILABLE, "the server is draining; continue with another one")
+    assert {(status, len(responses)) for responses, status, _ in ends} == {(grpc.StatusCode.UNAVAILABLE, 1)}
+    assert {responses[0].going_away.number for responses, _, _ in ends} == {0}
+    assert code == 0
     assert time.monotonic() - began < 8  # --drain-seconds is 10
     assert "internal_error" not in [entry["event"] for entry in busy.log]
 
@@ -834,13 +834,13 @@ def stuck_drain(stuck, long_messages):
 
 def test_a_caller_that_does_not_read_holds_up_no_drain(stuck_drain):
     """A server with a stream that no one reads ends within the drain time with 0, and the stream with UNAVAILABLE."""
-    assert (0, grpc.StatusCode.UNAVAILABLE) == (stuck_drain.code, stuck_drain.status)
+    assert (stuck_drain.code, stuck_drain.status) == (0, grpc.StatusCode.UNAVAILABLE)
     assert stuck_drain.seconds < 8  # --drain-seconds is 1
 
 
 def test_callers_that_go_are_no_fault_of_the_server(stuck_drain):
     """A caller that cancels, is cut off or is left after in the drain, is not logged as an internal error."""
-    assert ["stopped"] == [event for event in stuck_drain.events if event in ("stopped", "internal_error")]
+    assert [event for event in stuck_drain.events if event in ("stopped", "internal_error")] == ["stopped"]
 
 
 # The client.
@@ -863,7 +863,7 @@ def test_a_refused_input_raises_and_the_stream_goes_on(client, x, kind, text):
             stream.step(x)
         outputs.append(stream.step(X[0, 1]))
 
-        assert 0 == stream.reconnects
+        assert stream.reconnects == 0
     assert whole.tobytes() == np.concatenate(outputs).tobytes()
 
 
@@ -877,7 +877,7 @@ async def test_a_refused_input_raises_and_the_stream_of_asyncio_goes_on(usual, x
         outputs.append(await stream.step(X[0, 1]))
         whole = (await client.forward(X[0, :2], all_outputs=True)).output
 
-        assert 0 == stream.reconnects
+        assert stream.reconnects == 0
     assert whole.tobytes() == np.concatenate(outputs).tobytes()
 
 
@@ -900,7 +900,7 @@ def test_an_input_refused_among_many_in_flight(client):
         before = len(outputs)
         outputs += stream.steps(())
 
-    assert 5 == before
+    assert before == 5
     assert whole.tobytes() == np.concatenate(outputs).tobytes()
 
 
@@ -1010,7 +1010,7 @@ async def test_leaving_a_stream_of_asyncio_early_makes_room_and_ends_its_task(na
                         raise ZeroDivisionError
         await asyncio.to_thread(live.until, lambda: opens(narrow_channel, MOST_STREAMS))
 
-    assert [] == [task for task in asyncio.all_tasks() if "_write" in repr(task.get_coro())]
+    assert [task for task in asyncio.all_tasks() if "_write" in repr(task.get_coro())] == []
 
 
 def test_a_stream_waits_for_a_place(narrow_channel, narrow):
@@ -1022,7 +1022,7 @@ def test_a_stream_waits_for_a_place(narrow_channel, narrow):
             live.until(lambda: first.ask(steps(X[:1, 0])) and waiting.running())
             first.done()
             with waiting.result(PATIENCE) as stream:
-                assert (1, 2) == stream.step(X[0, 0]).shape
+                assert stream.step(X[0, 0]).shape == (1, 2)
 
 
 @pytest.mark.parametrize("idle_for", [1, 3600])
@@ -1085,9 +1085,9 @@ def test_the_last_checkpoint_is_what_the_server_sent_last(client):
         second = stream.last_checkpoint
         third = stream.checkpoint()
 
-        assert (None, [4], [5]) == (first, second.steps_seen.tolist(), third.steps_seen.tolist())
+        assert (first, second.steps_seen.tolist(), third.steps_seen.tolist()) == (None, [4], [5])
         assert third is stream.last_checkpoint
-        assert (0, 0) == (stream.reconnects, stream.numerics_changes)
+        assert (stream.reconnects, stream.numerics_changes) == (0, 0)
 
 
 async def test_inputs_may_come_from_asyncio(usual):
@@ -1113,7 +1113,7 @@ def test_so_many_inputs_are_in_flight_and_no_more(client):
         outputs = stream.steps((read.append(0) or x for x in X[0]), in_flight=5)
         ahead = [len(read) for _ in zip(range(4), outputs, strict=False)]
 
-    assert [5, 6, 7, 8] == ahead
+    assert ahead == [5, 6, 7, 8]
 
 
 # What the client remembers.
@@ -1126,7 +1126,7 @@ def test_what_is_remembered_is_bounded_by_the_checkpoints(client):
         kept = [len(stream._replay_log._records) for _ in outputs]
         size = stream._replay_log._bytes
 
-    assert (500, True) == (len(kept), max(kept) <= 10 + 8)
+    assert (len(kept), max(kept) <= 10 + 8) == (500, True)
     assert sum(message.ByteSize() for message in stream._replay_log._records.values()) == size
 
 
@@ -1215,9 +1215,9 @@ def test_a_journal_sends_again_what_came_after_the_checkpoint():
     made.receive(outputs_of(2, state_of(2)))
     first = made.resumed()[0].open
 
-    assert ("m", 2, "d", [2, 2]) == (first.model, first.row_count, first.model_digest, list(first.state.steps_seen))
-    assert [3, 4] == numbers_of(made.resumed())
-    assert 2 == made.outstanding
+    assert (first.model, first.row_count, first.model_digest, list(first.state.steps_seen)) == ("m", 2, "d", [2, 2])
+    assert numbers_of(made.resumed()) == [3, 4]
+    assert made.outstanding == 2
 
 
 def test_a_journal_delivers_every_answer_once():
@@ -1228,9 +1228,9 @@ def test_a_journal_delivers_every_answer_once():
     first = [made.receive(outputs_of(number)).number for number in (1, 2)]
     again = [made.receive(outputs_of(1)), made.receive(outputs_of(2, state_of(2)))]
 
-    assert ([1, 2], [None, None]) == (first, again)
-    assert [3] == numbers_of(made.resumed())
-    assert 3 == made.receive(outputs_of(3)).number
+    assert (first, again) == ([1, 2], [None, None])
+    assert numbers_of(made.resumed()) == [3]
+    assert made.receive(outputs_of(3)).number == 3
 
 
 def test_a_journal_takes_the_state_of_a_server_that_goes_away():
@@ -1243,7 +1243,7 @@ def test_a_journal_takes_the_state_of_a_server_that_goes_away():
     away = lstm_pb2.StreamGoingAway(number=2, state=state_of(2))
 
     assert None is made.receive(lstm_pb2.StreamStepsResponse(going_away=away))
-    assert ([3], 1) == (numbers_of(made.resumed()), made.outstanding)
+    assert (numbers_of(made.resumed()), made.outstanding) == ([3], 1)
 
 
 def test_a_journal_forgets_what_was_rejected():
@@ -1257,7 +1257,7 @@ def test_a_journal_forgets_what_was_rejected():
     )
 
     assert (2, lstmserve.FailedPrecondition, "x: wrong") == (answer.number, type(answer.error), str(answer.error))
-    assert [1, 3] == numbers_of(made.resumed())
+    assert numbers_of(made.resumed()) == [1, 3]
 
 
 def test_a_journal_sends_a_reset_again_with_its_state():
@@ -1268,8 +1268,8 @@ def test_a_journal_sends_a_reset_again_with_its_state():
 
     assert message == made.resumed()[2]
     saved = lstm_pb2.StreamCheckpoint(number=2, state=state_of(8))
-    assert [8, 8] == made.receive(lstm_pb2.StreamStepsResponse(checkpoint=saved)).state.steps_seen.tolist()
-    assert [] == numbers_of(made.resumed())
+    assert made.receive(lstm_pb2.StreamStepsResponse(checkpoint=saved)).state.steps_seen.tolist() == [8, 8]
+    assert numbers_of(made.resumed()) == []
 
 
 def test_a_journal_asks_for_a_checkpoint_when_there_is_too_much(monkeypatch):
@@ -1281,9 +1281,9 @@ def test_a_journal_asks_for_a_checkpoint_when_there_is_too_much(monkeypatch):
     answers = [made.receive(outputs_of(number)).number for number in (1, 2, 3)]
     saved = lstm_pb2.StreamCheckpoint(number=4, state=state_of(3))
 
-    assert ([1, 1, 2, 1], [1, 2, 3]) == (sent, answers)
+    assert (sent, answers) == ([1, 1, 2, 1], [1, 2, 3])
     assert None is made.receive(lstm_pb2.StreamStepsResponse(checkpoint=saved))
-    assert [5] == numbers_of(made.resumed())
+    assert numbers_of(made.resumed()) == [5]
     assert made.resumed()[1].ByteSize() == made._bytes
 
 
@@ -1300,7 +1300,7 @@ def test_a_strict_journal_refuses_other_numerics():
         each.receive(same)
     made.receive(other)
 
-    assert (1, 0) == (made.numerics_changes, strict.numerics_changes)
+    assert (made.numerics_changes, strict.numerics_changes) == (1, 0)
     with pytest.raises(lstmserve.NumericsChanged):
         strict.receive(other)
 
@@ -1333,11 +1333,11 @@ def test_a_journal_notices_that_a_message_was_lost():
     own.resumed()
     answers = [lstm_pb2.StreamStepsResponse(output=lstm_pb2.StepOutput(number=number)) for number in (1, 3, 3)]
 
-    assert [True, False, True] == [own.is_in_order(answer) for answer in answers]
+    assert [own.is_in_order(answer) for answer in answers] == [True, False, True]
 
 
 def test_streams_are_not_retried_by_grpc_itself():
     """The retry policy leaves out StreamSteps, and no other method."""
     (policy,) = json.loads(dict(channels.channel_options(None))["grpc.service_config"])["methodConfig"]
 
-    assert ["Step", "Forward", "GetModel", "ListModels", "GetReport"] == [name["method"] for name in policy["name"]]
+    assert [name["method"] for name in policy["name"]] == ["Step", "Forward", "GetModel", "ListModels", "GetReport"]

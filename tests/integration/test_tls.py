@@ -90,11 +90,11 @@ async def test_the_answer_is_the_one_of_plain_text(server, place, sunspots):
     """Over TLS both clients get the bytes that they get without."""
     with Client(sunspots.address) as plain, Client(server.address, tls=place.tls()) as client:
         expected = plain.step([0.5]).output.tobytes()
-        assert expected == client.step([0.5]).output.tobytes()
+        assert client.step([0.5]).output.tobytes() == expected
         with client.stream() as stream:
-            assert expected == stream.step([0.5]).tobytes()
+            assert stream.step([0.5]).tobytes() == expected
     async with AsyncClient(server.address, tls=place.tls()) as client:
-        assert expected == (await client.step([0.5])).output.tobytes()
+        assert (await client.step([0.5])).output.tobytes() == expected
 
 
 def test_a_client_that_does_not_trust_the_server_turns_away(server, foreign):
@@ -107,7 +107,7 @@ def test_a_server_of_another_name_is_turned_away(server, place):
     """The certificate must have the name in the address, or the one that is asked for."""
     expect_refused(server.address, place.tls(server_name="other.example"))
     with Client(server.address, tls=place.tls(server_name="localhost")) as client:
-        assert (1,) == client.step([0.5]).output.shape
+        assert client.step([0.5]).output.shape == (1,)
 
 
 def test_several_addresses_need_a_name(server, place):
@@ -116,7 +116,7 @@ def test_several_addresses_need_a_name(server, place):
     with pytest.raises(ValueError, match="several addresses with TLS need the name"):
         Client(addresses, tls=place.tls())
     with Client(addresses, tls=place.tls(server_name="localhost")) as client:
-        assert (1,) == client.step([0.5]).output.shape
+        assert client.step([0.5]).output.shape == (1,)
 
 
 def test_mutual_tls_wants_a_certificate_of_its_authority(mutual, place, foreign):
@@ -129,7 +129,7 @@ def test_mutual_tls_wants_a_certificate_of_its_authority(mutual, place, foreign)
     expired = {"certificate": place.folder / "expired.pem", "key": place.folder / "expired.key"}
     expect_refused(mutual.address, place.tls(**expired))
     with Client(mutual.address, tls=place.tls(mutual=True)) as client:
-        assert (1,) == client.step([0.5]).output.shape
+        assert client.step([0.5]).output.shape == (1,)
 
 
 def test_a_certificate_without_its_key_is_said(place):
@@ -145,11 +145,11 @@ def test_the_commands_speak_tls(mutual, place):
         *("--certificate", place.folder / "client.pem", "--key", place.folder / "client.key"),
     )
 
-    assert (0, "SERVING\n") == _outcome(run("health", "--address", mutual.address, *files))
-    assert 1 == run("health", "--address", mutual.address).returncode
-    assert 2 == run("health", "--address", mutual.address, "--ca", place.folder / "none.pem").returncode
+    assert _outcome(run("health", "--address", mutual.address, *files)) == (0, "SERVING\n")
+    assert run("health", "--address", mutual.address).returncode == 1
+    assert run("health", "--address", mutual.address, "--ca", place.folder / "none.pem").returncode == 2
     told = run("--address", mutual.address, *files, "model", program=CLIENT)
-    assert (0, True) == (told.returncode, '"sunspots"' in told.stdout)
+    assert (told.returncode, '"sunspots"' in told.stdout) == (0, True)
 
 
 def _outcome(done):
@@ -200,7 +200,7 @@ def test_what_cannot_be_served_is_said_at_the_start(place, arguments, code, text
 
     assert code == done.returncode
     said = [line for line in done.stderr.splitlines() if line.startswith("lstmserve: ")]
-    assert 1 == len(said)
+    assert len(said) == 1
     assert text in said[0]
 
 
@@ -251,9 +251,9 @@ def test_certificates_change_under_load(tmp_path):
                 asker.join()
         server.stop()
 
-    assert [] == failures
+    assert failures == []
     events = [entry["event"] for entry in server.log]
-    assert 20 == events.count("certificate_reloaded")
+    assert events.count("certificate_reloaded") == 20
     assert "certificate_not_reloaded" in events  # while the two did not belong together
 
 
@@ -263,7 +263,7 @@ def test_plain_text_beyond_this_machine_is_warned_of():
         warnings = [entry for entry in server.log if entry["event"] == "plain_text"]
         server.stop()
 
-    assert ["warning"] == [entry["level"] for entry in warnings]
+    assert [entry["level"] for entry in warnings] == ["warning"]
     assert "--tls-certificate" in warnings[0]["advice"]
 
 
@@ -273,13 +273,13 @@ def test_health_over_http(place):
     with serving(SUNSPOTS, *place.flags(mutual=True), *arguments) as server:
         listen = next(entry["listen"] for entry in server.log if entry["event"] == "metrics")
 
-        assert (200, b"SERVING\n") == _get(f"http://{listen}/healthz")
-        assert 404 == _get(f"http://{listen}/none")[0]
-        assert 200 == _get(f"http://{listen}/metrics")[0]
+        assert _get(f"http://{listen}/healthz") == (200, b"SERVING\n")
+        assert _get(f"http://{listen}/none")[0] == 404
+        assert _get(f"http://{listen}/metrics")[0] == 200
         server.process.terminate()
         server.wait_for("draining")
-        assert (503, b"NOT_SERVING\n") == _get(f"http://{listen}/healthz")
-        assert 0 == server.stop()
+        assert _get(f"http://{listen}/healthz") == (503, b"NOT_SERVING\n")
+        assert server.stop() == 0
 
 
 def _get(url):
@@ -296,14 +296,14 @@ def test_workers_speak_tls(place):
         server.wait_for("all_workers_ready")
         for _ in range(8):
             with Client(server.address, tls=place.tls()) as client:
-                assert (1,) == client.step(np.float32([0.5])).output.shape
-        assert 0 == server.stop()
+                assert client.step(np.float32([0.5])).output.shape == (1,)
+        assert server.stop() == 0
 
 
 def test_stock_services_over_tls(server, place):
     """Health and reflection of gRPC's own packages answer through TLS."""
     with grpc.secure_channel(server.address, place.tls().credentials()) as channel:
-        assert 1 == health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5).status
+        assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5).status == 1
         assert "lstmserve.v1.LstmService" in ProtoReflectionDescriptorDatabase(channel).get_services()
 
 
@@ -324,11 +324,11 @@ def test_a_stock_client_of_another_language(place, tmp_path):
             _, state = client.step([0.5])
             expected = client.step([0.25], state).output
 
-    assert "SERVING" == said["status"]
+    assert said["status"] == "SERVING"
     assert {"lstmserve.v1.LstmService", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"} <= set(
         said["services"]
     )
     assert expected.astype(float).tolist() == said["output"]
-    assert ["sunspots"] == said["models"]
+    assert said["models"] == ["sunspots"]
     assert grpc.StatusCode.UNAUTHENTICATED.value[0] == said["refused"]
-    assert ["opened", "output", "checkpoint"] == said["kinds"]
+    assert said["kinds"] == ["opened", "output", "checkpoint"]

@@ -93,7 +93,7 @@ def test_each_token_of_a_caller_lets_in(calling, name):
     with client.stream() as stream:
         stream.step([0.5])
 
-    assert ["left", "right"] == [model.name for model in client.models()]
+    assert [model.name for model in client.models()] == ["left", "right"]
 
 
 def test_a_wrong_token_is_refused(calling):
@@ -103,7 +103,7 @@ def test_a_wrong_token_is_refused(calling):
         with pytest.raises(Unauthenticated, match="got an unknown token") as caught:
             call()
 
-        assert grpc.StatusCode.UNAUTHENTICATED == caught.value.code
+        assert caught.value.code == grpc.StatusCode.UNAUTHENTICATED
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_what_is_no_token_is_refused(server, metadata, text):
     with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
         lstm_pb2_grpc.LstmServiceStub(channel).ListModels(lstm_pb2.ListModelsRequest(), metadata=metadata)
 
-    assert grpc.StatusCode.UNAUTHENTICATED == caught.value.code()
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
     assert caught.value.details().startswith(text)
 
 
@@ -138,7 +138,7 @@ def test_garbage_is_refused_for_its_caller_and_not_read(server):
     with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary("/lstmserve.v1.LstmService/Step")(b"\xff" * 100)
 
-    assert grpc.StatusCode.UNAUTHENTICATED == caught.value.code()
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_a_token_for_another_model_is_refused(calling):
@@ -148,7 +148,7 @@ def test_a_token_for_another_model_is_refused(calling):
     client.step([0.5])
     nameless.step([0.5])
 
-    assert ["left"] == [model.name for model in client.models()]
+    assert [model.name for model in client.models()] == ["left"]
     for call in (
         lambda: other.step([0.5]),
         lambda: other.forward([[0.5]]),
@@ -158,7 +158,7 @@ def test_a_token_for_another_model_is_refused(calling):
     ):
         with pytest.raises(PermissionDenied, match="'one model' may not use 'right'; expected one of 'left'") as caught:
             call()
-        assert grpc.StatusCode.PERMISSION_DENIED == caught.value.code
+        assert caught.value.code == grpc.StatusCode.PERMISSION_DENIED
     with pytest.raises(PermissionDenied, match="'one model' may not use 'none'; expected one of 'left'"):
         nobodys.step([0.5])
 
@@ -195,8 +195,8 @@ def test_calls_beyond_the_rate_are_told_when_to_come_again(calling, server, know
     retry = error_details_pb2.RetryInfo()
     status_pb2.Status.FromString(trailing["grpc-status-details-bin"]).details[1].Unpack(retry)
 
-    assert 2 == caught.value.retry_after
-    assert 2 == retry.retry_delay.seconds
+    assert caught.value.retry_after == 2
+    assert retry.retry_delay.seconds == 2
 
 
 def test_calls_at_a_time_are_bounded(calling):
@@ -207,7 +207,7 @@ def test_calls_at_a_time_are_bounded(calling):
         with pytest.raises(ResourceExhausted, match="1 calls of 'single' are running; expected fewer than 2") as caught:
             client.step([0.5])
 
-        assert 0.1 == caught.value.retry_after
+        assert caught.value.retry_after == 0.1
     while True:  # until the server has seen the end of the stream
         try:
             client.step([0.5])
@@ -226,9 +226,9 @@ def test_health_is_open_by_choice(known, server):
         token.write_text(known[0]["all"] + "\n")
         let_in = run("health", "--address", closed.address, "--token-file", token)
 
-    assert health_pb2.HealthCheckResponse.SERVING == answer.status
-    assert (1, True) == (refused.returncode, "UNAUTHENTICATED: got no token" in refused.stderr)
-    assert (0, "SERVING\n") == (let_in.returncode, let_in.stdout)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert (refused.returncode, "UNAUTHENTICATED: got no token" in refused.stderr) == (1, True)
+    assert (let_in.returncode, let_in.stdout) == (0, "SERVING\n")
 
 
 def test_reflection_needs_a_token(server, known):
@@ -239,7 +239,7 @@ def test_reflection_needs_a_token(server, known):
             list(ask(iter([b""])))
         answers = list(ask(iter([b":\x00"]), metadata=(("authorization", f"Bearer {known[0]['all']}"),)))
 
-    assert grpc.StatusCode.UNAUTHENTICATED == caught.value.code()
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
     assert b"lstmserve.v1.LstmService" in answers[0]
 
 
@@ -250,8 +250,8 @@ def test_the_command_line_client_takes_a_token_from_a_file(server, known, tmp_pa
     without = run("--address", server.address, "--name", "right", "model", program=CLIENT)
     ended = run("--address", server.address, "--token-file", file, "--name", "right", "model", program=CLIENT)
 
-    assert (1, True) == (without.returncode, "got no token" in without.stderr)
-    assert (0, True) == (ended.returncode, '"right"' in ended.stdout)
+    assert (without.returncode, "got no token" in without.stderr) == (1, True)
+    assert (ended.returncode, '"right"' in ended.stdout) == (0, True)
 
 
 def test_the_asyncio_client_takes_a_token(server, known):
@@ -324,8 +324,8 @@ def test_tokens_change_under_load_and_no_call_fails(tmp_path):
     with serving(SUNSPOTS, "--tokens", file.write(), *QUICK) as live:
         asyncio.run(scenario(live.address, live))
 
-    assert [] == failed
-    assert 200 <= done
+    assert failed == []
+    assert done >= 200
 
 
 def test_a_stream_ends_when_its_token_is_taken_out(tmp_path):
@@ -377,8 +377,8 @@ async def test_a_file_that_makes_no_sense_any_more_changes_nothing(tmp_path):
     watching.cancel()
     still = made.authenticate((("authorization", f"Bearer {token}"),))
 
-    assert "reader" == still.caller.name
-    assert [("tokens", False)] == noted
+    assert still.caller.name == "reader"
+    assert noted == [("tokens", False)]
 
 
 @pytest.mark.parametrize(
@@ -420,7 +420,7 @@ def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
     """The server does not start, and says why."""
     ended = run("serve", SUNSPOTS, "--tokens", tmp_path / "none.toml", "--listen", "127.0.0.1:0")
 
-    assert 3 == ended.returncode
+    assert ended.returncode == 3
     assert f"lstmserve: cannot tell who may call: {tmp_path}/none.toml cannot be read: No such file or directory\n" in (
         ended.stderr
     )
@@ -434,10 +434,10 @@ def test_the_command_makes_an_entry_and_shows_the_token_once(tmp_path):
     file.write_text(ended.stdout)
     ((name, (_, hashes)),) = token_file.read(file).items()
 
-    assert 'the "reader"' == name
+    assert name == 'the "reader"'
     assert [token_file.digest(token)] == hashes
     assert token not in ended.stdout
-    assert ["caller"] == list(tomllib.loads(ended.stdout))
+    assert list(tomllib.loads(ended.stdout)) == ["caller"]
 
 
 def test_all_tokens_are_compared_whichever_is_right(monkeypatch, tmp_path):
@@ -455,7 +455,7 @@ def test_all_tokens_are_compared_whichever_is_right(monkeypatch, tmp_path):
         except errors.Unauthenticated:
             assert token == GUESSED
 
-        assert 5 == len(compared)
+        assert len(compared) == 5
 
 
 def test_a_caller_keeps_its_calls_when_its_rules_change():
@@ -477,4 +477,4 @@ def test_a_caller_with_several_models_has_to_name_one():
     ):
         caller.resolve_model("")
 
-    assert "b" == caller.resolve_model("b")
+    assert caller.resolve_model("b") == "b"

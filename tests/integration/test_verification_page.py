@@ -35,7 +35,7 @@ def _seen(page, **options):
         ".differs",
     ]
     seen = open_page(page, selectors=[*selectors, ".not_compared", ".not_comparable"], **options)
-    assert ([], []) == (seen.errors, seen.requests)
+    assert (seen.errors, seen.requests) == ([], [])
     return seen
 
 
@@ -67,7 +67,7 @@ def agreeing(tmp_path_factory):
     """The page of the bundled model, as the command writes it."""
     path = tmp_path_factory.mktemp("page") / "report.html"
     ended = run("verify", SUNSPOTS, "--calls", "2", "--steps", "20", "--html", path)
-    assert (0, "") == (ended.returncode, ended.stderr)
+    assert (ended.returncode, ended.stderr) == (0, "")
     return path
 
 
@@ -81,7 +81,7 @@ def differing(tmp_path_factory):
     part = dict.fromkeys(("layer", "until", "architecture"))
     verifier = Verifier(str(path), Plan(2, 3, 20, 0, None), Tolerances(), part)
     with faults.weights(verifier._served.model.lstm(2, 0), faults.exchanged(0, 3)):
-        assert [0, 1, 2] == list(verifier.run())
+        assert list(verifier.run()) == [0, 1, 2]
         yield verifier.found()
 
 
@@ -89,9 +89,9 @@ def test_a_model_that_agrees(agreeing):
     """The page of a model that agrees says so, and shows every figure and how to find the same again."""
     seen = _seen(agreeing)
 
-    assert FIGURES == _figures(seen)
-    assert (1, 0) == (seen.found[".agrees"], seen.found[".differs"])
-    assert "agrees: sunspots.keras and Keras" == seen.title
+    assert _figures(seen) == FIGURES
+    assert (seen.found[".agrees"], seen.found[".differs"]) == (1, 0)
+    assert seen.title == "agrees: sunspots.keras and Keras"
     for text in (
         "All 2 calls that were compared, 320 row-steps of LSTM layers, are within tolerance.",
         f"lstmserve verify {SUNSPOTS} --calls 2 --rows 4 --steps 20 --seed 0",
@@ -102,17 +102,17 @@ def test_a_model_that_agrees(agreeing):
 
 def test_a_narrow_dark_screen(agreeing, tmp_path):
     """On a screen of 400 pixels, in the dark, nothing is wider than the page."""
-    assert FIGURES == _figures(_seen(agreeing, screenshot=tmp_path / "page.png", width=400, dark=True))
-    assert 400 == int.from_bytes((tmp_path / "page.png").read_bytes()[16:20], "big")
+    assert _figures(_seen(agreeing, screenshot=tmp_path / "page.png", width=400, dark=True)) == FIGURES
+    assert int.from_bytes((tmp_path / "page.png").read_bytes()[16:20], "big") == 400
 
 
 def test_a_model_that_differs(page, differing):
     """The page of a model that differs says so, and where: in words, in the table and at the gates."""
     seen = _seen(page(differing))
 
-    assert FIGURES == _figures(seen)
-    assert (0, 1) == (seen.found[".agrees"], seen.found[".differs"])
-    assert 2 <= seen.found["tr.bad"]
+    assert _figures(seen) == FIGURES
+    assert (seen.found[".agrees"], seen.found[".differs"]) == (0, 1)
+    assert seen.found["tr.bad"] >= 2
     for text in (
         "DIFFERS\n",
         "2 of 2 calls",
@@ -140,8 +140,8 @@ def test_a_name_is_no_markup(page, differing):
     finally:
         layer.name = "below"
 
-    assert 0 == seen.found["script"]
-    assert FIGURES == _figures(seen)
+    assert seen.found["script"] == 0
+    assert _figures(seen) == FIGURES
     for text in (f"Gates of {HOSTILE}\ufffd, unit by unit", f"{HOSTILE}\tc\t", f"window: {HOSTILE}"):
         assert text in seen.text
 
@@ -155,14 +155,14 @@ def test_names_in_figures_are_their_own(agreeing):
     )
 
     assert len(known) == len(set(known))
-    assert set() == used - set(known)
+    assert used - set(known) == set()
 
 
 def test_without_a_call_in_detail(page, differing):
     """Where no call is known step by step, the page says so and shows the histograms."""
     seen = _seen(page(_changed(differing, detailed=None)))
 
-    assert HISTOGRAMS == _figures(seen)
+    assert _figures(seen) == HISTOGRAMS
     assert "There are no figures of single time-steps and gates: they are of the first call" in seen.text
 
 
@@ -212,7 +212,7 @@ def test_no_comparison_is_no_success(page, differing, report, verdict, text):
     """Where no step was compared, no mismatch does not look like success."""
     seen = _seen(page(_changed(differing, report, first=None, detailed=None)))
 
-    assert (0, 0, 1) == (seen.found[".agrees"], seen.found[".differs"], seen.found[f".{verdict}"])
+    assert (seen.found[".agrees"], seen.found[".differs"], seen.found[f".{verdict}"]) == (0, 0, 1)
     assert "unknown\n" in seen.text
     assert text in seen.text
 

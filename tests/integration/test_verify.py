@@ -21,7 +21,7 @@ def test_inputs_of_ones_own(tmp_path):
     """Inputs in a file are what is compared, each row and step of them."""
     np.save(tmp_path / "data.npy", np.random.default_rng(1).normal(size=(3, 11, 1)))
     told = run("verify", MODEL, "--calls", "2", "--input", tmp_path / "data.npy", "--json")
-    assert 0 == told.returncode, told.stderr
+    assert told.returncode == 0, told.stderr
     coverage = json.loads(told.stdout)["report"]["coverage"]
     assert ("2", str(2 * 3 * 11 * 2)) == (coverage["compared_count"], coverage["row_step_count"])
 
@@ -38,7 +38,7 @@ def test_inputs_that_do_not_fit(tmp_path, array, text):
     """Inputs that do not fit the model are refused with what came and what was expected: exit code 2."""
     np.save(tmp_path / "data.npy", array)
     ended = run("verify", MODEL, "--input", tmp_path / "data.npy")
-    assert 2 == ended.returncode
+    assert ended.returncode == 2
     assert text in ended.stderr
     assert "data.npy" in ended.stderr
 
@@ -50,7 +50,7 @@ def test_inputs_that_are_no_arrays(tmp_path, content):
     """A file that is not an array is refused with the reason, whatever NumPy makes of it: exit code 2."""
     (tmp_path / "data.npz").write_bytes(content)
     ended = run("verify", MODEL, "--input", tmp_path / "data.npz")
-    assert 2 == ended.returncode
+    assert ended.returncode == 2
     assert "cannot be read" in ended.stderr
     assert "Traceback" not in ended.stderr
 
@@ -59,27 +59,27 @@ def test_token_ids_that_the_model_does_not_know(tmp_path):
     """Numbers that are not token ids of the model are refused with those that are expected: exit code 2."""
     np.save(tmp_path / "data.npy", np.full((2, 5), 10**6))
     ended = run("verify", FIXTURES / "tf2.15" / "lstm_emb_mask.keras", "--input", tmp_path / "data.npy")
-    assert 2 == ended.returncode
+    assert ended.returncode == 2
     assert "no token ids; expected whole ones from 0 to" in ended.stderr
 
 
 def test_half_precision_cannot_be_compared():
     """A model that Keras computes in half precision is not comparable, and never agrees: exit code 4."""
     ended = run("verify", FIXTURES / "keras3.15" / "lstm_float16.keras", *FEW)
-    assert 4 == ended.returncode, ended.stderr
+    assert ended.returncode == 4, ended.stderr
     assert "NOT COMPARABLE: half_precision" in ended.stdout
 
 
 def test_a_model_that_is_refused():
     """A model that is refused is refused here with the same text: exit code 3."""
     ended = run("verify", FIXTURES / "keras3.15" / "with_lambda.keras", *FEW)
-    assert 3 == ended.returncode
+    assert ended.returncode == 3
     assert "Lambda" in ended.stderr
 
 
 def test_a_report_that_cannot_be_written(tmp_path):
     """A report that could not be written is refused before anything is computed, and no trace of it is left."""
     ended = run("verify", MODEL, "--html", tmp_path / "no" / "report.html")
-    assert 3 == ended.returncode
+    assert ended.returncode == 3
     assert "the report cannot be written" in ended.stderr
-    assert [] == list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == []

@@ -119,7 +119,7 @@ def test_the_weights_are_in_memory_once(tmp_path):
                     proportional += int(re.search(r"Pss: +(\d+)", mapping)[1]) << 10
                     permissions.add(mapping.split()[1])
 
-    assert {"r--s"} == permissions
+    assert permissions == {"r--s"}
     assert 4_000_000 < proportional < 4_600_000
 
 
@@ -140,11 +140,11 @@ def test_a_worker_that_is_killed_is_not_missed(workers, sunspots):
         reconnects = stream.reconnects
     load.stop()
 
-    assert [] == load.failures
+    assert load.failures == []
     assert load.calls > 100
     assert 1 <= reconnects <= 10
     assert expected[:at].tobytes() == np.stack(outputs).tobytes()
-    assert 10 == [entry["restarts"] for entry in workers.log if entry["event"] == "worker_ended"][-1]
+    assert [entry["restarts"] for entry in workers.log if entry["event"] == "worker_ended"][-1] == 10
 
 
 def test_a_worker_that_dies_again_and_again_is_started_later_and_later(workers):
@@ -154,8 +154,10 @@ def test_a_worker_that_dies_again_and_again_is_started_later_and_later(workers):
         workers.wait_for("worker_ready")
     ended = [entry for entry in workers.log if entry["event"] == "worker_ended"]
 
-    assert [(2, "SIGKILL", 1, 0.1), (2, "SIGKILL", 2, 0.2), (2, "SIGKILL", 3, 0.4)] == [
-        (entry["worker"], entry["end"], entry["restarts"], entry["again_in_seconds"]) for entry in ended
+    assert [(entry["worker"], entry["end"], entry["restarts"], entry["again_in_seconds"]) for entry in ended] == [
+        (2, "SIGKILL", 1, 0.1),
+        (2, "SIGKILL", 2, 0.2),
+        (2, "SIGKILL", 3, 0.4),
     ]
 
 
@@ -169,9 +171,9 @@ def test_a_signal_to_the_supervisor_drains_the_workers():
             code = server.stop()
             wait_until_gone(processes)
 
-    assert 0 == code
-    assert {1, 2} == {entry["worker"] for entry in server.log if entry["event"] == "stopped"}
-    assert "all_stopped" == server.log[-1]["event"]
+    assert code == 0
+    assert {entry["worker"] for entry in server.log if entry["event"] == "stopped"} == {1, 2}
+    assert server.log[-1]["event"] == "all_stopped"
 
 
 def test_a_worker_that_hangs_does_not_hold_up_the_end(workers):
@@ -181,8 +183,8 @@ def test_a_worker_that_hangs_does_not_hold_up_the_end(workers):
     code = workers.stop()
     wait_until_gone(processes.values())
 
-    assert 0 == code
-    assert {2} == {entry["worker"] for entry in workers.log if entry["event"] == "stopped"}
+    assert code == 0
+    assert {entry["worker"] for entry in workers.log if entry["event"] == "stopped"} == {2}
 
 
 def test_a_signal_while_models_are_loaded_ends_the_supervisor_at_once():
@@ -193,8 +195,8 @@ def test_a_signal_while_models_are_loaded_ends_the_supervisor_at_once():
     with slow as server:
         server.wait_for("starting")
 
-        assert 0 == server.stop()
-        assert [] == [entry for entry in server.log if entry["event"] == "worker_ready"]
+        assert server.stop() == 0
+        assert [entry for entry in server.log if entry["event"] == "worker_ready"] == []
 
 
 def test_no_worker_outlives_a_supervisor_that_is_killed(workers):
@@ -203,7 +205,7 @@ def test_no_worker_outlives_a_supervisor_that_is_killed(workers):
     workers.process.kill()
     workers.process.wait()
 
-    assert 2 == len(processes)
+    assert len(processes) == 2
     wait_until_gone(processes)
 
 
@@ -214,8 +216,8 @@ def test_ctrl_c_on_a_terminal_drains_once():
         groups = {os.getpgid(pid) for pid in pids(server).values()}
 
         assert os.getpgid(server.process.pid) not in groups
-        assert 0 == server.stop(signal.SIGINT)
-        assert 2 == len([entry for entry in server.log if entry["event"] == "draining"])
+        assert server.stop(signal.SIGINT) == 0
+        assert len([entry for entry in server.log if entry["event"] == "draining"]) == 2
 
 
 def test_each_worker_has_one_thread_for_products_unless_told_otherwise():
@@ -228,7 +230,7 @@ def test_each_worker_has_one_thread_for_products_unless_told_otherwise():
                 environment = dict(
                     item.split(b"=", 1) for item in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if item
                 )
-                assert expected == environment[b"OPENBLAS_NUM_THREADS"]
+                assert environment[b"OPENBLAS_NUM_THREADS"] == expected
 
 
 def test_the_port_of_workers_is_theirs(workers):
@@ -236,7 +238,7 @@ def test_the_port_of_workers_is_theirs(workers):
     for arguments in ([], ["--workers", "2"]):
         ended = live.run("serve", SUNSPOTS, "--listen", workers.address, *arguments)
 
-        assert (3, True) == (ended.returncode, "cannot listen on" in ended.stderr)
+        assert (ended.returncode, "cannot listen on" in ended.stderr) == (3, True)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +258,7 @@ def test_what_cannot_start_is_said_once(arguments, code, text):
     ended = live.run("serve", *arguments, "--workers", "3")
 
     assert code == ended.returncode
-    assert 1 == ended.stderr.count(text)
+    assert ended.stderr.count(text) == 1
 
 
 def test_a_model_that_fails_in_a_worker_is_said_once(tmp_path):
@@ -266,7 +268,7 @@ def test_a_model_that_fails_in_a_worker_is_said_once(tmp_path):
     path = write_zip(tmp_path / "bad.keras", config, weights_file({"layers/lstm/cell/vars": lstm_weights(3, 3)}))
     ended = live.run("serve", path, "--workers", "3", "--listen", "127.0.0.1:0")
 
-    assert (3, 1) == (ended.returncode, ended.stderr.count("model 'bad' is refused"))
+    assert (ended.returncode, ended.stderr.count("model 'bad' is refused")) == (3, 1)
 
 
 def test_health_of_workers(workers):
@@ -274,4 +276,4 @@ def test_health_of_workers(workers):
     with grpc.insecure_channel(workers.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
 
-        assert health_pb2.HealthCheckResponse.SERVING == health.Check(health_pb2.HealthCheckRequest()).status
+        assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING

@@ -61,10 +61,10 @@ def test_it_is_process_1_of_a_user_without_rights(container):
     """The server itself is process 1, of user and group 65532, without any capability and without a way to get one."""
     status = container.process_1
 
-    assert "1" == status["NSpid"].split()[-1]
-    assert ("65532 65532 65532 65532", "65532 65532 65532 65532") == (status["Uid"], status["Gid"])
-    assert ("lstmserve", "1") == (status["Name"], status["NoNewPrivs"])
-    assert {"0000000000000000"} == {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
+    assert status["NSpid"].split()[-1] == "1"
+    assert (status["Uid"], status["Gid"]) == ("65532 65532 65532 65532", "65532 65532 65532 65532")
+    assert (status["Name"], status["NoNewPrivs"]) == ("lstmserve", "1")
+    assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0000000000000000"}
 
 
 @every_target
@@ -72,7 +72,7 @@ def test_health_is_asked_from_inside(container):
     """`lstmserve health` needs nothing but the image."""
     ended = container.run("lstmserve", "health", "--address", container.address)
 
-    assert (0, "SERVING\n") == (ended.returncode, ended.stdout)
+    assert (ended.returncode, ended.stdout) == (0, "SERVING\n")
 
 
 @one_target
@@ -81,9 +81,9 @@ def test_the_engine_asks_for_health(target):
     with Container(target, network=("--network", "none")) as container:
         container.wait_for("serving")
 
-        assert 0 == podman("healthcheck", "run", container.name).returncode
+        assert podman("healthcheck", "run", container.name).returncode == 0
         container.send(signal.SIGSTOP)
-        assert 1 == podman("healthcheck", "run", container.name).returncode
+        assert podman("healthcheck", "run", container.name).returncode == 1
 
 
 @one_target
@@ -93,9 +93,9 @@ def test_an_engine_that_stops_it_waits_for_the_drain_alone(target):
         container.wait_for("serving")
         stopped = podman("stop", "--time", "10", container.name)
 
-        assert 0 == stopped.returncode, stopped.stderr
-        assert 0 == container.finish()  # 137, had it been killed
-        assert ["draining", "stopped"] == [entry["event"] for entry in container.log][-2:]
+        assert stopped.returncode == 0, stopped.stderr
+        assert container.finish() == 0  # 137, had it been killed
+        assert [entry["event"] for entry in container.log][-2:] == ["draining", "stopped"]
 
 
 @one_target
@@ -106,10 +106,10 @@ def test_a_drain_answers_until_its_end(target):
         container.send(signal.SIGTERM)
         container.wait_for("draining")
         with Client(container.address) as client:
-            assert (1,) == client.step([0.83]).output.shape
-        assert "NOT_SERVING\n" == container.run("lstmserve", "health", "--address", container.address).stdout
+            assert client.step([0.83]).output.shape == (1,)
+        assert container.run("lstmserve", "health", "--address", container.address).stdout == "NOT_SERVING\n"
 
-        assert 0 == container.stop()  # the second signal
+        assert container.stop() == 0  # the second signal
 
 
 @one_target
@@ -118,9 +118,9 @@ def test_several_workers(target):
     with Container(target, "--env", "LSTMSERVE_WORKERS=2", "--env", "LSTMSERVE_LAME_DUCK_SECONDS=0") as container:
         container.wait_for("all_workers_ready")
         with Client(container.address) as client:
-            assert (1,) == client.step([0.83]).output.shape
+            assert client.step([0.83]).output.shape == (1,)
 
-        assert 0 == container.stop()
+        assert container.stop() == 0
 
 
 @one_target
@@ -129,7 +129,7 @@ def test_any_user_will_do(target):
     with Container(target, "--user", "54321:0") as container:
         container.wait_for("serving")
 
-        assert 0 == container.run("lstmserve", "health", "--address", container.address).returncode
+        assert container.run("lstmserve", "health", "--address", container.address).returncode == 0
 
 
 @one_target
@@ -143,7 +143,7 @@ def test_nothing_is_written(target):
         changes = {line.split()[1] for line in podman("diff", container.name).stdout.splitlines()}
 
     ours = {path for path in changes if not re.match("/etc|/run", path)}  # the rest is the engine's
-    assert set() == ours
+    assert ours == set()
 
 
 @one_target
@@ -154,11 +154,11 @@ def test_a_model_may_be_copied_in(target, tmp_path):
         f"FROM {image_of(target)}\nCOPY sunspots.keras /models/\nENV LSTMSERVE_MODELS=sunspots.keras\n"
     )
     built = podman("build", "--format", "docker", "--quiet", "--tag", image_of("with-a-model"), tmp_path)
-    assert 0 == built.returncode, built.stderr
+    assert built.returncode == 0, built.stderr
     with Container("with-a-model", models=()) as container:
         container.wait_for("serving")
         with Client(container.address) as client:
-            assert (1,) == client.step([0.83]).output.shape
+            assert client.step([0.83]).output.shape == (1,)
 
 
 @one_target
@@ -166,7 +166,7 @@ def test_a_command_may_be_given(target):
     """What follows the image in `docker run` is a command of lstmserve."""
     ended = run(target, "inspect", "sunspots.keras", options=WITH_MODELS)
 
-    assert 0 == ended.returncode
+    assert ended.returncode == 0
     assert "16,633 (66,532 bytes)" in ended.stdout
 
 
@@ -175,7 +175,7 @@ def test_without_a_model_it_says_so(target):
     """A container without a model ends with 2 and a sentence."""
     ended = run(target)
 
-    assert 2 == ended.returncode
+    assert ended.returncode == 2
     assert "Missing argument '[NAME=]FILE...'" in ended.stderr
 
 
@@ -191,8 +191,8 @@ print(json.dumps([len(sources), sorted(source for source, cached in sources.item
 """
     count, slow = json.loads(run_python(target, script).stdout)
 
-    assert [] == slow
-    assert 500 < count
+    assert slow == []
+    assert count > 500
 
 
 @every_target
@@ -206,9 +206,9 @@ def test_how_the_image_is_described(target, image):
     assert project["license"] == labels[title + "licenses"]
     assert os.environ["REVISION"] == labels[title + "revision"]
     assert os.environ["PYTHON_IMAGE"] == labels[title + "base.name"]
-    assert ("65532:65532", ["50051/tcp"]) == (config["User"], list(config["ExposedPorts"]))
-    assert ["/opt/lstmserve/bin/lstmserve"] == config["Entrypoint"]
-    assert ["CMD", "/opt/lstmserve/bin/lstmserve", "health"] == image.config["Healthcheck"]["Test"]
+    assert (config["User"], list(config["ExposedPorts"])) == ("65532:65532", ["50051/tcp"])
+    assert config["Entrypoint"] == ["/opt/lstmserve/bin/lstmserve"]
+    assert image.config["Healthcheck"]["Test"] == ["CMD", "/opt/lstmserve/bin/lstmserve", "health"]
 
 
 @every_target
@@ -230,9 +230,9 @@ def test_what_the_image_adds(image):
         if file.uid or file.gid or (not file.issym() and file.mode & (stat.S_IWGRP | stat.S_IWOTH | stat.S_ISUID))
     }
 
-    assert set() == outside
-    assert set() == tools | compilers
-    assert set() == open_to_all
+    assert outside == set()
+    assert tools | compilers == set()
+    assert open_to_all == set()
 
 
 @every_target
@@ -241,8 +241,8 @@ def test_how_large_it_is(target, image):
     page = (ROOT / "docs" / "container.md").read_text()
     adds, pulled = map(int, re.search(rf"^\| `{target}` \| (\d+) MB \| (\d+) MB", page, re.MULTILINE).groups())
 
-    assert pytest.approx(adds, rel=0.05) == sum(file.size for file in image.files) / 1e6
-    assert pytest.approx(pulled, rel=0.05) == image.compressed_bytes() / 1e6
+    assert sum(file.size for file in image.files) / 1e6 == pytest.approx(adds, rel=0.05)
+    assert image.compressed_bytes() / 1e6 == pytest.approx(pulled, rel=0.05)
 
 
 @every_target
@@ -263,7 +263,7 @@ def test_a_model_is_verified():
     """`lstmserve verify` compares a model with Keras in `shadow`."""
     ended = run("shadow", "verify", "sunspots.keras", options=WITH_MODELS)
 
-    assert 0 == ended.returncode, ended.stderr
+    assert ended.returncode == 0, ended.stderr
 
 
 @shadow_only
@@ -272,4 +272,4 @@ def test_keras_runs_beside_the_server():
     with Container("shadow", "--env", "LSTMSERVE_SHADOW=1") as container:
         container.wait_for("reference_up")
 
-        assert 0 == container.stop()
+        assert container.stop() == 0

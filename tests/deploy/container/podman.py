@@ -107,7 +107,7 @@ class Image:
         self.archive = archive
         self.config = json.loads(podman("image", "inspect", image_of(target)).stdout)[0]
         ended = podman("save", "--quiet", "--format", "docker-archive", "--output", archive, image_of(target))
-        assert 0 == ended.returncode, ended.stderr
+        assert ended.returncode == 0, ended.stderr
 
     @contextlib.contextmanager
     def _layers(self) -> Iterator[list[IO[bytes]]]:

@@ -50,7 +50,7 @@ def test_zeros_have_the_layout_and_type_of_the_model():
     zeros = State.zeros(MODEL, batch=4)
 
     assert [((4, 3), np.float64), ((4, 2), np.float64)] == [(part.h.shape, part.c.dtype) for part in zeros.layers]
-    assert ("abc", 4, [0, 0, 0, 0]) == (zeros.model_digest, zeros.batch, zeros.steps_seen.tolist())
+    assert (zeros.model_digest, zeros.batch, zeros.steps_seen.tolist()) == ("abc", 4, [0, 0, 0, 0])
 
 
 def test_a_message_comes_back_as_it_was():
@@ -65,7 +65,7 @@ def test_a_file_comes_back_as_it_was(tmp_path):
     state_of(3).save(path)
 
     assert_same(state_of(3), State.load(path))
-    assert ["sequence.state"] == [file.name for file in tmp_path.iterdir()]
+    assert [file.name for file in tmp_path.iterdir()] == ["sequence.state"]
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04 broken"])
@@ -134,7 +134,7 @@ def test_stacking_keeps_only_what_all_agree_on():
     other = State(state_of(1).layers, "abc", "other", None)
     stacked = State.stack([state_of(2), other])
 
-    assert ("", None) == (stacked.numerics_fingerprint, stacked.steps_seen)
+    assert (stacked.numerics_fingerprint, stacked.steps_seen) == ("", None)
 
 
 def test_states_of_different_models_are_not_stacked():

@@ -43,7 +43,7 @@ def test_data_is_little_endian_and_row_major():
     expected = bytes.fromhex("0000803f 00000040 00004040 00008040".replace(" ", ""))
     fortran = np.asfortranarray([[1.0, 2.0], [3.0, 4.0]], dtype=">f4")
 
-    assert expected == tensors.encode(fortran).data
+    assert tensors.encode(fortran).data == expected
 
 
 def test_data_is_decoded_without_a_copy_and_read_only():

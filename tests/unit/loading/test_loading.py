@@ -49,8 +49,8 @@ def test_both_formats_give_the_same_model(tmp_path):
     from_zip = reader.load(write_zip(tmp_path / "a.keras"))
     from_hdf5 = reader.load(write_hdf5(tmp_path / "a.h5"))
 
-    assert ("keras-zip", "3.15.1") == (from_zip.source.format, from_zip.source.keras_version)
-    assert ("keras-hdf5", "2.15.0") == (from_hdf5.source.format, from_hdf5.source.keras_version)
+    assert (from_zip.source.format, from_zip.source.keras_version) == ("keras-zip", "3.15.1")
+    assert (from_hdf5.source.format, from_hdf5.source.keras_version) == ("keras-hdf5", "2.15.0")
     assert from_zip.digest() == from_hdf5.digest()
     for expected, got in zip(lstm_weights(), from_zip.layers[1].weights.values(), strict=True):
         np.testing.assert_array_equal(expected, got)
@@ -71,13 +71,13 @@ def test_the_digest_sees_every_option_and_weight(tmp_path):
     ]
 
     assert digests[0] == digests[1]
-    assert 4 == len(set(digests))
+    assert len(set(digests)) == 4
 
 
 def test_content_decides_not_the_extension(tmp_path):
     """An HDF5 file called .keras and a zip called .h5 are read as what they are."""
-    assert "keras-hdf5" == reader.load(write_hdf5(tmp_path / "a.keras")).source.format
-    assert "keras-zip" == reader.load(write_zip(tmp_path / "a.h5")).source.format
+    assert reader.load(write_hdf5(tmp_path / "a.keras")).source.format == "keras-hdf5"
+    assert reader.load(write_zip(tmp_path / "a.h5")).source.format == "keras-zip"
 
 
 def test_weights_are_read_only(tmp_path):
@@ -114,7 +114,7 @@ def test_groups_are_numbered_not_named(tmp_path):
 
     read = reader.load(write_zip(tmp_path / "a", config, weights_file(groups)))
 
-    assert ["lstm_1", "lstm"] == [layer.name for layer in read.layers[1:]]
+    assert [layer.name for layer in read.layers[1:]] == ["lstm_1", "lstm"]
     np.testing.assert_array_equal(first[1], read.layers[1].weights["recurrent_kernel"])
     np.testing.assert_array_equal(second[1], read.layers[2].weights["recurrent_kernel"])
 
@@ -148,8 +148,8 @@ def test_a_sequential_of_keras_2_0_is_a_list(tmp_path):
 
     read = reader.load(write_hdf5(tmp_path / "a", config, version="2.0.5"))
 
-    assert (7, 3) == read.inputs[0].shape
-    assert "hard_sigmoid(x/5+1/2)" == read.layers[1].options["recurrent_activation"].name
+    assert read.inputs[0].shape == (7, 3)
+    assert read.layers[1].options["recurrent_activation"].name == "hard_sigmoid(x/5+1/2)"
 
 
 def test_long_lists_of_names_are_split_into_attributes(tmp_path):
@@ -161,7 +161,7 @@ def test_long_lists_of_names_are_split_into_attributes(tmp_path):
         del group.attrs["weight_names"]
         group.attrs["weight_names0"], group.attrs["weight_names1"] = names[:2], names[2:]
 
-    assert 3 == len(reader.load(path).layers[1].weights)
+    assert len(reader.load(path).layers[1].weights) == 3
 
 
 def test_the_hard_sigmoid_follows_the_writer(tmp_path):
@@ -170,7 +170,7 @@ def test_the_hard_sigmoid_follows_the_writer(tmp_path):
     new = reader.load(write_hdf5(tmp_path / "b", changed(recurrent_activation="hard_sigmoid"), version="3.0.5"))
 
     names = [read.layers[1].options["recurrent_activation"].name for read in (old, new)]
-    assert ["hard_sigmoid(x/5+1/2)", "hard_sigmoid(x/6+1/2)"] == names
+    assert names == ["hard_sigmoid(x/5+1/2)", "hard_sigmoid(x/6+1/2)"]
 
 
 def functional(*layers, inputs=("input_layer",), outputs=("lstm",), **edges):
@@ -203,7 +203,7 @@ def test_a_functional_chain_is_read_in_the_order_of_its_values(tmp_path):
 
     read = reader.load(write_hdf5(tmp_path / "a", config))
 
-    assert ["input_layer", "drop", "lstm"] == [layer.name for layer in read.layers]
+    assert [layer.name for layer in read.layers] == ["input_layer", "drop", "lstm"]
 
 
 def test_the_tensors_of_keras_3_are_followed(tmp_path):
@@ -214,7 +214,7 @@ def test_the_tensors_of_keras_3_are_followed(tmp_path):
     config["config"]["input_layers"] = ["input_layer", 0, 0]
     config["config"]["output_layers"] = ["lstm", 0, 0]
 
-    assert 2 == len(reader.load(write_zip(tmp_path / "a", config)).layers)
+    assert len(reader.load(write_zip(tmp_path / "a", config)).layers) == 2
 
 
 def test_one_layer_out_of_a_model_that_is_refused(tmp_path):
@@ -224,7 +224,7 @@ def test_one_layer_out_of_a_model_that_is_refused(tmp_path):
 
     read = reader.load(path, part=ModelSelection(layer="memory"))
 
-    assert ("memory", (None, 3)) == (read.layers[1].name, read.inputs[0].shape)
+    assert (read.layers[1].name, read.inputs[0].shape) == ("memory", (None, 3))
     assert "Its LSTM layers can be served alone, one at a time: --layer memory" in refusal(path)
     assert refusal(path, part=ModelSelection(layer="other")).startswith(
         "--layer other asks for an LSTM layer, and the model has no layer 'other'."
@@ -240,7 +240,7 @@ def test_the_number_of_features_can_come_from_the_weights(tmp_path):
         write_zip(tmp_path / "a", sequential(lstm_config())),
         write_hdf5(tmp_path / "b", sequential(lstm_config())),
     ):
-        assert (None, 3) == reader.load(path).inputs[0].shape
+        assert reader.load(path).inputs[0].shape == (None, 3)
 
 
 def test_layers_behind_the_lstm_are_part_of_the_answer(tmp_path):
@@ -307,7 +307,7 @@ def test_weights_alone_are_bound_by_name_or_in_order(tmp_path, names):
 
     read = reader.load(path, architecture=tmp_path / "arch.json")
 
-    assert ("keras-weights", "2.2.4") == (read.source.format, read.source.keras_version)
+    assert (read.source.format, read.source.keras_version) == ("keras-weights", "2.2.4")
     np.testing.assert_array_equal(lstm_weights(4, 4, 5)[1], read.layers[3].weights["recurrent_kernel"])
 
 
@@ -316,7 +316,7 @@ def test_the_architecture_is_found_beside(tmp_path, beside):
     """An architecture that lies alongside under a usual name is found by itself."""
     (tmp_path / beside).write_text(json.dumps(TWO))
 
-    assert 4 == len(reader.load(write_weights(tmp_path / "weights.h5")).layers)
+    assert len(reader.load(write_weights(tmp_path / "weights.h5")).layers) == 4
 
 
 @pytest.mark.parametrize(
@@ -540,11 +540,11 @@ def test_refused_paths(tmp_path):
     """A missing file, a folder, a pipe and a file beyond the limit are each refused in a sentence."""
     os.mkfifo(tmp_path / "pipe")
 
-    assert "the file cannot be opened: No such file or directory" == refusal(tmp_path / "none.keras")
+    assert refusal(tmp_path / "none.keras") == "the file cannot be opened: No such file or directory"
     assert refusal(tmp_path).startswith(
         "this is a folder that holds pipe; expected config.json of an unpacked .keras file, saved_model.pb"
     )
-    assert "this is not a regular file" == refusal(tmp_path / "pipe")
+    assert refusal(tmp_path / "pipe") == "this is not a regular file"
     assert refusal(write_zip(tmp_path / "a"), limits=LoadLimits(file_bytes=1000)).endswith(
         "bytes long; expected at most 1000 (--max-model-bytes)"
     )

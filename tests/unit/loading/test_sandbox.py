@@ -58,7 +58,7 @@ async def test_the_weights_are_mapped_and_read_only():
         for weight in layer.weights.values():
             assert not weight.flags.writeable
             assert not weight.flags.owndata
-            assert 0 == weight.ctypes.data % 64
+            assert weight.ctypes.data % 64 == 0
             with pytest.raises(ValueError, match="WRITEABLE"):
                 weight.flags.writeable = True
 
@@ -80,7 +80,7 @@ async def test_memory_is_bounded_by_the_size_of_the_file(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
-    assert f"{SUNSPOTS}: the file asks for more memory than a file of its size may take" == str(await refusal(SUNSPOTS))
+    assert str(await refusal(SUNSPOTS)) == f"{SUNSPOTS}: the file asks for more memory than a file of its size may take"
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ async def test_whatever_the_parser_suffers_is_a_refusal(tmp_path, monkeypatch, c
     refused = await refusal(SUNSPOTS, limits=LoadLimits(seconds=3))
 
     assert (
-        f"{SUNSPOTS}: the process that parsed the file was stopped, {text}. The file is damaged, or made to harm"
-        == str(refused)
+        str(refused)
+        == f"{SUNSPOTS}: the process that parsed the file was stopped, {text}. The file is damaged, or made to harm"
     )
 
 
@@ -171,9 +171,9 @@ async def test_large_weights_are_never_in_memory_twice(tmp_path):
     stored = reader.load(tmp_path / "a", store=store)
 
     assert description.digest() == stored.digest()
-    assert 0 == store.offset(stored.layers[1].weights["kernel"])
+    assert store.offset(stored.layers[1].weights["kernel"]) == 0
     assert store.offset(stored.layers[1].weights["bias"]) is None
-    assert 100 * 256 * 4 <= os.fstat(file).st_size
+    assert os.fstat(file).st_size >= 100 * 256 * 4
     os.close(file)
 
 
@@ -182,7 +182,7 @@ def test_nothing_of_a_parser_is_in_the_serving_process():
     code = (
         "import sys, lstmserve_server.serving.server, lstmserve_server.tools.inspection; print('h5py' in sys.modules)"
     )
-    assert "False\n" == subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_weights_are_written_in_order(tmp_path):

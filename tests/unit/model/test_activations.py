@@ -72,7 +72,7 @@ def test_hard_sigmoid_changed_with_keras_3():
     activations.find("hard_sigmoid", KerasMajor.KERAS_2).apply(old)
     activations.find("hard_sigmoid", KerasMajor.KERAS_3).apply(new)
 
-    assert (pytest.approx(0.8), pytest.approx(0.75)) == (old[0], new[0])
+    assert (old[0], new[0]) == (pytest.approx(0.8), pytest.approx(0.75))
 
 
 def test_sparsemax_is_the_one_of_keras():

@@ -62,4 +62,4 @@ def test_the_self_test_of_long_steps_has_fewer_of_them(monkeypatch):
 
     selftest.run(made)
 
-    assert [(3, 1, 3000, 3)] == asked
+    assert asked == [(3, 1, 3000, 3)]

@@ -268,7 +268,7 @@ def test_numpy_computes_what_the_engine_cannot(layers, features, reason):
     expected, got = (made.forward((x,), made.zero_state(2)).output for made in (plain, other))
 
     assert expected.tobytes() == got.tobytes()
-    assert f"numpy {np.__version__}" == other.engine
+    assert other.engine == f"numpy {np.__version__}"
     assert selftest.run(plain) == selftest.run(other)
     (remark,) = other.engine_remarks
     assert remark.startswith(f"layer 'lstm' {reason}")
@@ -286,10 +286,10 @@ def test_who_computes_is_in_the_description_and_in_the_fingerprint(onnxruntime, 
     served = ServedModel.prepare("m", chain(*layers, features=3), Numerics.EXACT, Engine.ONNXRUNTIME)
     message = model_message(served)
 
-    assert f"onnxruntime {onnxruntime.__version__}, numpy {np.__version__}" == message.engine
-    assert [
+    assert message.engine == f"onnxruntime {onnxruntime.__version__}, numpy {np.__version__}"
+    assert list(message.remarks) == [
         "layer 'b' has the activation elu, which ONNX Runtime does not compute as Keras does; so NumPy computes it"
-    ] == list(message.remarks)
+    ]
     monkeypatch.setattr(served.model, "engine", "onnxruntime 9.9.9")
     assert served.fingerprint != selftest.run(served.model)
 
@@ -301,7 +301,7 @@ def test_numpy_is_the_default_and_its_fingerprint_is_its_bytes():
 
     answer = small.forward(x, small.zero_state(3))
 
-    assert f"numpy {np.__version__}" == small.engine
+    assert small.engine == f"numpy {np.__version__}"
     assert hashlib.sha256(b"exact" + selftest._bytes(answer)).hexdigest()[:32] == selftest.run(small)
 
 
@@ -400,7 +400,7 @@ def test_without_the_package_the_server_says_how_to_get_it(tmp_path, monkeypatch
 
     ended = run("serve", SUNSPOTS, "--engine", "onnxruntime", "--listen", "127.0.0.1:0", "--log-level", "error")
 
-    assert 3 == ended.returncode
+    assert ended.returncode == 3
     assert (
         "lstmserve: --engine onnxruntime needs packages that are not installed (onnxruntime): pip install 'lstmserve[onnx]'"
         in ended.stderr

@@ -215,7 +215,7 @@ def test_p2_with_any_number_of_blas_threads(engine):
         for threads in ("1", "2", "4")
     }
 
-    assert 1 == len(answers)
+    assert len(answers) == 1
 
 
 def test_fast_numerics_are_as_close_as_rounding():
@@ -296,7 +296,7 @@ def test_the_self_test_gives_a_fingerprint_of_mode_and_weights():
     other = selftest.run(model(lstm_layer(3, 5, seed=3), features=3))
 
     assert one == again
-    assert 3 == len({one, fast, other})
+    assert len({one, fast, other}) == 3
 
 
 def convolution(window):
@@ -309,7 +309,7 @@ def test_a_sequence_too_short_for_a_window_is_refused():
     """Of a model that is given sequences whole, one that does not fill a window is refused, naming the layer."""
     windowed = model(convolution(5), lstm_layer(3, 4, go_backwards=True), features=3)
 
-    assert (2, 4) == windowed.forward((numbers(2, 5, 3),), windowed.zero_state(2)).output.shape
+    assert windowed.forward((numbers(2, 5, 3),), windowed.zero_state(2)).output.shape == (2, 4)
     with pytest.raises(
         WrongForModel, match=r"4 time-steps reach layer 'look'; expected at least 5. Send a longer sequence"
     ):
@@ -327,7 +327,7 @@ def test_a_model_with_a_window_waits_until_it_is_full():
         outputs.append(answer.output)
         state = answer.state
 
-    assert 4 == waiting.waiting_steps
+    assert waiting.waiting_steps == 4
     assert np.isnan(whole[:, :4]).all()
     assert np.isfinite(whole[:, 4:]).all()
     assert whole.tobytes() == np.stack(outputs, axis=1).tobytes()

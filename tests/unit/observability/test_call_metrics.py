@@ -71,14 +71,14 @@ def test_calls_are_counted_by_how_they_ended(server):
             other.step([0.5])
     seen = settled(server.metrics)
 
-    assert 3 == seen.calls("Step", "OK")
-    assert 1 == seen.calls("Forward", "OK")
-    assert 1 == seen.calls("Step", "NOT_FOUND")
+    assert seen.calls("Step", "OK") == 3
+    assert seen.calls("Forward", "OK") == 1
+    assert seen.calls("Step", "NOT_FOUND") == 1
     refused = {labels[1][1]: count for labels, count in seen.items() if labels[0] == "lstmserve_rejections_total"}
-    assert 2 == sum(refused.values())
-    assert 1 == refused["NO_SUCH_MODEL"]
-    assert 5 == seen["lstmserve_call_duration_seconds_count", ("method", "Step")]
-    assert 0 < seen["lstmserve_call_duration_seconds_sum", ("method", "Step")]
+    assert sum(refused.values()) == 2
+    assert refused["NO_SUCH_MODEL"] == 1
+    assert seen["lstmserve_call_duration_seconds_count", ("method", "Step")] == 5
+    assert seen["lstmserve_call_duration_seconds_sum", ("method", "Step")] > 0
 
 
 def test_a_call_that_its_caller_cancels_is_counted_so(server):
@@ -90,8 +90,8 @@ def test_a_call_that_its_caller_cancels_is_counted_so(server):
         call.cancel()
         seen = settled(server.metrics)
 
-    assert {"CANCELLED": 1} == {
-        labels[1][1]: count for labels, count in seen.items() if labels[0] == "lstmserve_calls_total"
+    assert {labels[1][1]: count for labels, count in seen.items() if labels[0] == "lstmserve_calls_total"} == {
+        "CANCELLED": 1
     }
     assert not [labels for labels in seen if labels[0] == "lstmserve_rejections_total"]
 
@@ -107,14 +107,14 @@ def test_what_was_computed_is_counted(server):
             client.step([0.5], state)
     seen = settled(server.metrics)
 
-    assert 2 + 2 + 1 == seen["lstmserve_rows_total", ("model", "sunspots")]
-    assert 6 + 2 + 1 == seen["lstmserve_steps_total", ("model", "sunspots")]
-    assert 3 == seen[("lstmserve_batch_rows_count",)]
-    assert 3 == seen["lstmserve_call_phase_duration_seconds_count", ("phase", "compute")]
-    assert 2 == seen["lstmserve_call_phase_duration_seconds_count", ("phase", "encode")]
-    assert 1 == seen["lstmserve_state_rejections_total", ("reason", "h.shape")]
-    assert 2 <= seen[("lstmserve_stream_messages_total",)]
-    assert 0 == seen[("lstmserve_streams_open",)]
+    assert seen["lstmserve_rows_total", ("model", "sunspots")] == 2 + 2 + 1
+    assert seen["lstmserve_steps_total", ("model", "sunspots")] == 6 + 2 + 1
+    assert seen[("lstmserve_batch_rows_count",)] == 3
+    assert seen["lstmserve_call_phase_duration_seconds_count", ("phase", "compute")] == 3
+    assert seen["lstmserve_call_phase_duration_seconds_count", ("phase", "encode")] == 2
+    assert seen["lstmserve_state_rejections_total", ("reason", "h.shape")] == 1
+    assert seen[("lstmserve_stream_messages_total",)] >= 2
+    assert seen[("lstmserve_streams_open",)] == 0
 
 
 def test_the_server_shows_what_it_is(server):
@@ -123,7 +123,7 @@ def test_the_server_shows_what_it_is(server):
         digest = client.model().digest
     seen = Scraped(server.metrics)
 
-    assert 1 == seen[("lstmserve_serving",)]
+    assert seen[("lstmserve_serving",)] == 1
     assert [digest] == [dict(key[1:])["digest"] for key in seen if key[0] == "lstmserve_model_info"]
     assert [grpc.__version__] == [dict(key[1:])["grpc"] for key in seen if key[0] == "lstmserve_build_info"]
 
@@ -140,13 +140,15 @@ def test_workers_are_told_apart_on_one_port():
         after = Scraped(metrics)
 
     workers = {dict(key[1:])["worker"] for key in seen if key[0] == "lstmserve_serving"}
-    assert {"1", "2"} == workers
-    assert {"1", "2", "supervisor"} == {
-        dict(key[1:])["worker"] for key in seen if key[0] == "process_resident_memory_bytes"
+    assert workers == {"1", "2"}
+    assert {dict(key[1:])["worker"] for key in seen if key[0] == "process_resident_memory_bytes"} == {
+        "1",
+        "2",
+        "supervisor",
     }
-    assert b"SERVING\n" == health
-    assert (2, 0) == (seen[("lstmserve_workers_ready",)], seen[("lstmserve_worker_restarts_total",)])
-    assert (2, 1) == (after[("lstmserve_workers_ready",)], after[("lstmserve_worker_restarts_total",)])
+    assert health == b"SERVING\n"
+    assert (seen[("lstmserve_workers_ready",)], seen[("lstmserve_worker_restarts_total",)]) == (2, 0)
+    assert (after[("lstmserve_workers_ready",)], after[("lstmserve_worker_restarts_total",)]) == (2, 1)
 
 
 def test_calls_in_flight_are_those_under_way(server):
@@ -158,13 +160,13 @@ def test_calls_in_flight_are_those_under_way(server):
         client.step([0.5])
     with grpc.insecure_channel(server.address) as channel:
         call = channel.stream_stream("/lstmserve.v1.LstmService/StreamSteps")(iter(()))
-        assert [] == list(call)
+        assert list(call) == []
     after = settled(server.metrics)
 
-    assert 1 == during[("lstmserve_calls_in_flight",)]
-    assert 0 == during.calls("StreamSteps", "OK")
-    assert 1 <= after.calls("StreamSteps", "OK") + after.calls("StreamSteps", "CANCELLED")
-    assert 0 == after.get(("lstmserve_call_duration_seconds_count", ("method", "StreamSteps")), 0)
+    assert during[("lstmserve_calls_in_flight",)] == 1
+    assert during.calls("StreamSteps", "OK") == 0
+    assert after.calls("StreamSteps", "OK") + after.calls("StreamSteps", "CANCELLED") >= 1
+    assert after.get(("lstmserve_call_duration_seconds_count", ("method", "StreamSteps")), 0) == 0
 
 
 def names(families):

@@ -27,12 +27,12 @@ def test_what_metrics_come_to(observed):
     """Every figure of the page is found among the metrics."""
     found = _status(observed.registry.collect())
 
-    assert (1000.0, True, {"version": "1.2.3", "python": "3.11", "grpc": "1.78", "numpy": "2.3"}) == (
+    assert (
         found.time,
         found.serving,
         found.build,
-    )
-    assert (7, 2, 90, 0.25, 4e9, 4, 53) == (
+    ) == (1000.0, True, {"version": "1.2.3", "python": "3.11", "grpc": "1.78", "numpy": "2.3"})
+    assert (
         found.in_flight,
         found.streams_open,
         found.stream_messages,
@@ -40,20 +40,20 @@ def test_what_metrics_come_to(observed):
         found.certificate_expires,
         found.rows,
         found.steps,
-    )
+    ) == (7, 2, 90, 0.25, 4e9, 4, 53)
     forward, step = found.methods
-    assert ("Forward", 1, {"OK": 1}) == (forward.method, forward.calls, forward.codes)
-    assert ("Step", 4, {"OK": 3, "FAILED_PRECONDITION": 1}) == (step.method, step.calls, step.codes)
+    assert (forward.method, forward.calls, forward.codes) == ("Forward", 1, {"OK": 1})
+    assert (step.method, step.calls, step.codes) == ("Step", 4, {"OK": 3, "FAILED_PRECONDITION": 1})
     assert 0.00025 < step.seconds.p50 < step.seconds.p99 <= 0.0005
-    assert ["queue", "compute", "encode"] == list(found.parts)
-    assert ({"WRONG_FOR_MODEL": 1}, {"OTHER_WEIGHTS": 1}) == (found.refused, found.state_refused)
+    assert list(found.parts) == ["queue", "compute", "encode"]
+    assert (found.refused, found.state_refused) == ({"WRONG_FOR_MODEL": 1}, {"OTHER_WEIGHTS": 1})
     assert [Reload("tokens", "failed", 2)] == found.reloads
-    assert [("hall", 5, {"BUSY": 1})] == [(it.caller, it.calls, it.refused) for it in found.callers]
+    assert [(it.caller, it.calls, it.refused) for it in found.callers] == [("hall", 5, {"BUSY": 1})]
     assert [
         ("first", "steps", DIGEST, DIGEST[::-1], None, 3),
         ("second", "sequence", DIGEST, DIGEST[::-1], None, 50),
     ] == [dataclasses.astuple(model) for model in found.models]
-    assert [] == found.workers
+    assert found.workers == []
 
 
 def test_what_shadow_mode_comes_to(observed):
@@ -61,20 +61,21 @@ def test_what_shadow_mode_comes_to(observed):
     shadow = _status(observed.registry.collect()).shadow
     first, second = shadow.models
 
-    assert (True, 0, 3, 1.5) == (shadow.reference_up, shadow.restarts, shadow.queue, shadow.lag_seconds)
-    assert (4000, 402, 396, 39_600, 4, 4) == (
+    assert (shadow.reference_up, shadow.restarts, shadow.queue, shadow.lag_seconds) == (True, 0, 3, 1.5)
+    assert (
         first.offered,
         first.sampled,
         first.compared,
         first.steps,
         first.discrepant,
         first.values_over,
-    )
-    assert ({"queue_full": 6}, {}, {}) == (first.dropped, first.not_comparable, first.errors)
-    assert [("lstm", "h", 0, 0.042), ("lstm_1", "c", 4, 12.5)] == [
-        dataclasses.astuple(layer) for layer in (first.layers[0], first.layers[3])
+    ) == (4000, 402, 396, 39_600, 4, 4)
+    assert (first.dropped, first.not_comparable, first.errors) == ({"queue_full": 6}, {}, {})
+    assert [dataclasses.astuple(layer) for layer in (first.layers[0], first.layers[3])] == [
+        ("lstm", "h", 0, 0.042),
+        ("lstm_1", "c", 4, 12.5),
     ]
-    assert ("second", 0) == (second.model, second.discrepant)
+    assert (second.model, second.discrepant) == ("second", 0)
 
 
 def test_a_reference_that_is_down():
@@ -91,7 +92,7 @@ def test_no_metrics_at_all():
     """A server that tells nothing is shown, with nothing in it."""
     found = dataclasses.asdict(_status([], serving=False))
 
-    assert {"time", "serving"} == {name for name, value in found.items() if value not in (None, [], {})}
+    assert {name for name, value in found.items() if value not in (None, [], {})} == {"time", "serving"}
     assert not found["serving"]
 
 
@@ -113,17 +114,19 @@ def test_several_workers(observed):
     serving_family.samples[1] = serving_family.samples[1]._replace(value=0.0)
     found = _status(families)
 
-    assert (True, 21, 0.25, 12) == (
+    assert (
         found.serving,
         found.in_flight,
         found.event_loop_lag_seconds,
         found.methods[1].calls,
-    )
-    assert ["version", "python", "grpc", "numpy"] == list(found.build)
-    assert [("1", True, 7, 5), ("2", False, 7, 5), ("10", True, 7, 5)] == [
-        (it.worker, it.serving, it.in_flight, it.calls) for it in found.workers
+    ) == (True, 21, 0.25, 12)
+    assert list(found.build) == ["version", "python", "grpc", "numpy"]
+    assert [(it.worker, it.serving, it.in_flight, it.calls) for it in found.workers] == [
+        ("1", True, 7, 5),
+        ("2", False, 7, 5),
+        ("10", True, 7, 5),
     ]
-    assert (12, 0.042) == (found.shadow.models[0].layers[3].over, found.shadow.models[0].layers[0].margin)
+    assert (found.shadow.models[0].layers[3].over, found.shadow.models[0].layers[0].margin) == (12, 0.042)
 
 
 def test_no_worker_serves(observed):
@@ -141,7 +144,7 @@ def test_a_number_that_json_does_not_know():
     Gauge("lstmserve_certificate_expiry_timestamp_seconds", "Text.", registry=registry).set(0)
     found = _status(registry.collect())
 
-    assert (None, None, None) == (found.event_loop_lag_seconds, found.in_flight, found.certificate_expires)
+    assert (found.event_loop_lag_seconds, found.in_flight, found.certificate_expires) == (None, None, None)
 
 
 QUANTILES = [
@@ -157,7 +160,7 @@ QUANTILES = [
 @pytest.mark.parametrize(("buckets", "share", "expected"), QUANTILES)
 def test_a_quantile_is_estimated(buckets, share, expected):
     """A quantile lies within its bucket as Prometheus has it; above the last bound it is the last bound."""
-    assert expected == quantile(buckets, share)
+    assert quantile(buckets, share) == expected
 
 
 def test_buckets_are_ordered_by_their_bounds():
@@ -167,4 +170,4 @@ def test_buckets_are_ordered_by_their_bounds():
     told.call("Forward", seconds=0.0002)
     buckets = Samples(told.registry.collect()).buckets("lstmserve_call_duration_seconds")
 
-    assert [(0.0001, 0), (0.00025, 1), (5.0, 2), (10.0, 2), (None, 2)] == [*buckets[:2], *buckets[-3:]]
+    assert [*buckets[:2], *buckets[-3:]] == [(0.0001, 0), (0.00025, 1), (5.0, 2), (10.0, 2), (None, 2)]

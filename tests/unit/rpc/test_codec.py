@@ -138,7 +138,7 @@ def assert_refused(parse, request, kind, field, text):
     assert kind is type(refused.value)
     assert field == refused.value.field
     if text is not None:
-        assert text == refused.value.text
+        assert refused.value.text == text
 
 
 @pytest.mark.parametrize(("message", "kind", "field", "text"), STATE_REFUSALS)
@@ -240,7 +240,7 @@ def test_what_stands_behind_a_row_is_not_even_looked_at():
     call = CODEC.parse_forward(ForwardRequest(x=tensors.encode(np.stack([NAN, NAN])), lengths=[1, 1]))
 
     assert not call.x[:, 1:].any()
-    assert [1, 1] == call.lengths.tolist()
+    assert call.lengths.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("message", [None, lstm_pb2.State(), lstm_pb2.State(model_digest=SMALL.digest)])
@@ -249,7 +249,7 @@ def test_a_state_left_out_is_zeros(message):
     call = CODEC.parse_step(StepRequest(x=x(2, 3), state=message))
 
     assert not any(array.any() for layer in call.state for array in layer)
-    assert [0, 0] == call.steps_seen.tolist()
+    assert call.steps_seen.tolist() == [0, 0]
 
 
 def answer_of(*steps):
@@ -264,8 +264,8 @@ def test_steps_are_counted_on_per_row():
     counted = CODEC.parse_forward(ForwardRequest(x=x(2, 5, 3), lengths=[5, 2], state=state(steps_seen=[7, 0])))
     unknown = CODEC.parse_forward(ForwardRequest(x=x(2, 5, 3), state=state(steps_seen=[])))
 
-    assert [12, 2] == list(CODEC.forward_response(counted, answer_of(5, 2), None).state.steps_seen)
-    assert [] == list(CODEC.forward_response(unknown, answer_of(5, 2), None).state.steps_seen)
+    assert list(CODEC.forward_response(counted, answer_of(5, 2), None).state.steps_seen) == [12, 2]
+    assert list(CODEC.forward_response(unknown, answer_of(5, 2), None).state.steps_seen) == []
 
 
 def test_the_response_says_what_it_belongs_to():
@@ -274,8 +274,8 @@ def test_the_response_says_what_it_belongs_to():
     response = CODEC.step_response(call, answer_of(1), None)
 
     assert (SMALL.digest, SMALL.fingerprint) == (response.state.model_digest, response.state.numerics_fingerprint)
-    assert ["first", "second"] == [layer.layer for layer in response.state.layers]
-    assert [1] == list(response.state.steps_seen)
+    assert [layer.layer for layer in response.state.layers] == ["first", "second"]
+    assert list(response.state.steps_seen) == [1]
 
 
 def test_the_answer_has_the_form_of_the_question():
@@ -285,37 +285,39 @@ def test_the_answer_has_the_form_of_the_question():
     )
     packed = CODEC.step_response(CODEC.parse_step(StepRequest(x=x(1, 3))), answer_of(1), None)
 
-    assert (2, b"") == (len(plain.output.values), plain.output.data)
-    assert (0, 8) == (len(packed.output.values), len(packed.output.data))
-    assert 5 == len(plain.state.layers[0].h.values)
+    assert (len(plain.output.values), plain.output.data) == (2, b"")
+    assert (len(packed.output.values), len(packed.output.data)) == (0, 8)
+    assert len(plain.state.layers[0].h.values) == 5
 
 
 def test_the_description_of_a_model():
     """GetModel tells everything a caller needs to build requests."""
     message = model_message(SMALL)
 
-    assert ("small", "made.keras", lstm_pb2.MODEL_FORMAT_KERAS_ZIP, "3.15.1") == (
+    assert (
         message.name,
         message.file,
         message.format,
         message.keras_version,
-    )
-    assert ([-1, -1, 3], [-1, 2]) == (list(message.input_shape), list(message.output_shape))
-    assert [("first", 5), ("second", 4)] == [(layout.layer, layout.units) for layout in message.state_layout]
+    ) == ("small", "made.keras", lstm_pb2.MODEL_FORMAT_KERAS_ZIP, "3.15.1")
+    assert (list(message.input_shape), list(message.output_shape)) == ([-1, -1, 3], [-1, 2])
+    assert [(layout.layer, layout.units) for layout in message.state_layout] == [("first", 5), ("second", 4)]
     assert (
-        (3 * 20 + 5 * 20 + 20) + (5 * 16 + 4 * 16 + 16) + (8 + 2)
-        == message.parameter_count
+        message.parameter_count
         == message.weight_bytes // 4
+        == (3 * 20 + 5 * 20 + 20) + (5 * 16 + 4 * 16 + 16) + (8 + 2)
     )
-    assert (lstm_pb2.DATA_TYPE_FLOAT32, lstm_pb2.NUMERICS_EXACT) == (message.dtype, message.numerics)
-    assert (True, "", 0) == (message.supports_step, message.step_unsupported_reason, message.waiting_steps)
-    assert [("input", [-1, -1, 3])] == [(item.name, list(item.shape)) for item in message.inputs]
-    assert [("dense", [-1, 2])] == [(item.name, list(item.shape)) for item in message.outputs]
-    assert [[], ["input"], ["first"], ["second"]] == [list(layer.inputs) for layer in message.layers]
-    assert [("kernel", [3, 20]), ("recurrent_kernel", [5, 20]), ("bias", [20])] == [
-        (weight.name, list(weight.shape)) for weight in message.layers[1].weights
+    assert (message.dtype, message.numerics) == (lstm_pb2.DATA_TYPE_FLOAT32, lstm_pb2.NUMERICS_EXACT)
+    assert (message.supports_step, message.step_unsupported_reason, message.waiting_steps) == (True, "", 0)
+    assert [(item.name, list(item.shape)) for item in message.inputs] == [("input", [-1, -1, 3])]
+    assert [(item.name, list(item.shape)) for item in message.outputs] == [("dense", [-1, 2])]
+    assert [list(layer.inputs) for layer in message.layers] == [[], ["input"], ["first"], ["second"]]
+    assert [(weight.name, list(weight.shape)) for weight in message.layers[1].weights] == [
+        ("kernel", [3, 20]),
+        ("recurrent_kernel", [5, 20]),
+        ("bias", [20]),
     ]
-    assert "sigmoid" == message.layers[1].options["recurrent_activation"]
+    assert message.layers[1].options["recurrent_activation"] == "sigmoid"
 
 
 def served_on_ids():
@@ -339,8 +341,8 @@ def test_token_ids_come_with_or_without_an_axis_of_their_own(shape):
     """Token ids are one feature, whose axis may be left out, as Keras does."""
     call = IDS.parse_forward(ForwardRequest(x=tensors.encode(np.arange(6, dtype=np.int64).reshape(shape))))
 
-    assert (2, 3, 1) == call.x.shape
-    assert [-1, -1] == list(model_message(call.served).input_shape)
+    assert call.x.shape == (2, 3, 1)
+    assert list(model_message(call.served).input_shape) == [-1, -1]
 
 
 @pytest.mark.parametrize(("token", "text"), [(7, "7"), (-1, "-1"), (0.5, "0.5")])
@@ -363,7 +365,7 @@ def test_masked_steps_do_not_count():
         seen |= steps > 0
         assert whole.output[:, t].tobytes() == output.tobytes()
 
-    assert [2, 0] == whole.steps.tolist()
+    assert whole.steps.tolist() == [2, 0]
     assert not whole.output[1].any()
     assert whole.output[0, 1].tobytes() == whole.output[0, 2].tobytes()
 

@@ -90,7 +90,7 @@ def test_steps_alone_and_several_at_once_give_the_bytes_of_the_whole():
     assert whole.output.tobytes() == np.concatenate(outputs, axis=1).tobytes()
     for expected, got in zip(whole.state, state.layers, strict=True):
         assert (expected.h.tobytes(), expected.c.tobytes()) == (got.h.tobytes(), got.c.tobytes())
-    assert [7, 7] == state.steps_seen.tolist()
+    assert state.steps_seen.tolist() == [7, 7]
 
 
 def test_a_checkpoint_comes_when_it_is_due():
@@ -100,7 +100,7 @@ def test_a_checkpoint_comes_when_it_is_due():
     due = [answered(session, steps(x, number)).output.HasField("state") for number in range(1, 8)]
     at_once = answered(session, steps(np.repeat(x[:, None], 4, axis=1))).output.HasField("state")
 
-    assert [False, False, True, False, False, True, False] == due
+    assert due == [False, False, True, False, False, True, False]
     assert at_once
 
 
@@ -119,7 +119,7 @@ def test_other_rows_go_on_when_one_begins_anew():
     for part, old, new in zip(after.layers, before.layers, zeroed.layers, strict=True):
         assert part.h[0].tobytes() == old.h[0].tobytes() == part.h[1].tobytes() == part.h[2].tobytes()
         assert (new.h[1].tobytes(), new.h[0].any()) == (part.h[1].tobytes(), False)
-    assert [0, 1, 1] == zeroed.steps_seen.tolist()
+    assert zeroed.steps_seen.tolist() == [0, 1, 1]
 
 
 BROKEN = [
@@ -189,7 +189,7 @@ def test_an_answer_that_is_not_finite_is_rejected_and_changes_nothing():
         steep.model.step(decision.call.x, decision.call.state)
     response = session.failed(raised.value)
 
-    assert (4, 9) == (response.rejected.number, response.rejected.code)
+    assert (response.rejected.number, response.rejected.code) == (4, 9)
     assert not tensors.decode(answered(session, checkpoint()).checkpoint.state.layers[0].h).any()
 
 
@@ -207,9 +207,9 @@ def test_the_end_and_the_drain_give_the_state():
     answered(session, steps(numbers(1, 3), 7))
     expected = answered(session, checkpoint()).checkpoint.state
 
-    assert (7, expected) == (session.last().checkpoint.number, session.last().checkpoint.state)
-    assert (7, expected) == (session.going_away().going_away.number, session.going_away().going_away.state)
-    assert (None, None) == (Session(CODEC, ignored).last(), Session(CODEC, ignored).going_away())
+    assert (session.last().checkpoint.number, session.last().checkpoint.state) == (7, expected)
+    assert (session.going_away().going_away.number, session.going_away().going_away.state) == (7, expected)
+    assert (Session(CODEC, ignored).last(), Session(CODEC, ignored).going_away()) == (None, None)
 
 
 class SessionMachine(RuleBasedStateMachine):

@@ -120,7 +120,7 @@ def test_calls_of_one_round_are_one_batch():
     calls = [call(2, i) for i in range(5)]
     results, together = gathered(calls)
 
-    assert [10] == together
+    assert together == [10]
     assert [alone(one) for one in calls] == [bytes_of(result.answer) for result in results]
 
 
@@ -129,7 +129,7 @@ def test_a_batch_has_no_more_rows_than_it_may():
     calls = [call(rows, rows) for rows in (3, 3, 3, 9, 1)]
     results, together = gathered(calls, max_rows=6)
 
-    assert [6, 3, 9, 1] == together
+    assert together == [6, 3, 9, 1]
     assert all(isinstance(result, TimedResult) for result in results)
 
 
@@ -165,7 +165,7 @@ def test_what_comes_while_a_thread_computes_is_the_next_batch():
 
     results, together = asyncio.run(scenario())
 
-    assert [1, 5] == together
+    assert together == [1, 5]
     assert [alone(one) for one in calls] == [bytes_of(result.answer) for result in results]
 
 
@@ -192,8 +192,8 @@ def test_a_batch_is_begun_beside_another_when_it_is_worth_it():
 
     results, before, together = asyncio.run(scenario())
 
-    assert [1] == before
-    assert [1, 4] == together
+    assert before == [1]
+    assert together == [1, 4]
     assert [alone(one) for one in calls] == [bytes_of(result.answer) for result in results]
 
 
@@ -211,7 +211,7 @@ def test_a_caller_who_has_gone_is_left_out():
 
     result, together = asyncio.run(scenario())
 
-    assert [3] == together
+    assert together == [3]
     assert alone(call(3, 1)) == bytes_of(result.answer)
 
 
@@ -246,8 +246,8 @@ def test_after_a_while_alone_it_looks_for_others_again():
 
     together = asyncio.run(scenario())
 
-    assert [1] * 40 == together[:40]
-    assert 6 == together[-1]
+    assert together[:40] == [1] * 40
+    assert together[-1] == 6
 
 
 def test_a_few_callers_do_not_wait_for_one_another():
@@ -263,8 +263,8 @@ def test_a_few_callers_do_not_wait_for_one_another():
 
     together = asyncio.run(scenario())
 
-    assert 3 * 64 == sum(together)
-    assert 0.1 > sum(rows == 3 for rows in together[4:]) / len(together)
+    assert sum(together) == 3 * 64
+    assert sum(rows == 3 for rows in together[4:]) / len(together) < 0.1
     assert 3 in together[4:]
 
 
@@ -285,8 +285,8 @@ def test_a_few_long_calls_are_computed_side_by_side():
 
     results, before, together = asyncio.run(scenario())
 
-    assert [1, 1, 1] == before
-    assert [1] * 5 == together
+    assert before == [1, 1, 1]
+    assert together == [1] * 5
     assert [alone(call(1, i)) for i in range(5)] == [bytes_of(result.answer) for result in results]
 
 
@@ -310,8 +310,8 @@ def test_the_runner_batches_and_counts():
     asyncio.run(scenario())
     seen = {s.name: s.value for collector in metrics.collectors() for f in collector.collect() for s in f.samples}
 
-    assert (1, 8) == (seen["lstmserve_batch_rows_count"], seen["lstmserve_batch_rows_sum"])
-    assert (8, 8) == (seen["lstmserve_rows_total"], seen["lstmserve_steps_total"])
+    assert (seen["lstmserve_batch_rows_count"], seen["lstmserve_batch_rows_sum"]) == (1, 8)
+    assert (seen["lstmserve_rows_total"], seen["lstmserve_steps_total"]) == (8, 8)
 
 
 @pytest.mark.parametrize("most", ["1", "256"])

@@ -48,8 +48,8 @@ def _array(*values, dtype=np.float32):
 )
 def test_units_in_the_last_place(expected, a, b):
     """The distance counts the floats between two numbers, through zero too, which is one whatever its sign."""
-    assert [expected] == ulp_distance(_array(a), _array(b)).tolist()
-    assert [expected] == ulp_distance(_array(b), _array(a)).tolist()
+    assert ulp_distance(_array(a), _array(b)).tolist() == [expected]
+    assert ulp_distance(_array(b), _array(a)).tolist() == [expected]
 
 
 @given(FLOATS, st.integers(0, 200))
@@ -71,7 +71,7 @@ def test_the_farthest_doubles():
     found = Differences("layer", "h")
     largest = np.finfo(np.float64).max
     found.add(_array(-largest, dtype=np.float64), _array(largest, dtype=np.float64), 1.0)
-    assert 2**63 - 1 == found.message().max_ulp
+    assert found.message().max_ulp == 2**63 - 1
 
 
 @given(hnp.arrays(np.float32, 7, elements=FLOATS), hnp.arrays(np.float32, 7, elements=FLOATS))
@@ -83,10 +83,10 @@ def test_the_measures_are_those_of_the_definition(ours, theirs):
     absolute = np.abs(ours.astype(float) - theirs)
     relative = np.array([d / abs(t) if t else 0.0 for d, t in zip(absolute, theirs.astype(float), strict=True)])
     assert absolute.max() == message.max_absolute
-    assert pytest.approx(absolute.mean()) == message.mean_absolute
-    assert pytest.approx(relative.max()) == message.max_relative
+    assert message.mean_absolute == pytest.approx(absolute.mean())
+    assert message.max_relative == pytest.approx(relative.max())
     assert (absolute > 1e-5 * np.maximum(1, np.abs(theirs.astype(float)))).sum() == message.over_tolerance_count
-    assert 7 == sum(message.difference_histogram) == sum(message.ulp_histogram) == message.value_count
+    assert sum(message.difference_histogram) == sum(message.ulp_histogram) == message.value_count == 7
 
 
 def test_nan_and_infinity():
@@ -95,24 +95,24 @@ def test_nan_and_infinity():
     inf, nan = np.inf, np.nan
     margins = found.add(_array(nan, nan, inf, inf, 1, inf), _array(nan, 1, inf, -inf, inf, 1), 1e30)
     assert [0, inf, 0, inf, inf, inf] == margins.tolist()
-    assert (1, 3, 4) == (found.nan_mismatches, found.infinity_mismatches, found.over_tolerance_count)
+    assert (found.nan_mismatches, found.infinity_mismatches, found.over_tolerance_count) == (1, 3, 4)
 
 
 def test_rounding_is_no_discrepancy():
     """What rounding can do to sums of this size is within tolerance, however strict that is."""
     ours, theirs = _array(1, 1), _array(1.001, 1.003)
-    assert [False, True] == (Differences("", "h").add(ours, theirs, 1e-9, 0.002) > 1).tolist()
+    assert (Differences("", "h").add(ours, theirs, 1e-9, 0.002) > 1).tolist() == [False, True]
 
 
 def test_tolerances_follow_the_type():
     """A tolerance is as much smaller in float64 as its rounding is, and larger where there is no bound."""
     tolerances = Tolerances(h=1e-5, c=2e-5, unbounded=1e-3)
     single, double = np.dtype(np.float32), np.dtype(np.float64)
-    assert 1e-5 == tolerances.of("h", single, bounded=True)
-    assert 1e-5 == tolerances.of("output", single, bounded=True)
-    assert 2e-5 == tolerances.of("c", single, bounded=True)
-    assert 1e-3 == tolerances.of("c", single, bounded=False)
-    assert pytest.approx(2e-5 * 2.0**-29) == tolerances.of("c", double, bounded=True)
+    assert tolerances.of("h", single, bounded=True) == 1e-5
+    assert tolerances.of("output", single, bounded=True) == 1e-5
+    assert tolerances.of("c", single, bounded=True) == 2e-5
+    assert tolerances.of("c", single, bounded=False) == 1e-3
+    assert tolerances.of("c", double, bounded=True) == pytest.approx(2e-5 * 2.0**-29)
 
 
 @given(hnp.arrays(np.float32, 12, elements=FLOATS), hnp.arrays(np.float32, 12, elements=FLOATS), st.integers(1, 11))
@@ -126,8 +126,8 @@ def test_sums_of_parts_are_the_whole(ours, theirs, cut):
         found.add(ours[part], theirs[part], 1e-5)
         compare.merge(total, found.message())
     expected = whole.message()
-    assert pytest.approx(expected.mean_absolute) == total.mean_absolute
-    assert pytest.approx(expected.mean_relative) == total.mean_relative
+    assert total.mean_absolute == pytest.approx(expected.mean_absolute)
+    assert total.mean_relative == pytest.approx(expected.mean_relative)
     for name in ("value_count", "max_absolute", "max_relative", "max_ulp", "over_tolerance_count", "tolerance_ratio"):
         assert getattr(expected, name) == getattr(total, name)
     assert list(expected.difference_histogram) == list(total.difference_histogram)
@@ -144,22 +144,22 @@ def _tallied(tally, steps, wrong=None, by=0.0, seed=0):
 def test_an_odd_unit_is_found():
     """A unit that is always off by a little is found after a hundred steps, and no other."""
     tally = UnitStats(8, float(np.finfo(np.float32).eps))
-    assert [] == _tallied(tally, 99, wrong=5, by=1e-6)
+    assert _tallied(tally, 99, wrong=5, by=1e-6) == []
     (odd,) = _tallied(tally, 1, wrong=5, by=1e-6)
-    assert (5, 100) == (odd.unit, odd.steps)
-    assert pytest.approx(1e-6, rel=0.1) == odd.rms
+    assert (odd.unit, odd.steps) == (5, 100)
+    assert odd.rms == pytest.approx(1e-6, rel=0.1)
     assert odd.ratio_to_median > 50
 
 
 def test_rounding_makes_no_unit_odd():
     """Rounding alone makes no unit odd, nor does a unit whose sums are larger and so round more."""
     tally = UnitStats(8, float(np.finfo(np.float32).eps))
-    assert [] == _tallied(tally, 5000)
+    assert _tallied(tally, 5000) == []
     noise = np.random.default_rng(1).normal(size=(1000, 8)) * 1e-8
     noise[:, 2] *= 100
     roundings = np.full((1000, 8), 2e-6)
     roundings[:, 2] *= 100
-    assert [] == UnitStats(8, float(np.finfo(np.float32).eps)).add(noise, roundings)
+    assert UnitStats(8, float(np.finfo(np.float32).eps)).add(noise, roundings) == []
 
 
 def test_units_that_move_among_saturated_ones_are_not_odd():
@@ -167,7 +167,7 @@ def test_units_that_move_among_saturated_ones_are_not_odd():
     noise = np.zeros((1000, 8))
     noise[:, [2, 6]] = np.random.default_rng(1).normal(size=(1000, 2)) * 2e-5
     roundings = np.full((1000, 8), 1e-3)  # of large sums
-    assert [] == UnitStats(8, float(np.finfo(np.float32).eps)).add(noise, roundings)
+    assert UnitStats(8, float(np.finfo(np.float32).eps)).add(noise, roundings) == []
 
 
 class _Reference:
@@ -196,7 +196,7 @@ def test_what_was_found_is_kept(second, arrays, lost):
     """When the details of a discrepancy are asked for, what was found before stays, whatever comes of it."""
     first = Reply(shadow_pb2.Comparison(verdict=shadow_pb2.VERDICT_DIFFERS), {"first": 1})
     reply, error = worker._with_details(_Reference(second), b"", first)
-    assert shadow_pb2.VERDICT_DIFFERS == reply.comparison.verdict
+    assert reply.comparison.verdict == shadow_pb2.VERDICT_DIFFERS
     assert arrays == reply.arrays
     assert lost == (error is not None)
 
@@ -208,15 +208,15 @@ def test_what_was_found_is_kept(second, arrays, lost):
 def test_whole_models_are_apart_as_far_as_they_are_sensitive(expected, apart, sensitivity):
     """Whole models that are apart are wired differently only beyond what rounding makes of them."""
     witness = shadow_pb2.ReferenceModel(whole_model_difference=apart, whole_model_sensitivity=sensitivity)
-    assert expected == compare.wired_alike(witness, Tolerances())
+    assert compare.wired_alike(witness, Tolerances()) == expected
 
 
 def test_what_was_good_for_long_hides_nothing():
     """A unit that goes wrong after a million good steps is found as soon as one that was wrong from the beginning."""
     tally = UnitStats(8, float(np.finfo(np.float32).eps))
     for seed in range(100):
-        assert [] == _tallied(tally, 10_000, seed=seed)
-    assert [5] == [odd.unit for odd in _tallied(tally, 200, wrong=5, by=1e-6)]
+        assert _tallied(tally, 10_000, seed=seed) == []
+    assert [odd.unit for odd in _tallied(tally, 200, wrong=5, by=1e-6)] == [5]
 
 
 @pytest.fixture(scope="module")
@@ -285,12 +285,12 @@ def test_a_case_survives_the_way(served, every):
     """A case read from its bytes is what was written, with what stands alongside it."""
     *_, case = _case(served, every=every)
     there, about, arrays = cases.load(case.to_bytes({"more": "text"}, {"extra": np.arange(3)}))
-    assert "text" == about["more"]
-    assert [0, 1, 2] == arrays["extra"].tolist()
+    assert about["more"] == "text"
+    assert arrays["extra"].tolist() == [0, 1, 2]
     assert (case.model, case.rows, case.time, case.every) == (there.model, there.rows, there.time, there.every)
     assert case.outputs[0].tobytes() == there.outputs[0].tobytes()
     assert case.request.inputs[0].tobytes() == there.request.inputs[0].tobytes()
-    assert [300, 7, 260] == there.request.lengths.tolist()
+    assert there.request.lengths.tolist() == [300, 7, 260]
     for piece, other in zip(case.pieces, there.pieces, strict=True):
         assert piece.steps[1][0].c.tobytes() == other.steps[1][0].c.tobytes()
 
@@ -315,12 +315,12 @@ def test_no_comparisons_are_no_success(served):
         report.sampled("sunspots")
         report.dropped("sunspots", "starting")
     coverage = report.copy("sunspots").models[0].coverage
-    assert (3, 3, 0, {"starting": 3}) == (
+    assert (
         coverage.offered_count,
         coverage.sampled_count,
         coverage.compared_count,
         dict(coverage.dropped_counts),
-    )
+    ) == (3, 3, 0, {"starting": 3})
 
 
 async def test_who_does_not_read_is_told_what_was_left_out():
@@ -332,9 +332,9 @@ async def test_who_does_not_read_is_told_what_was_left_out():
     for rows in range(150):
         watchers.publish(shadow_pb2.Discrepancy(model="a", row_count=rows))
     first = await task
-    assert (50, 50) == (first.discrepancy.row_count, first.dropped_count)
+    assert (first.discrepancy.row_count, first.dropped_count) == (50, 50)
     second = await anext(slow)
-    assert (51, 0) == (second.discrepancy.row_count, second.dropped_count)
+    assert (second.discrepancy.row_count, second.dropped_count) == (51, 0)
     await slow.aclose()
 
 
@@ -351,7 +351,7 @@ async def test_too_many_watchers_are_refused():
     again = asyncio.ensure_future(anext(watchers.watch("a")))
     await asyncio.sleep(0)
     watchers.publish(shadow_pb2.Discrepancy(model="a"))
-    assert "a" == (await again).discrepancy.model
+    assert (await again).discrepancy.model == "a"
     for task in tasks[1:]:
         task.cancel()
     await asyncio.wait(tasks[1:])

@@ -371,7 +371,7 @@ def test_work_is_taken_once_the_reference_is_said_to_be_up():
 
     reference = MagicMock()
     reference.__enter__.return_value = reference
-    pump = ComparisonWorker(lambda: reference, MagicMock(reference_up=offer), most=1, most_bytes=1)
+    pump = ComparisonWorker(lambda: reference, MagicMock(reference_up=offer), max_jobs=1, max_bytes=1)
     pump_made.set()
 
     assert answers.get(timeout=30) == ""
@@ -502,7 +502,7 @@ def test_bundles_keep_to_their_size(tmp_path):
 class _Bundle:
     """A bundle of a thousand bytes."""
 
-    class case:  # noqa: N801 - stands for an attribute
+    class captured:  # noqa: N801 - stands for an attribute
         model = "a/model"
 
     def to_bytes(self):

@@ -60,7 +60,7 @@ def test_token_ids_that_the_model_does_not_know(tmp_path):
     np.save(tmp_path / "data.npy", np.full((2, 5), 10**6))
     ended = run("verify", FIXTURES / "tf2.15" / "lstm_emb_mask.keras", "--input", tmp_path / "data.npy")
     assert ended.returncode == 2
-    assert "no token ids; expected whole ones from 0 to" in ended.stderr
+    assert "not token ids; expected whole ones from 0 to" in ended.stderr
 
 
 def test_half_precision_cannot_be_compared():

@@ -358,7 +358,7 @@ def test_weights_alone_without_an_architecture_are_refused(tmp_path):
     )
     (tmp_path / "old.json").write_text(json.dumps({"class_name": "Sequential", "config": {"layers": [lstm_config()]}}))
     assert "written by Keras of an unknown version" in refusal(path, architecture=tmp_path / "old.json")
-    assert "is no text" in refusal(path, architecture=tmp_path / "none.json")
+    assert "is not text" in refusal(path, architecture=tmp_path / "none.json")
     assert "cannot be opened" in refusal(path, architecture=tmp_path / "missing.json")
 
 

@@ -43,7 +43,7 @@ def _line(name: str, default: Any, metadata: Any) -> str:
         shown = "" if default is None else str(default)
     if isinstance(metadata["kind"], click.Choice):
         flag += " " + "\\|".join(metadata["kind"].choices)
-    text = metadata["help"].replace("|", "\\|")
+    text = f"{metadata['help']} {metadata['details']}".strip().replace("|", "\\|")
     return f"| `{flag}` | {shown} | {text} |\n"
 
 

@@ -42,38 +42,46 @@ class _Group(click.Group):
     envvar="LSTMSERVE_ADDRESS",
     show_envvar=True,
     show_default=True,
-    help="The server, or several that have the same models, with commas between them.",
+    help="Address of the server, or of several with the same models, comma-separated.",
 )
 @click.option(
-    "--name", default="", envvar="LSTMSERVE_MODEL", show_envvar=True, help="The model; not needed where there is one."
+    "--name",
+    default="",
+    envvar="LSTMSERVE_MODEL",
+    show_envvar=True,
+    help="Name of the model. Default: the only one that the server has.",
 )
 @click.option(
     "--timeout",
     default=calls.DEFAULT_TIMEOUT,
     show_default=True,
     type=click.FloatRange(0, min_open=True),
-    help="Seconds per call.",
+    help="Maximum time of a call, in seconds.",
 )
 @click.option(
-    "--tls", is_flag=True, envvar="LSTMSERVE_TLS", show_envvar=True, help="Speak TLS. --ca and the like imply it."
+    "--tls",
+    is_flag=True,
+    envvar="LSTMSERVE_TLS",
+    show_envvar=True,
+    help="Use TLS. --ca, --certificate and --server-name imply it.",
 )
-@click.option("--ca", envvar="LSTMSERVE_CA", show_envvar=True, help="Authorities that are trusted (PEM).")
+@click.option("--ca", envvar="LSTMSERVE_CA", show_envvar=True, help="Trusted authorities (PEM).")
 @click.option(
-    "--certificate", envvar="LSTMSERVE_CERTIFICATE", show_envvar=True, help="Own certificate, for mutual TLS (PEM)."
+    "--certificate", envvar="LSTMSERVE_CERTIFICATE", show_envvar=True, help="Client certificate, for mutual TLS (PEM)."
 )
-@click.option("--key", envvar="LSTMSERVE_KEY", show_envvar=True, help="Private key of that certificate (PEM).")
+@click.option("--key", envvar="LSTMSERVE_KEY", show_envvar=True, help="Private key of the client certificate (PEM).")
 @click.option(
     "--server-name",
     envvar="LSTMSERVE_SERVER_NAME",
     show_envvar=True,
-    help="Name that the server's certificate must have, where it is not the one in the address.",
+    help="Expected name in the server's certificate, if not that of the address.",
 )
 @click.option(
     "--token-file",
     type=click.Path(exists=True, dir_okay=False),
     envvar="LSTMSERVE_TOKEN_FILE",
     show_envvar=True,
-    help="File with the token that the server knows you by.",
+    help="File with the token that identifies you.",
 )
 @click.version_option(package_name="lstmserve")
 @click.pass_context
@@ -104,12 +112,14 @@ def lstmserve_client(
 def _in_and_out(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a command INPUT, --output, --state and --save-state."""
     for decorate in (
-        click.option("--save-state", type=click.Path(dir_okay=False), help="Write the state afterwards to this file."),
+        click.option("--save-state", type=click.Path(dir_okay=False), help="Write the final state to this file."),
         click.option(
-            "--state", type=click.Path(exists=True, dir_okay=False), help="Go on from the state in this file."
+            "--state", type=click.Path(exists=True, dir_okay=False), help="Continue from the state in this file."
         ),
         click.option(
-            "--output", default=files.PIPE, help="Write the output there: .npy, or CSV. Default: standard output."
+            "--output",
+            default=files.PIPE,
+            help="Write the output to this file (.npy or CSV). Default: standard output.",
         ),
         click.argument("input", type=click.Path(exists=True, dir_okay=False, allow_dash=True), default=files.PIPE),
     ):
@@ -127,7 +137,7 @@ def step(client: Client, input: str, output: str, state: str | None, save_state:
 
 
 @lstmserve_client.command()
-@click.option("--all-outputs", is_flag=True, help="The output of every step, rather than that of the last.")
+@click.option("--all-outputs", is_flag=True, help="Return the output of every step, not only the last.")
 @_in_and_out
 @click.pass_obj
 def forward(
@@ -149,18 +159,22 @@ def forward(
 
 @lstmserve_client.command()
 @click.argument("input", type=click.Path(exists=True, dir_okay=False, allow_dash=True), default=files.PIPE)
-@click.option("--state", type=click.Path(exists=True, dir_okay=False), help="Go on from the state in this file.")
-@click.option("--save-state", type=click.Path(dir_okay=False), help="Write the state at the end to this file.")
+@click.option("--state", type=click.Path(exists=True, dir_okay=False), help="Continue from the state in this file.")
+@click.option("--save-state", type=click.Path(dir_okay=False), help="Write the final state to this file.")
 @click.option(
     "--in-flight",
     default=1,
     show_default=True,
     type=click.IntRange(1),
-    help="Lines to send ahead of their answers. 1 answers each before the next is read; more are faster.",
+    help="Maximum number of lines in flight. 1: answer each before reading the next.",
 )
-@click.option("--strict", is_flag=True, help="Stop rather than continue with a server whose bytes may differ.")
+@click.option("--strict", is_flag=True, help="Never continue on a server whose answers may differ by rounding.")
 @click.option(
-    "--reconnect-timeout", default=60.0, show_default=True, type=click.FloatRange(0), help="Seconds without a server."
+    "--reconnect-timeout",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Maximum time to look for a server, in seconds.",
 )
 @click.pass_obj
 def stream(
@@ -188,7 +202,7 @@ def stream(
 
 
 @lstmserve_client.command()
-@click.option("--all", "every", is_flag=True, help="All models of the server.")
+@click.option("--all", "every", is_flag=True, help="Describe all models of the server.")
 @click.pass_obj
 def model(client: Client, every: bool) -> None:  # noqa: FBT001 - click's way
     """Describe the model, as JSON."""

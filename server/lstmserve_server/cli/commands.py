@@ -78,25 +78,27 @@ def _tolerances(command: Any) -> Any:
 
 @lstmserve.command()
 @click.argument("file", type=click.Path())
-@click.option("--layer", help="Verify this one LSTM layer of the model instead of the whole.")
-@click.option("--until", help="Verify the model as far as this layer instead of the whole.")
-@click.option("--architecture", help="File with the configuration, for a file that holds weights alone.")
+@click.option("--layer", help="Verify only this LSTM layer of the model.")
+@click.option("--until", help="Verify the model up to this layer.")
+@click.option("--architecture", help="Model configuration, for files that hold only weights.")
 @click.option(
     "--input",
     "given",
     type=click.Path(exists=True, dir_okay=False),
-    help="Inputs to compare with, .npy of (batch, time, features); .npz with all by name for several. Default: random ones.",
+    help="Inputs: .npy (batch, time, features), or .npz by name. Default: random.",
 )
 @click.option(
-    "--calls", default=20, show_default=True, type=click.IntRange(1), help="Sequences to compare, one a call."
+    "--calls",
+    default=20,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of calls to compare, with one sequence each.",
 )
-@click.option("--rows", default=4, show_default=True, type=click.IntRange(1), help="Rows of a random one.")
-@click.option("--steps", default=64, show_default=True, type=click.IntRange(1), help="Time-steps of a random one.")
-@click.option("--seed", default=0, show_default=True, help="Of the random numbers.")
+@click.option("--rows", default=4, show_default=True, type=click.IntRange(1), help="Rows of a random sequence.")
+@click.option("--steps", default=64, show_default=True, type=click.IntRange(1), help="Time steps of a random sequence.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the random numbers.")
 @_tolerances
-@click.option(
-    "--html", type=click.Path(dir_okay=False), help="Write a report there: one page, to be attached to a review."
-)
+@click.option("--html", type=click.Path(dir_okay=False), help="Write a report of one HTML page to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def verify(file: str, html: str | None, as_json: bool, **options: Any) -> None:  # noqa: FBT001 - click's way
     """Compare our answers with those of the real Keras layer, before a model is deployed. Needs the extra 'shadow'.
@@ -113,8 +115,8 @@ def verify(file: str, html: str | None, as_json: bool, **options: Any) -> None: 
 
 @lstmserve.command()
 @click.argument("bundle", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
-@click.option("--model", help="The model's file. Default: where the server that wrote the bundle had it.")
-@click.option("--architecture", help="File with the configuration, for a file that holds weights alone.")
+@click.option("--model", help="Model file. Default: the path in the bundle.")
+@click.option("--architecture", help="Model configuration, for files that hold only weights.")
 @_tolerances
 def replay(bundle: tuple[str, ...], **options: Any) -> None:
     """Compute calls from bundles (--shadow-bundles) again: by us, by Keras, and in float64. Needs the extra 'shadow'.
@@ -128,9 +130,9 @@ def replay(bundle: tuple[str, ...], **options: Any) -> None:
 
 @lstmserve.command()
 @click.argument("file", type=click.Path())
-@click.option("--layer", help="Show this one LSTM layer of the model instead of the whole.")
-@click.option("--until", help="Show the model as far as this layer instead of the whole.")
-@click.option("--architecture", help="File with the configuration, for a file that holds weights alone.")
+@click.option("--layer", help="Show only this LSTM layer of the model.")
+@click.option("--until", help="Show the model up to this layer.")
+@click.option("--architecture", help="Model configuration, for files that hold only weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def inspect(file: str, layer: str | None, until: str | None, architecture: str | None, as_json: bool) -> None:  # noqa: FBT001 - click's way
     """Show what is in a model file, and whether it can be served. Works without a server.
@@ -154,7 +156,7 @@ def inspect(file: str, layer: str | None, until: str | None, architecture: str |
     type=Positive(3600),
     default=3.0,
     show_default=True,
-    help="How long each measurement takes, in seconds; before it a quarter of that to warm up.",
+    help="Time of each measurement, in seconds, after a quarter of it as warm-up.",
 )
 @click.option(
     "--concurrency",
@@ -162,7 +164,7 @@ def inspect(file: str, layer: str | None, until: str | None, architecture: str |
     multiple=True,
     default=(1, 8, 32),
     show_default=True,
-    help="Callers at the same time. May be given several times.",
+    help="Number of concurrent callers. Repeatable.",
 )
 @click.option(
     "--rows",
@@ -170,20 +172,20 @@ def inspect(file: str, layer: str | None, until: str | None, architecture: str |
     multiple=True,
     default=(8, 64),
     show_default=True,
-    help="Rows in a message, alongside one. May be given several times.",
+    help="Rows per message, in addition to 1. Repeatable.",
 )
-@click.option("--numerics", type=click.Choice(["exact", "fast"]), help="How to compute. Default: exact.")
-@click.option("--compare-numerics", is_flag=True, help="Measure both, each case with one after the other.")
+@click.option("--numerics", type=click.Choice(["exact", "fast"]), help="Numerics to measure. Default: exact.")
+@click.option("--compare-numerics", is_flag=True, help="Measure both numerics, alternating for each case.")
 @click.option(
     "--deadline",
     type=Positive(3600),
     default=1.0,
     show_default=True,
-    help="How soon callers want their answer, in seconds; for the advice.",
+    help="Latency that the advice aims at, in seconds.",
 )
-@click.option("--layer", help="Measure this one LSTM layer of the model instead of the whole.")
-@click.option("--until", help="Measure the model as far as this layer instead of the whole.")
-@click.option("--architecture", help="File with the configuration, for a file that holds weights alone.")
+@click.option("--layer", help="Measure only this LSTM layer of the model.")
+@click.option("--until", help="Measure the model up to this layer.")
+@click.option("--architecture", help="Model configuration, for files that hold only weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def bench(file: str, as_json: bool, **options: Any) -> None:  # noqa: FBT001 - click's way
     """Measure a model on this machine: how many steps, how soon, where the time goes, and which settings suit.
@@ -227,38 +229,40 @@ def token(name: str) -> None:
 @click.option(
     "--service",
     default="",
-    help="Service to ask for: lstmserve.v1.LstmService/NAME is the model NAME. The server as a whole, if left out.",
+    help="Service to check: lstmserve.v1.LstmService/NAME for one model. Default: the server.",
 )
 @click.option(
     "--tls",
     is_flag=True,
     envvar="LSTMSERVE_HEALTH_TLS",
     show_envvar=True,
-    help="Speak TLS. --ca and the like imply it.",
+    help="Use TLS. --ca, --certificate and --server-name imply it.",
 )
-@click.option("--ca", envvar="LSTMSERVE_HEALTH_CA", show_envvar=True, help="Authorities that are trusted (PEM).")
+@click.option("--ca", envvar="LSTMSERVE_HEALTH_CA", show_envvar=True, help="Trusted authorities (PEM).")
 @click.option(
     "--certificate",
     envvar="LSTMSERVE_HEALTH_CERTIFICATE",
     show_envvar=True,
-    help="Own certificate, for mutual TLS (PEM).",
+    help="Client certificate, for mutual TLS (PEM).",
 )
-@click.option("--key", envvar="LSTMSERVE_HEALTH_KEY", show_envvar=True, help="Private key of that certificate (PEM).")
+@click.option(
+    "--key", envvar="LSTMSERVE_HEALTH_KEY", show_envvar=True, help="Private key of the client certificate (PEM)."
+)
 @click.option(
     "--server-name",
     envvar="LSTMSERVE_HEALTH_SERVER_NAME",
     show_envvar=True,
-    help="Name that the server's certificate must have, where it is not the one in the address.",
+    help="Expected name in the server's certificate, if not that of the address.",
 )
 @click.option(
     "--token-file",
     type=click.Path(exists=True, dir_okay=False),
     envvar="LSTMSERVE_HEALTH_TOKEN_FILE",
     show_envvar=True,
-    help="File with the token of the caller, for a server whose health is not open.",
+    help="File with the token, for servers whose health is not open.",
 )
 @click.option(
-    "--timeout", type=Seconds(), default=2.0, show_default=True, help="How long to wait for the answer, in seconds."
+    "--timeout", type=Seconds(), default=2.0, show_default=True, help="Maximum wait for the answer, in seconds."
 )
 def health(
     address: str, service: str, timeout: float, token_file: str | None, *, tls: bool, **files: str | None

@@ -50,7 +50,7 @@ def options(command: _Command) -> _Command:
         is_eager=True,
         expose_value=False,
         callback=_read_file,
-        help="File with settings (TOML): the flags without dashes in front, such as max-rows = 64.",
+        help="Settings file (TOML). Keys are the flags without dashes: max-rows = 64.",
     )(command)
 
 

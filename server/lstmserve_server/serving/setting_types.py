@@ -8,6 +8,13 @@ from typing import Any
 import click
 
 
+class Word(click.types.StringParamType):
+    """Text that is not interpreted; `name` stands for it in the help."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
 class Seconds(click.FloatRange):
     """Seconds from 0 to an hour; never NaN, which no bound rejects."""
 
@@ -28,15 +35,17 @@ class Rate(click.ParamType):  # type: ignore[type-arg]  # of some versions of cl
     name = "off|RATE|all"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Returns the words as they are, and a number if it is a share."""
+        """Returns `off`, `all` or the number, as text."""
         if value in ("off", "all"):
             return str(value)
         try:
-            share = float(value)
+            fraction = float(value)
         except ValueError:
-            share = math.nan
-        if not 0 <= share <= 1:
-            self.fail(f"{value!r} is not a share of the calls; expected off, all, or a number from 0 to 1.", param, ctx)
+            fraction = math.nan
+        if not 0 <= fraction <= 1:
+            self.fail(
+                f"{value!r} is not a fraction of the calls; expected off, all, or a number from 0 to 1.", param, ctx
+            )
         return str(value)
 
 

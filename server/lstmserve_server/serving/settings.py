@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from lstmserve_server.serving.setting_types import Positive, Rate, Seconds
+from lstmserve_server.serving.setting_types import Positive, Rate, Seconds, Word
 
 
-def _setting(default: Any, kind: Any, text: str) -> Any:
-    """Returns a field with a default, the click type of its values, and its help."""
-    return field(default=default, metadata={"kind": kind, "help": text})
+def _setting(default: Any, kind: Any, text: str, details: str = "") -> Any:
+    """Returns a field with a default, the click type of its values, its help, and details for docs/settings.md."""
+    return field(default=default, metadata={"kind": kind, "help": text, "details": details})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,194 +25,229 @@ class ServeSettings:
 
     listen: tuple[str, ...] = _setting(
         ("127.0.0.1:50051",),
-        str,
-        "Address to listen on: HOST:PORT, [IPV6]:PORT or unix:PATH. May be given several times.",
+        Word("ADDRESS"),
+        "Address to listen on: HOST:PORT, [IPV6]:PORT or unix:PATH. Repeatable.",
     )
     workers: int = _setting(
         1,
         click.IntRange(1, 256),
-        "Server processes that share the addresses and the weights. All limits are those of each. 1: no others, and Unix "
-        "sockets can be listened on.",
+        "Number of server processes.",
+        "They share the addresses and the weights. Every limit applies to each of them. Unix sockets need 1.",
     )
-    layer: str | None = _setting(None, str, "Serve this one LSTM layer of the model instead of the whole.")
+    layer: str | None = _setting(None, Word("NAME"), "Serve only this LSTM layer of the model.")
     until: str | None = _setting(
-        None, str, "Serve the model as far as this layer, whose output is then the model's, instead of the whole."
+        None, Word("NAME"), "Serve the model up to this layer.", "The output of the layer becomes that of the model."
     )
     architecture: str | None = _setting(
         None,
-        str,
-        "File with the model's configuration (model.to_json()), for a file that holds weights alone. Found by itself "
-        "where it lies alongside: FILE.json, model.json and the like.",
+        Word("FILE"),
+        "Model configuration (model.to_json()), for files that hold only weights.",
+        "FILE.json, model.json and similar names in the same folder are found without it.",
     )
     numerics: str = _setting(
         "exact",
         click.Choice(["exact", "fast"]),
-        "How to compute. exact: a row's answer has the same bytes whatever rows it is computed with. fast: faster for "
-        "many rows, and the answer moves by rounding errors with them.",
+        "exact: the same bytes in any batch. fast: faster for many rows.",
+        "With fast, an answer may differ by rounding errors when its row is computed together with other rows.",
     )
     engine: str = _setting(
         "numpy",
         click.Choice(["numpy", "onnxruntime"]),
-        "What computes the LSTM layers. onnxruntime: faster for long sequences and many rows; its layers are compared with "
-        "NumPy's when a model is loaded. Needs the extra 'onnx'.",
+        "What computes the LSTM layers. onnxruntime needs the extra 'onnx'.",
+        "onnxruntime is faster for long sequences and many rows. Its layers are compared with NumPy's when a model is loaded.",
     )
     tls_certificate: str | None = _setting(
         None,
-        str,
-        "File with the server's certificate and those between it and a known authority (PEM). All addresses then speak TLS, and "
-        "nothing else. Read again when it changes.",
+        Word("FILE"),
+        "Certificate chain of the server (PEM). Turns on TLS.",
+        "The file holds the server's certificate, followed by the intermediate ones. All addresses then speak TLS only. It is "
+        "reloaded when it changes.",
     )
-    tls_key: str | None = _setting(None, str, "File with the private key of the certificate (PEM, without a password).")
+    tls_key: str | None = _setting(None, Word("FILE"), "Private key of the certificate (PEM, without a password).")
     tls_client_ca: str | None = _setting(
         None,
-        str,
-        "File with the authorities of clients (PEM). Clients must then show a certificate of one of them (mutual TLS).",
+        Word("FILE"),
+        "Authorities of client certificates (PEM). Turns on mutual TLS.",
+        "Clients must then present a certificate that one of these authorities has signed.",
     )
     tokens: str | None = _setting(
         None,
-        str,
-        "File with who may call, by which tokens, and by which rules (TOML); lstmserve token makes its entries. Read again when it "
-        "changes. Left out: anybody may call.",
+        Word("FILE"),
+        "Callers, their tokens and their limits (TOML). Default: anyone may call.",
+        "`lstmserve token` makes its entries. The file is reloaded when it changes.",
     )
     open_health: bool = _setting(
         True,  # noqa: FBT003
         bool,
-        "Answer health checks of the server to callers without a token, such as probes. Health of a model is answered to those "
-        "alone who may use it.",
+        "Answer health checks of the server without a token.",
+        "Probes rarely have one. The health of a model is only reported to callers that may use the model.",
     )
-    reflection: bool = _setting(True, bool, "Let clients ask for the contract (gRPC server reflection).")  # noqa: FBT003
+    reflection: bool = _setting(True, bool, "Serve gRPC server reflection.")  # noqa: FBT003
 
     max_message_bytes: int = _setting(
-        16 << 20, click.IntRange(1 << 12, (1 << 31) - 1), "Largest request and response, in bytes."
+        16 << 20, click.IntRange(1 << 12, (1 << 31) - 1), "Maximum size of a request or response, in bytes."
     )
-    max_rows: int = _setting(1024, click.IntRange(1), "Most rows (sequences) in a request.")
-    max_steps: int = _setting(65_536, click.IntRange(1), "Most time-steps in a request.")
+    max_rows: int = _setting(1024, click.IntRange(1), "Maximum number of rows (sequences) in a request.")
+    max_steps: int = _setting(65_536, click.IntRange(1), "Maximum number of time steps in a request.")
     max_sequence_bytes: int = _setting(
-        256 << 20, click.IntRange(1), "Most memory for a sequence that a model reads whole (go_backwards), in bytes."
+        256 << 20,
+        click.IntRange(1),
+        "Maximum memory of a sequence that is read whole, in bytes.",
+        "Models that need a whole sequence (go_backwards, Bidirectional) read it so.",
     )
     max_concurrent_calls: int = _setting(
         64,
         click.IntRange(1),
-        "Most calls at a time that take long and so wait for a thread; more are refused at once.",
+        "Maximum number of long calls in flight. More are rejected.",
+        "A long call is computed in a thread; short calls do not count.",
     )
     max_batch_rows: int = _setting(
         256,
         click.IntRange(1),
-        "Most rows of steps that arrive together and are computed together. 1: each call is computed by itself.",
+        "Maximum number of rows in a batch of steps. 1: no batching.",
+        "Steps that arrive together are computed together.",
     )
     max_pending_calls: int = _setting(
         64,
         click.IntRange(1),
-        "Calls that have come and were not looked at yet, above which gRPC itself refuses some (CANCELLED), and all at twice as "
-        "many.",
+        "Soft limit on calls that wait to be accepted by gRPC.",
+        "Above it, gRPC cancels some of them (CANCELLED); at twice as many, all.",
     )
-    max_streams: int = _setting(1024, click.IntRange(1), "Most streams at a time; more are refused at once.")
+    max_streams: int = _setting(1024, click.IntRange(1), "Maximum number of open streams. More are rejected.")
     stream_idle_seconds: float = _setting(
-        0.0, Seconds(), "How long a stream may be without a message before it is ended, in seconds. 0: for ever."
+        0.0, Seconds(), "Maximum time without a message in a stream, in seconds. 0: unlimited."
     )
     max_streams_per_connection: int = _setting(
-        256, click.IntRange(1), "Most calls and streams at a time on one connection; a client lets more wait."
+        256,
+        click.IntRange(1),
+        "Maximum number of calls and streams in flight on one connection.",
+        "A client keeps further ones waiting.",
     )
     max_metadata_bytes: int = _setting(
-        8192, click.IntRange(1024, 1 << 20), "Most metadata of a call, in bytes; a call with more is refused."
+        8192, click.IntRange(1024, 1 << 20), "Maximum size of a call's metadata, in bytes. Larger is rejected."
     )
     connection_idle_seconds: int = _setting(
-        300, click.IntRange(0, 86_400), "How long a connection may be without a call before it is closed. 0: for ever."
+        300,
+        click.IntRange(0, 86_400),
+        "Close connections without a call after this time, in seconds. 0: never.",
     )
     connection_seconds: int = _setting(
         3600,
         click.IntRange(0, 86_400),
-        "After how long a connection takes no more calls, so that clients spread again over the servers. Its calls have as long "
-        "again to end, and its streams say going_away a little before that. 0: never.",
+        "Maximum age of a connection, in seconds. 0: unlimited.",
+        "Clients then reconnect, and spread over the servers again. Calls in flight have the same time again to finish. "
+        "Streams are told to move (going_away) shortly before.",
     )
     handshake_seconds: int = _setting(
-        10, click.IntRange(1, 3600), "How long a connection may take until it speaks HTTP/2, TLS included."
+        10, click.IntRange(1, 3600), "Maximum time of the TLS and HTTP/2 handshakes, in seconds."
     )
     keepalive_seconds: int = _setting(
         60,
         click.IntRange(1, 86_400),
-        "After how long without a sign of life a client is asked for one; without an answer for 20 seconds it is given up.",
+        "Ping a silent client after this time, in seconds.",
+        "The server closes the connection if the client does not answer the ping within 20 seconds.",
     )
     min_ping_seconds: int = _setting(
         10,
         click.IntRange(0, 3600),
-        "Minimum time between pings of a client; one that pings more often is disconnected.",
+        "Minimum time between pings of a client, in seconds.",
+        "The server disconnects a client that pings more often.",
     )
-    max_model_bytes: int = _setting(2 << 30, click.IntRange(1), "Largest model file, in bytes.")
-    load_seconds: int = _setting(60, click.IntRange(1), "Most time that a model file may take to be read, in seconds.")
+    max_model_bytes: int = _setting(2 << 30, click.IntRange(1), "Maximum size of a model file, in bytes.")
+    load_seconds: int = _setting(60, click.IntRange(1), "Maximum time to parse a model file, in seconds.")
     compute_threads: int = _setting(
         0,
         click.IntRange(0),
-        "Threads for calls that take long; short ones are computed where they arrive. 0: one per CPU.",
+        "Number of threads for long calls. 0: one per CPU.",
+        "Short calls are computed where they arrive.",
     )
 
     shadow: str = _setting(
         "off",
         Rate(),
-        "Compare this share of the calls with the real Keras layer, in a process of its own. Needs the extra 'shadow'.",
+        "Compare this fraction of the calls with Keras. Needs the extra 'shadow'.",
+        "The real Keras layer runs in a process of its own.",
     )
     shadow_tolerance_h: float = _setting(
-        1e-5, Positive(1), "How far h, and what is computed from it, may be off: times max(1, |value|), in float32."
+        1e-5,
+        Positive(1),
+        "Tolerance for h and the outputs, relative to max(1, |value|).",
+        "In float32. It also holds for everything that is computed from h.",
     )
-    shadow_tolerance_c: float = _setting(1e-5, Positive(1), "The same of c.")
+    shadow_tolerance_c: float = _setting(1e-5, Positive(1), "Tolerance for c, relative to max(1, |value|).")
     shadow_tolerance_unbounded: float = _setting(
-        1e-3, Positive(1), "The same of both, in a layer whose activation has no bound, such as relu."
+        1e-3,
+        Positive(1),
+        "Tolerance for layers with an unbounded activation, such as relu.",
+        "It replaces the tolerances of h and of c there.",
     )
     shadow_bundles: str | None = _setting(
         None,
-        str,
-        "Folder where calls over tolerance are written as bundles for lstmserve replay. They hold what callers sent.",
+        Word("FOLDER"),
+        "Write calls over tolerance here, for `lstmserve replay`.",
+        "These bundles contain what callers sent.",
     )
-    shadow_max_bundles: int = _setting(100, click.IntRange(1), "Most bundles in that folder.")
-    shadow_max_bundle_bytes: int = _setting(256 << 20, click.IntRange(1), "Most bytes of bundles in that folder.")
-    shadow_queue: int = _setting(256, click.IntRange(1), "Most calls that wait to be compared; more are not compared.")
-    shadow_queue_bytes: int = _setting(64 << 20, click.IntRange(1), "Most memory for calls that wait to be compared.")
+    shadow_max_bundles: int = _setting(100, click.IntRange(1), "Maximum number of bundles in the folder.")
+    shadow_max_bundle_bytes: int = _setting(
+        256 << 20, click.IntRange(1), "Maximum size of all bundles in the folder, in bytes."
+    )
+    shadow_queue: int = _setting(
+        256, click.IntRange(1), "Maximum number of calls that wait to be compared.", "Further calls are not compared."
+    )
+    shadow_queue_bytes: int = _setting(
+        64 << 20, click.IntRange(1), "Maximum memory of calls that wait to be compared, in bytes."
+    )
     shadow_seconds: float = _setting(
-        30.0, Positive(3600), "Longest time for comparing one call; then the process is restarted. In seconds."
+        30.0,
+        Positive(3600),
+        "Maximum time of one comparison, in seconds.",
+        "After that, the reference process is restarted.",
     )
     shadow_wait_seconds: float = _setting(
-        5.0, Seconds(), "How long a call that asks for the comparison waits for it. In seconds."
+        5.0, Seconds(), "Maximum wait of a call that asks for its comparison, in seconds."
     )
-    shadow_threads: int = _setting(1, click.IntRange(1, 256), "Threads of the process that computes with Keras.")
-    shadow_nice: int = _setting(10, click.IntRange(0, 19), "How far it steps back behind the server for the CPUs.")
+    shadow_threads: int = _setting(1, click.IntRange(1, 256), "Number of threads of the reference process.")
+    shadow_nice: int = _setting(10, click.IntRange(0, 19), "Nice level of the reference process.")
     shadow_memory_bytes: int = _setting(
         0,
         click.IntRange(0),
-        "Most memory that it may allocate, in bytes. TensorFlow alone takes some 600 MB. 0: no limit.",
+        "Memory limit of the reference process, in bytes. 0: unlimited.",
+        "TensorFlow alone takes some 600 MB.",
     )
     metrics: str | None = _setting(
         None,
-        str,
-        "Address for operators, HOST:PORT: /metrics for Prometheus, and /healthz, which answers 200 while the server says SERVING, "
-        "else 503; and a page for people. In plain text. With several workers it shows them all, told apart by a label.",
+        Word("HOST:PORT"),
+        "Address of /metrics, /healthz and a status page, in plain text.",
+        "/metrics is for Prometheus. /healthz answers 200 while the server reports SERVING, and 503 otherwise. With several "
+        "workers, a label tells them apart.",
     )
 
     traces: str | None = _setting(
         None,
-        str,
-        "Where to send OpenTelemetry traces: the URL of a collector (OTLP over HTTP), such as http://localhost:4318/v1/traces. "
-        "Needs the extra 'traces'. Sampling and the like are set by OTEL_ variables.",
+        Word("URL"),
+        "OpenTelemetry collector (OTLP over HTTP). Needs the extra 'traces'.",
+        "For example http://localhost:4318/v1/traces. OTEL_ variables set sampling and the rest.",
     )
     channelz: str | None = _setting(
         None,
-        str,
-        "Address on this machine, HOST:PORT or unix:PATH, where gRPC tells of its connections (channelz), in plain text. Needs the "
-        "extra 'channelz'.",
+        Word("ADDRESS"),
+        "Local address of gRPC's channelz, in plain text. Needs the extra 'channelz'.",
+        "HOST:PORT or unix:PATH on this machine. It shows the connections of the server.",
     )
 
     lame_duck_seconds: float = _setting(
         1.0,
         Seconds(),
-        "After SIGTERM or SIGINT, how long to continue answering while health says NOT_SERVING, so that clients and balancers "
-        "turn away first. In seconds.",
+        "Keep serving after SIGTERM or SIGINT for this time, in seconds.",
+        "Health reports NOT_SERVING meanwhile, so that clients and load balancers turn away first.",
     )
-    drain_seconds: float = _setting(
-        10.0, Seconds(), "After that, how long to wait for running calls before they are cut off. In seconds."
-    )
+    drain_seconds: float = _setting(10.0, Seconds(), "Then wait for calls in flight for at most this time, in seconds.")
     log_format: str = _setting(
-        "auto", click.Choice(["auto", "text", "json"]), "How to log. auto: text on a terminal, else JSON."
+        "auto", click.Choice(["auto", "text", "json"]), "Format of the log. auto: text on a terminal, otherwise JSON."
     )
-    log_level: str = _setting("info", click.Choice(["debug", "info", "warning", "error"]), "What to log.")
+    log_level: str = _setting(
+        "info", click.Choice(["debug", "info", "warning", "error"]), "Lowest level that is logged."
+    )
 
     @property
     def any_tls(self) -> bool:

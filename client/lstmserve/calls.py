@@ -62,7 +62,7 @@ class Request(Generic[_Answer]):
     method: str
     request: Any
     read: Callable[[bytes], _Answer]
-    """Reads the answer; raises `answers.Unfit` where it is none to the request."""
+    """Reads the answer; raises `InvalidResponseError` where it is none to the request."""
 
     def answer(self, data: bytes, address: str) -> _Answer:
         """Returns what the server at an address has answered.

@@ -93,7 +93,7 @@ class ReplayLog:
         """Returns whether a message of the server answers the message that it is to answer next: none was lost on the way.
 
         Raises:
-            Unfit: it is another kind of answer.
+            InvalidResponseError: it is another kind of answer.
         """
         kind = response.WhichOneof("message")
         if kind not in ("output", "checkpoint", "rejected"):
@@ -113,7 +113,7 @@ class ReplayLog:
 
         Raises:
             NumericsChanged: another server has other numerics, and that was not to be.
-            Unfit: it is not an answer to what was asked.
+            InvalidResponseError: it is not an answer to what was asked.
         """
         kind = response.WhichOneof("message")
         if kind == "opened":

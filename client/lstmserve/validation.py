@@ -50,7 +50,7 @@ def parsed(kind: type[_Message], data: bytes | None) -> _Message:
     """Returns the message in an answer.
 
     Raises:
-        Unfit: there is none.
+        InvalidResponseError: there is none.
     """
     if data is None:  # how gRPC says that a call ended well without an answer
         raise InvalidResponseError("got no message, expected one")
@@ -72,7 +72,7 @@ def output(tensor: lstm_pb2.Tensor, asked: Expected, after: State | None, name: 
         name: what it is called in an error.
 
     Raises:
-        Unfit: it does not fit.
+        InvalidResponseError: it does not fit.
     """
     array = _array(tensor, name)
     if array.ndim < _LEAST_RANK or len(array) != asked.rows or 0 in array.shape[-1:]:
@@ -87,7 +87,7 @@ def state(message: lstm_pb2.State, asked: Expected) -> State:
     """Returns the state after a request: of as many rows, of the same layers and weights as the one before it, and finite.
 
     Raises:
-        Unfit: it does not fit.
+        InvalidResponseError: it does not fit.
     """
     _require_parts(message)
     try:
@@ -158,7 +158,7 @@ def require_bearable(model: lstm_pb2.Model) -> None:
     """Refuses the description of a model whose state of zeros would be none, or fill the memory.
 
     Raises:
-        Unfit: its type is none of float32 and float64, or a length is negative, or one row's state is too large.
+        InvalidResponseError: its type is none of float32 and float64, or a length is negative, or one row's state is too large.
     """
     if model.dtype not in _TYPES:
         message = f"the model {model.name!r} has the dtype {model.dtype}; expected float32 or float64"

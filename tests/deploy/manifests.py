@@ -15,7 +15,7 @@ import kubernetes_validate
 import yaml
 from click.testing import CliRunner
 
-from lstmserve_server.cli import options
+from lstmserve_server.cli import serve_options
 from lstmserve_server.rpc import health
 from lstmserve_server.rpc.servicers import SERVICE
 from lstmserve_server.serving.settings import ServeSettings
@@ -172,7 +172,7 @@ def settings_of(deployment: Object) -> ServeSettings:
     """Returns the settings that the command makes of the environment of a container."""
 
     @click.command()
-    @options.options
+    @serve_options.options
     def serve(**settings: Any) -> ServeSettings:
         return ServeSettings(**settings)
 

@@ -9,7 +9,7 @@ import pytest
 from lstmserve_server.loading import reader
 from lstmserve_server.loading.build import precision
 from lstmserve_server.loading.build.builder import ModelSelection
-from lstmserve_server.loading.build.rules import unsupported
+from lstmserve_server.loading.build.rules import refusal_reasons
 from lstmserve_server.loading.build.rules.activations import LAYERS
 from lstmserve_server.loading.build.rules.registry import RULES
 from lstmserve_server.model.activations import KerasMajor, names
@@ -114,12 +114,12 @@ def test_the_page_knows_which_layers_can_be_stepped(kind, tmp_path):
     assert STEP[kind] == ("yes" if model.causal else "no"), model.step_obstacle
 
 
-@pytest.mark.parametrize("kind", sorted(set(unsupported.REASONS) & set(re.findall(r"\w+", PAGE))))
+@pytest.mark.parametrize("kind", sorted(set(refusal_reasons.REASONS) & set(re.findall(r"\w+", PAGE))))
 def test_what_the_page_refuses_is_refused_by_name(kind, tmp_path):
     """A layer that the page names as refused is refused with its own reason."""
     config = sequential(input_config(), keras_layer(kind, "tried"), lstm_config())
 
-    assert f"layer 'tried' ({kind}) is of a kind that is not served: {unsupported.REASONS[kind]}" in refusal(
+    assert f"layer 'tried' ({kind}) is of a kind that is not served: {refusal_reasons.REASONS[kind]}" in refusal(
         write_zip(tmp_path / "a", config)
     )
 

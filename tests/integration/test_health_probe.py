@@ -113,7 +113,7 @@ lstmserve(["health", "--address", "127.0.0.1:1"])
         "lstmserve_server.cli",
         "lstmserve_server.cli.commands",
         "lstmserve_server.cli.health_probe",
-        "lstmserve_server.cli.options",
+        "lstmserve_server.cli.serve_options",
         "lstmserve_server.core",
         "lstmserve_server.core.errors",
         "lstmserve_server.serving",

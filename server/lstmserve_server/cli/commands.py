@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from lstmserve_server.cli.options import options
+from lstmserve_server.cli.serve_options import options
 from lstmserve_server.core.errors import StartupError
 from lstmserve_server.serving.setting_types import Positive, Seconds
 from lstmserve_server.serving.settings import ServeSettings

@@ -55,7 +55,7 @@ async def load(
         copy: descriptor of a sealed copy of the file (`memory_files.copy_of`), which is then read in its place.
 
     Raises:
-        Refused: the file cannot be served as Keras would compute it, or cannot be read.
+        UnsupportedModelError: the file cannot be served as Keras would compute it, or cannot be read.
     """
     with memory_files.weights_memfd() as weights:
         copies = {} if copy is None else {path: copy}
@@ -76,12 +76,12 @@ async def parse(
     architecture: str | None = None,
     copies: Mapping[str, int] | None = None,
 ) -> AsyncGenerator[dict[str, Any]]:
-    """Yields the model in each file as the process that parsed it has written it: see `described`.
+    """Yields the model in each file as the process that parsed it has written it: see `sandbox_child`.
 
     The arguments are those of `load`; `weights` is the file in memory where the weights are put, to be sealed after the last.
 
     Raises:
-        Refused: a file cannot be served as Keras would compute it, or cannot be read.
+        UnsupportedModelError: a file cannot be served as Keras would compute it, or cannot be read.
     """
     copies = copies or {}
     child = await _start((weights, *copies.values()))
@@ -114,7 +114,7 @@ def seal(weights: int, what: str) -> None:
     """Seals the weights, so that no process can change them, before they are mapped and hashed.
 
     Raises:
-        Refused: someone still has them open for writing.
+        UnsupportedModelError: someone still has them open for writing.
     """
     try:
         memory_files.seal(weights)
@@ -130,7 +130,7 @@ def to_spec(form: dict[str, Any], path: str, weights: int) -> ModelSpec:
     """Returns the description of a model that came from `parse`, with its weights where they are.
 
     Raises:
-        Refused: it is nonsense.
+        UnsupportedModelError: it is nonsense.
     """
     try:
         return transfer.load(form["model"], weights)

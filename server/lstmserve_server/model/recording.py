@@ -14,7 +14,7 @@ from lstmserve_server.model.types import Array
 
 
 class HasArray(Protocol):
-    """A value that flows between two layers (`layers.base.Values`)."""
+    """Protocol of a value that is passed between two layers."""
 
     @property
     def array(self) -> Array:

@@ -1,4 +1,4 @@
-"""Maps errors to gRPC statuses: the only table of them."""
+"""Maps errors to gRPC statuses. Only the health and the reflection service, which are standard ones, choose theirs themselves."""
 
 from __future__ import annotations
 

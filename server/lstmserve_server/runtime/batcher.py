@@ -203,7 +203,7 @@ def _resolve(batch: Sequence[_QueuedCall], results: Sequence[Any]) -> None:
 
 
 def compute_together(calls: Sequence[StepCall], arrival_time: float) -> list[TimedResult | BaseException]:
-    """Returns, for calls of one time-step of the same model, what came of each: a `Computed`, or the error that is its own.
+    """Returns, for calls of one time-step of the same model, what came of each: a `TimedResult`, or the error that is its own.
 
     Args:
         calls: that are computed.

@@ -20,7 +20,7 @@ from lstmserve_server.runtime.batcher import Batcher, TimedResult
 from lstmserve_server.runtime.calls import ForwardCall, StepCall
 
 MAX_INLINE_COST: Final = 1_000_000
-"""Up to this cost (`Work.cost`) a call is computed in the event loop: some hundred microseconds, no more than
+"""Up to this cost (`CostModel.cost`) a call is computed in the event loop: some hundred microseconds, no more than
 the way to a thread and back."""
 
 MAX_INLINE_BATCH_COST: Final = 4 * MAX_INLINE_COST

@@ -32,7 +32,7 @@ _LARGE: Final = (
 _ROWS_OF_LARGE: Final = 2
 _TIMES_OF_LARGE: Final = (2, 1)
 _MOST_COST: Final = 300_000_000
-"""Of a probe (`Work.cost`): a tenth of a second. Time-steps that each hold a long sequence cost more than others."""
+"""Of a probe (`CostModel.cost`): a tenth of a second. Time-steps that each hold a long sequence cost more than others."""
 
 
 def run(model: RecurrentModel) -> str:

@@ -79,7 +79,7 @@ async def copies_of(settings: ServeSettings, files: Mapping[str, str]) -> dict[s
 async def export_specs(
     settings: ServeSettings, files: Mapping[str, str], weights: int, copies: Mapping[str, SealedCopy]
 ) -> dict[str, dict[str, Any]]:
-    """Returns the models in files in the form in which this process or another takes them, with `from_forms`.
+    """Returns the models in files in the form in which this process or another takes them, see `store.transfer`.
 
     Args:
         settings: those of the server.

@@ -1,4 +1,4 @@
-"""Layers with h and c: LSTM, and two of them in both directions.
+"""Recurrent layers, with h and c: LSTM and Bidirectional.
 
 A GRU would be a module of its own next to this one: a layer whose `run` advances its state by a sequence.
 """

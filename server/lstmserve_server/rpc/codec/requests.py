@@ -1,4 +1,7 @@
-"""Decodes requests into calls that are valid by construction, and encodes responses. Nothing after this checks again."""
+"""Decodes requests into calls that are valid by construction, and encodes responses. Nothing after this checks again.
+
+The bytes of a tensor become an array in `lstmserve.tensors.decode`, which client and server share.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from lstmserve_server.model.model import RecurrentModel, StepResult
 from lstmserve_server.model.spec import InputSpec
 from lstmserve_server.model.types import Array
 from lstmserve_server.rpc.auth.callers import current_caller
+from lstmserve_server.rpc.codec import array_checks
 from lstmserve_server.rpc.codec import state as state_codec
-from lstmserve_server.rpc.codec import tensors as tensor_codec
 from lstmserve_server.runtime.calls import ForwardCall, StepCall, time_of
 from lstmserve_server.runtime.registry import Registry, ServedModel
 
@@ -120,7 +123,7 @@ class Codec:
         stepped: bool = False,
     ) -> Array:
         """Returns an input in the type in which it came, its shape checked; `stepped` for one time-step."""
-        array = tensor_codec.decode(message, field, model.dtype)
+        array = array_checks.decode(message, field, model.dtype)
         sequence = item.sequence and not stepped
         rank = 1 + sequence + len(item.features)
         if item.vocabulary is not None and array.ndim == rank - 1:  # token ids without an axis for their one feature
@@ -130,7 +133,7 @@ class Codec:
             expected = "at least 1 of each of " if array.ndim == rank else ""
             raise InvalidRequest(
                 f"{field}.shape",
-                f"got {tensor_codec.format_shape(array.shape)}, expected {expected}({', '.join(axes)})",
+                f"got {array_checks.format_shape(array.shape)}, expected {expected}({', '.join(axes)})",
             )
         self._check_size(array, field, model, sequence=sequence)
         if sequence and model.fixed_time and item.shape[0] is not None and array.shape[1] != item.shape[0]:
@@ -144,7 +147,7 @@ class Codec:
         ):
             text = f"got {features[0]} features; the model has {item.features[0]}"
             if len(features) > 1:
-                text = f"got {tensor_codec.format_shape(features)} for each time-step; the model has {item.features}"
+                text = f"got {array_checks.format_shape(features)} for each time-step; the model has {item.features}"
             raise WrongForModel(f"{field}.shape", text)
         return array
 
@@ -236,13 +239,13 @@ def _parse_lengths(lengths: Sequence[int], model: RecurrentModel, batch: int, ti
 
 def validate_input(array: Array, item: InputSpec, model: RecurrentModel, field: str) -> Array:
     """Returns an input in the type of the model, finite, and of token ids that the model knows, if that is what it is."""
-    array = np.ascontiguousarray(tensor_codec.finite(tensor_codec.cast(array, model.dtype, field), field))
+    array = np.ascontiguousarray(array_checks.finite(array_checks.cast(array, model.dtype, field), field))
     words = item.vocabulary
     if words is not None:
         unknown = (array < 0) | (array >= words) | (array != np.floor(array))
         if unknown.any():
-            index = tensor_codec.first(unknown)
-            where = tensor_codec.format_shape(index)
+            index = array_checks.first(unknown)
+            where = array_checks.format_shape(index)
             text = f"got {array[index]:g} at {where}, expected token ids, whole numbers from 0 to {words - 1}"
             raise WrongForModel(field, text)
     return array

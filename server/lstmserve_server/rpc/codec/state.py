@@ -17,7 +17,7 @@ from lstmserve_server.model.layers.recurrent import LSTM
 from lstmserve_server.model.lstm import LSTMState
 from lstmserve_server.model.model import RecurrentModel
 from lstmserve_server.model.types import Array
-from lstmserve_server.rpc.codec import tensors as tensor_codec
+from lstmserve_server.rpc.codec import array_checks
 from lstmserve_server.runtime.registry import ServedModel
 
 _MAX_STEPS_SEEN: Final = 2**62  # counting on from it never overflows
@@ -123,13 +123,13 @@ def _window(part: lstm_pb2.LayerState, layer: Stateful, field: str, batch: int, 
 def _array(
     message: lstm_pb2.Tensor | None, field: str, shape: tuple[int, ...], axes: Sequence[str], model: RecurrentModel
 ) -> Array:
-    array = tensor_codec.decode(message, field, model.dtype)
+    array = array_checks.decode(message, field, model.dtype)
     if array.shape == shape and array.dtype == model.dtype:
-        return tensor_codec.finite(array, field)
+        return array_checks.finite(array, field)
     if array.ndim != len(shape):
         raise InvalidRequest(
             f"{field}.shape",
-            f"got {tensor_codec.format_shape(array.shape)}, expected ({', '.join(axes)}), here {tensor_codec.format_shape(shape)}",
+            f"got {array_checks.format_shape(array.shape)}, expected ({', '.join(axes)}), here {array_checks.format_shape(shape)}",
         )
     if array.shape[0] != shape[0]:
         raise InvalidRequest(f"{field}.shape", f"got {array.shape[0]} rows, expected {shape[0]}, as x has")
@@ -156,8 +156,8 @@ def _check_bound(h: Array, bound: float, field: str) -> None:
         return
     beyond = np.abs(h) > bound
     if beyond.any():
-        index = tensor_codec.first(beyond)
-        where = tensor_codec.format_shape(index)
+        index = array_checks.first(beyond)
+        where = array_checks.format_shape(index)
         text = f"got {h[index]} at {where}; this layer computes no h beyond {bound:g}. Were h and c exchanged?"
         raise WrongForModel(field, text)
 

@@ -32,7 +32,7 @@ class WorkerMetricsServer:
         Args:
             descriptor: of the pipe, inherited.
             registry: the metrics.
-            serving: as in `exposition.Port`.
+            serving: as in `AdminServer`.
         """
         self._connection = Connection(descriptor)
         self._registry = registry

@@ -15,9 +15,9 @@ from lstmserve_server.model.model import RecurrentModel
 from lstmserve_server.model.numerics import Numerics
 from lstmserve_server.shadow import captured_call as cases
 from lstmserve_server.shadow.compare import Tolerances
-from lstmserve_server.shadow.reference import findings, keras_loader, noise_floor
-from lstmserve_server.shadow.reference.findings import Findings
+from lstmserve_server.shadow.reference import keras_loader, noise_floor, verdict
 from lstmserve_server.shadow.reference.teacher_forced import TeacherForcedComparison
+from lstmserve_server.shadow.reference.verdict import Findings
 
 
 class _Known:
@@ -81,7 +81,7 @@ class Service:
             found = known.examiner.examine(case, detailed=bool(request["detailed"]), again=bool(request["again"]))
         except Exception as error:  # noqa: BLE001 - it is reported, and the next call is answered
             return [json.dumps({"error": f"{type(error).__name__}: {error}"[:500]}).encode(), b"", b""]
-        comparison = findings.message_of(found, known.message, known.tolerances, known.noise_floor)
+        comparison = verdict.verdict_of(found, known.message, known.tolerances, known.noise_floor)
         return _parts(comparison, _arrays(known.examiner, comparison, *found))
 
 
@@ -104,7 +104,7 @@ def _arrays(
         exact, gates = examiner.explained(forced.first, forced.first_number, forced.first_given)
         place = comparison.first_location
         place.exact = exact
-        place.closer = findings.closer(place.ours, place.reference, exact)
+        place.closer = verdict.closer(place.ours, place.reference, exact)
         where = np.array([forced.first.place, forced.first_number], np.int64)
         arrays |= {"first/where": where, "first/x": x, "first/h": h, "first/c": c, "first/gates": gates}
     return arrays

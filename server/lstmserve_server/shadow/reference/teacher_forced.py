@@ -15,10 +15,10 @@ from lstmserve_server.model.types import Array
 from lstmserve_server.shadow.captured_call import CapturedCall, LSTMSteps, Piece, Value
 from lstmserve_server.shadow.compare import Spot, Tolerances
 from lstmserve_server.shadow.reference import free_running
-from lstmserve_server.shadow.reference.findings import Findings, closer
 from lstmserve_server.shadow.reference.free_running import does_nothing, merged
 from lstmserve_server.shadow.reference.keras_model import LSTMWitness, ReferenceModel
 from lstmserve_server.shadow.reference.outlier_units import UnitStats
+from lstmserve_server.shadow.reference.verdict import Findings, closer
 
 _MOST_ROWS: Final = 1 << 14  # steps that are computed at once, so that memory stays bounded
 _ROUNDINGS: Final = 4  # units of rounding, of the sums' size, that two ways of adding up may be apart

@@ -1,4 +1,7 @@
-"""Rules of layers that have h and c."""
+"""Rules of layers that have h and c.
+
+The rule of a GRU would be a function here. Its layer goes into `model.layers`, its mathematics next to `model.lstm`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Rules by the names of Keras classes."""
+"""Rules by the names of Keras classes. A class without a rule is refused here.
+
+ARCHITECTURE.md says what else a new layer needs ("How to add").
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from lstmserve_server.loading.build.rules import (
     merge,
     pointwise,
     recurrent,
+    refusal_reasons,
     reshape,
-    unsupported,
     window,
     wrappers,
 )
@@ -39,7 +42,7 @@ def plan(reading: LayerConfigReader) -> LayerPlan:
 
 def refusal_of(layer: LayerConfig) -> str:
     """Returns why a layer of a kind that is not served is refused."""
-    why = unsupported.REASONS.get(layer.kind, f"served are {', '.join(RULES)}")
+    why = refusal_reasons.REASONS.get(layer.kind, f"served are {', '.join(RULES)}")
     return f"{layer} is of a kind that is not served: {why}"
 
 

@@ -1,4 +1,4 @@
-"""Results of one comparison, and their message."""
+"""Verdict of one comparison: what differs, whether that is an alarm, and the message that says so."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def closer(ours: float, reference: float, exact: float) -> shadow_pb2.Closer:
     return shadow_pb2.CLOSER_OURS if apart[0] < apart[1] else shadow_pb2.CLOSER_REFERENCE
 
 
-def message_of(
+def verdict_of(
     found: tuple[Findings, Findings],
     reference_model: shadow_pb2.ReferenceModel,
     tolerances: Tolerances,

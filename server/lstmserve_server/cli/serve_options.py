@@ -1,4 +1,4 @@
-"""Reads settings from flags, environment variables and a TOML file.
+"""Reads the settings of `serve` from flags, environment variables and a TOML file. Their help is in `serving.settings`.
 
 The first source that has a setting wins: the flag, the variable `LSTMSERVE_...`, the file given by `--config`, the default.
 """
@@ -6,15 +6,13 @@ The first source that has a setting wins: the flag, the variable `LSTMSERVE_...`
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from lstmserve_server.serving.settings import ServeSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _PREFIX: Final = "LSTMSERVE_"
 

@@ -1,4 +1,4 @@
-"""Decodes tensors, with the checks that all of them pass."""
+"""Checks arrays that callers send: well formed, finite, and in the range of the model's type."""
 
 from __future__ import annotations
 

@@ -239,7 +239,7 @@ def shadow_report(model: str) -> Request[shadow_pb2.ShadowReport]:
 def _whole_numbers(lengths: Sequence[int] | NDArray[Any]) -> list[int]:
     array = np.asarray(lengths)
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        message = f"lengths is {lengths!r}; expected a whole number for each row"
+        message = f"lengths is {lengths!r}; expected an integer for each row"
         raise ValueError(message)
     return [int(length) for length in array]
 

@@ -167,8 +167,8 @@ class State:
                 raise ValueError(message)
         if self.steps_seen is not None and not _are_counts(self.steps_seen, rows):
             message = (
-                f"steps_seen is {self.steps_seen.dtype} of shape {self.steps_seen.shape}; expected ({rows},) whole "
-                "numbers, 0 or more"
+                f"steps_seen is {self.steps_seen.dtype} of shape {self.steps_seen.shape}; expected ({rows},) "
+                "integers, 0 or more"
             )
             raise ValueError(message)
 

@@ -124,7 +124,9 @@ def _require_parts(message: lstm_pb2.State) -> None:
             text = f"state.layers[{number}].layer has {len(layer.layer)} characters; expected at most {MAX_NAME}"
             raise InvalidResponseError(text)
     if not message.model_digest:
-        raise InvalidResponseError("state has no model_digest; expected that of the weights that answered")
+        raise InvalidResponseError(
+            "state has no model_digest; expected the digest of the model that returned the state"
+        )
 
 
 def _require_after(found: State, before: State) -> None:

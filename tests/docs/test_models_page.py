@@ -119,7 +119,7 @@ def test_what_the_page_refuses_is_refused_by_name(kind, tmp_path):
     """A layer that the page names as refused is refused with its own reason."""
     config = sequential(input_config(), keras_layer(kind, "tried"), lstm_config())
 
-    assert f"layer 'tried' ({kind}) is of a kind that is not served: {refusal_reasons.REASONS[kind]}" in refusal(
+    assert f"layer 'tried' ({kind}) is of a kind that is not supported: {refusal_reasons.REASONS[kind]}" in refusal(
         write_zip(tmp_path / "a", config)
     )
 

@@ -150,5 +150,5 @@ def test_a_layer_without_any_use_is_refused():
         return keras_config.parse({"class_name": "Functional", "config": config}, LoadLimits())
 
     builder.require_all_used(model(used=True), LoadLimits())
-    with pytest.raises(UnsupportedModelError, match=r"layer 'd' \(Dense\) leads to no output of the model"):
+    with pytest.raises(UnsupportedModelError, match=r"layer 'd' \(Dense\) does not lead to an output of the model"):
         builder.require_all_used(model(used=False), LoadLimits())

@@ -168,16 +168,16 @@ def write_npz(path, *members, names=None):
 
 KERNEL = lstm_weights()[0]
 HOSTILE_ARRAYS = [
-    (array(np.array([{1: 2}], object)), "arr_0.npy is a pickle, which would have to be run"),
-    (npy(described("'|O'")), "arr_0.npy is a pickle, which would have to be run"),
-    (npy(described("[('a', '|O')]")), "arr_0.npy is a pickle, which would have to be run"),
+    (array(np.array([{1: 2}], object)), "arr_0.npy is a pickle, which can run code when it is loaded"),
+    (npy(described("'|O'")), "arr_0.npy is a pickle, which can run code when it is loaded"),
+    (npy(described("[('a', '|O')]")), "arr_0.npy is a pickle, which can run code when it is loaded"),
     (array(np.zeros((3, 16), [("a", "<f4")])), "arr_0.npy holds [('a', '<f4')]; expected float32"),
     (array(KERNEL.astype(">f4")), "arr_0.npy holds >f4; expected float32"),
     (array(KERNEL.astype("<i4")), "arr_0.npy holds int32; expected float32"),
     (array(KERNEL.astype("<c8")), "arr_0.npy holds complex64; expected float32"),
     (array(np.full((3, 16), np.nan, np.float32)), "arr_0.npy holds nan at (0, 0)"),
-    (npy(described(shape="(-3, 16)"), KERNEL.tobytes()), "arr_0.npy has the shape (-3, 16); expected whole numbers"),
-    (npy(described(shape="(-3, -16)"), KERNEL.tobytes()), "arr_0.npy has the shape (-3, -16); expected whole numbers"),
+    (npy(described(shape="(-3, 16)"), KERNEL.tobytes()), "arr_0.npy has the shape (-3, 16); expected integers"),
+    (npy(described(shape="(-3, -16)"), KERNEL.tobytes()), "arr_0.npy has the shape (-3, -16); expected integers"),
     (npy(described(shape="(True, 48)"), KERNEL.tobytes()), "arr_0.npy"),
     (npy(described(shape=f"({1 << 62}, {1 << 62})"), KERNEL.tobytes()), "and holds 192 bytes; the file is damaged"),
     (npy(described(shape=f"({1 << 62}, {1 << 62}, 0)")), "holds weights without the model's configuration"),
@@ -234,7 +234,7 @@ def test_a_lone_array_and_a_pickle_are_not_opened(tmp_path):
     """A list of weights in a `.npy` file is a pickle, and refused unopened."""
     (tmp_path / "a.npy").write_bytes(array(np.array([KERNEL, None], object)))
 
-    assert "is a pickle, which would have to be run" in refusal(tmp_path / "a.npy")
+    assert "is a pickle, which can run code when it is loaded" in refusal(tmp_path / "a.npy")
 
 
 @pytest.mark.parametrize(
@@ -687,11 +687,11 @@ HOSTILE_GRAPHS = [
     (functional(SOURCE, lstm_on(on("input")), outputs=[]), "the model has no LSTM layer"),
     (functional(SOURCE, lstm_on(on("input")), outputs=[["lstm", 0, 0]], inputs=[["lstm", 0, 0]]), "as an input, which is not an InputLayer"),
     (functional(SOURCE, lstm_on(on("input")), outputs=[["lstm", 0, 0]], inputs=[]), "the graph leads to call 0 of 'input'"),
-    (functional(SOURCE, lstm_on({"args": [], "kwargs": {}}), outputs=[["lstm", 0, 0]]), "is called on nothing"),
-    (functional(SOURCE, lstm_on({"args": [tensor("input")], "kwargs": {"mask": tensor("input")}}), outputs=[["lstm", 0, 0]]), "with a mask of its author's own"),
+    (functional(SOURCE, lstm_on({"args": [], "kwargs": {}}), outputs=[["lstm", 0, 0]]), "is called without an input"),
+    (functional(SOURCE, lstm_on({"args": [tensor("input")], "kwargs": {"mask": tensor("input")}}), outputs=[["lstm", 0, 0]]), "with an explicit mask"),
     (functional(SOURCE, lstm_on({"args": [tensor("input")], "kwargs": {"training": True}}), outputs=[["lstm", 0, 0]]), "was called with training=True"),
-    (functional(SOURCE, lstm_on({"args": [tensor("input")], "kwargs": {"evil": 1}}), outputs=[["lstm", 0, 0]]), "is called with evil=1, which is not served"),
-    (functional(SOURCE, lstm_on({"args": [tensor("input")], "kwargs": {"initial_state": [tensor("input")] * 3}}), outputs=[["lstm", 0, 0]]), "is given 3 states to begin with"),
+    (functional(SOURCE, lstm_on({"args": [tensor("input")], "kwargs": {"evil": 1}}), outputs=[["lstm", 0, 0]]), "is called with evil=1, which is not supported"),
+    (functional(SOURCE, lstm_on({"args": [tensor("input")], "kwargs": {"initial_state": [tensor("input")] * 3}}), outputs=[["lstm", 0, 0]]), "is given 3 initial states"),
     (functional(SOURCE, lstm_on(*[on("input"), *[on("lstm", call) for call in range(5000)]], return_sequences=True), outputs=[["lstm", 5000, 0]]), "are called more than"),
     (functional(SOURCE, SOURCE, lstm_on(on("input")), outputs=[["lstm", 0, 0]]), "two layers have the same name"),
 ]  # fmt: skip

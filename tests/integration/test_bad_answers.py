@@ -157,7 +157,7 @@ WRONG = {
     "steps": (step_response(state=state_of(2, steps_seen=[1, 2, 3])), "steps_seen is int64 of shape (3,)"),
     "steps below zero": (
         step_response(state=state_of(2, steps_seen=[1, -2])),
-        "expected (2,) whole numbers, 0 or more",
+        "expected (2,) integers, 0 or more",
     ),
     "steps that go back": (
         step_response(state=state_of(2, steps_seen=[1, 5])),

@@ -143,7 +143,7 @@ def test_a_model_that_is_refused(tmp_path):
     ended = run("bench", path)
 
     assert (ended.returncode, ended.stdout) == (3, "")
-    assert ended.stderr.startswith(f"lstmserve: {path}: layer 'look' (Attention) is of a kind that is not served")
+    assert ended.stderr.startswith(f"lstmserve: {path}: layer 'look' (Attention) is of a kind that is not supported")
     assert len(ended.stderr.splitlines()) == 1
 
 

@@ -317,7 +317,7 @@ def test_small_whole_numbers_are_sent(client, dtype):
 def test_lengths_are_whole_numbers(client):
     """Lengths that are none are refused in a sentence."""
     for lengths in (2, [1.5], [[1]]):
-        with pytest.raises(ValueError, match="expected a whole number for each row"):
+        with pytest.raises(ValueError, match="expected an integer for each row"):
             client.forward(SERIES[None], lengths=lengths)
 
 

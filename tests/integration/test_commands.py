@@ -233,7 +233,7 @@ def test_inspect_says_why_a_model_cannot_be_served(tmp_path):
     assert (text.returncode, program.returncode) == (1, 1)
     assert "cannot be served" in text.stdout
     assert "not served" in text.stdout
-    assert "layer 'look' (Attention) is of a kind that is not served" in report["reason"]
+    assert "layer 'look' (Attention) is of a kind that is not supported" in report["reason"]
     assert [(layer["name"], layer["kind_served"]) for layer in report["layers"]] == [("look", False), ("lstm", True)]
 
 

@@ -334,8 +334,8 @@ def test_settings_from_variables_and_a_file(tmp_path):
     [
         ("max-rows = ", "is not valid TOML"),
         ("max_rowz = 1", "has the setting 'max_rowz', which is not known"),
-        ("max-rows = 'x'", "has max_rows = 'x'; expected a whole number"),
-        ("max-rows = true", "has max_rows = True; expected a whole number"),
+        ("max-rows = 'x'", "has max_rows = 'x'; expected an integer"),
+        ("max-rows = true", "has max_rows = True; expected an integer"),
         ("reflection = 0", "has reflection = 0; expected true or false"),
         ("listen = []", "has listen = []; expected a list of texts"),
         ("listen = '127.0.0.1:5'", "has listen = '127.0.0.1:5'; expected a list of texts"),

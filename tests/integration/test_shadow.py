@@ -521,10 +521,11 @@ def test_without_the_packages(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("rate", "text"), [("2", "'2' is not a share"), ("some", "'some' is not a share"), ("nan", "'nan' is not a share")]
+    ("rate", "text"),
+    [("2", "'2' is not a fraction"), ("some", "'some' is not a fraction"), ("nan", "'nan' is not a fraction")],
 )
 def test_a_rate_that_makes_no_sense(rate, text):
-    """A rate that is not a share of the calls is refused with what was expected."""
+    """A rate that is not a fraction of the calls is refused with what was expected."""
     ended = run("serve", MODEL, "--shadow", rate)
     assert ended.returncode == 2
     assert text in ended.stderr

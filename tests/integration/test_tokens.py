@@ -185,7 +185,7 @@ def test_calls_beyond_the_rate_are_told_when_to_come_again(calling, server, know
     """A call too many is refused at once, with the seconds after which the next is due; others do not notice."""
     client, other = calling("slow"), calling("all")
     client.step([0.5])
-    with pytest.raises(ResourceExhausted, match="'slow' calls too often; expected 0\\.5 calls per second") as caught:
+    with pytest.raises(ResourceExhausted, match="'slow' exceeded its rate limit of 0\\.5 calls per second") as caught:
         client.step([0.5])
     other.step([0.5])
     metadata = (("authorization", f"Bearer {known[0]['slow']}"),)
@@ -391,8 +391,8 @@ async def test_a_file_that_makes_no_sense_any_more_changes_nothing(tmp_path):
         ("[[caller]]\nname = 'a'", "caller 'a' has no tokens, or one that is not sha256: and 64 digits"),
         ("[[caller]]\nname = 'a'\ntokens = ['secret']", "caller 'a' has no tokens, or one that is not sha256: and 64"),
         ("[[caller]]\nname = 'a'\nrow = 1", "caller 1 has the key 'row'; expected some of name, tokens, models"),
-        ("[[caller]]\nname = 'a'\ntokens = [T]\nrows = 0", "caller 'a' has rows = 0; expected a whole number above 0"),
-        ("[[caller]]\nname = 'a'\ntokens = [T]\nrows = true", "caller 'a' has rows = True; expected a whole number"),
+        ("[[caller]]\nname = 'a'\ntokens = [T]\nrows = 0", "caller 'a' has rows = 0; expected an integer above 0"),
+        ("[[caller]]\nname = 'a'\ntokens = [T]\nrows = true", "caller 'a' has rows = True; expected an integer"),
         (
             "[[caller]]\nname = 'a'\ntokens = [T]\ncalls_per_second = nan",
             "has calls_per_second = nan; expected a number",
@@ -473,7 +473,7 @@ def test_a_caller_with_several_models_has_to_name_one():
     """Without a name the error lists its own models alone."""
     caller = callers.Caller("reader", callers.CallerPolicy(models=frozenset({"a", "b"})))
     with pytest.raises(
-        errors.InvalidRequest, match="got no name, and 'reader' may use several; expected one of 'a', 'b'"
+        errors.InvalidRequest, match="got no name, and 'reader' has access to several; expected one of 'a', 'b'"
     ):
         caller.resolve_model("")
 

@@ -34,7 +34,7 @@ def distances():
 
 
 def test_p5_no_farther_from_float64_than_keras(distances):
-    """At every size and with every activation our distance to float64 is at most 1.1 times that of Keras in the mean, and
+    """At every size and with every activation our distance to float64 is at most 1.1 times that of Keras on average, and
     twice in the maximum, wherever at least 100,000 values were compared (P5).
     """
     compared = 0
@@ -49,7 +49,7 @@ def test_p5_no_farther_from_float64_than_keras(distances):
 
 
 def test_p5_small_layers_are_as_close_as_float32_allows():
-    """Up to 16 units, h and c below 1 differ from Keras by 2e-8 in the mean, and by more than 1.5e-7 in one of 200 values at
+    """Up to 16 units, h and c below 1 differ from Keras by 2e-8 on average, and by more than 1.5e-7 in one of 200 values at
     most, though Keras itself is up to 3e-7 from float64 there (P5).
     """
     random = np.random.default_rng(5)

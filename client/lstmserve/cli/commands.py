@@ -166,7 +166,7 @@ def forward(
     default=1,
     show_default=True,
     type=click.IntRange(1),
-    help="Maximum number of lines in flight. 1: answer each before reading the next.",
+    help="Lines in flight. 1: answer each before reading the next.",
 )
 @click.option("--strict", is_flag=True, help="Never continue on a server whose answers may differ by rounding.")
 @click.option(

@@ -156,7 +156,7 @@ def inspect(file: str, layer: str | None, until: str | None, architecture: str |
     type=Positive(3600),
     default=3.0,
     show_default=True,
-    help="Time of each measurement, in seconds, after a quarter of it as warm-up.",
+    help="Time of each measurement after the warm-up, in seconds.",
 )
 @click.option(
     "--concurrency",

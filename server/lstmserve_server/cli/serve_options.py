@@ -87,7 +87,7 @@ def _fits(value: Any, item: Field[Any]) -> bool:
             return isinstance(value, bool)
         case "a number":
             return isinstance(value, (int, float)) and not isinstance(value, bool)
-        case "a whole number":
+        case "an integer":
             return isinstance(value, int) and not isinstance(value, bool)
         case _:
             return isinstance(value, str)
@@ -96,5 +96,5 @@ def _fits(value: Any, item: Field[Any]) -> bool:
 def _expected(item: Field[Any]) -> str:
     if item.default is MISSING or isinstance(item.default, tuple):
         return "a list of texts"
-    kinds = {bool: "true or false", float: "a number", int: "a whole number"}
+    kinds = {bool: "true or false", float: "a number", int: "an integer"}
     return kinds.get(type(item.default), "text")

@@ -121,7 +121,7 @@ def seal(weights: int, what: str) -> None:
     except OSError as error:
         message = (
             f"{what}: the weights cannot be sealed ({error.strerror}): a process that parsed the file is still there, and "
-            "could change them. The file is made to harm"
+            "could change them. The file is malicious"
         )
         raise LayersOfRefusedModel(message) from error
 
@@ -135,7 +135,7 @@ def to_spec(form: dict[str, Any], path: str, weights: int) -> ModelSpec:
     try:
         return transfer.load(form["model"], weights)
     except (UnsupportedModelError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        message = f"{path}: the file cannot be read: the process that parsed it gave back nonsense ({error})"
+        message = f"{path}: the file cannot be read: the process that parsed it returned an invalid answer ({error})"
         raise LayersOfRefusedModel(message) from error
 
 
@@ -170,7 +170,7 @@ async def _answer(child: asyncio.subprocess.Process, path: str, limits: LoadLimi
         reason = f"it took more than {limits.seconds} seconds (--load-seconds)"
     except ValueError:
         reason = "its answer could not be read"
-    message = f"{path}: the process that parsed the file was stopped, as {reason}. The file is damaged, or made to harm"
+    message = f"{path}: the process that parsed the file was stopped, as {reason}. The file is damaged, or malicious"
     raise LayersOfRefusedModel(message)
 
 

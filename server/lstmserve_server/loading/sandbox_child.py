@@ -121,7 +121,7 @@ def _load(path: str, request: dict[str, Any], limits: LoadLimits) -> dict[str, A
     except MemoryError:
         return {"refused": f"{path}: the file asks for more memory than a file of its size may take"}
     except Exception as error:  # noqa: BLE001 - whatever a hostile file brings about, it is a refusal
-        refusal = UnsupportedModelError(f"{path}: the file cannot be read: {error!r}. It is damaged")
+        refusal = UnsupportedModelError(f"{path}: the file is damaged and cannot be read: {error!r}")
         return {"refused": str(refusal)}
 
 

@@ -153,7 +153,8 @@ class Dispatcher:
         left = seconds_left.get()()
         if left is not None and left <= 0:
             raise DeadlineExceeded(
-                "", "the deadline has passed while the call waited; expected more time, or fewer calls"
+                "",
+                "the deadline passed while the call waited. Set a longer deadline, or send fewer calls at the same time",
             )
         token = self._access.authenticate(metadata)
         token.caller.require_method(method.name)

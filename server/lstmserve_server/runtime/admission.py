@@ -58,9 +58,7 @@ class FairLimiter:
         self.check_free()
         free = self._most - self._taken
         if self._by[caller] and self._most > _MAX_SHARE_OF_FREE and self._by[caller] >= _MAX_SHARE_OF_FREE * (free - 1):
-            text = (
-                f"{self._taken} {self._what}, {self._by[caller]} of them yours; expected that others find a place too"
-            )
+            text = f"{self._taken} {self._what}, {self._by[caller]} of them yours; your fair share is used up"
             raise Overloaded("", f"{text} ({self._setting})")
         self._taken += 1
         self._by[caller] += 1

@@ -187,8 +187,8 @@ def _require_time(needed: float, backlog: float, left: float | None) -> None:
     """Refuses a call that cannot be answered before its deadline."""
     if left is not None and left < needed + backlog:
         text = (
-            f"{max(left, 0):.3g} seconds are left; to compute it takes {needed:.3g} at best, after calls that take {backlog:.3g}; "
-            "expected more time"
+            f"got {max(left, 0):.3g} seconds until the deadline; this call needs at least {needed:.3g} seconds, after "
+            f"{backlog:.3g} seconds of queued work. Set a longer deadline"
         )
         raise DeadlineExceeded("", text)
 

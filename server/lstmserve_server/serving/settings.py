@@ -241,7 +241,7 @@ class ServeSettings:
         "Keep serving after SIGTERM or SIGINT for this time, in seconds.",
         "Health reports NOT_SERVING meanwhile, so that clients and load balancers turn away first.",
     )
-    drain_seconds: float = _setting(10.0, Seconds(), "Then wait for calls in flight for at most this time, in seconds.")
+    drain_seconds: float = _setting(10.0, Seconds(), "Then wait at most this long for calls in flight, in seconds.")
     log_format: str = _setting(
         "auto", click.Choice(["auto", "text", "json"]), "Format of the log. auto: text on a terminal, otherwise JSON."
     )

@@ -47,7 +47,7 @@ class Subscribers:
             Overloaded: too many watch.
         """
         if len(self._subscribers) >= MAX_SUBSCRIBERS:
-            raise Overloaded("", f"{MAX_SUBSCRIBERS} watch for discrepancies; expected fewer")
+            raise Overloaded("", f"{MAX_SUBSCRIBERS} clients are watching for discrepancies; expected fewer")
         watcher = _Subscriber(model)
         self._subscribers.add(watcher)
         try:

@@ -379,33 +379,33 @@ def test_two_weights_in_one_place_are_refused(tmp_path):
 LAMBDA = keras_layer("Lambda", "trick", function={"class_name": "__lambda__", "config": {"code": "4wEAAAA="}})
 LSTM = "layer 'lstm' (LSTM)"
 CONFIGS = [
-    (sequential(input_config(), LAMBDA, lstm_config()), "layer 'trick' (Lambda) is of a kind that is not served: it holds code of its author's, which is never run"),
-    (sequential(input_config(), keras_layer("GRU", "gru", units=4)), "layer 'gru' (GRU) is of a kind that is not served: it is not an LSTM: it has other gates and another state"),
+    (sequential(input_config(), LAMBDA, lstm_config()), "layer 'trick' (Lambda) is of a kind that is not supported: it contains custom code, which is never run"),
+    (sequential(input_config(), keras_layer("GRU", "gru", units=4)), "layer 'gru' (GRU) is of a kind that is not supported: it is not an LSTM: it has other gates and another state"),
     (sequential(input_config(), keras_layer("Dense", "d", units=4)), "the model has no LSTM layer, so there is no state to carry"),
-    (changed(activation="wave"), f"{LSTM} has activation='wave', which is not served; for a file of Keras 3 these are: celu, elu"),
+    (changed(activation="wave"), f"{LSTM} has activation='wave', which is not supported. For a file of Keras 3 these are: celu, elu"),
     (changed(activation={"class_name": "function", "config": "mine", "registered_name": "function"}),
-     f"{LSTM} has a function of its author's own as activation ('mine'), whose code is not in the file"),
-    (changed(units=0), f"{LSTM} has units=0; expected a whole number from 1 to 16384"),
-    (changed(units=True), f"{LSTM} has units=True; expected a whole number from 1 to 16384"),
-    (changed(units=2**31), f"{LSTM} has units=2147483648; expected a whole number from 1 to 16384"),
+     f"{LSTM} has a custom function as activation ('mine'), whose code is not in the file"),
+    (changed(units=0), f"{LSTM} has units=0; expected an integer from 1 to 16384"),
+    (changed(units=True), f"{LSTM} has units=True; expected an integer from 1 to 16384"),
+    (changed(units=2**31), f"{LSTM} has units=2147483648; expected an integer from 1 to 16384"),
     (changed(use_bias="yes"), f"{LSTM} has use_bias='yes'; expected true or false"),
     (sequential(input_config(), lstm_config(return_sequences=True, time_major=True), lstm_config(4, "b")),
-     "layer 'b' (LSTM) is in a model with time_major=True; served there are"),
+     "layer 'b' (LSTM) is in a model with time_major=True; supported there: "),
     (sequential(input_config(), keras_layer("Bidirectional", "both", layer=lstm_config(time_major=True), merge_mode="concat")),
-     f"{LSTM} is alone in having or not having time_major=True"),
-    (changed(peephole=True), f"{LSTM} has the option peephole=True, which is not known here and may change its answers"),
-    (changed(dtype="int8_from_float32"), f"{LSTM} computes in int8_from_float32; served are float32, float64, float16, mixed_float16"),
+     f"{LSTM} and the other LSTM layers disagree about time_major"),
+    (changed(peephole=True), f"{LSTM} has the option peephole=True, which is not known here and may change the outputs"),
+    (changed(dtype="int8_from_float32"), f"{LSTM} computes in int8_from_float32; supported: float32, float64, float16, mixed_float16"),
     (changed(dtype={"class_name": "QuantizedDTypePolicy", "config": {"mode": "int8"}}), f"{LSTM} computes in QuantizedDTypePolicy;"),
-    (sequential(input_config(), lstm_config(), lstm_config(4, "again")), "layer 'again' (LSTM) gets no sequence: the layer before"),
+    (sequential(input_config(), lstm_config(), lstm_config(4, "again")), "layer 'again' (LSTM) gets no sequence: the previous layer"),
     (sequential(input_config(), lstm_config(return_sequences=True), lstm_config(4)), "two layers have the same name"),
     (sequential(), "the Sequential model lists no layers"),
     (sequential(keras_layer("InputLayer", "i", batch_shape=[None, 3]), lstm_config()),
-     f"{LSTM} gets no sequence: the layer before it answers the last time-step only"),
+     f"{LSTM} gets no sequence: the previous layer returns only the last time step"),
     ({"class_name": "Mine", "module": "mine.models", "registered_name": "mine>Mine", "config": {}},
-     "the model (Mine) is a class of its author's own ('mine>Mine'), whose code is not in the file"),
-    ({"class_name": "Mine", "config": {}}, "the model is of class 'Mine', whose code is not in the file; only Sequential and"),
+     "the model (Mine) is a custom class ('mine>Mine'), whose code is not in the file"),
+    ({"class_name": "Mine", "config": {}}, "the model is of class 'Mine', whose code is not in the file. Only Sequential and"),
     (sequential(input_config(), lstm_config() | {"module": "mine", "registered_name": None}),
-     f"{LSTM} is a class of its author's own ('mine'), whose code is not in the file"),
+     f"{LSTM} is a custom class ('mine'), whose code is not in the file"),
     ({"class_name": "Sequential"}, "Sequential holds a NoneType where its configuration should be"),
     ({"config": {}}, "the configuration has the class_name None; expected up to 256 printable characters"),
     (functional(input_config(), lstm_config(), lstm=["nowhere"]), "the graph leads to call 0 of 'nowhere', which the model does not have"),
@@ -414,19 +414,19 @@ CONFIGS = [
     (functional(input_config(), lstm_config(), keras_layer("Dense", "two", units=4, activation="linear"), lstm=["input_layer"],
                 two=["lstm"] * 2, outputs=["two"]), "layer 'two' (Dense) is called on 2 tensors; expected one"),
     (sequential(keras_layer("InputLayer", "i", batch_shape=[None, None, 3]) | {"config": {"name": "i", "dtype": "int32"}}, lstm_config()),
-     "layer 'i' (InputLayer) takes int32, to which Keras rounds what comes; expected float32, float64, or token ids as whole numbers"),
+     "layer 'i' (InputLayer) takes int32, to which Keras rounds its input; expected float32, float64, or token ids as integers"),
     (sequential(input_config(), lstm_config() | {"module": None, "registered_name": "LSTM"}),
-     f"{LSTM} is a class of its author's own ('LSTM'), whose code is not in the file"),
+     f"{LSTM} is a custom class ('LSTM'), whose code is not in the file"),
     (sequential(input_config(), lstm_config() | {"name": "other"}), "a layer (LSTM) has two names, 'other' and 'lstm'"),
     (sequential(input_config(), lstm_config(name="\ud800")), "a layer (LSTM) has the name '\\ud800'; expected 1 to 256 printable"),
     (sequential(input_config(), lstm_config(name="\x1b[2J")), "a layer (LSTM) has the name '\\x1b[2J'; expected 1 to 256 printable"),
     (sequential(lstm_config(), input_config()), "layer 'input_layer' (InputLayer) is in the middle of the model; expected it first"),
     (sequential(input_config(), lstm_config(), keras_layer("Attention", "look")),
-     "layer 'look' (Attention) is of a kind that is not served: it looks at the whole sequence at once, and is not served. Its LSTM"),
-    (sequential(input_config(), keras_layer("ConvLSTM2D", "film")), "layer 'film' (ConvLSTM2D) is of a kind that is not served: it convolves"),
+     "layer 'look' (Attention) is of a kind that is not supported: it reads the whole sequence at once. Its LSTM"),
+    (sequential(input_config(), keras_layer("ConvLSTM2D", "film")), "layer 'film' (ConvLSTM2D) is of a kind that is not supported: it convolves"),
     (sequential(input_config(time=10**30), lstm_config()), "the input 'input_layer' of the model has the shape"),
     (changed(activation={"module": "keras.layers", "class_name": "UpSampling1D", "config": {"name": "up"}}),
-     f"{LSTM} has the layer 'UpSampling1D' as activation; served there are Activation, ELU, LeakyReLU, ReLU, Softmax, ThresholdedReLU"),
+     f"{LSTM} has the layer 'UpSampling1D' as activation; supported there: Activation, ELU, LeakyReLU, ReLU, Softmax, ThresholdedReLU"),
     (functional(input_config(), lstm_config(), lstm=["lstm"]), "the graph leads in a circle through 'lstm'"),
 ]  # fmt: skip
 
@@ -488,14 +488,14 @@ def test_training_baked_into_the_graph_is_refused(tmp_path):
     config["config"]["layers"][1]["inbound_nodes"] = [[["input_layer", 0, 0, {"training": True}]]]
 
     assert refusal(write_hdf5(tmp_path / "a", config)).startswith(
-        "layer 'lstm' (LSTM) was called with training=True (Monte-Carlo dropout), so Keras itself answers at random."
+        "layer 'lstm' (LSTM) was called with training=True (Monte-Carlo dropout), so its outputs are random in Keras too."
     )
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('{"class_name": "Sequential", "class_name": "Sequential"}', "the key 'class_name' stands twice in one object"),
+        ('{"class_name": "Sequential", "class_name": "Sequential"}', "the key 'class_name' occurs twice in one object"),
         ('{"a": NaN}', "NaN is not JSON number"),
         ("[]", "config.json is a list; expected a JSON object"),
         ("{", "config.json is not valid JSON"),

@@ -103,7 +103,7 @@ async def test_whatever_the_parser_suffers_is_a_refusal(tmp_path, monkeypatch, c
 
     assert (
         str(refused)
-        == f"{SUNSPOTS}: the process that parsed the file was stopped, {text}. The file is damaged, or made to harm"
+        == f"{SUNSPOTS}: the process that parsed the file was stopped, {text}. The file is damaged, or malicious"
     )
 
 

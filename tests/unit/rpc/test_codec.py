@@ -83,7 +83,7 @@ STATE_REFUSALS = [
     (layers(c=Tensor(shape=[2, 5])), InvalidRequest, "state.layers[0].c",
      "neither data nor values is set; expected 10 elements for the shape (2, 5)"),
     (layers(h=x(2)), InvalidRequest, "state.layers[0].h.shape", "got (2), expected (batch, units), here (2, 5)"),
-    (layers(h=x(1, 5)), InvalidRequest, "state.layers[0].h.shape", "got 1 rows, expected 2, as x has"),
+    (layers(h=x(1, 5)), InvalidRequest, "state.layers[0].h.shape", "got 1 rows, expected 2, the number of rows of x"),
     (layers(c=x(2, 4)), WrongForModel, "state.layers[0].c.shape", "got 4 units; the layer has 5"),
     (layers(h=tensors.encode(np.zeros((2, 5)))), WrongForModel, "state.layers[0].h.dtype",
      "got float64; the model computes in float32, and rounding a state would change it"),
@@ -188,7 +188,7 @@ def test_a_sequence_too_large_to_be_read_whole_is_refused():
     """Only a model that goes backwards holds a sequence whole, and has a limit for it."""
     backwards = Codec(registry(served("late", model(lstm_layer(3, 4, go_backwards=True), features=3))), LIMITS)
     text = (
-        "the sequence would take 4200 bytes, as the model reads it whole; expected at most 4000 (--max-sequence-bytes). "
+        "the sequences would take 4200 bytes, because the model reads each of them whole; expected at most 4000 (--max-sequence-bytes). "
         "Send fewer rows"
     )
 
@@ -350,7 +350,7 @@ def test_unknown_token_ids_are_refused(token, text):
     """A token id that the model does not know is refused before it is looked up."""
     assert_refused(
         IDS.parse_step, StepRequest(x=tensors.encode(np.array([3, token]))), WrongForModel, "x",
-        f"got {text} at (1, 0), expected token ids, whole numbers from 0 to 6",
+        f"got {text} at (1, 0), expected token ids, integers from 0 to 6",
     )  # fmt: skip
 
 

@@ -125,7 +125,7 @@ def test_other_rows_go_on_when_one_begins_anew():
 BROKEN = [
     ([steps(numbers(1, 3))], InvalidRequest, "message: got input first, expected a message that opens the stream first, and once"),
     ([StreamStepsRequest()], InvalidRequest, "message: got nothing first, expected"),
-    ([StreamStepsRequest(open=StreamOpen())] * 2, InvalidRequest, "message: got open again, expected"),
+    ([StreamStepsRequest(open=StreamOpen())] * 2, InvalidRequest, "message: got a second open, expected"),
     ([StreamStepsRequest(open=StreamOpen(model="none"))], NoSuchModel, "model: no model 'none' is served"),
     ([StreamStepsRequest(open=StreamOpen(row_count=9))], LimitExceeded, "row_count: got 9 rows, expected at most 8 (--max-rows)"),
     ([StreamStepsRequest(open=StreamOpen(row_count=-1))], InvalidRequest, "row_count: got -1 rows, expected at least 1"),
@@ -150,7 +150,7 @@ def test_what_ends_a_stream(messages, kind, text):
 
 
 WRONG = [
-    (steps(numbers(2, 3), 5), 5, 3, "x.shape: got 2 rows, expected 1, as the stream has"),
+    (steps(numbers(2, 3), 5), 5, 3, "x.shape: got 2 rows, expected 1, the number of rows of the stream"),
     (steps(numbers(1, 4), 6), 6, 9, "x.shape: got 4 features; the model has 3"),
     (steps(np.full((1, 3), np.nan), 7), 7, 3, "x: got nan at (0, 0), expected finite numbers"),
     (steps(numbers(1, 11, 3), 8), 8, 8, "x.shape: got 11 time-steps, expected at most 10 (--max-steps)"),

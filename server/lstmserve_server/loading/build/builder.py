@@ -78,7 +78,7 @@ def require_all_used(config: ModelConfig, limits: LoadLimits) -> None:
     used = {call.layer.path for call in calls}
     for layer in keras_graph.leaves(config):
         if layer.path not in used and layer.kind != "InputLayer":
-            message = f"{layer} leads to no output of the model; expected those alone that do. Save the model again"
+            message = f"{layer} does not lead to an output of the model. Save the model again"
             raise UnsupportedModelError(message)
 
 
@@ -92,11 +92,12 @@ def _graph(config: ModelConfig, limits: LoadLimits, part: ModelSelection) -> Cal
             message = f"{call.layer} is in the middle of the model; expected it first"
             raise UnsupportedModelError(message)
         if call.layer.kind != "InputLayer" and not call.inputs:
-            message = f"{call.layer} is called on nothing; expected the output of another layer"
+            message = f"{call.layer} is called without an input; expected the output of another layer"
             raise UnsupportedModelError(message)
         if call.training:
             message = (
-                f"{call.layer} was called with training=True (Monte-Carlo dropout), so Keras itself answers at random. Save the "
+                f"{call.layer} was called with training=True (Monte-Carlo dropout), so its outputs are random in "
+                "Keras too. Save the "
                 "model again without it"
             )
             raise UnsupportedModelError(message)
@@ -152,7 +153,7 @@ class SpecBuilder:
         """Adds the descriptions of a call."""
         call = self.graph.calls[number]
         if call.further:
-            message = f"{call.layer} is called with {call.further}, which is not served"
+            message = f"{call.layer} is called with {call.further}, which is not supported"
             raise UnsupportedModelError(message)
         if self._is_mask(call):
             self.masks[Tensor(number, 0)] = self._mask_of(call)
@@ -229,8 +230,8 @@ class SpecBuilder:
         given = self.masks.get(call.mask)
         if given != (coming.mask or masks.ALL) or given is None:
             message = (
-                f"{call.layer} is called with a mask of its author's own; served are the masks that Masking and "
-                "Embedding(mask_zero=True) make"
+                f"{call.layer} is called with an explicit mask; only the masks of Masking and "
+                "Embedding(mask_zero=True) are supported"
             )
             raise UnsupportedModelError(message)
 
@@ -284,7 +285,7 @@ class SpecBuilder:
             self.steps += steps
             if max(steps, reach) > self.limits.steps or max(numbers, held) > self.limits.numbers:
                 message = (
-                    f"layer {layer.name!r} ({layer.kind}) gives {shape} for each row, or looks at as much; expected at most "
+                    f"layer {layer.name!r} ({layer.kind}) needs or returns {shape} for each row; expected at most "
                     f"{self.limits.steps} time-steps and {self.limits.numbers} numbers"
                 )
                 raise UnsupportedModelError(message)
@@ -352,7 +353,8 @@ class SpecBuilder:
             first += len(layer.output_shapes)
         if sizes and others:
             message = (
-                f"an input is token ids to an Embedding, and numbers to layer {others[0]!r}; expected one or the other"
+                f"an input is used as token ids by an Embedding, and as numbers by layer {others[0]!r}; "
+                "expected one or the other"
             )
             raise UnsupportedModelError(message)
         return min(sizes) if sizes else None

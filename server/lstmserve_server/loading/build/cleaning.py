@@ -259,6 +259,6 @@ def _unknown(what: str, kind: Any) -> UnsupportedModelError:
 
 def _not_plain(what: str, option: str, value: Any) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"{what} has {option}={repr(value)[:_MAX_SHOWN_CHARACTERS]}; expected numbers and texts up to {_MAX_TEXT_LENGTH} letters. "
-        "An object in this place is not read, and never handed to Keras"
+        f"{what} has {option}={repr(value)[:_MAX_SHOWN_CHARACTERS]}; expected numbers, or strings of at most {_MAX_TEXT_LENGTH} "
+        "characters. Serialized objects are not accepted here, and never passed to Keras"
     )

@@ -60,7 +60,7 @@ def incoming(
         )
         raise UnsupportedModelError(message)
     if layer.options.get("optional") is True:
-        message = f"{layer} may be left out (optional=True), which is not served"
+        message = f"{layer} may be left out (optional=True), which is not supported"
         raise UnsupportedModelError(message)
     _require_dtype(layer, ids=ids)
     return LayerInput(shape, ids=True)
@@ -74,8 +74,8 @@ def _require_dtype(layer: LayerConfig, *, ids: bool) -> None:
     """
     dtype = layer.options.get("dtype", "float32")
     if dtype not in (_IDS if ids else _FLOATS):
-        expected = "expected float32, float64, or token ids as whole numbers"
-        message = f"{layer} takes {dtype}, to which Keras rounds what comes; {expected}"
+        expected = "expected float32, float64, or token ids as integers"
+        message = f"{layer} takes {dtype}, to which Keras rounds its input; {expected}"
         raise UnsupportedModelError(message)
 
 
@@ -92,7 +92,7 @@ def are_time_major(graph: CallGraph) -> bool:
         alike = call.layer.kind in _ALIKE_WITH_TIME_FIRST and len(call.inputs) <= 1
         if not alike or (call.layer.kind == "LSTM" and call.layer.options.get("time_major") is not True):
             message = (
-                f"{call.layer} is in a model with time_major=True; served there are {', '.join(_ALIKE_WITH_TIME_FIRST)}"
+                f"{call.layer} is in a model with time_major=True; supported there: {', '.join(_ALIKE_WITH_TIME_FIRST)}"
             )
             raise UnsupportedModelError(message)
     return True

@@ -44,7 +44,7 @@ def of(graph: CallGraph) -> Precision:
     for policy, layer in policies.items():
         if policy not in POLICIES:
             message = (
-                f"{layer} computes in {policy}; served are {', '.join(POLICIES)}. Rebuild the model with "
+                f"{layer} computes in {policy}; supported: {', '.join(POLICIES)}. Rebuild the model with "
                 "keras.config.set_dtype_policy('float32'), copy the weights with set_weights, and save it again"
             )
             raise UnsupportedModelError(message)

@@ -131,7 +131,7 @@ def parse(config: Mapping[str, Any], limits: LoadLimits) -> ModelConfig:
             layers, functional=True, inputs=inner.get("input_layers"), outputs=inner.get("output_layers")
         )
     message = (
-        f"the model is of class {kind!r}, whose code is not in the file; only Sequential and functional models can be "
+        f"the model is of class {kind!r}, whose code is not in the file. Only Sequential and functional models can be "
         "served. Serve one of its LSTM layers with --layer, or rebuild it as one of these two and copy the weights over"
     )
     raise UnsupportedModelError(message)
@@ -208,9 +208,7 @@ def _require_of_keras(entry: Mapping[str, Any], what: str) -> None:
     module, registered = entry.get("module"), entry.get("registered_name")
     foreign = module is not None and str(module).split(".")[0] not in _KERAS_MODULES
     if foreign or (registered is not None and (module is None or registered != entry.get("class_name"))):
-        message = (
-            f"{what} is a class of its author's own ({_short(registered or module)}), whose code is not in the file"
-        )
+        message = f"{what} is a custom class ({_short(registered or module)}), whose code is not in the file"
         raise UnsupportedModelError(message)
 
 

@@ -242,7 +242,7 @@ class _Unfolding:
         dtype = inner.options.get("dtype")
         same = outer.kind == "InputLayer" and outer.options.get("dtype") == dtype
         if dtype not in (None, "float32", "float64") and not same:
-            message = f"{inner} of a model within the model takes {dtype}, to which Keras rounds what comes; that is not served"
+            message = f"{inner} of a model within the model takes {dtype}, to which Keras rounds its input; that is not supported"
             raise UnsupportedModelError(message)
 
 

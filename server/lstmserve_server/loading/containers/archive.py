@@ -145,7 +145,10 @@ class ZipArchive:
             or offset + info.file_size > self._size
             or info.compress_size != info.file_size
         ):
-            message = f"{info.filename} cannot be unpacked: it is not where the archive says. The file is damaged, or was cut off"
+            message = (
+                f"{info.filename} cannot be unpacked: its position in the archive is wrong. The file is "
+                "damaged, or was cut off"
+            )
             raise UnsupportedModelError(message)
         return offset
 

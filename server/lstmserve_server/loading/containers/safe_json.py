@@ -41,7 +41,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        message = f"the key {twice!r} stands twice in one object"
+        message = f"the key {twice!r} occurs twice in one object"
         raise ValueError(message)
     return value
 

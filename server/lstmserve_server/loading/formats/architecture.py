@@ -109,7 +109,7 @@ def checked_version(version: Any) -> str:
     if version != "3" and (not isinstance(version, str) or not _VERSION.fullmatch(version)):
         readable = isinstance(version, str) and version.isprintable()
         shown = version[:40] if readable else "of an unknown version"
-        message = f"the file was written by Keras {shown}; those of Keras 1, 2 and 3 are served"
+        message = f"the file was written by Keras {shown}; expected Keras 1, 2 or 3"
         raise UnsupportedModelError(message)
     return str(version)
 

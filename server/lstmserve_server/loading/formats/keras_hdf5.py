@@ -43,7 +43,10 @@ def weights_alone(root: Tree, place: ModelSource, form: str) -> KerasFile:
         UnsupportedModelError: there is none, or it does not fit.
     """
     if "nb_layers" in root.attribute_names():
-        message = "the file was written by a Keras before 1.0, whose files are not read. Load it there, and save its model again"
+        message = (
+            "the file was written by a Keras before 1.0, whose files are not supported. Load it with that "
+            "version, and save the model again with a newer one"
+        )
         raise UnsupportedModelError(message)
     written_by = root.text("keras_version")
     found = architecture.find(place, written_by) or _of_one_lstm(root, written_by, place)

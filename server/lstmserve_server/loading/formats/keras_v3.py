@@ -31,7 +31,10 @@ def read(members: Archive, place: ModelSource, form: str) -> Iterator[KerasFile]
     """
     limits, found = place.limits, members.names()
     if _PICKLED in found and _WEIGHTS not in found:
-        message = f"the weights are in {_PICKLED}, a pickle, which would have to be run. Save the model again with h5py installed"
+        message = (
+            f"the weights are in {_PICKLED}, a pickle, which can run code when it is loaded. Save the model "
+            "again with h5py installed"
+        )
         raise UnsupportedModelError(message)
     metadata = safe_json.parse(members.read(_METADATA, limits.config_bytes), _METADATA, limits)
     version = architecture.checked_version(metadata.get("keras_version"))

@@ -27,7 +27,8 @@ from lstmserve_server.model.spec import Source
 
 SIGNATURE: Final = b"\x93NUMPY"
 LONE_ARRAY: Final = (
-    "this is one array of NumPy, and a list of weights in such a file is a pickle, which would have to be run. Save them as "
+    "this is one array of NumPy, and a list of weights in such a file is a pickle, which can run code when it is "
+    "loaded. Save them as "
     "np.savez('weights.npz', *model.get_weights())"
 )
 
@@ -126,10 +127,13 @@ def _header(file: Any, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
         message = f"{name} is not an array of NumPy: {error}"
         raise UnsupportedModelError(message) from error
     if dtype.hasobject:
-        message = f"{name} is a pickle, which would have to be run. Save weights as np.savez('weights.npz', *model.get_weights())"
+        message = (
+            f"{name} is a pickle, which can run code when it is loaded. Save weights as np.savez('weights.npz', "
+            "*model.get_weights())"
+        )
         raise UnsupportedModelError(message)
     if any(type(length) is not int or length < 0 for length in shape):
-        message = f"{name} has the shape {shape}; expected whole numbers"
+        message = f"{name} has the shape {shape}; expected integers"
         raise UnsupportedModelError(message)
     return shape, fortran, dtype
 

@@ -92,7 +92,10 @@ def freeze(array: Array, where: str) -> Array:
         if not finite.all():
             place = start + int(np.flatnonzero(~finite)[0])
             index = tuple(int(i) for i in np.unravel_index(place, array.shape))
-            message = f"{where} holds {flat[place]} at {index}; the weights of a model are finite. Was its training diverging?"
+            message = (
+                f"{where} holds {flat[place]} at {index}; the weights of a model must be finite. The training "
+                "may have diverged"
+            )
             raise UnsupportedModelError(message)
     array.flags.writeable = False
     return array

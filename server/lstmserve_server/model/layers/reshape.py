@@ -12,7 +12,7 @@ from lstmserve_server.model.spec import LayerSpec
 class Flatten(StatelessLayer):
     """One axis out of all but the batch."""
 
-    obstacle = "lays all time-steps side by side, so there is no answer before the last of them is known"
+    obstacle = "flattens all time steps, so there is no answer before the last of them is known"
 
     def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:
         pass
@@ -25,7 +25,7 @@ class Flatten(StatelessLayer):
 class Reshape(StatelessLayer):
     """Other axes for the same numbers."""
 
-    obstacle = "cuts the sequence again, so there is no answer before the whole of it is known"
+    obstacle = "reshapes the sequence, so there is no answer before the whole of it is known"
 
     def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
         self._shape = spec.output_shapes[0]
@@ -38,7 +38,7 @@ class Reshape(StatelessLayer):
 class Permute(StatelessLayer):
     """Time for features, and features for time."""
 
-    obstacle = "exchanges time and features, so there is no answer before the whole sequence is known"
+    obstacle = "swaps time and features, so there is no answer before the whole sequence is known"
 
     def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:
         pass
@@ -51,7 +51,7 @@ class Permute(StatelessLayer):
 class RepeatVector(StatelessLayer):
     """A sequence of one vector again and again."""
 
-    obstacle = "repeats what came at the end of the sequence, so there is no answer before that"
+    obstacle = "repeats the last output of the sequence, so there is no answer before that"
 
     def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
         self._n = int(spec.options["n"])  # type: ignore[arg-type]  # the rule made it a number
@@ -82,7 +82,7 @@ class ZeroPadding1D(_Ends):
 class Cropping1D(_Ends):
     """A sequence without its ends."""
 
-    obstacle = "takes steps from the ends of the sequence, so it must know them"
+    obstacle = "removes steps from the ends of the sequence, so it must know them"
 
     def apply(self, values: Batch) -> Batch:
         """Maps (batch, time, features) to (batch, time - before - after, features)."""

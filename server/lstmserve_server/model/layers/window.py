@@ -202,7 +202,7 @@ class _Global(Layer):
         self._compute_config = compute_config
         self.carried = (self,)
         if self._keepdims:
-            self.obstacle = "makes a sequence of one step of what it sums up (keepdims)"
+            self.obstacle = "reduces the sequence to one step (keepdims)"
 
     def zero_state(self, batch: int) -> WindowState:
         """Returns the state of `batch` new sequences."""

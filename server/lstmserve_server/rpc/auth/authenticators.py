@@ -85,7 +85,7 @@ class Admission:
             if self._method is not None:
                 caller.require_method(self._method)
             if self._model is not None and not caller.may_use(self._model):
-                raise PermissionDenied("", f"{caller.name!r} may no longer use {self._model!r}")
+                raise PermissionDenied("", f"{caller.name!r} is no longer allowed to use {self._model!r}")
         except RequestError as error:
             if not self.withdrawn.done():
                 self.withdrawn.set_result(error)

@@ -23,7 +23,7 @@ class CallerPolicy:
     """Names of the methods that it may call."""
 
     calls_per_second: float | None = None
-    """Calls, and messages of streams, in the mean over a second; over 1 / `calls_per_second` where that is longer."""
+    """Calls, and messages of streams, on average over a second; over 1 / `calls_per_second` where that is longer."""
 
     concurrent_calls: int | None = None
     """Calls and streams that are open at a time."""
@@ -77,7 +77,9 @@ class Caller:
         if name:
             raise PermissionDenied("model", f"{self.name!r} may not use {name[:64]!r}; expected one of {allowed}")
         if len(models) > 1:
-            raise InvalidRequest("model", f"got no name, and {self.name!r} may use several; expected one of {allowed}")
+            raise InvalidRequest(
+                "model", f"got no name, and {self.name!r} has access to several; expected one of {allowed}"
+            )
         return next(iter(models), name)
 
     def require_rows(self, field: str, rows: int) -> None:
@@ -124,7 +126,7 @@ class Caller:
             return
         if not self._rate.has_capacity():
             pace = self._rate.time_period / self._rate.max_rate
-            text = f"{self.name!r} calls too often; expected {self._policy.calls_per_second:g} calls per second in the mean"
+            text = f"{self.name!r} exceeded its rate limit of {self._policy.calls_per_second:g} calls per second on average"
             raise Overloaded("", text, retry_after=pace)
         await self._rate.acquire()
 

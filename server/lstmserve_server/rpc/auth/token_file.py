@@ -134,7 +134,7 @@ def _number(item: dict[str, Any], key: str, where: str, kinds: tuple[type[int | 
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < float(value) < math.inf:
-        _refuse(f"{where} has {key} = {value!r}; expected a {'number' if float in kinds else 'whole number'} above 0")
+        _refuse(f"{where} has {key} = {value!r}; expected {'a number' if float in kinds else 'an integer'} above 0")
     return value
 
 

@@ -182,7 +182,7 @@ class Codec:
         if not model.causal and size > self._limits.sequence_bytes:
             raise LimitExceeded(
                 "x.shape",
-                f"the sequence would take {size} bytes, as the model reads it whole; expected at most "
+                f"the sequences would take {size} bytes, because the model reads each of them whole; expected at most "
                 f"{self._limits.sequence_bytes} (--max-sequence-bytes). Send fewer rows",
             )
 
@@ -216,7 +216,8 @@ def _require_one_batch(arrays: Sequence[Array], given: _Given) -> None:
     for array, (field, _) in zip(arrays, given, strict=True):
         if len(array) != len(arrays[0]):
             raise InvalidRequest(
-                f"{field}.shape", f"got {len(array)} rows, expected {len(arrays[0])}, as {given[0][0]} has"
+                f"{field}.shape",
+                f"got {len(array)} rows, expected {len(arrays[0])}, the number of rows of {given[0][0]}",
             )
 
 
@@ -224,7 +225,7 @@ def _parse_lengths(lengths: Sequence[int], model: RecurrentModel, batch: int, ti
     if not lengths:
         return None
     if len(model.inputs) > 1 or not model.inputs[0].sequence:
-        raise WrongForModel("lengths", "got some, expected none, as the model has not just one input with a time axis")
+        raise WrongForModel("lengths", "got lengths, expected none: the model has several inputs, or no time axis")
     if len(lengths) != batch:
         raise InvalidRequest("lengths", f"got {len(lengths)}, expected one per row, which is {batch}, or none")
     for row, length in enumerate(lengths):
@@ -246,7 +247,7 @@ def validate_input(array: Array, item: InputSpec, model: RecurrentModel, field: 
         if unknown.any():
             index = array_checks.first(unknown)
             where = array_checks.format_shape(index)
-            text = f"got {array[index]:g} at {where}, expected token ids, whole numbers from 0 to {words - 1}"
+            text = f"got {array[index]:g} at {where}, expected token ids, integers from 0 to {words - 1}"
             raise WrongForModel(field, text)
     return array
 

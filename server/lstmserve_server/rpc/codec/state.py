@@ -132,7 +132,9 @@ def _array(
             f"got {array_checks.format_shape(array.shape)}, expected ({', '.join(axes)}), here {array_checks.format_shape(shape)}",
         )
     if array.shape[0] != shape[0]:
-        raise InvalidRequest(f"{field}.shape", f"got {array.shape[0]} rows, expected {shape[0]}, as x has")
+        raise InvalidRequest(
+            f"{field}.shape", f"got {array.shape[0]} rows, expected {shape[0]}, the number of rows of x"
+        )
     for length, expected, axis in zip(array.shape[1:], shape[1:], axes[1:], strict=True):
         if length != expected:
             raise WrongForModel(f"{field}.shape", f"got {length} {axis}; the layer has {expected}")

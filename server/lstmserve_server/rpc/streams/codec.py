@@ -79,7 +79,9 @@ class StreamCodec:
         one_step = message is not None and len(message.shape) == 1 + len(item.features)
         x = self._codec.decode_input(message, "x", item, served.model, stepped=one_step)
         if len(x) != parameters.rows:
-            raise InvalidRequest("x.shape", f"got {len(x)} rows, expected {parameters.rows}, as the stream has")
+            raise InvalidRequest(
+                "x.shape", f"got {len(x)} rows, expected {parameters.rows}, the number of rows of the stream"
+            )
         as_values = bool(request.x.values)
         self._codec.check_answer(served.model, len(x), 1 if one_step else x.shape[1], "x.shape", as_values=as_values)
         x = validate_input(x, item, served.model, "x")

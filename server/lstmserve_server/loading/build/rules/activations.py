@@ -22,15 +22,15 @@ def activation(r: LayerConfigReader, option: str, default: str) -> Activation:
     if isinstance(value, dict) and value.get("class_name") in LAYERS:
         inner = r.inner(keras_config.inner_layer(value, f"{r.layer}, {option}"))
         if inner.layer.kind == "Softmax" and inner.get("axis", -1) not in (-1, [-1]):
-            raise r.refuse(f"has a Softmax of axis={inner.get('axis')!r} as {option}; only the last is served")
+            raise r.refuse(f"has a Softmax of axis={inner.get('axis')!r} as {option}; only the last axis is supported")
         made = of_layer(inner)
         base.require_known_options(inner)
         return made
     if isinstance(value, dict) and value.get("class_name") not in ("function", "__lambda__", None):
-        raise r.refuse(f"has the layer {value['class_name']!r} as {option}; served there are {', '.join(LAYERS)}")
+        raise r.refuse(f"has the layer {value['class_name']!r} as {option}; supported there: {', '.join(LAYERS)}")
     if not isinstance(value, str):
         name = value.get("config") if isinstance(value, dict) else value
-        raise r.refuse(f"has a function of its author's own as {option} ({name!r}), whose code is not in the file")
+        raise r.refuse(f"has a custom function as {option} ({name!r}), whose code is not in the file")
     return named(r, option, value)
 
 
@@ -40,7 +40,7 @@ def named(r: LayerConfigReader, option: str, name: str) -> Activation:
     if found is None:
         known = ", ".join(activations.names(r.writer.era))
         era = r.writer.era.value
-        raise r.refuse(f"has {option}={name!r}, which is not served; for a file of Keras {era} these are: {known}")
+        raise r.refuse(f"has {option}={name!r}, which is not supported. For a file of Keras {era} these are: {known}")
     return found
 
 
@@ -62,10 +62,10 @@ def of_layer(r: LayerConfigReader) -> Activation:
         case _:
             axis = r.get("axis", -1)
             if axis not in (-1, [-1], len(r.incoming.shape)):
-                raise r.refuse(f"has axis={axis!r}; only the last is served")
+                raise r.refuse(f"has axis={axis!r}; only the last axis is supported")
             if r.incoming.mask is not None:
                 text = (
-                    "is given a mask, which Keras adds to what it gets; use Activation('softmax'), which passes it over"
+                    "is given a mask, which Keras adds to its input. Use Activation('softmax'), which ignores the mask"
                 )
                 raise r.refuse(text)
             return named(r, "activation", "softmax")

@@ -160,7 +160,7 @@ class LayerConfigReader:
         """Returns an option that is a whole number."""
         value = self.get(option)
         if type(value) is not int or not least <= value <= most:
-            raise self.refuse(f"has {option}={value!r}; expected a whole number from {least} to {most}")
+            raise self.refuse(f"has {option}={value!r}; expected an integer from {least} to {most}")
         return value
 
     def single(self, option: str, default: int) -> int:
@@ -169,7 +169,7 @@ class LayerConfigReader:
         if isinstance(value, (list, tuple)) and len(value) == 1:
             value = value[0]
         if type(value) is not int or not 1 <= value <= self.limits.features:
-            raise self.refuse(f"has {option}={value!r}; expected a whole number from 1 to {self.limits.features}")
+            raise self.refuse(f"has {option}={value!r}; expected an integer from 1 to {self.limits.features}")
         return value
 
     def pair(self, option: str) -> tuple[int, int]:
@@ -177,7 +177,7 @@ class LayerConfigReader:
         value = self.get(option)
         pair = (value, value) if type(value) is int else tuple(value) if isinstance(value, list) else ()
         if len(pair) != 2 or not all(type(item) is int and 0 <= item <= self.limits.features for item in pair):  # noqa: PLR2004
-            raise self.refuse(f"has {option}={value!r}; expected one whole number or two")
+            raise self.refuse(f"has {option}={value!r}; expected an integer or a pair of integers")
         return pair
 
     def real(self, option: str, default: float) -> float:
@@ -210,7 +210,7 @@ class LayerConfigReader:
         """Returns an option that is one of several."""
         value = self.get(option, default)
         if value not in known:
-            raise self.refuse(f"has {option}={value!r}; only {' or '.join(map(repr, known))} is served")
+            raise self.refuse(f"has {option}={value!r}; only {' or '.join(map(repr, known))} is supported")
         return value
 
     @property
@@ -218,23 +218,23 @@ class LayerConfigReader:
         """The length of the last axis of what reaches the layer."""
         features = self.incoming.shape[-1]
         if features is None:
-            raise self.refuse("needs to know how many features reach it, and the layer before leaves that open")
+            raise self.refuse("needs a known number of input features, which the previous layer does not define")
         return features
 
     def require_sequence(self) -> None:
         """Refuses the layer where no sequence of vectors reaches it."""
         if len(self.incoming.shape) == 1:
-            raise self.refuse("gets no sequence: the layer before it answers the last time-step only")
+            raise self.refuse("gets no sequence: the previous layer returns only the last time step")
         if len(self.incoming.shape) != 2:  # noqa: PLR2004 - time and features
             raise self.refuse(
-                f"gets what has {len(self.incoming.shape)} axes alongside the batch; expected time and features"
+                f"gets {len(self.incoming.shape)} axes in addition to the batch; expected time and features"
             )
 
     def require_known_time(self) -> int:
         """Returns the number of time-steps, which must be known."""
         time = self.incoming.shape[0]
         if time is None:
-            raise self.refuse("needs to know the number of time-steps, and the file does not declare it")
+            raise self.refuse("needs to know the number of time-steps, which the file does not declare")
         return time
 
 
@@ -263,5 +263,5 @@ def require_known_options(reading: LayerConfigReader) -> None:
     for option, value in reading.layer.options.items():
         if option not in reading.consumed and option not in IDLE and value is not None:
             raise reading.refuse(
-                f"has the option {option}={value!r}, which is not known here and may change its answers"
+                f"has the option {option}={value!r}, which is not known here and may change the outputs"
             )

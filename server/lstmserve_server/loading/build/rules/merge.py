@@ -20,7 +20,7 @@ def elementwise(r: LayerConfigReader) -> LayerPlan:
     _require_known_rule(r)
     shape = _broadcast(r)
     if r.layer.kind in _ALTERS_MASKED and r.writer.merges_masks_by == "or" and any(item.mask for item in r.incomings):
-        raise r.refuse("is given a mask, for which Keras 3 replaces what it passes over; that is not served")
+        raise r.refuse("is given a mask, for which Keras 3 replaces the masked values; that is not supported")
     return _merged(r, shape, masks.of_elementwise(r.incomings, r.writer.merges_masks_by))
 
 
@@ -32,10 +32,10 @@ def concatenate(r: LayerConfigReader) -> LayerPlan:
     axis, rank = r.get("axis", -1), len(shapes[0])
     along = axis - 1 if type(axis) is int and axis > 0 else rank + axis if type(axis) is int else -1
     if along not in (0, rank - 1):
-        raise r.refuse(f"has axis={axis!r}; served are the last, and that of time")
+        raise r.refuse(f"has axis={axis!r}; only the last axis and the time axis are supported")
     others = [tuple(length for i, length in enumerate(shape) if i != along) for shape in shapes]
     if any(not _fit(one, others[0]) for one in others):
-        raise r.refuse(f"joins what has the shapes {', '.join(map(str, shapes))}, which do not fit")
+        raise r.refuse(f"merges inputs of incompatible shapes: {', '.join(map(str, shapes))}")
     lengths = [shape[along] for shape in shapes]
     total = None if None in lengths else sum(length or 0 for length in lengths)
     shape = (*shapes[0][:along], total, *shapes[0][along + 1 :])
@@ -62,7 +62,7 @@ def _merged(
 def _require_alike(r: LayerConfigReader) -> None:
     if len({len(item.shape) for item in r.incomings}) > 1 or len(r.incomings) < 2:  # noqa: PLR2004 - several
         shapes = ", ".join(str(item.shape) for item in r.incomings)
-        raise r.refuse(f"joins what has the shapes {shapes}; expected several of the same number of axes")
+        raise r.refuse(f"merges inputs of the shapes {shapes}; expected several with the same number of axes")
 
 
 def _broadcast(r: LayerConfigReader) -> Shape:
@@ -70,7 +70,7 @@ def _broadcast(r: LayerConfigReader) -> Shape:
     shapes = [item.shape for item in r.incomings]
     widest = max(shape[-1] or 0 for shape in shapes)
     if any(not _fit(shape[:-1], shapes[0][:-1]) or shape[-1] not in (1, widest) for shape in shapes):
-        raise r.refuse(f"joins what has the shapes {', '.join(map(str, shapes))}, which do not fit")
+        raise r.refuse(f"merges inputs of incompatible shapes: {', '.join(map(str, shapes))}")
     return (*shapes[0][:-1], widest)
 
 
@@ -90,7 +90,7 @@ def operation(r: LayerConfigReader, numbers: tuple[float, ...], *, number_first:
     if kind == "Concatenate":
         return concatenate(bare)
     if kind not in ("Add", "Subtract", "Multiply") or numbers:
-        raise r.refuse("is an operation on tensors that is not served; use the layer that does the same")
+        raise r.refuse("is a tensor operation that is not supported. Use the equivalent Keras layer")
     return elementwise(bare)
 
 
@@ -110,5 +110,5 @@ def _with_a_number(r: LayerConfigReader, numbers: tuple[float, ...], *, number_f
         case "Divide" | "TrueDivide", float() if number and not number_first:
             return {"scale": 1.0, "offset": 0.0, "divisor": number}
         case _:
-            raise r.refuse("is an operation on tensors that is not served; use the layer that does the same")
+            raise r.refuse("is a tensor operation that is not supported. Use the equivalent Keras layer")
     return {"scale": scale, "offset": offset}

@@ -70,7 +70,7 @@ def _normalization(r: LayerConfigReader, kind: str, further: tuple[str, ...]) ->
 def _require_last_axis(r: LayerConfigReader, axis: Any) -> None:
     axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
     if axis not in (-1, len(r.incoming.shape)):
-        raise r.refuse(f"has axis={axis!r}; only the last is served")
+        raise r.refuse(f"has axis={axis!r}; only the last axis is supported")
 
 
 def normalization(r: LayerConfigReader) -> LayerPlan:
@@ -90,7 +90,7 @@ def normalization(r: LayerConfigReader) -> LayerPlan:
             np.broadcast_to(np.array(value, np.float64).reshape(-1), shape or (1,)).copy() for value in (mean, variance)
         ]
     except (TypeError, ValueError, OverflowError):
-        raise r.refuse(f"has a mean or a variance that is not {shape} numbers") from None
+        raise r.refuse(f"has a mean or a variance whose shape is not {shape}") from None
     if not np.isfinite(given).all():
         raise r.refuse("has a mean or a variance that is not finite")
     weights = dict(zip(("mean", "variance"), given, strict=True))
@@ -123,7 +123,9 @@ def prelu(r: LayerConfigReader) -> LayerPlan:
     """`PReLU`, with a slope for each feature that is the same at all time-steps."""
     shared = r.get("shared_axes") or []
     if not isinstance(shared, list) or (r.incoming.sequence and 1 not in shared):
-        raise r.refuse(f"has shared_axes={shared!r}; served are slopes that are the same at all time-steps: [1]")
+        raise r.refuse(
+            f"has shared_axes={shared!r}; only slopes that are the same at all time steps are supported: [1]"
+        )
     shape = tuple(1 if axis in shared else length or 1 for axis, length in enumerate(r.incoming.shape, start=1))
     return r.plan("PReLU", block=WeightBlock({"alpha": shape}))
 

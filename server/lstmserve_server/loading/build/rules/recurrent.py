@@ -31,9 +31,7 @@ def _lstm(r: LayerConfigReader, *, in_both_directions: bool) -> LayerPlan:
     r.require_sequence()
     units = r.number("units", r.limits.units)
     if r.flag("time_major", default=False) != r.writer.time_major:
-        raise r.refuse(
-            "is alone in having or not having time_major=True; expected it of all LSTM layers of the model, or none"
-        )
+        raise r.refuse("and the other LSTM layers disagree about time_major; expected it of all of them, or of none")
     if "recurrent_activation" not in r.layer.options and r.writer.era is activations.KerasMajor.KERAS_2:
         text = "does not say its recurrent_activation, whose default changed during Keras 2 ('hard_sigmoid' at first)"
         raise r.refuse(text)
@@ -70,10 +68,10 @@ def _passes_mask_over(r: LayerConfigReader) -> bool:
 def _states(r: LayerConfigReader, *units: int) -> tuple[Shape, ...]:
     """Returns the shapes of h and c, for each direction, if the layer gives them; and checks those that it is given."""
     if r.states not in (0, 2 * len(units)):
-        raise r.refuse(f"is given {r.states} states to begin with; expected {2 * len(units)}: h and c")
+        raise r.refuse(f"is given {r.states} initial states; expected {2 * len(units)}: h and c")
     for incoming, width in zip(r.incomings[1:], [u for u in units for _ in "hc"], strict=False):
         if incoming.shape != (width,):
-            raise r.refuse(f"is given a state of the shape {incoming.shape} to begin with; expected {(width,)}")
+            raise r.refuse(f"is given an initial state of the shape {incoming.shape}; expected {(width,)}")
     return tuple((u,) for u in units for _ in "hc") if r.flag("return_state", default=False) else ()
 
 
@@ -99,7 +97,7 @@ def rnn(r: LayerConfigReader) -> LayerPlan:
 
 def _of_cell(r: LayerConfigReader, cell: LayerConfig, **changed: bool) -> LayerPlan:
     if cell.kind != "LSTMCell":
-        raise r.refuse(f"has a {cell.kind} as its cell; only LSTMCells are served")
+        raise r.refuse(f"has a {cell.kind} as its cell; only LSTMCell is supported")
     around = {name: value for name, value in r.layer.options.items() if name != "cell"}
     r.consumed.update(r.layer.options)
     inner = replace(r, layer=replace(r.layer, options={**cell.options, **around, **changed}), consumed=set())
@@ -114,9 +112,9 @@ def _stacked(r: LayerConfigReader, stack: LayerConfig) -> LayerPlan:
     if not isinstance(cells, list) or not 1 <= len(cells) <= r.limits.layers:
         raise r.refuse(f"has a stack of cells that is {type(cells).__name__}; expected a list of LSTMCells")
     if stack.options.get("reverse_state_order") or r.get("return_state") or r.states:
-        raise r.refuse("hands the states of a stack of cells in or out, which is not served")
+        raise r.refuse("takes or returns the states of a stack of cells, which is not supported")
     if r.get("go_backwards") and r.incoming.mask is not None:
-        raise r.refuse("reads a sequence with a mask from its end through a stack of cells, which is not served")
+        raise r.refuse("reads a sequence with a mask from its end through a stack of cells, which is not supported")
     parts: list[LayerPlan] = []
     for number, entry in enumerate(cells):
         cell = keras_config.inner_layer(entry, f"{r.layer}, cell {number}")
@@ -172,7 +170,7 @@ def _piece(block: WeightBlock, layer: LayerConfig, place: str, labels: set[str])
 
 def _direction(r: LayerConfigReader, layer: LayerConfig, place: str, labels: set[str]) -> LayerPlan:
     if layer.kind not in _DIRECTIONS:
-        raise r.refuse(f"wraps a {layer.kind}; only LSTMs are served")
+        raise r.refuse(f"wraps a {layer.kind}; only LSTM is supported")
     reading = replace(r, layer=layer, consumed=set())
     made = _DIRECTIONS[layer.kind](reading, in_both_directions=True)
     reading.consumed.add("return_state")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-_OTHER_CELL: Final = "it is not an LSTM: it has other gates and another state, and only LSTMs are served"
-_ATTENTION: Final = "it looks at the whole sequence at once, and is not served"
+_OTHER_CELL: Final = "it is not an LSTM: it has other gates and another state, and only LSTM is supported"
+_ATTENTION: Final = "it reads the whole sequence at once"
 _TWO_DIMENSIONAL: Final = "it works on images, not on time-steps"
 
 REASONS: Final[dict[str, str]] = {
-    "Lambda": "it holds code of its author's, which is never run. Rebuild the model with Keras' own layers",
-    "TFOpLambda": "it calls a function of TensorFlow that is not served. Use the Keras layer that does the same",
-    "SlicingOpLambda": "it cuts a tensor, which is not served. Use return_sequences=False for the last step, or Cropping1D",
-    "TensorFlowOpLayer": "it calls a function of TensorFlow that is not served. Use the Keras layer that does the same",
-    "GetItem": "it cuts a tensor, which is not served. Use return_sequences=False for the last step, or Cropping1D",
+    "Lambda": "it contains custom code, which is never run. Rebuild the model with Keras' own layers",
+    "TFOpLambda": "it calls a TensorFlow function that is not supported. Use the equivalent Keras layer",
+    "SlicingOpLambda": "it slices a tensor, which is not supported. Use return_sequences=False for the last step, or Cropping1D",
+    "TensorFlowOpLayer": "it calls a TensorFlow function that is not supported. Use the equivalent Keras layer",
+    "GetItem": "it slices a tensor, which is not supported. Use return_sequences=False for the last step, or Cropping1D",
     "GRU": _OTHER_CELL,
     "CuDNNGRU": _OTHER_CELL,
     "SimpleRNN": _OTHER_CELL,
@@ -33,4 +33,4 @@ REASONS: Final[dict[str, str]] = {
     "IntegerLookup": "it is preprocessing, which belongs to the caller. Cut it off, and send token ids",
     "TextVectorization": "it is preprocessing of text, which belongs to the caller. Cut it off, and send token ids",
 }
-"""By class; of any other that is not served nothing is known."""
+"""By class; other unsupported classes have no reason of their own."""

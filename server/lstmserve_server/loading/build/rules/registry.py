@@ -42,8 +42,8 @@ def plan(reading: LayerConfigReader) -> LayerPlan:
 
 def refusal_of(layer: LayerConfig) -> str:
     """Returns why a layer of a kind that is not served is refused."""
-    why = refusal_reasons.REASONS.get(layer.kind, f"served are {', '.join(RULES)}")
-    return f"{layer} is of a kind that is not served: {why}"
+    why = refusal_reasons.REASONS.get(layer.kind, f"supported: {', '.join(RULES)}")
+    return f"{layer} is of a kind that is not supported: {why}"
 
 
 RULES: Final[dict[str, Callable[[LayerConfigReader], LayerPlan]]] = {

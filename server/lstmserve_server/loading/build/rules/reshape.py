@@ -26,7 +26,7 @@ def reshape(r: LayerConfigReader) -> LayerPlan:
     """`Reshape`."""
     target = r.get("target_shape")
     if not isinstance(target, list) or not 1 <= len(target) <= r.limits.axes or not all(type(n) is int for n in target):
-        raise r.refuse(f"has target_shape={target!r}; expected one to {r.limits.axes} whole numbers")
+        raise r.refuse(f"has target_shape={target!r}; expected one to {r.limits.axes} integers")
     if r.incoming.sequence:
         r.require_known_time()
     size = _size(r, r.incoming.shape)
@@ -69,6 +69,6 @@ def _ends(r: LayerConfigReader, option: str, sign: int) -> LayerPlan:
     before, after = r.pair(option)
     time = r.incoming.shape[0]
     if time is not None and time + sign * (before + after) < 1:
-        raise r.refuse(f"leaves nothing of {time} time-steps")
+        raise r.refuse(f"leaves none of {time} time-steps")
     shape = (None if time is None else time + sign * (before + after), r.features)
     return r.plan(r.layer.kind, {"before": before, "after": after}, output_shapes=(shape,), mask=None)

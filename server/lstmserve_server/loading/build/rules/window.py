@@ -24,7 +24,7 @@ def conv(r: LayerConfigReader) -> LayerPlan:
         "activation": activations.activation(r, "activation", "linear"),
     }
     if options["strides"] != 1 and options["dilation_rate"] != 1:
-        raise r.refuse("has strides and a dilation_rate above 1, which Keras refuses together")
+        raise r.refuse("has both strides and dilation_rate above 1, which Keras refuses")
     return r.plan(
         "Conv1D", options, output_shapes=((_places(r, options), filters),), block=WeightBlock(shapes), mask=None
     )

@@ -25,19 +25,20 @@ _HEEDS_MASK: Final = ("LSTM", "CuDNNLSTM", "RNN", "Bidirectional", "GlobalAverag
 def time_distributed(r: LayerConfigReader, plan: Callable[[LayerConfigReader], LayerPlan]) -> LayerPlan:
     """`TimeDistributed`, of a layer that `plan` plans."""
     if not r.incoming.sequence:
-        raise r.refuse("gets no sequence: the layer before it answers the last time-step only")
+        raise r.refuse("gets no sequence: the previous layer returns only the last time step")
     inner = keras_config.inner_layer(r.get("layer"), f"{r.layer}, layer")
     if inner.inside is not None or inner.kind in ("Sequential", "Functional", "Model"):
-        raise r.refuse(f"wraps a model ({inner.kind}), which is not served; wrap its layers one by one")
+        raise r.refuse(f"wraps a model ({inner.kind}), which is not supported. Wrap each layer of that model instead")
     if inner.kind in _STATELESS:
-        raise r.refuse(f"wraps a {inner.kind}, which is not served inside it")
+        raise r.refuse(f"wraps a {inner.kind}, which is not supported inside it")
     if r.incoming.mask is not None and inner.kind in _HEEDS_MASK:
         raise r.refuse(
-            f"wraps a {inner.kind} and is given a mask, which Keras hands to it step by step; that fails there"
+            f"wraps a {inner.kind} and is given a mask. Keras fails on such a model: it passes the mask to the "
+            "wrapped layer one time step at a time"
         )
     made = plan(r.inner(inner, r.incoming.shape[1:]))
     if len(made.output_shapes) > 1 or made.kind == base.STACK:
-        raise r.refuse(f"wraps a {inner.kind} of several outputs or cells, which is not served")
+        raise r.refuse(f"wraps a {inner.kind} of several outputs or cells, which is not supported")
     shape, below = (r.incoming.shape[0], *made.shape), made.below("layer")
     if inner.kind in _ANY_RANK:
         return r.plan(made.kind, made.options, output_shapes=(shape,), block=below.block, weights=made.weights)

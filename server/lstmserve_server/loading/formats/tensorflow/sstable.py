@@ -31,7 +31,7 @@ def read(content: bytes) -> dict[bytes, bytes]:
     if len(content) < _FOOTER or not content.endswith(MAGIC):
         message = (
             f"the index of the checkpoint ends with {content[-len(MAGIC) :]!r}; expected {MAGIC!r}, as LevelDB writes it. "
-            "The file is something else, or was cut off while it was written or copied"
+            "It is another kind of file, or was cut off while it was written or copied"
         )
         raise UnsupportedModelError(message)
     footer = content[-_FOOTER:]

@@ -71,7 +71,7 @@ class TrackedWeights:
         for layer, child in found:
             kept = self._kept.get(child, (layer.kind, layer.name))
             if kept != (layer.kind, layer.name):
-                message = f"{layer} stands where the file has {kept[1]!r} ({kept[0]}). The file is damaged"
+                message = f"{layer} is at the position where the file has {kept[1]!r} ({kept[0]}). The file is damaged"
                 raise UnsupportedModelError(message)
             self._nodes[*outer, layer.name] = child
             if layer.inside is not None:
@@ -142,7 +142,8 @@ class TrackedWeights:
             raise UnsupportedModelError(message)
         if not self._in_order and layer.name not in variable.full_name.split("/"):
             message = (
-                f"{layer} stands where the file has {variable.full_name}. Does the architecture belong to it? If so, say so with "
+                f"{layer} is at the position where the file has {variable.full_name}. Does the architecture belong to "
+                "it? If so, say so with "
                 "--architecture"
             )
             raise UnsupportedModelError(message)

@@ -1,14 +1,14 @@
-# Every target sets up what it needs, in .venv, and is quick the second time.
+# Every target sets up what it needs, in .venv, and is fast the second time.
 #
 #   make serve    serve the bundled model until Ctrl-C        make test    run all tests
 #   make demo     watch it forecast the sunspots              make check   run all linters and type checks
 #   make test-ecosystem   run the tests that need foreign programs
 #   make container-test   build the container images and check them; needs root, or user namespaces
-#   make proto    write client/lstmserve/v1 anew              make lock    choose the versions of all packages anew
-#   make train    train the bundled model anew                make clean   remove what the targets above made
+#   make proto    write client/lstmserve/v1 again             make lock    choose the versions of all packages again
+#   make train    train the bundled model again               make clean   remove what the targets above made
 #   make test-shuffled    run them in a random order, which finds those that lean on others
 #   make mutants  put small faults into the code and see which the tests do not notice: half an hour
-#   make bench    measure it beside all else that serves an LSTM: an hour; make bench-quick: minutes. Needs nghttp2-client
+#   make bench    compare it with all else that serves an LSTM: an hour; make bench-quick: minutes. Needs nghttp2-client
 
 PYTHON ?= python3
 VENV   := .venv
@@ -17,6 +17,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 UV_VERSION := 0.13.9
 
 RULES     := pyproject.toml Makefile
+PROSE     := client server proto bench scripts ARCHITECTURE.md docs/decisions
 
 .DELETE_ON_ERROR:
 .PHONY: mutants serve demo test test-ecosystem test-shuffled container-test check proto lock train clean format bench bench-quick bench-lock
@@ -53,6 +54,8 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/interrogate --quiet client server
 	$(BIN)/codespell
+	$(BIN)/codespell --dictionary .style/words.txt $(PROSE)
+	$(BIN)/python -m scripts.prose $(PROSE)
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code

@@ -1,1 +1,1 @@
-"""What the service costs alongside everything that someone might pick instead, measured in one run on one machine."""
+"""Benchmarks of the service and of its alternatives, in one run on one machine."""

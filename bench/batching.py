@@ -1,4 +1,4 @@
-"""What it brings to compute together steps that arrive together: the service alongside itself, told to compute each by itself."""
+"""Benchmark of batching: the service with batching, and without it."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a contender is asked for a step: the method, the request, and its answer as y, h and c, each (1, n)."""
+    """Protocol of a contender: the method, the request, and its answer as y, h and c, each (1, n)."""
 
     method: str
     encode: Callable[[Inputs], bytes]
@@ -53,7 +53,7 @@ def _one_step(given: Inputs) -> tuple[Array, Array, Array]:
 def _own(given: Inputs) -> bytes:
     x, h, c = map(tensors.encode, _one_step(given))
     layer = lstm_pb2.LayerState(h=h, c=c, layer="lstm")
-    request = lstm_pb2.StepRequest(x=x, state=lstm_pb2.State(layers=[layer], steps=[1]))
+    request = lstm_pb2.StepRequest(x=x, state=lstm_pb2.State(layers=[layer], steps_seen=[1]))
     return bytes(request.SerializeToString())
 
 

@@ -1,4 +1,4 @@
-"""What an engine makes of one LSTM layer, alongside the library alone: python -m bench.engine_costs [UNITS ...].
+"""Benchmark of an engine with one LSTM layer, compared with the library alone: python -m bench.engine_costs [UNITS ...].
 
 All contenders take turns in short rounds, on one thread each; a figure is the least of the rounds, as neighbors on the machine
 only ever add to it. `torch` is among them where it is installed.

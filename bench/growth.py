@@ -1,4 +1,4 @@
-"""How the time of a step grows with rows, time-steps and units: each doubled again and again, the others as they are."""
+"""Benchmark of how a step scales with rows, time steps and units: each is doubled repeatedly, the others stay."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DOUBLED: Final[dict[str, tuple[Shape, ...]]] = {
 
 @dataclass
 class Growth:
-    """What came of one kernel and one thing that was doubled."""
+    """Result of one kernel and one doubled quantity."""
 
     contender: str
     what: str

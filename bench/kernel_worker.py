@@ -1,4 +1,4 @@
-"""The process of one contender among the kernels: does on its standard input's word what it is told, a line of JSON each.
+"""The process of one contender among the kernels: obeys the commands on its standard input, a line of JSON each.
 
 python -m bench.kernel_worker ENGINE
 

@@ -50,7 +50,7 @@ KERNELS = (
 
 @dataclass
 class Timing:
-    """What came of a contender and a shape."""
+    """Result of a contender with a shape."""
 
     contender: str
     units: int

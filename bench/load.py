@@ -22,7 +22,7 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What came of a load."""
+    """Result of a load."""
 
     calls_per_second: float
     latencies_us: list[float]
@@ -34,7 +34,7 @@ class Load:
         return statistics.median(self.latencies_us)
 
     def quantile_us(self, share: float) -> float:
-        """Returns the latency that so large a share of the calls does not exceed."""
+        """Returns the latency that this fraction of the calls does not exceed."""
         ordered = sorted(self.latencies_us)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
@@ -45,7 +45,7 @@ def frame(message: bytes) -> bytes:
 
 
 def send(port: int, method: str, message: bytes, in_flight: int, calls: int, answer_bytes: int) -> Load:
-    """Sends so many calls, so many of them in flight, over one connection as a channel of gRPC does.
+    """Sends calls, with a fixed number of them in flight, over one connection as a channel of gRPC does.
 
     Raises:
         LoadFailed: not all were answered with as many bytes as an answer has; a call that fails has none.

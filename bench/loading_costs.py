@@ -1,4 +1,4 @@
-"""What it costs to load a large file, alongside what h5py takes to read its arrays.
+"""Benchmark of loading a large file, compared with reading its arrays with h5py.
 
     python -m bench.loading_costs [--units 2048]
 

@@ -1,4 +1,4 @@
-"""What was measured on, and with what."""
+"""Machine and versions of a measurement."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _LOOKS: Final = 20
 
 @dataclass
 class Memory:
-    """What was in RAM; what several processes share counts once."""
+    """Memory in use. What several processes share counts once."""
 
     case: str
     resident_bytes: list[int]
@@ -41,7 +41,7 @@ class Memory:
 
 
 def measure(steps: int, say: Say) -> list[Memory]:
-    """Measures it with no more than a tiny model, with many models, and during so many time-steps of one stream."""
+    """Measures it with no more than a tiny model, with many models, and during many time-steps of one stream."""
     rpc.write_models([32, 128, _UNITS])
     found = [_models(1, 32), _models(_MODELS, _UNITS), asyncio.run(_stream(steps))]
     for one in found:
@@ -64,7 +64,7 @@ def _models(count: int, units: int) -> Memory:
 
 
 async def _stream(steps: int) -> Memory:
-    """Sends so many time-steps over one stream, and looks now and then."""
+    """Sends time-steps over one stream, and measures now and then."""
     messages = steps // _CASE.steps
     with rpc.Running(OURS, 128, "").server as server:
         streams.wait_for(server)

@@ -75,9 +75,9 @@ def _rpc(outcomes: list[Record]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _ratio(values: Sequence[float], beside: Sequence[float]) -> float:
+def _ratio(values: Sequence[float], baseline: Sequence[float]) -> float:
     """Returns the median of the ratios of each round: what a neighbor takes from one round, it takes from both."""
-    return median([a / b for a, b in zip(values, beside, strict=False)])
+    return median([a / b for a, b in zip(values, baseline, strict=False)])
 
 
 def _rpc_rows(outcomes: Sequence[Record], flight: str) -> list[list[str]]:
@@ -128,8 +128,8 @@ def _streams(outcomes: list[Record]) -> str:
     for one in outcomes:
         rates = figures(one["samples"], "row_steps_per_second")
         cpu = figures(one["samples"], "cpu_seconds_per_1000")
-        beside = figures(base[one["contender"], one["callers"]]["samples"], "cpu_seconds_per_1000")
-        ratio = _ratio(beside, cpu)
+        baseline = figures(base[one["contender"], one["callers"]]["samples"], "cpu_seconds_per_1000")
+        ratio = _ratio(baseline, cpu)
         rows.append(
             [f"{one['contender']}: {one['case']}", _spread(rates, ",.0f"), f"{median(cpu):.4f}", f"{ratio:.1f}"]
         )

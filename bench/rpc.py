@@ -27,7 +27,7 @@ _FEWEST: Final = 60
 
 @dataclass
 class Sample:
-    """What came of one load of one round."""
+    """Result of one load in one round."""
 
     calls_per_second: float
     median_us: float
@@ -38,7 +38,7 @@ class Sample:
 
 @dataclass
 class Outcome:
-    """What came of a contender with a size of the model."""
+    """Results of a contender with one size of the model."""
 
     contender: str
     units: int

@@ -1,4 +1,4 @@
-"""What shadow mode costs the calls: latency of `Step` with it, as a ratio to that without, in one run.
+"""Benchmark of shadow mode: latency of `Step` with it, as a ratio to that without, in one run.
 
     python -m bench.shadow_costs [--calls 300] [--rounds 20]
 

@@ -1,4 +1,4 @@
-"""How long each server takes to its first right answer, each alone and several times, and the memory it then has."""
+"""Benchmark of the start: time to the first right answer of each server, and its memory then. Each runs alone, several times."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Startup:
-    """What came of starting a contender."""
+    """Result of starting a contender."""
 
     contender: str
     ready_seconds: list[float] = field(default_factory=list)

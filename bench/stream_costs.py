@@ -1,4 +1,4 @@
-"""What streams cost alongside calls of `Step`, what idle ones cost, and what one costs the others whose reader has stopped.
+"""Benchmark of streams: compared with calls of `Step`, idle, and next to a stream whose reader has stopped.
 
     python -m bench.stream_costs [streams] [idle] [slow-reader] [--seconds 3] [--rounds 3]
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 MODEL = f"sunspots={SUNSPOTS}"
 WIDE, WIDE_UNITS = ("--until", "slow"), 48
-"""Serves the same model as far as a layer of so many units: as many times the numbers in an answer."""
+"""Serves the same model up to a layer of this many units: as many numbers in an answer."""
 
 CALLERS = 32
 ROWS = 64
@@ -127,9 +127,9 @@ async def opened(channel: grpc.aio.Channel, rows: int = 1) -> Any:
 
 
 async def streaming(channel: grpc.aio.Channel, rows: int = 1, steps: int = 1, in_flight: int = 1) -> Ask:
-    """Returns the reading of an answer, and the sending of the next message, of a stream with so many under way."""
+    """Returns the reading of an answer, and the sending of the next message, of a stream with this many messages in flight."""
     call = await opened(channel, rows)
-    request = Request(steps=lstm_pb2.StepInput(number=1, x=tensors.encode(input_of(rows, steps))))
+    request = Request(input=lstm_pb2.StepInput(number=1, x=tensors.encode(input_of(rows, steps))))
     for _ in range(in_flight):
         await call.write(request)
 
@@ -143,7 +143,7 @@ async def streaming(channel: grpc.aio.Channel, rows: int = 1, steps: int = 1, in
 
 
 def raw_asyncio(callers: int, open_one: Callable[[grpc.aio.Channel], Awaitable[Ask]]) -> Callable[[str, Window], None]:
-    """Returns what fills a window with what so many callers ask at the same time, over one connection."""
+    """Returns what fills a window of this many concurrent calls over one connection."""
 
     async def fill(address: str, window: Window) -> None:
         """Keeps callers busy until the window closes."""
@@ -165,7 +165,7 @@ def raw_asyncio(callers: int, open_one: Callable[[grpc.aio.Channel], Awaitable[A
 def raw_sync(address: str, window: Window) -> None:
     """Fills a window with one stream of gRPC without asyncio, one message in flight."""
     outgoing: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-    request = Request(steps=lstm_pb2.StepInput(number=1, x=tensors.encode(input_of(1, 1))))
+    request = Request(input=lstm_pb2.StepInput(number=1, x=tensors.encode(input_of(1, 1))))
     with grpc.insecure_channel(address) as channel:
         send = channel.stream_stream(calls.method("StreamSteps"), Request.SerializeToString, Response.FromString)
         answers = send(iter(outgoing.get, None))
@@ -228,7 +228,7 @@ class Case:
 
     name: str
     client: str
-    beside: int
+    baseline: int
     """Number of the case that it is compared with."""
     row_steps: int
     """Rows times time-steps of a message."""
@@ -271,7 +271,7 @@ def measure_streams(seconds: float, rounds: int) -> None:
                 case.fill(server.address, window)
                 windows[-1].append(window)
     headings = [
-        "what", "client", "beside", "messages/s", "row-steps/s", "ratio", "server CPU s per 1,000 row-steps", "ratio",
+        "what", "client", "baseline", "messages/s", "row-steps/s", "ratio", "server CPU s per 1,000 row-steps", "ratio",
         "client CPU s per 1,000 row-steps",
     ]  # fmt: skip
     print("\nOne message in flight on each stream, unless it says otherwise.\n")
@@ -285,15 +285,15 @@ def _row(number: int, windows: list[list[Window]]) -> list[str]:
         return [value(taken[of], taken[of].messages * CASES[of].row_steps) for taken in windows]
 
     def cells(value: Callable[[Window, int], float], form: str) -> list[str]:
-        own, other = each(value, number), each(value, case.beside)
+        own, other = each(value, number), each(value, case.baseline)
         ratio = statistics.median(a / b for a, b in zip(own, other, strict=True))
         return [format(statistics.median(own), form), f"{ratio:.2f}"]
 
     messages = statistics.median(each(lambda window, _: window.messages / window.seconds, number))
     client = statistics.median(each(lambda window, steps: 1000 * window.client / steps, number))
-    beside = "itself" if case.beside == number else f"{CASES[case.alongside].name}, {CASES[case.alongside].client}"
+    baseline = "itself" if case.baseline == number else f"{CASES[case.baseline].name}, {CASES[case.baseline].client}"
     return [
-        case.name, case.client, beside, f"{messages:,.0f}",
+        case.name, case.client, baseline, f"{messages:,.0f}",
         *cells(lambda window, steps: steps / window.seconds, ",.0f"),
         *cells(lambda window, steps: 1000 * window.server / steps, ".4f"),
         f"{client:.4f}",
@@ -355,7 +355,7 @@ def write_without_reading(address: str, is_open: Event, written: Any) -> None:
         async with grpc.aio.insecure_channel(address) as channel:
             call = await opened(channel, ROWS)
             is_open.set()
-            request = Request(steps=lstm_pb2.StepInput(number=1, x=tensors.encode(input_of(ROWS, STEPS))))
+            request = Request(input=lstm_pb2.StepInput(number=1, x=tensors.encode(input_of(ROWS, STEPS))))
             while True:
                 await call.write(request)
                 written.value += 1
@@ -380,7 +380,7 @@ def slow_reader(address: str) -> Iterator[Any]:
 
 @dataclass
 class Latencies:
-    """How long the answers took, in seconds, how many came in a second, and the most memory that the server had."""
+    """Latencies in seconds, answers per second, and peak memory of the server."""
 
     median: float
     p99: float

@@ -61,7 +61,7 @@ CASES: Final = (
 
 @dataclass
 class Sample:
-    """What came of a case in one round."""
+    """Result of a case in one round."""
 
     row_steps_per_second: float
     cpu_seconds_per_1000: float
@@ -69,7 +69,7 @@ class Sample:
 
 @dataclass
 class StreamOutcome:
-    """What came of a case with one server."""
+    """Results of a case with one server."""
 
     contender: str
     case: str

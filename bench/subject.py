@@ -1,4 +1,4 @@
-"""What every contender computes: one LSTM and a dense layer after it, with the same weights, and inputs to ask with.
+"""The model that every contender computes: an LSTM and a dense layer, with the same weights, and its inputs.
 
 Knows NumPy alone, so that every environment can import it.
 """
@@ -39,7 +39,7 @@ class Weights(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What a contender is asked with."""
+    """Input of a contender."""
 
     x: Array  # (batch, time, features)
     h: Array  # (batch, units)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Truth(NamedTuple):
-    """What is to come out."""
+    """Expected results."""
 
     outputs: Array  # (batch, time, units)
     c: Array  # (batch, units), after the last step

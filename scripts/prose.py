@@ -34,7 +34,7 @@ PHRASES: Final = (
 )
 """Each phrase as a regular expression, and what to write instead."""
 
-_BEGINNINGS: Final = re.compile(r"(What|Whether|Who|How|The way of)\b")
+_BEGINNINGS: Final = re.compile(r"(What|Whether|Who|How)\b")
 _PATTERNS: Final = [(re.compile(pattern, re.IGNORECASE), better) for pattern, better in PHRASES]
 
 

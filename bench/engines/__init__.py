@@ -1,4 +1,4 @@
-"""What computes an LSTM: each module imports one library, and makes a function for one shape of input.
+"""Libraries that compute an LSTM. Each module imports one, and makes a function for one shape of input.
 
     make(variant, weights, batch, time) -> run(x, h, c) -> (outputs, h, c)
 

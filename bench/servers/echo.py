@@ -39,7 +39,7 @@ def serve_sync(port: int, answer: bytes) -> None:
 
 
 async def serve_asyncio(port: int, answer: bytes, busy: float = 0) -> None:
-    """Answers in one event loop, which is held for so many seconds before."""
+    """Answers in one event loop, which is held for a given time before."""
 
     async def echo(_: bytes, __: Any) -> bytes:
         if busy:

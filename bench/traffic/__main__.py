@@ -29,7 +29,7 @@ def main() -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     over = commands.add_parser("overload", help="more calls than it can answer, alongside a textbook server")
     over.add_argument("--seconds", type=float, default=60, help="at each multiple of the capacity")
-    over.add_argument("--rounds", type=int, default=4, help="so many stretches these seconds are cut into")
+    over.add_argument("--rounds", type=int, default=4, help="number of stretches that these seconds are cut into")
     over.add_argument("--factors", type=float, nargs="+", default=[1.0, 2.0, 4.0])
     over.add_argument("--deadline", type=float, default=0.2, help="of every call, in seconds")
     over.add_argument("--rows", type=int, default=1, help="of every call; of 256 the computing counts, not the wire")

@@ -108,7 +108,7 @@ class Connection:
         return stream
 
     def cancel(self, stream: int) -> None:
-        """Ends a call that no one waits for any more."""
+        """Ends an abandoned call."""
         del self.calls[stream]
         self._messages.pop(stream, None)
         self._output += frames.reset(stream)

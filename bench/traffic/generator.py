@@ -1,4 +1,4 @@
-"""A generator of load, as a process of its own: calls at a fixed rate, whatever comes back (open loop), or so many at a time.
+"""A generator of load, as a process of its own: calls at a fixed rate, whatever comes back (open loop), or a fixed number at a time.
 
     python -m bench.traffic.generator < plan.json > calls.npy
 
@@ -40,7 +40,7 @@ _OURS: Final = "grpc-status-details-bin"
 
 @dataclass(frozen=True)
 class Plan:
-    """What to send."""
+    """Plan of what to send."""
 
     address: str
     path: str

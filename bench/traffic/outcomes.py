@@ -1,4 +1,4 @@
-"""What became of many calls."""
+"""Outcomes of many calls."""
 
 from __future__ import annotations
 

@@ -32,12 +32,12 @@ PROBES_PER_SECOND = 50
 AFTER = 4.0
 """Seconds for which the probes continue when the overload is over."""
 CALM = 10
-"""So many probes in a row must be answered as quickly as before, for a server to have recovered."""
+"""Number of consecutive probes that must be answered as quickly as before, for a server to have recovered."""
 
 
 @dataclass
 class Level:
-    """What a server did at one multiple of its capacity, one value for each round."""
+    """Results of a server at one multiple of its capacity, one value for each round."""
 
     server: str
     factor: float
@@ -162,7 +162,7 @@ def recovery(probes: Any, over: float, normal_ms: float) -> float:
 
 
 def measure(drivers: Sequence[Driver], factors: Sequence[float], seconds: float, rounds: int) -> list[Level]:
-    """Returns what each server did at each multiple of its capacity, for so many seconds in all."""
+    """Returns what each server did at each multiple of its capacity, for a total time in seconds."""
     found = []
     for factor in factors:
         levels = [Level(driver.target.name, factor) for driver in drivers]

@@ -46,7 +46,7 @@ def textbook() -> Iterator[Target]:
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            said = next(line for line in process.stdout if line.startswith(SAYS))  # the log stands before it
+            said = next(line for line in process.stdout if line.startswith(SAYS))  # the log precedes it
             yield Target(TEXTBOOK, said.removeprefix(SAYS).strip(), process.pid)
         finally:
             process.kill()

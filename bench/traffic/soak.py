@@ -78,7 +78,7 @@ async def _stream(channel: grpc.aio.Channel, chance: random.Random) -> None:
 async def _bad(channel: grpc.aio.Channel, chance: random.Random) -> None:
     """Sends what is refused."""
     request = lstm_pb2.StepRequest(x=tensors.encode(np.zeros((1, 7), np.float32)))
-    other = lstm_pb2.StepRequest(x=tensors.encode(input_of(1, 1)), model="nobody")
+    other = lstm_pb2.StepRequest(x=tensors.encode(input_of(1, 1)), model="absent")
     data = chance.choice([b"\xff\xff", request.SerializeToString(), other.SerializeToString(), b""])
     try:
         await _raw(channel, calls.method("Step"), data)
@@ -149,7 +149,7 @@ class Soak:
         self._running: set[asyncio.Task[None]] = set()
 
     async def go_on(self, seconds: float, rate: float) -> None:
-        """Begins so many actions in a second, of which only so many are under way at once."""
+        """Begins actions at a rate per second, with a limit of those in flight."""
         weights = [ACTIONS[name][0] for name in self._kinds]
         began = time.monotonic()
         number = 0
@@ -170,7 +170,7 @@ class Soak:
             await ACTIONS[name][1](channel, self._chance)
         except grpc.aio.AioRpcError as error:
             self.odd[f"{name}: {error.code().name}"] += 1
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told at the end
+        except Exception as error:  # noqa: BLE001 - whatever it is, the end reports it
             self.odd[f"{name}: {error!r}"] += 1
         else:
             self.done[name] += 1

@@ -34,7 +34,7 @@ THREADS = 10
 def step(codec: Codec, request: lstm_pb2.StepRequest, _: Any) -> lstm_pb2.StepResponse:
     """Answers a call."""
     call = codec.parse_step(request)
-    answer = call.served.model.step(call.x, call.state, call.seen, call.trace)
+    answer = call.served.model.step(call.x, call.state, call.seen, call.recording)
     return codec.step_response(call, answer, None)
 
 

@@ -1,4 +1,4 @@
-"""How the figures of an overload are shown, and what they are held against."""
+"""Shows the figures of an overload, and compares them with the targets."""
 
 from __future__ import annotations
 

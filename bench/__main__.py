@@ -9,9 +9,10 @@ import json
 import shutil
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -30,13 +31,14 @@ from bench import (
     startup,
     streams,
     subject,
+    summary,
 )
 from bench.contenders import CONTENDERS, Contender
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
 PARTS: Final = ("rpc", "units", "streams", "batching", "startup", "memory", "kernels", "growth")
+
+_RAW: Final = places.CACHE / "results.json"
+"""Every sample of every round: too much for the repository."""
 
 _console = Console(stderr=True)
 
@@ -99,6 +101,8 @@ def main(parts: tuple[str, ...], only: tuple[str, ...], into: Path, *, quick: bo
     """Measures, and writes."""
     if shutil.which("h2load") is None:
         raise click.ClickException("h2load is not there; Debian has it in the package nghttp2-client")
+    if into == places.RESULTS and set(PARTS) - set(parts or PARTS) - _raw().keys():
+        raise click.UsageError(f"{into} would lose the figures of other parts. Measure all of them, or give --into")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that no server is left behind
     for folder in (places.CACHE, places.ENVIRONMENTS, into):
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,13 +128,18 @@ def _record(one: Any) -> dict[str, Any]:
 
 
 def write(results: dict[str, Any], folder: Path) -> None:
-    """Writes what there is so far; a part that was measured before and not now stays."""
-    path = folder / "results.json"
-    before = json.loads(path.read_text()) if path.exists() else {}
-    together = {**before, **results}
-    path.write_text(json.dumps(together, indent=1) + "\n")
+    """Writes what there is so far; a part whose raw figures are still in the cache stays."""
+    together = {**_raw(), **results}
+    _RAW.write_text(json.dumps(together) + "\n")
     (folder / "results.md").write_text(report.page(together))
+    (folder / "summary.json").write_text(summary.text(together))
     plots.draw(together, folder)
+
+
+def _raw() -> dict[str, Any]:
+    """Returns the raw figures of earlier runs on this machine."""
+    made: dict[str, Any] = json.loads(_RAW.read_text()) if _RAW.exists() else {}
+    return made
 
 
 if __name__ == "__main__":

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from bench.batching import EACH, TOGETHER
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    Record = dict[str, Any]
+Record = dict[str, Any]
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

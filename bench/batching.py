@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from bench import rpc
 from bench.contenders import ours
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    Say = Callable[[str], None]
+Say = Callable[[str], None]
 
 TOGETHER: Final = "together"
 EACH: Final = "each by itself"

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench import wire
+from bench.subject import Inputs
 from lstmserve import tensors
 from lstmserve.v1 import lstm_pb2
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
-    from bench.subject import Inputs
-
-    Array = NDArray[Any]
-    Decode = Callable[[bytes], dict[str, Array]]
+Array = NDArray[Any]
+Decode = Callable[[bytes], dict[str, Array]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from bench.places import ENVIRONMENTS, PYTHON_PATH, REQUIREMENTS, ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 OURS: Final = "ours"
 """The environment of the service itself: what its users install, at the versions that the project has locked."""

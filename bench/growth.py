@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from bench import kernels
+from bench.kernels import Shape
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from bench.kernels import Shape
-
-    Say = Callable[[str], None]
+Say = Callable[[str], None]
 
 _DOUBLED: Final[dict[str, tuple[Shape, ...]]] = {
     "rows": tuple((128, 1 << power, 1) for power in range(10)),

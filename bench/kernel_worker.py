@@ -13,7 +13,8 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
@@ -21,9 +22,6 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402 - BLAS reads the variables when it is loaded
 
 from bench import engines, subject  # noqa: E402 - the same
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MOST_SAMPLES = 2000
 

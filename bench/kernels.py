@@ -6,21 +6,19 @@ import contextlib
 import json
 import statistics
 import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bench import environments, subject, truth
 from bench.places import CACHE, ROOT
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    Shape = tuple[int, int, int]
-    Say = Callable[[str], None]
+Shape = tuple[int, int, int]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import grpc.aio
 
@@ -17,10 +18,7 @@ from bench.places import CACHE
 from bench.ports import free_port
 from bench.processes import ServerProcess
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Say = Callable[[str], None]
+Say = Callable[[str], None]
 
 _MODELS: Final = 100
 _UNITS: Final = 240

@@ -8,17 +8,15 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 import grpc
 import psutil
 
 from bench import environments
 from bench.places import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _PATIENCE: Final = 120  # seconds until a server has to have answered
 _PAUSE: Final = 0.005

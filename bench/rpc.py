@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import statistics
 import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from bench import environments, load, subject, truth
 from bench.contenders import OURS, Contender
@@ -16,10 +17,7 @@ from bench.places import CACHE, ROOT
 from bench.ports import free_port
 from bench.processes import NotReady, ServerProcess
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    Say = Callable[[str], None]
+Say = Callable[[str], None]
 
 _WARM_UP: Final = 300  # calls
 _FEWEST: Final = 60

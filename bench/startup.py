@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING
 
 from bench import environments, rpc
+from bench.contenders import Contender
 from bench.processes import NotReady
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from bench.contenders import Contender
-
-    Say = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 @dataclass

@@ -16,9 +16,11 @@ import os
 import queue
 import statistics
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import grpc
 import grpc.aio
@@ -30,11 +32,7 @@ from lstmserve.v1 import lstm_pb2
 from tests.support import live
 from tests.support.paths import SUNSPOTS
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-    from multiprocessing.synchronize import Event
-
-    Ask = Callable[[], Awaitable[None]]
+Ask = Callable[[], Awaitable[None]]
 
 MODEL = f"sunspots={SUNSPOTS}"
 WIDE, WIDE_UNITS = ("--until", "slow"), 48

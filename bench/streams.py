@@ -5,26 +5,23 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import grpc.aio
 
 from bench import rpc, subject
 from bench.contenders import ECHOES, OURS, OWN
+from bench.processes import ServerProcess
 from lstmserve import calls, tensors
 from lstmserve.streams import CHECKPOINT_INTERVAL_STEPS
 from lstmserve.v1 import lstm_pb2
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from bench.processes import ServerProcess
-
-    Ask = Callable[[], Awaitable[None]]
-    Say = Callable[[str], None]
+Ask = Callable[[], Awaitable[None]]
+Say = Callable[[str], None]
 
 _STREAM: Final = calls.method("StreamSteps")
 

@@ -5,14 +5,12 @@ Knows NumPy alone, so that every environment can import it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
+Array = NDArray[Any]
 
 FEATURES: Final = 16
 UNITS: Final = (32, 128, 512, 1024)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from bench.subject import Inputs, Weights
 from tests.support import oracle
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from bench.subject import Inputs, Weights
-
-    Array = NDArray[Any]
+Array = NDArray[Any]
 
 
 class Truth(NamedTuple):

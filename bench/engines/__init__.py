@@ -9,17 +9,15 @@ needs them.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from numpy.typing import NDArray
 
-    from numpy.typing import NDArray
+from bench.subject import Weights
 
-    from bench.subject import Weights
-
-    Array = NDArray[Any]
-    Run = Callable[[Array, Array, Array], tuple[Array, Array, Array]]
+Array = NDArray[Any]
+Run = Callable[[Array, Array, Array], tuple[Array, Array, Array]]
 
 
 def make(engine: str, weights: Weights, batch: int, time: int) -> Run:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
 
+from bench.engines import Run
 from bench.places import CACHE
+from bench.subject import Weights
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from bench.engines import Run
-    from bench.subject import Weights
-
-    Array = NDArray[Any]
+Array = NDArray[Any]
 
 
 def make(variant: str, weights: Weights, batch: int, time: int) -> Run:  # noqa: ARG001 - as all engines

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from bench.engines import Run
+from bench.subject import Weights
 
-    from bench.engines import Run
-    from bench.subject import Weights
-
-    Array = NDArray[Any]
+Array = NDArray[Any]
 
 _OPSET, _IR = 17, 9
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import threadpoolctl
+from numpy.typing import NDArray
 
+from bench.engines import Run
+from bench.subject import Weights
 from lstmserve_server.model import numerics
 from lstmserve_server.model.activations import fast_variant
 from lstmserve_server.model.engines.numpy_kernel import NumpyKernel
 from lstmserve_server.model.lstm import LSTMSpec, LSTMState, LSTMWeights
+from lstmserve_server.model.model import StepResult
 from lstmserve_server.model.numerics import Numerics
 from tests.support import builders
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from bench.engines import Run
-    from bench.subject import Weights
-    from lstmserve_server.model.model import StepResult
-
-    Array = NDArray[Any]
+Array = NDArray[Any]
 
 
 def make(variant: str, weights: Weights, batch: int, time: int) -> Run:  # noqa: ARG001 - as all engines

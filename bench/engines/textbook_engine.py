@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from bench.engines import Run
+from bench.subject import Weights
 
-    from bench.engines import Run
-    from bench.subject import Weights
-
-    Array = NDArray[Any]
+Array = NDArray[Any]
 
 
 def sigmoid(x: Array) -> Array:

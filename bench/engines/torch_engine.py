@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from bench.engines import Run
+from bench.subject import Weights
 
-    from bench.engines import Run
-    from bench.subject import Weights
-
-    Array = NDArray[Any]
+Array = NDArray[Any]
 
 
 def make(variant: str, weights: Weights, batch: int, time: int) -> Run:

@@ -8,16 +8,14 @@ WIRE: "floats" or "raw".
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import numpy as np
 
 from bench import engines, subject, wire
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 THREADS = 10
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import hpack
 
 from bench.traffic import frames
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 RESET: Final = 32
 """Added to the code of a call that ended by RST_STREAM, without a status of gRPC."""

@@ -17,15 +17,13 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
 from bench.traffic.connection import Connection, Request
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LATE: Final = 96
 """The code of a call that had no answer when its time was over."""

@@ -10,20 +10,17 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from bench.stream_costs import cpu_seconds, resident_kib
 from bench.traffic import generator, outcomes
 from bench.traffic.generator import Plan
+from bench.traffic.servers import Target
 from lstmserve import calls
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from bench.traffic.servers import Target
 
 IN_FLIGHT = 8
 """Calls at a time when the capacity is taken: enough to keep a server busy, too few to be refused."""

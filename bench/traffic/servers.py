@@ -6,8 +6,8 @@ import base64
 import contextlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import grpc
 
@@ -16,9 +16,6 @@ from bench.traffic.textbook import SAYS
 from lstmserve import calls, tensors
 from lstmserve.v1 import lstm_pb2
 from tests.support import live
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 OURS, TEXTBOOK = "lstmserve", "textbook grpcio"
 

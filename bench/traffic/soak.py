@@ -7,7 +7,8 @@ import collections
 import contextlib
 import random
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -21,10 +22,7 @@ from bench.traffic import servers
 from lstmserve import calls, tensors
 from lstmserve.v1 import lstm_pb2
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    Action = Callable[[grpc.aio.Channel, random.Random], Awaitable[None]]
+Action = Callable[[grpc.aio.Channel, random.Random], Awaitable[None]]
 
 MOST_MB: Final = 1.0
 """By which the memory may grow in ten minutes."""

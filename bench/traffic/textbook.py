@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
@@ -22,9 +23,6 @@ from lstmserve_server.rpc.codec.requests import Codec, RequestLimits
 from lstmserve_server.runtime.registry import Registry
 from lstmserve_server.serving import models
 from lstmserve_server.serving.settings import ServeSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 SAYS = "listening: "
 THREADS = 10

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from rich.table import Table
 
 from bench.traffic.servers import OURS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 LEAST_GOODPUT = {2.0: 0.9, 4.0: 0.8}
 """Of the capacity, by how many times the capacity is asked for."""

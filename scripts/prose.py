@@ -47,7 +47,8 @@ def main(paths: list[str]) -> int:
 
 
 def _findings(file: Path) -> Iterator[str]:
-    if file.suffix not in (".py", ".proto", ".md") or ("v1" in file.parts and file.suffix == ".py"):
+    hidden = any(part.startswith(".") for part in file.parts)
+    if hidden or file.suffix not in (".py", ".proto", ".md") or ("v1" in file.parts and file.suffix == ".py"):
         return
     text = file.read_text(encoding="utf-8")
     for number, part in _parts(file, text):

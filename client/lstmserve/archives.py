@@ -1,6 +1,6 @@
 """Reads `.npz` archives from untrusted sources: within bounds, with one error.
 
-`numpy.load` believes what an archive declares: members that unpack to a thousand times their size, headers that are evaluated as
+`numpy.load` trusts an archive: members that unpack to a thousand times their size, headers that are evaluated as
 Python, and a dozen kinds of exceptions. Here nothing is larger than the archive itself.
 """
 
@@ -29,11 +29,11 @@ def read(source: bytes | BinaryIO, *, max_bytes: int, max_arrays: int = MAX_ARRA
 
     Args:
         source: the archive, or a file that holds it.
-        max_bytes: how many bytes it may have.
-        max_arrays: how many arrays.
+        max_bytes: maximum size in bytes.
+        max_arrays: maximum number of arrays.
 
     Raises:
-        ValueError: it is none, is compressed or damaged, or is larger than that.
+        ValueError: it is not an archive, is compressed or damaged, or exceeds a limit.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     size = file.seek(0, io.SEEK_END)
@@ -54,7 +54,7 @@ def read(source: bytes | BinaryIO, *, max_bytes: int, max_arrays: int = MAX_ARRA
 
 
 def _require_short_directory(file: BinaryIO) -> None:
-    """Refuses an archive whose list of members would take long to read; in front of it stands how long it is."""
+    """Rejects an archive whose directory is too long; its length precedes it."""
     file.seek(max(0, file.seek(0, io.SEEK_END) - _END_RECORD))
     ending = file.read()
     place = ending.rfind(b"PK\x05\x06")
@@ -84,7 +84,7 @@ def array_of(data: bytes, name: str) -> NDArray[Any]:
     """Returns the array in an `.npy` file; `name` names it in errors.
 
     Raises:
-        ValueError: it is none, is cut off, or holds neither numbers nor texts.
+        ValueError: it is not an array, is truncated, or holds neither numbers nor text.
     """
     try:
         return _of_npy(io.BytesIO(data), name)

@@ -49,7 +49,7 @@ class Result(_OutputAndState):
         outputs: dict[str, NDArray[Any]],
         comparison: shadow_pb2.Comparison | None,
     ) -> Self:
-        """Makes the pair, and keeps the rest alongside it."""
+        """Creates the pair, with further attributes."""
         made = super().__new__(cls, output, state)
         made.outputs, made.comparison = outputs, comparison
         return made
@@ -65,7 +65,7 @@ class Request(Generic[_Answer]):
     """Reads the answer; raises `InvalidResponseError` where it is none to the request."""
 
     def answer(self, data: bytes, address: str) -> _Answer:
-        """Returns what the server at an address has answered.
+        """Parses the response of the server at an address.
 
         Raises:
             InvalidResponse: it does not fit the request.
@@ -77,7 +77,7 @@ class Request(Generic[_Answer]):
 
 
 def validate_timeout(seconds: float) -> float | None:
-    """Returns a time-out as gRPC takes it: None for none, where `seconds` is infinity.
+    """Returns a timeout for gRPC: None if `seconds` is infinity.
 
     Raises:
         ValueError: it is not a number above 0.
@@ -89,10 +89,10 @@ def validate_timeout(seconds: float) -> float | None:
 
 
 def validate_reconnect_timeout(seconds: float) -> float:
-    """Returns how long to continue looking for a server.
+    """Returns a valid reconnect timeout.
 
     Raises:
-        ValueError: it is not a number of 0 or more.
+        ValueError: it is negative or not a number.
     """
     if not seconds >= 0:  # NaN too
         message = f"a reconnect_timeout of {seconds} seconds; expected 0 or more"
@@ -104,7 +104,7 @@ def joined(outputs: Sequence[NDArray[Any]], address: str) -> NDArray[Any]:
     """Returns the outputs of several calls as one, (rows, ...).
 
     Raises:
-        InvalidResponse: they are of different widths.
+        InvalidResponse: they have different widths.
     """
     if len({output.shape[1:] for output in outputs}) > 1:
         shapes = ", ".join(str(output.shape) for output in outputs[:4])
@@ -212,7 +212,7 @@ def list_models() -> Request[list[lstm_pb2.Model]]:
 
 
 def shadow_report(model: str) -> Request[shadow_pb2.ShadowReport]:
-    """Returns the call that asks what was compared with Keras."""
+    """Returns the call that asks for the shadow report."""
     request = shadow_pb2.GetReportRequest(model=model)
     path = f"/{_SHADOW_SERVICE.full_name}/{_SHADOW_SERVICE.methods_by_name['GetReport'].name}"
 
@@ -268,7 +268,7 @@ def _as_batch(x: ArrayLike, rank: int) -> tuple[NDArray[Any], bool]:
 
 
 def to_sendable(x: ArrayLike) -> NDArray[Any]:
-    """Returns an array of a type that has a place in a `Tensor`, if there is one that holds all of it."""
+    """Returns an array in a dtype that a `Tensor` can hold without loss, if there is one."""
     array = np.asarray(x)
     if array.dtype.kind in ("b", "u") or array.dtype.name in ("int8", "int16"):  # types that have no place in a Tensor
         array = array.astype(np.int64)

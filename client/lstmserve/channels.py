@@ -44,12 +44,12 @@ _SERVICE_CONFIG: Final = json.dumps(
 
 
 def display_address(addresses: str | Sequence[str]) -> str:
-    """Returns addresses as they are shown in errors."""
+    """Returns addresses as text for errors."""
     return addresses if isinstance(addresses, str) else ",".join(addresses)
 
 
 def target(addresses: str | Sequence[str], tls: Tls | None = None) -> str:
-    """Returns the name by which gRPC finds one server, or several that may each answer.
+    """Returns the gRPC target of one server, or of several equivalent ones.
 
     Raises:
         ValueError: one of several addresses is not host:port, or its host is not known; or the name that their certificates
@@ -71,7 +71,7 @@ def target(addresses: str | Sequence[str], tls: Tls | None = None) -> str:
 
 
 def _resolved(address: str) -> tuple[str, int]:
-    """Returns the number of a host, and the port: gRPC takes several addresses as numbers only."""
+    """Returns the IP address of a host, and the port: gRPC accepts several addresses only as numbers."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         message = f"{address!r} is one of several addresses; expected HOST:PORT"

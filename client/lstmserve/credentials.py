@@ -53,12 +53,12 @@ class Token:
 
     @classmethod
     def of(cls, token: str | Callable[[], str | None] | None) -> Self:
-        """Returns one that is known, or given by a function; None for none."""
+        """Returns a token from text or from a function; None for none."""
         return cls(token if callable(token) else lambda: token)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str] | None) -> Self:
-        """Returns what is in a file, read at each call; None for none.
+        """Returns the token in a file, which is read for each call; None for none.
 
         Raises:
             OSError: the file cannot be read, at once or later.

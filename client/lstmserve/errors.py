@@ -146,7 +146,7 @@ def of_class(code: grpc.StatusCode, reason: str) -> type[LstmServeError]:
 
 
 def of_rejection(code: grpc.StatusCode, rejected: lstm_pb2.StreamRejected) -> LstmServeError:
-    """Returns the error of a message of a stream that the server has rejected."""
+    """Returns the error of a stream message that the server has rejected."""
     return of_class(code, rejected.reason)(code, rejected.text or code.name, rejected.reason, rejected.field)
 
 
@@ -161,14 +161,14 @@ def numerics_changed(before: str, now: str) -> NumericsChanged:
 
 
 def invalid_response(address: str, text: str) -> InvalidResponse:
-    """Returns the error of an answer that does not fit what was asked of the server at an address."""
+    """Returns the error of a response that does not fit its request."""
     return InvalidResponse(
         grpc.StatusCode.INTERNAL, f"the server at {address} gave an answer that does not fit what it was asked: {text}"
     )
 
 
 def silent(address: str, seconds: float) -> DeadlineExceeded:
-    """Returns the error of a server that does not answer what it was asked."""
+    """Returns the error of a server that does not answer."""
     return DeadlineExceeded(
         grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer from the server at {address} for {seconds:g} seconds"
     )

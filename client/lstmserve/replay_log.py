@@ -69,7 +69,7 @@ class ReplayLog:
         return self._last - self._delivered - len(self._own)
 
     def steps(self, x: lstm_pb2.Tensor) -> list[Request]:
-        """Returns the message of time-steps to send, and one that asks for a checkpoint where too much is to be remembered."""
+        """Returns the message of time steps, and a checkpoint request if the log is long."""
         messages = [self._recorded(Request(input=lstm_pb2.StepInput(number=self._last + 1, x=x)))]
         if self._bytes > _MOST_BYTES and not self._own:
             messages += self.checkpoint()
@@ -77,7 +77,7 @@ class ReplayLog:
         return messages
 
     def reset(self, rows: Iterable[int], state: lstm_pb2.State | None) -> list[Request]:
-        """Returns the message that begins rows again."""
+        """Returns the message that resets rows."""
         return [self._recorded(Request(reset=lstm_pb2.StreamReset(number=self._last + 1, rows=rows, state=state)))]
 
     def checkpoint(self) -> list[Request]:
@@ -85,15 +85,15 @@ class ReplayLog:
         return [self._recorded(Request(checkpoint=lstm_pb2.StreamCheckpointRequest(number=self._last + 1)))]
 
     def resumed(self) -> list[Request]:
-        """Returns what to send to a server that knows nothing yet: the checkpoint, and all that came after it."""
+        """Returns the messages for a new server: the checkpoint, and everything sent since."""
         self._awaited = deque((number, _answer_of(request)) for number, request in self._records.items())
         return [Request(open=self._opening), *self._records.values()]
 
     def is_in_order(self, response: Response) -> bool:
-        """Returns whether a message of the server answers the message that it is to answer next: none was lost on the way.
+        """Returns whether a response answers the next message in order, so that none was lost.
 
         Raises:
-            InvalidResponseError: it is another kind of answer.
+            InvalidResponseError: it is another kind of response.
         """
         kind = response.WhichOneof("message")
         if kind not in ("output", "checkpoint", "rejected"):
@@ -109,11 +109,11 @@ class ReplayLog:
         return True
 
     def receive(self, response: Response) -> Answer | None:
-        """Takes a message of the server; returns the answer to be delivered, if it is one that was not before.
+        """Records a response; returns the answer if it was not delivered before.
 
         Raises:
-            NumericsChanged: another server has other numerics, and that was not to be.
-            InvalidResponseError: it is not an answer to what was asked.
+            NumericsChanged: another server has other numerics, which the stream does not allow.
+            InvalidResponseError: it does not fit the request.
         """
         kind = response.WhichOneof("message")
         if kind == "opened":
@@ -139,7 +139,7 @@ class ReplayLog:
         return answer
 
     def _asked(self) -> Expected:
-        """Returns what a message of the server has to fit: a state is of the same layers as the one before it."""
+        """Returns what a response must fit: its state has the layers of the previous one."""
         before = (
             None if self._state is None else dataclasses.replace(self._state, steps_seen=None)
         )  # a reset starts again

@@ -23,7 +23,7 @@ def array_name(kind: int) -> str:
 
 
 def place_in_words(place: shadow_pb2.Location) -> str:
-    """Returns a place as people read it."""
+    """Returns a location in words."""
     gates = f", gate {place.gates}" if place.gates else ""
     exact = "" if math.isnan(place.exact) else f", float64 {place.exact:.9g}"
     closer = f" ({_CLOSER[place.closer]} is closer)" if place.closer in _CLOSER else ""
@@ -34,7 +34,7 @@ def place_in_words(place: shadow_pb2.Location) -> str:
 
 
 def odd_in_words(odd: shadow_pb2.OutlierUnit) -> str:
-    """Returns a unit that is off again and again as people read it."""
+    """Returns an outlier unit in words."""
     return (
         f"{array_name(odd.array)} of layer {odd.layer!r}, unit {odd.unit}, is off by {odd.rms:.2g} again and again: "
         f"{odd.ratio_to_median:.0f} times as much as the others, over {odd.row_step_count:,} row-steps"

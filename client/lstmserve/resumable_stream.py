@@ -1,4 +1,4 @@
-"""The logic that both kinds of streams share: when to reconnect, what to refuse, and what an answer means."""
+"""The logic that both kinds of streams share: reconnecting, checking and interpreting responses."""
 
 from __future__ import annotations
 

@@ -29,10 +29,10 @@ def lstmserve() -> None:
 def serve(**settings: Any) -> None:
     """Serve models until SIGTERM or Ctrl-C.
 
-    FILE is a .keras or .h5 file of Keras. It is served under NAME, or under its own name without what follows the first
+    FILE is a Keras model file (.keras or .h5). It is served under NAME, or by default under its file name up to the first
     dot.
 
-    Exit codes: 0 stopped, 1 a fault of its own, 2 bad settings, 3 could not start.
+    Exit codes: 0 stopped, 1 internal error, 2 invalid settings, 3 could not start.
     """
     from lstmserve_server.observability import logs as telemetry  # noqa: PLC0415
 
@@ -54,7 +54,7 @@ def serve(**settings: Any) -> None:
 
 
 def _fail(text: str, code: int) -> NoReturn:
-    """Ends a server that could not start, after the lines of its log."""
+    """Prints why the server could not start, after its log, and exits."""
     from lstmserve_server.observability import logs as telemetry  # noqa: PLC0415
 
     telemetry.finish(f"lstmserve: {text}\n")
@@ -103,7 +103,7 @@ def _tolerances(command: Any) -> Any:
 def verify(file: str, html: str | None, as_json: bool, **options: Any) -> None:  # noqa: FBT001 - click's way
     """Compare our answers with those of the real Keras layer, before a model is deployed. Needs the extra 'shadow'.
 
-    Each time-step is computed by both from the same x, h and c; every second call begins with a state, as in the midst of a
+    Each time-step is computed by both from the same x, h and c; every second call begins with a state, as in the middle of a
     sequence.
 
     Exit codes: 0 they agree, 1 they differ, 2 bad arguments, 3 it cannot be done, 4 nothing could be compared.
@@ -119,7 +119,7 @@ def verify(file: str, html: str | None, as_json: bool, **options: Any) -> None: 
 @click.option("--architecture", help="Model configuration, for files that hold only weights.")
 @_tolerances
 def replay(bundle: tuple[str, ...], **options: Any) -> None:
-    """Compute calls from bundles (--shadow-bundles) again: by us, by Keras, and in float64. Needs the extra 'shadow'.
+    """Compute calls from bundles (--shadow-bundles) again: with our code, with Keras, and in float64. Needs the extra 'shadow'.
 
     Exit codes: 0 all agree now, 1 one differs, 2 bad arguments, 3 it cannot be done.
     """
@@ -188,7 +188,7 @@ def inspect(file: str, layer: str | None, until: str | None, architecture: str |
 @click.option("--architecture", help="Model configuration, for files that hold only weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def bench(file: str, as_json: bool, **options: Any) -> None:  # noqa: FBT001 - click's way
-    """Measure a model on this machine: how many steps, how soon, where the time goes, and which settings suit.
+    """Measure a model on this machine: throughput, latency, where the time goes, and which settings suit.
 
     Starts a server for it on the loopback interface, and a load generator alongside it, and ends both.
 
@@ -204,8 +204,8 @@ def bench(file: str, as_json: bool, **options: Any) -> None:  # noqa: FBT001 - c
 def token(name: str) -> None:
     """Make a token for the caller NAME.
 
-    Prints the entry for the file of --tokens, in which the token stands as its hash, so that it can be appended:
-    lstmserve token NAME >> tokens.toml. The token itself is shown once, on standard error, and stored nowhere.
+    Prints the entry for the file of --tokens, which contains only the hash of the token. Append it:
+    lstmserve token NAME >> tokens.toml. The token itself is printed once, on standard error, and not stored.
     """
     from lstmserve_server.rpc.auth import token_file as tokens  # noqa: PLC0415
 

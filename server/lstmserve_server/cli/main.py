@@ -45,9 +45,9 @@ def main() -> None:
 
 
 def _take_signals() -> None:
-    """Takes signals from the first moment on, until the server does: as process 1 of a container it would else never see them.
+    """Handles signals until the server does. Process 1 of a container would otherwise never see them.
 
-    What asks it to end while it has not begun ends it; what means nothing to it does nothing, in its workers neither.
+    SIGTERM and SIGINT end the process; signals without meaning here are ignored, in workers too.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))

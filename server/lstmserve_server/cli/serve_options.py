@@ -53,7 +53,7 @@ def options(command: _Command) -> _Command:
 
 
 def _read_file(context: click.Context, parameter: click.Parameter, path: str | None) -> None:  # noqa: ARG001 - click's
-    """Makes the settings in a file the defaults of the command."""
+    """Reads settings from a file as the defaults of the command."""
     if path is None:
         return
     try:

@@ -18,10 +18,10 @@ _MAX_UNIX_PATH_BYTES: Final = 107  # of Linux: 108 bytes with the zero after it
 
 
 def require_valid(address: str) -> None:
-    """Returns if `address` is free to be listened on.
+    """Checks that the server can listen on `address`.
 
     Raises:
-        StartupError: it is not, and why.
+        StartupError: it cannot; the error says why.
         SettingsError: it is not an address.
     """
     try:
@@ -36,7 +36,7 @@ def require_valid(address: str) -> None:
 
 
 def is_local(address: str) -> bool:
-    """Returns whether only this machine reaches an address that can be listened on."""
+    """Returns whether an address is only reachable from this machine."""
     if address.startswith(UNIX_PREFIX):
         return True
     host, port = host_and_port(address)
@@ -45,7 +45,7 @@ def is_local(address: str) -> bool:
 
 
 def resolved_address(address: str, port: int) -> str:
-    """Returns an address as it is listened on: a port 0 has become the one that the system chose."""
+    """Returns the bound address: port 0 is replaced by the port that the system chose."""
     return address if address.startswith(UNIX_PREFIX) else f"{address.rpartition(':')[0]}:{port}"
 
 
@@ -71,7 +71,7 @@ def _check_tcp(host: str, port: int) -> None:
 
 
 def _check_unix(path: Path) -> None:
-    """Checks what gRPC does not: it would take the socket of a living server away from it."""
+    """Checks a Unix socket: gRPC would take over the socket of a running server."""
     if not len(os.fsencode(path.name)) > 0 or len(os.fsencode(path)) > _MAX_UNIX_PATH_BYTES:
         raise OSError(errno.ENAMETOOLONG, f"a socket has a path of 1 to {_MAX_UNIX_PATH_BYTES} bytes")
     if not path.parent.is_dir():

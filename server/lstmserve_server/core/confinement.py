@@ -82,10 +82,10 @@ def limit(bounds: Mapping[int, int]) -> None:
 
 
 def confine(readable: Iterable[str | os.PathLike[str]], writable: Iterable[str | os.PathLike[str]] = ()) -> list[str]:
-    """Gives up what this process and its threads to come do not need; call it before there are other threads.
+    """Drops what this process and its future threads do not need. Call it before other threads exist.
 
     Args:
-        readable: files and folders that it reads, alongside Python and the system's libraries.
+        readable: files and folders that it reads, in addition to Python and the system's libraries.
         writable: folders in which it writes.
 
     Returns:
@@ -125,7 +125,7 @@ def _allow(rules: landlockpy.Ruleset, path: str, access: landlockpy.AccessFS) ->
 
 
 def _filter_calls() -> bool:
-    """Has the kernel refuse what only a process asks for that was taken over; returns whether it does."""
+    """Has the kernel refuse system calls that only a compromised process needs; returns whether it does."""
     try:
         calls = seccompy.Filter(default=seccompy.Action.ALLOW)
         for name in _FORBIDDEN:

@@ -29,7 +29,7 @@ _MAX_NAMES: Final = 10
 
 
 def _printable(text: str) -> str:
-    """Returns a text as it may be shown, whatever a stranger has written into it."""
+    """Returns a text with everything unprintable replaced."""
     from lstmserve import text as shown  # noqa: PLC0415 - it brings the whole client along, which --help can do without
 
     return shown.printable(text)
@@ -38,7 +38,7 @@ def _printable(text: str) -> str:
 class UnsupportedModelError(Exception):
     """A model file cannot be served as Keras would compute it.
 
-    The text says what was found and where, and what can be done about it; what a file has written into it is made printable here.
+    The text says what was found and where, and what can be done about it; text from the file is made printable.
     """
 
     def __init__(self, text: str) -> None:

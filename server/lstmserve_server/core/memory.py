@@ -14,7 +14,7 @@ _TRIM_INTERVAL_SECONDS: Final = 30.0  # seconds
 
 
 def trim() -> bool:
-    """Gives back what is free now, and returns whether the C library can."""
+    """Returns freed memory to the system; returns whether the C library can."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError):  # another C library than glibc
@@ -23,7 +23,7 @@ def trim() -> bool:
 
 
 async def trim_periodically() -> None:
-    """Gives memory back every now and then, for ever; returns where the C library cannot."""
+    """Returns memory periodically, without end; returns at once if the C library cannot."""
     while True:
         await asyncio.sleep(_TRIM_INTERVAL_SECONDS)
         if not await asyncio.to_thread(trim):

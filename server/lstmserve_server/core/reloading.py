@@ -36,8 +36,8 @@ class ReloadingFile(Generic[_Value]):
         Args:
             files: that are looked at.
             read: makes the value of them.
-            settles: whether a change is taken only when two looks have seen the same, so that a file that is written in pieces is
-                not read in the midst; looks then have to come regularly.
+            settles: whether a change only counts when two checks have seen the same, so that a file that is written in pieces is
+                not read halfway; checks must then be regular.
 
         Raises:
             Exception: what `read` raises.
@@ -55,10 +55,10 @@ class ReloadingFile(Generic[_Value]):
             self._taken = None  # it changed meanwhile, and is read again
 
     def newer(self) -> _Value | None:
-        """Looks at the files; returns what they hold if they have changed, else None.
+        """Checks the files; returns their value if they have changed, else None.
 
         Raises:
-            Exception: what `read` raises, once for what they hold; where the system refused to open them, it is tried again.
+            Exception: what `read` raises, once per content; if the system refused to open them, the next check tries again.
         """
         with self._lock:
             before, self._seen = self._seen, self._look()

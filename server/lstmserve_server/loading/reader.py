@@ -48,12 +48,12 @@ def load(
     store: ArrayStore | None = None,
     copy: int | None = None,
 ) -> ModelSpec:
-    """Returns the description of the model in a file or folder; its content decides how it is read, never its name.
+    """Returns the description of the model in a file or folder; its content decides the format, never its name.
 
     Args:
         path: the file, or the folder.
-        part: which part of the model is wanted; None for the whole.
-        limits: how much of the file is believed.
+        part: the requested part of the model; None for all of it.
+        limits: what the file may ask for.
         architecture: file with the configuration, for one that holds weights alone; None to look for it alongside.
         store: where the weights are put; None for the memory of this process.
         copy: descriptor of a copy of the file, which is read in its place; None to read the file itself.
@@ -79,10 +79,10 @@ def load(
 def survey(
     path: _Path, *, limits: LoadLimits | None = None, architecture: _Path | None = None, copy: int | None = None
 ) -> list[tuple[LayerConfig, bool]]:
-    """Returns the layers that a file configures, and of each whether its kind is served; for files that are refused.
+    """Returns the layers of a refused file, and whether each kind is supported.
 
     Raises:
-        UnsupportedModelError: not even so much can be read.
+        UnsupportedModelError: not even these can be read.
     """
     with _opened(_place(path, limits, architecture, None, copy)) as keras_file:
         layers = keras_file.config.layers
@@ -127,7 +127,7 @@ def _folder(place: ModelSource) -> AbstractContextManager[KerasFile]:
 
 
 def _file(file: BinaryIO, place: ModelSource) -> AbstractContextManager[KerasFile]:
-    """Returns the reader of the format that the content of a file shows."""
+    """Returns the reader for the content of a file."""
     try:
         head = file.read(max(_USER_BLOCKS) + len(hdf5.SIGNATURE))
         size = file.seek(0, os.SEEK_END)

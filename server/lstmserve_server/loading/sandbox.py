@@ -1,4 +1,4 @@
-"""Parses model files in another process: a crash, a hang or a flood of memory there is a refusal here.
+"""Parses model files in another process: a crash, a hang or excessive memory there is a refusal here.
 
 HDF5 is a large parser in C. One changed byte of a file can crash it, keep it busy for ever, or take it over: see `confinement`. The
 weights arrive in a memory file that is sealed when the process has ended, and then mapped: they are never copied, and nothing can
@@ -48,9 +48,9 @@ async def load(
 
     Args:
         path: the file.
-        limits: how much of a file is believed, and how long it may take.
-        layer: name of the one LSTM layer that is wanted; None for the whole model.
-        until: name of the layer with whose output the model shall end; None for the whole model.
+        limits: what a file may ask for, and the maximum time.
+        layer: name of the only LSTM layer to load; None for the whole model.
+        until: name of the last layer to load; None for the whole model.
         architecture: file with the configuration, for one that holds weights alone; None to look for it alongside it.
         copy: descriptor of a sealed copy of the file (`memory_files.copy_of`), which is then read in its place.
 
@@ -76,7 +76,7 @@ async def parse(
     architecture: str | None = None,
     copies: Mapping[str, int] | None = None,
 ) -> AsyncGenerator[dict[str, Any]]:
-    """Yields the model in each file as the process that parsed it has written it: see `sandbox_child`.
+    """Yields the sandbox's answer for each file: see `sandbox_child`.
 
     The arguments are those of `load`; `weights` is the file in memory where the weights are put, to be sealed after the last.
 
@@ -114,7 +114,7 @@ def seal(weights: int, what: str) -> None:
     """Seals the weights, so that no process can change them, before they are mapped and hashed.
 
     Raises:
-        UnsupportedModelError: someone still has them open for writing.
+        UnsupportedModelError: a process still has them open for writing.
     """
     try:
         memory_files.seal(weights)
@@ -127,10 +127,10 @@ def seal(weights: int, what: str) -> None:
 
 
 def to_spec(form: dict[str, Any], path: str, weights: int) -> ModelSpec:
-    """Returns the description of a model that came from `parse`, with its weights where they are.
+    """Returns the specification in an answer of `parse`; its weights are views of the memory file.
 
     Raises:
-        UnsupportedModelError: it is nonsense.
+        UnsupportedModelError: it is not valid.
     """
     try:
         return transfer.load(form["model"], weights)
@@ -159,7 +159,7 @@ async def _start(descriptors: tuple[int, ...]) -> asyncio.subprocess.Process:
 
 
 async def _answer(child: asyncio.subprocess.Process, path: str, limits: LoadLimits) -> dict[str, Any]:
-    """Returns the child's next answer, or says how it ended without one."""
+    """Returns the child's next answer; raises if it ended without one."""
     try:
         async with asyncio.timeout(limits.seconds):
             line = await child.stdout.readline() if child.stdout is not None else b""

@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _confine(request: dict[str, Any], limits: LoadLimits) -> None:
-    """Bounds what a file can make of this process: time from now on, then memory, files, and what the kernel does for it."""
+    """Confines this process: time, memory, files, and system calls."""
     paths = [Path(path) for path in request["paths"]]
     bounds = {
         resource.RLIMIT_CPU: limits.seconds * max(1, len(paths)),
@@ -62,9 +62,9 @@ def _confine(request: dict[str, Any], limits: LoadLimits) -> None:
 
 
 def _size(path: Path, most: int) -> int:
-    """Returns how many bytes a file has; one that lists others, or a folder, as many as all files that lie there.
+    """Returns the size of a file in bytes; of a folder, or a file that lists others, the total.
 
-    Those with more than `most` are not counted, since they are refused, nor what has never been written.
+    Files over `most` do not count, because they are refused; nor do holes of sparse files.
     """
     try:
         if path.is_file() and path.suffix not in _LISTS_OTHERS:
@@ -87,7 +87,7 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _written(path: Path) -> int:
-    """Returns how long a file is, without the holes of a sparse one."""
+    """Returns the size of a file without holes."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         end, at, found = os.fstat(descriptor).st_size, 0, 0

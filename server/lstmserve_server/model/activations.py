@@ -46,7 +46,7 @@ class Activation:
 
     @property
     def writer(self) -> Callable[[Array, Array], object]:
-        """Function that writes the images of an array into another array or into itself."""
+        """Function that writes the activations of an array into another array or into itself."""
         return self.into or self._write
 
     def _write(self, x: Array, out: Array) -> None:
@@ -56,7 +56,7 @@ class Activation:
 
 
 def find(name: str, era: KerasMajor) -> Activation | None:
-    """Returns the activation that `name` meant to the Keras of an era, or None where it knew none of this name."""
+    """Returns the activation that `name` means in a major version of Keras; None if it has none of this name."""
     if era is KerasMajor.KERAS_2:
         return _KERAS_2.get(name)
     return _KERAS_3.get(name)
@@ -106,7 +106,7 @@ def elu(alpha: float = 1) -> Activation:
 
 
 def fast_variant(activation: Activation) -> Activation:
-    """Returns what fast mode computes instead: the same up to rounding, and faster for many elements."""
+    """Returns the activation of fast mode: equal up to rounding, and faster for many elements."""
     return _FAST.get(activation.name, activation)
 
 

@@ -66,7 +66,7 @@ def _of_masks(spec: ModelSpec) -> str:
 
 
 def waiting_steps(spec: ModelSpec, layers: Sequence[Layer | None]) -> int:
-    """Returns after how many time-steps of a sequence a model that can be stepped has no answer yet."""
+    """Returns the number of time steps before a model that can be stepped gives its first answer."""
     clocks = _cadences(spec, layers)
     return max(clocks[output.value].wait for output in spec.outputs)
 

@@ -41,5 +41,5 @@ class CostModel:
 
 
 def _recurrences(layer: LayerSpec) -> int:
-    """Returns how many LSTMs a layer is."""
+    """Returns the number of LSTMs in a layer."""
     return int(layer.kind == "LSTM") + sum(map(_recurrences, layer.parts))

@@ -37,7 +37,7 @@ class FastPath:
         self._outputs = [(output.value, sequences[output.value]) for output in spec.outputs]
 
     def run(self, x: Array, state: Sequence[LayerState], *, every: bool) -> tuple[list[Array], tuple[LayerState, ...]]:
-        """Runs a rectangle through the layers.
+        """Runs a chunk through the layers.
 
         Args:
             x: (batch, time, ...)
@@ -68,7 +68,7 @@ class FastPath:
 def compile_path(
     spec: ModelSpec, layers: Sequence[Layer | None], needless: Sequence[tuple[int, ...]]
 ) -> FastPath | None:
-    """Returns the straight way through a model that can be stepped, or None where one of its layers can mask or wait."""
+    """Returns the fast path of a model that can be stepped; None if one of its layers can mask or has a window."""
     legs: list[_Instruction] = []
     sequences: list[bool] = []  # whether each value has a time axis where the last step alone is answered
     for layer_spec, layer, gone in zip(spec.layers, layers, needless, strict=True):

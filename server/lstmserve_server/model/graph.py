@@ -92,7 +92,7 @@ class LayerGraph:
         """What computes each LSTM, in the order of the model."""
 
     def lstm(self, place: int, number: int) -> LSTM:
-        """Returns the LSTM of a layer; of a Bidirectional the one ahead (0) or the one backwards (1)."""
+        """Returns the LSTM of a layer; of a Bidirectional the forward (0) or the backward one (1)."""
         layer = self._nodes[place].layer
         if isinstance(layer, Bidirectional):
             return (layer.forward, layer.backward)[number]
@@ -108,7 +108,7 @@ class LayerGraph:
         *,
         every: bool,
     ) -> Flow:
-        """Runs a rectangle through the layers.
+        """Runs a chunk through the layers.
 
         Args:
             inputs: for each input of the model (batch, time, ...), or (batch, ...) where it has no time axis.
@@ -169,7 +169,7 @@ def _needed(values: Sequence[Batch | None], number: int) -> Batch:
 
 
 def _last_uses(spec: ModelSpec) -> list[tuple[int, ...]]:
-    """Returns, for each layer, the numbers of the values whose last use it is."""
+    """Returns, for each layer, the indices of the values whose last consumer it is."""
     last_user: dict[int, int] = {}
     for place, layer in enumerate(spec.layers):
         last_user.update(dict.fromkeys((*layer.inputs, *layer.initial_state), place))

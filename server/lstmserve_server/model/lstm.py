@@ -121,9 +121,9 @@ def forward_masked(  # noqa: PLR0913 - what a masked sequence is made of
     *,
     zero_masked: bool,
 ) -> tuple[Array, LSTMState]:
-    """Advances every row by the steps of a sequence that a mask does not pass over (`rnn` of the Keras backends).
+    """Advances every row by the unmasked steps of a sequence (`rnn` of the Keras backends).
 
-    At a step that is passed over h and c stay, and the output is the one before it again: zeros if there was none in this
+    At a masked step h and c stay, and the previous output is repeated: zeros if there was none in this
     sequence, whatever h began with.
 
     Args:
@@ -190,7 +190,7 @@ def gates(spec: LSTMSpec, weights: LSTMWeights, matmul: Product, x: Array, h: Ar
 class Workspace:
     """Preallocated buffers for stepping `batch` rows in one thread: h, c and the arrays of a step.
 
-    Each gate is in one piece for all rows, where activations are quickest; so the last addition goes from rows to gates.
+    Each gate is contiguous for all rows, where activations are fastest; so the last addition goes from rows to gates.
     """
 
     def __init__(self, spec: LSTMSpec, weights: LSTMWeights, matmul: Product, batch: int) -> None:
@@ -216,7 +216,7 @@ class Workspace:
         return LSTMState(self.h.copy(), self.c.copy())
 
     def begin(self, state: LSTMState) -> None:
-        """Has the rows continue from a state."""
+        """Sets the state that the rows continue from."""
         np.copyto(self.h, state.h)
         np.copyto(self.c, state.c)
 

@@ -44,11 +44,11 @@ class StepResult(NamedTuple):
 
 
 def _go_on() -> None:
-    """Stands for a caller who never wants to stop."""
+    """Default of `should_continue`: always true."""
 
 
 class RecurrentModel:
-    """A graph of layers, ready to compute. Between calls it keeps scratch memory of each thread at most; several may use it."""
+    """A graph of layers, ready to compute. Thread-safe. Between calls it keeps nothing but scratch memory of each thread."""
 
     def __init__(
         self, description: ModelSpec, numerics: Numerics = Numerics.EXACT, engine: Engine = Engine.NUMPY
@@ -88,10 +88,10 @@ class RecurrentModel:
         return not self.step_obstacle
 
     def require_causal(self) -> None:
-        """Returns if the model can be stepped.
+        """Checks that the model can be stepped.
 
         Raises:
-            WrongForModel: it cannot, and why.
+            WrongForModel: it cannot; the error says why.
         """
         if self.step_obstacle:
             raise WrongForModel("model", f"Step is not possible: {self.step_obstacle}. Forward is.")
@@ -108,14 +108,14 @@ class RecurrentModel:
         return (features + 2 * self._width) * self.dtype.itemsize
 
     def answer_size(self, steps: int) -> int:
-        """Returns how many numbers answer a row, its next state among them, for a number of answered time steps."""
+        """Returns the number of values in the answer for a row, next state included, by the number of answered time steps."""
         size = self._state_size
         for time, width in self._output_sizes:
             size += (time if time and steps > 1 else steps) * width
         return size
 
     def lstm(self, place: int, number: int) -> LSTM:
-        """Returns the LSTM at a place of the model, by its number in the layer that stands there."""
+        """Returns an LSTM by the index of its layer and its number in that layer."""
         return self._network.lstm(place, number)
 
     def zero_state(self, batch: int) -> ModelState:
@@ -157,7 +157,7 @@ class RecurrentModel:
     ) -> StepResult:
         """Advances every row by a sequence: equals the loop over `step`, to the last bit in exact mode.
 
-        It is computed in rectangles: rows that all run through a piece of time. Those of a causal model are short, so that
+        It is computed in chunks: some rows, for some time steps that all of them have. Those of a causal model are short, so that
         memory does not grow with the length of the sequence.
 
         Args:
@@ -237,7 +237,7 @@ class RecurrentModel:
         *,
         every: bool,
     ) -> StepResult:
-        """Runs a rectangle, of the `rows` of a call: its sequences are whole if `every` step is wanted, else their last."""
+        """Runs one chunk for some `rows` of a call. Returns the output of every step if `every` is true, else that of the last."""
         straight, x = self._network.straight, inputs[0]
         if straight is not None and recording is None:
             arrays, after = straight.run(x, state, every=every)
@@ -253,7 +253,7 @@ class RecurrentModel:
         return StepResult(outputs, flow.state, flow.steps)
 
     def _output(self, values: Batch, rows: Array, *, every: bool) -> Array:
-        """Returns an output in the form that is wanted, NaN where there is none yet."""
+        """Returns an output in the requested form; NaN where there is none yet."""
         if values.sequence and not every:
             values = values.last()
         array, ready = values.array, values.ready
@@ -269,7 +269,7 @@ class RecurrentModel:
         return np.ascontiguousarray(array)
 
     def _require_finite_state(self, state: ModelState, rows: Array) -> None:
-        """Refuses a state that left the range of the numbers: the next step would make NaN of it."""
+        """Rejects a state that left the range of the dtype: the next step would make it NaN."""
         for layer, part in zip(self.stateful_layers, state, strict=True):
             for name, array in zip(part._fields, part, strict=True):
                 if not all_finite(array):
@@ -278,9 +278,9 @@ class RecurrentModel:
                     raise WrongForModel("x", f"row {row} leaves the range of {self.dtype.name}: {text}")
 
     def _rectangles(self, lengths: Array) -> Iterator[tuple[Array, int, int]]:
-        """Yields rows, and a piece of time that all of them run through; together they cover every row's own steps.
+        """Yields chunks, as rows and a range of time steps; together they cover the steps of every row.
 
-        A causal model continues from piece to piece. Any other is given each row whole.
+        A causal model continues from chunk to chunk. Any other gets each row whole.
         """
         if not self.causal:
             for length in np.unique(lengths):
@@ -301,14 +301,14 @@ class _Piece(NamedTuple):
 
 
 def _time_and_width(output: OutputSpec, *, causal: bool) -> tuple[int, int]:
-    """Returns how many time-steps an output has, 0 where that is up to the caller, and how many numbers each of them."""
+    """Returns the number of time steps of an output, 0 if it depends on the request, and the size of each."""
     sequence = len(output.shape) > 1
     time = output.shape[0] if sequence and not causal else None
     return time or 0, math.prod(length or 1 for length in (output.shape[1:] if sequence else output.shape))
 
 
 def _width(layer: LayerSpec) -> int:
-    """Returns how many numbers of a time-step a layer holds at once: its gates, its windows or its output."""
+    """Returns how many numbers per time step a layer holds at once: its gates, its windows or its output."""
     if layer.kind in ("LSTM", "Bidirectional"):
         return max(int(part.weights["kernel"].shape[1]) for part in layer.parts or (layer,))
     windows: int = math.prod(layer.weights["kernel"].shape[:2]) if layer.kind == "Conv1D" else 0
@@ -316,7 +316,7 @@ def _width(layer: LayerSpec) -> int:
 
 
 def _lasts(pieces: list[_Piece], number: int, batch: int) -> Array:
-    """Returns the last of every row of one output."""
+    """Returns the last step of every row of one output."""
     first = pieces[0].outputs[number]
     output = np.empty((batch, *first.shape[1:]), first.dtype)
     for piece in pieces:
@@ -325,7 +325,7 @@ def _lasts(pieces: list[_Piece], number: int, batch: int) -> Array:
 
 
 def _sequences(pieces: list[_Piece], number: int, batch: int, time: int) -> Array:
-    """Returns one output for every row, zeros after its last; `time` steps of it, or as many as the longest has."""
+    """Returns one output for all rows, zero-padded after each row's last step to `time` steps or to the longest row."""
     time = time or max(piece.outputs[number].shape[1] for piece in pieces)
     first = pieces[0].outputs[number]
     output = np.zeros((batch, time, *first.shape[2:]), first.dtype)
@@ -336,5 +336,5 @@ def _sequences(pieces: list[_Piece], number: int, batch: int, time: int) -> Arra
 
 
 def _never(x: Array) -> Array:
-    """Returns, for every row, that its sequence has had no step."""
+    """Returns False for every row: no step was seen."""
     return np.zeros(len(x), bool)

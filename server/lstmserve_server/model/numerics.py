@@ -1,4 +1,4 @@
-"""The two modes of matrix products, and why one of them gives a row the same bytes in any company."""
+"""The two modes of matrix products; in exact mode, a row has the same bytes in any batch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Product(Protocol):
         """Writes the product into `out`, which must be C-contiguous and not overlap the others."""
 
     def bind(self, x: Array, w: Array, out: Array) -> Callable[[], object]:
-        """Returns what does so as often as it is called, with the numbers that `x` holds then."""
+        """Returns a function that multiplies the current content of `x` whenever it is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class ComputeConfig:
 
     @property
     def quick(self) -> bool:
-        """Whether activations may round otherwise, where that is faster."""
+        """Whether faster activations with other rounding are allowed."""
         return self.numerics is Numerics.FAST
 
 

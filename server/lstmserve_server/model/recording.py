@@ -28,7 +28,7 @@ class HasArray(Protocol):
 
     @property
     def ready(self) -> Array | None:
-        """Where there is something to say."""
+        """Where there is a new value."""
         ...
 
 
@@ -62,7 +62,7 @@ class Chunk:
     """The steps of each LSTM by the place of its layer in the model; of both directions of a Bidirectional."""
 
     def record(self, place: int, mask: Array | None, before: tuple[Array, Array], time: int) -> Steps:
-        """Returns room for the time-steps of an LSTM, which it is to fill."""
+        """Returns the arrays that an LSTM fills with its time steps."""
         h, c = before
         shape = (len(h), time, h.shape[1])
         steps = Steps(mask, before, np.empty(shape, h.dtype), np.empty(shape, c.dtype))
@@ -71,23 +71,23 @@ class Chunk:
 
 
 class Recording:
-    """All rectangles of a call."""
+    """All chunks of a call."""
 
     def __init__(self) -> None:
         self.rectangles: list[Chunk] = []
 
     def begin(self, rows: Array, start: int) -> Chunk:
-        """Returns the next rectangle, to be filled."""
+        """Returns the next chunk, to be filled."""
         self.rectangles.append(Chunk(rows, start))
         return self.rectangles[-1]
 
 
 class LayerRecorder(NamedTuple):
-    """Where in a rectangle a layer is to leave its time-steps."""
+    """Place in a chunk where a layer records its time steps."""
 
     rectangle: Chunk
     layer: int
 
     def record(self, mask: Array | None, before: tuple[Array, Array], time: int) -> Steps:
-        """Returns room for the time-steps of an LSTM of this layer, which it is to fill."""
+        """Returns the arrays that an LSTM of this layer fills with its time steps."""
         return self.rectangle.record(self.layer, mask, before, time)

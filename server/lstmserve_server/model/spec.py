@@ -22,7 +22,7 @@ class LayerSpec:
     """One call of a layer, valid by construction: its weights have the shapes that its options ask for.
 
     What flows between layers is numbered: the outputs of the first layer, then those of the second, and so on. A layer
-    that is called twice stands here twice, with the same weights.
+    that is called twice is listed twice, with the same weights.
     """
 
     name: str
@@ -164,10 +164,10 @@ class ModelSpec:
         return self.parameter_count * self.dtype.itemsize
 
     def digest(self) -> str:
-        """Returns the SHA-256 of all that decides the answers, in hexadecimal.
+        """Returns the SHA-256 of everything that determines the outputs, in hexadecimal.
 
-        It covers kind, name, options and weights of every layer that does or remembers something, and how they are
-        connected, and neither the file nor its format: what one Keras saved as `.keras` and as `.h5` has one digest.
+        It covers kind, name, options and weights of every layer that computes or remembers something, and how they are
+        connected. It covers neither the file nor its format: the same model saved as `.keras` and as `.h5` has one digest.
         """
         numbers = _meaningful_numbers(self.layers)
         deciding = [layer for layer in self.layers if _decides(layer)]
@@ -185,12 +185,12 @@ class ModelSpec:
 
 
 def _decides(layer: LayerSpec) -> bool:
-    """Returns whether a layer does or remembers something."""
+    """Returns whether a layer computes or remembers something."""
     return bool(layer.options or layer.weights or layer.parts)
 
 
 def _meaningful_numbers(layers: tuple[LayerSpec, ...]) -> list[int]:
-    """Returns, for the number of each value, another one that is the same whatever layers do nothing on the way."""
+    """Renumbers the values, so that layers without effect do not count."""
     numbers: list[int] = []
     count = 0
     for layer in layers:

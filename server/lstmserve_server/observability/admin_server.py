@@ -41,7 +41,7 @@ class AdminServer:
         Args:
             address: where, HOST:PORT.
             registry: the metrics.
-            serving: whether the server says SERVING; asked from another thread.
+            serving: returns whether the server is SERVING; thread-safe.
 
         Raises:
             StartupError: it cannot be listened on.
@@ -93,12 +93,12 @@ def _text(begin: StartResponse, status: str, text: str) -> Iterable[bytes]:
 
 
 def _quietly(request: Any, client_address: Any) -> None:  # noqa: ARG001 - of socketserver
-    """Records a connection that failed: it was slow, or its other end has gone."""
+    """Logs a failed connection: it was slow, or closed by the other side."""
     _log.debug("metrics_connection_failed", why=repr(sys.exception()))
 
 
 def _is_own_name(host: str) -> bool:
-    """Returns whether a page may be asked for under a name: by its number, or by one that no stranger can have a browser resolve.
+    """Returns whether a Host header is safe: an IP address, or a name that no attacker can have a browser resolve.
 
     Else a page of a stranger's whose name leads here could read what stands on this one (DNS rebinding).
     """
@@ -113,12 +113,12 @@ def _is_own_name(host: str) -> bool:
 
 
 def _patient(handler: Any) -> Any:
-    """Returns a class of handlers that waits for a request for some seconds, and writes nothing into the log by itself."""
+    """Returns a handler class that waits a limited time for a request, and does not log."""
     return type("Handler", (handler,), {"timeout": _REQUEST_TIMEOUT_SECONDS, "get_stderr": lambda _: io.StringIO()})
 
 
 def _patiently(accept: Callable[[], Any]) -> Callable[[], Any]:
-    """Returns what accepts a connection, and does not ask again at once where there is no descriptor for it."""
+    """Returns an accept function that pauses when the process has no free descriptors."""
 
     def get_request() -> Any:
         try:

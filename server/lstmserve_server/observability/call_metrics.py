@@ -51,7 +51,7 @@ class CallRecorder(Protocol):
     """Records one call."""
 
     def on_end(self, error: BaseException | None, context: Any) -> None:
-        """Records how it ended: with an error that passed the guard, or well."""
+        """Records the end of the call: an error that the dispatcher let through, or success."""
         ...
 
 
@@ -97,7 +97,7 @@ class CallMetrics:
         self._rows_together = self._batch_rows.labels()
 
     def collectors(self) -> Sequence[Collector]:
-        """Returns what Prometheus may ask."""
+        """Returns the Prometheus collectors."""
         return (
             self,
             self._calls,
@@ -114,16 +114,16 @@ class CallMetrics:
         )
 
     def collect(self) -> Iterator[Metric]:
-        """Yields what is under way."""
+        """Yields the calls in flight."""
         text = "Calls that are being answered, streams among them."
         yield GaugeMetricFamily("lstmserve_calls_in_flight", text, value=self._in_flight)
         yield GaugeMetricFamily("lstmserve_streams_open", "Streams that are open.", value=self._streams)
 
     def on_start(self, method: MethodDescriptor, metadata: Any) -> CallRecorder:  # noqa: ARG002 - for those who trace
-        """Records a call that begins, and returns what records its end.
+        """Records the start of a call, and returns the recorder of its end.
 
         Args:
-            method: that is called.
+            method: name of the method.
             metadata: of the call.
         """
         self._in_flight += 1
@@ -143,7 +143,7 @@ class CallMetrics:
         self._phases[phase].add(seconds)
 
     def count_computed(self, model: str, rows: int, steps: int) -> None:
-        """Records what was computed for a call."""
+        """Records the rows and steps that were computed for a call."""
         self._rows.add(model, count=rows)
         self._steps.add(model, count=rows * steps)
 
@@ -169,7 +169,7 @@ class CallMetrics:
         self._caller_calls.add(caller)
 
     def count_refusal(self, error: RequestError, caller: str) -> None:
-        """Counts a refusal, and for whom; `caller` is "" for a caller without a name."""
+        """Counts a rejection by caller; `caller` is "" for a caller without a name."""
         self._refused.add(error.reason)
         if caller:
             self._caller_refused.add(caller, error.reason)
@@ -178,7 +178,7 @@ class CallMetrics:
             self._state_refused.add(about_state[1])
 
     def close(self) -> None:
-        """Ends, having told all."""
+        """Flushes and stops."""
 
 
 class _TimedCall:
@@ -196,7 +196,7 @@ class _TimedCall:
 
 
 def code_of(error: BaseException | None, context: Any) -> str:
-    """Returns the name of the gRPC code that a call ended with which passed the guard with this error, or with none."""
+    """Returns the gRPC status name of a finished call; `error` is what the dispatcher let through, or None."""
     match error:
         case None:
             return "OK"

@@ -30,7 +30,7 @@ class LogWriter:
         return self._lost
 
     def write(self, text: str) -> int:
-        """Takes a line; it is lost where too many wait already."""
+        """Queues a line; drops it if too many wait."""
         with self._changed:
             if len(self._waiting) >= _MAX_WAITING:
                 self._lost += 1
@@ -40,7 +40,7 @@ class LogWriter:
         return len(text)
 
     def flush(self) -> None:
-        """Does nothing, as anyone who logs does not wait."""
+        """Does nothing: logging never waits."""
 
     def wait_until_written(self, seconds: float) -> None:
         """Waits until all lines are written."""
@@ -62,7 +62,7 @@ class LogWriter:
                 structlog.get_logger(__name__).warning("log_lines_lost", lines=lost)
 
     def _written(self, line: bytes) -> bool:
-        """Writes a line, however long its reader takes; returns whether there is one."""
+        """Writes a line, however slow its reader is; returns whether there is a reader."""
         rest = memoryview(line)
         try:
             while rest:

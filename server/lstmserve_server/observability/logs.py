@@ -36,7 +36,7 @@ def finish(last_words: str = "") -> None:
     """Waits until the log is written, for a second at most, before the process ends.
 
     Args:
-        last_words: what is to follow it, as it is.
+        last_words: text to write after it.
     """
     if _writer is not None:
         if last_words:
@@ -48,7 +48,7 @@ def finish(last_words: str = "") -> None:
 
 
 def _standard_error() -> int:
-    """Returns a descriptor to write to: that of standard error, where the process has one."""
+    """Returns a descriptor to write to: standard error's, or one of /dev/null if the process has none."""
     try:
         return sys.stderr.fileno()
     except (AttributeError, OSError, ValueError):

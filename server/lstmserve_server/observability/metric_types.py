@@ -26,7 +26,7 @@ class Counter:
         )
 
     def add(self, *labels: str, count: int = 1) -> None:
-        """Counts on, for some values of the labels."""
+        """Increments the counter for some label values."""
         self._counts[labels] += count
 
     def collect(self) -> Iterator[Metric]:
@@ -51,7 +51,7 @@ class Histogram:
         self._sum += value
 
     def buckets(self) -> tuple[list[tuple[str, float]], float]:
-        """Returns how many values were at most as large as each bound, and the sum of all."""
+        """Returns the cumulative count of values up to each bound, and the sum of all values."""
         names = [*map(floatToGoString, self._bounds), "+Inf"]
         return list(zip(names, accumulate(self._counts), strict=True)), self._sum
 

@@ -57,11 +57,11 @@ class ServerMetrics:
         self._log = _LogLinesLost()
 
     def collectors(self) -> Sequence[Collector]:
-        """Returns what Prometheus may ask."""
+        """Returns the Prometheus collectors."""
         return self._serving, self._build, self._models, self._lag, self._reloads, self._expiry, self._log
 
     def set_model(self, name: str, *, causal: bool, digest: str, fingerprint: str) -> None:
-        """Shows a model that is served."""
+        """Records a served model."""
         self._models.labels(name, "steps" if causal else "sequence", digest, fingerprint).set(1)
 
     def count_reload(self, file: str, *, accepted: bool) -> None:
@@ -73,7 +73,7 @@ class ServerMetrics:
         self._expiry.when = when
 
     async def watch_event_loop(self) -> None:
-        """Looks at how late the event loop is, for ever."""
+        """Measures the lag of the event loop until it is cancelled."""
         while True:
             due = monotonic() + _LAG_INTERVAL_SECONDS
             await asyncio.sleep(_LAG_INTERVAL_SECONDS)

@@ -37,7 +37,7 @@ class TracedCalls(CallMetrics):
         self._tracer = self._provider.get_tracer("lstmserve")
 
     def on_start(self, method: MethodDescriptor, metadata: Any) -> CallRecorder:
-        """Records a call that begins, and returns what records its end."""
+        """Records the start of a call, and returns the recorder of its end."""
         carrier = {key: value for key, value in metadata or () if isinstance(value, str)}
         service = method.containing_service.full_name
         span = self._tracer.start_span(
@@ -57,7 +57,7 @@ class TracedCalls(CallMetrics):
         self._tracer.start_span(phase, start_time=end - int(seconds * 1e9)).end(end)
 
     def close(self) -> None:
-        """Sends what is not sent yet."""
+        """Sends the remaining spans."""
         self._provider.shutdown()
 
 

@@ -33,8 +33,8 @@ _MAX_BYTES_WHEN_FULL: Final = 16 << 10
 class Dispatcher:
     """The methods of the services as gRPC calls them: bytes in, bytes out.
 
-    gRPC would decode the requests itself, and answer what it cannot decode with UNKNOWN and the name of a class of ours.
-    So a caller is turned away before its message is decoded. Until there are servicers, every call ends with UNAVAILABLE.
+    gRPC's own decoding would answer malformed requests with UNKNOWN and the name of one of our classes.
+    Here a caller is authenticated before its message is decoded. Until there are servicers, every call ends with UNAVAILABLE.
     """
 
     def __init__(self, access: Authenticator, limiter: FairLimiter, metrics: CallMetrics) -> None:
@@ -45,11 +45,11 @@ class Dispatcher:
         self._in_flight = _CallsInFlight()
 
     def set_servicers(self, servicers: Mapping[ServiceDescriptor, Any]) -> None:
-        """Begins to answer, each service by its own."""
+        """Sets the servicers; from then on calls are answered."""
         self._servicers = servicers
 
     async def wait_until_idle(self) -> None:
-        """Returns when no call is under way, apart from those that only watch."""
+        """Returns when no call is in flight, apart from watchers."""
         await self._in_flight.none.wait()
 
     def handlers_for(self, service: ServiceDescriptor) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
@@ -105,7 +105,7 @@ class Dispatcher:
     async def _guard(
         self, method: MethodDescriptor, context: Context, work: Callable[[Any, Token], Awaitable[Any]]
     ) -> Any:
-        """Does the work of a call, given the servicer and the caller's token, and sees to it that it is noted how it ended."""
+        """Authenticates a call, runs it with its servicer, and records how it ended."""
         metadata = context.invocation_metadata()
         own_id = request_context.begin_request(metadata)
         seconds_left.set(context.time_remaining)
@@ -130,7 +130,7 @@ class Dispatcher:
         metadata: Any,
         work: Callable[[Any, Token], Awaitable[Any]],
     ) -> Any:
-        """Does the work, and makes a status of our choosing of whatever happens."""
+        """Runs a call, and ends it with a status of ours, whatever happens."""
         own_id = (request_context.REQUEST_ID_HEADER, request_context.request_id())
         try:
             servicer, token = self._admit(method, metadata)
@@ -183,7 +183,7 @@ class _CallsInFlight:
 
 
 class _CallerGoneError(Exception):
-    """The caller has gone and reads no more."""
+    """The caller is gone and no longer reads."""
 
 
 class GrpcMessageStream:
@@ -196,10 +196,10 @@ class GrpcMessageStream:
         self.admission = admission
 
     async def read(self) -> Any:
-        """Returns the next message of the caller, when its rate of calls allows it; None when the caller has sent all.
+        """Returns the next message, once the caller's rate limit allows it; None at the end of the stream.
 
         Raises:
-            RequestError: the message is none, or its caller may not send it yet.
+            RequestError: the message is malformed, or exceeds a limit of the caller.
         """
         data: Any = await self._context.read()
         if data is grpc.aio.EOF:
@@ -208,7 +208,7 @@ class GrpcMessageStream:
         return _parse(self._request_type, data)
 
     async def write(self, response: Message) -> None:
-        """Sends a message; waits as long as the caller does not read."""
+        """Sends a message; waits while the caller does not read."""
         await _write(self._context, response)
 
 

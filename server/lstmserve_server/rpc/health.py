@@ -1,7 +1,7 @@
 """The standard health service (grpc.health.v1), for the server and for each model.
 
-It replaces the one of grpcio-health-checking, where one watcher that does not read blocks every change of a status, and so the
-drain: docs/decisions/health.md. Here a status is a value, and watchers are woken but never waited for.
+It replaces that of grpcio-health-checking, where a watcher that does not read blocks every status change, and so the
+drain: docs/decisions/health.md. Here a status is a value: watchers are woken, never waited for.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ MAX_WATCHERS: Final = 1000
 class Health:
     """Status of the server ("") and of its services, for callers that check or watch.
 
-    Anyone who asks without a token, where that is allowed, is told of the server and of its services, and of no model.
+    Callers without a token, where they are allowed, only see the server and its services, no model.
     """
 
     def __init__(self, services: list[str], models: list[str]) -> None:
-        """Makes it say NOT_SERVING.
+        """Begins with NOT_SERVING.
 
         Args:
             services: the names of the services, "" among them.
@@ -55,7 +55,7 @@ class Health:
         self._limiter = FairLimiter(MAX_WATCHERS, "watchers of the health are here", "its own bound")
 
     def serving(self) -> bool:
-        """Returns whether the server is SERVING; from any thread."""
+        """Returns whether the server is SERVING; thread-safe."""
         return bool(self._status == health_pb2.HealthCheckResponse.SERVING)
 
     def set_all(self, *, serving: bool) -> None:
@@ -68,8 +68,8 @@ class Health:
         """Returns the methods of the service as gRPC calls them, bytes in, bytes out.
 
         Args:
-            access: tells who calls.
-            is_open: whether those may ask too who have no token.
+            access: authenticates the caller.
+            is_open: whether callers without a token are answered.
         """
 
         async def check(data: bytes, context: Context) -> bytes:
@@ -110,7 +110,7 @@ class Health:
         }
 
     def _knows(self, service: str, caller: Caller | None) -> bool:
-        """Returns whether there is a service that a caller may ask for; None is someone without a token."""
+        """Returns whether a service exists and the caller may see it; None stands for a caller without a token."""
         model = self._models.get(service)
         return service in self._services or (model is not None and caller is not None and caller.may_use(model))
 
@@ -131,7 +131,7 @@ class Health:
 
 
 def _token(context: Context, access: Authenticator, *, is_open: bool) -> Token | None:
-    """Returns the token of who asks; None for someone without one, where that is allowed.
+    """Returns the token of the caller; None for a caller without one, where that is allowed.
 
     Raises:
         Unauthenticated: it is not.
@@ -153,7 +153,7 @@ def _asked_for(data: bytes) -> str:
 
 @contextlib.asynccontextmanager
 async def _refusals(context: Context) -> AsyncIterator[None]:
-    """Ends the call with the status of what is refused in it."""
+    """Ends the call with the status of an error raised within."""
     try:
         yield
     except RequestError as error:
@@ -165,5 +165,5 @@ def _response(value: int) -> bytes:
 
 
 def service_of_model(name: str) -> str:
-    """Returns the name under which the health of a model is asked for."""
+    """Returns the service name of a model's health."""
     return f"{SERVICE.full_name}/{name}"

@@ -26,11 +26,11 @@ SERVICES: Final = (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection
 
 
 def handlers(services: Iterable[str], access: Authenticator) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
-    """Returns the method of the service, which tells of some services to whom may call."""
+    """Returns the handler of the service, which describes some services to authenticated callers."""
     servicer: Any = ReflectionServicer([*services, *SERVICES])
 
     async def answer(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-        """Answers a stream of questions."""
+        """Answers a stream of requests."""
         try:
             with access.authenticate(context.invocation_metadata()).admission() as admission:
                 answers = servicer.ServerReflectionInfo(_parsed(requests, context), context)

@@ -84,7 +84,7 @@ class ShadowServicer:
         self._shadow = shadow
 
     async def GetReport(self, request: shadow_pb2.GetReportRequest) -> shadow_pb2.GetReportResponse:
-        """Reports what was compared."""
+        """Returns the comparison report."""
         return shadow_pb2.GetReportResponse(
             report=self._shadow.report(current_caller.get().resolve_model(request.model))
         )

@@ -48,7 +48,7 @@ Status = tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]
 
 
 def status_of(error: RequestError) -> Status:
-    """Returns the status of an error: code, text, and as metadata the details that programs read (google.rpc.Status)."""
+    """Returns the status of an error: code, text, and the machine-readable details (google.rpc.Status) as metadata."""
     code = _CODES[type(error)]
     metadata = [_with_details(code, str(error), error.reason, _details(error))]
     if isinstance(error, Overloaded):
@@ -57,19 +57,19 @@ def status_of(error: RequestError) -> Status:
 
 
 def code_of(error: RequestError) -> int:
-    """Returns the number of the gRPC code of an error."""
+    """Returns the gRPC code of an error, as a number."""
     number: int = _CODES[type(error)].value[0]
     return number
 
 
 def internal_status(request_id: str) -> Status:
-    """Returns the status of a fault of ours: a fixed text and the id to look for in the log."""
+    """Returns the status of an internal error: a fixed text, and the request id to look for in the log."""
     code, text = grpc.StatusCode.INTERNAL, f"internal error; look for request {request_id} in the log of the server"
     return code, text, (_with_details(code, text, "INTERNAL", []),)
 
 
 async def abort(context: Any, how: Status, *more: tuple[str, str | bytes]) -> NoReturn:
-    """Ends a call with a status, and with more metadata after its own."""
+    """Ends a call with a status and further metadata."""
     code, text, metadata = how
     await context.abort(code, text, (*metadata, *more))
     raise AssertionError  # abort always raises

@@ -1,1 +1,1 @@
-"""Which call is computed when, and where."""
+"""Schedules, batches and admits calls."""

@@ -21,12 +21,12 @@ class FairLimiter:
     """Concurrency limiter with fair shares."""
 
     def __init__(self, max_slots: int, what: str, setting: str) -> None:
-        """Makes places that are free.
+        """Creates a limiter whose slots are all free.
 
         Args:
             max_slots: how many.
-            what: has a place, for the text of a refusal: "calls are running".
-            setting: the flag that says how many.
+            what: what holds a slot, for error texts: "calls are running".
+            setting: the flag of the limit.
         """
         self._most = max_slots
         self._what = what
@@ -40,7 +40,7 @@ class FairLimiter:
         return self._taken
 
     def check_free(self) -> None:
-        """Returns if there is a place.
+        """Checks that a slot is free.
 
         Raises:
             Overloaded: there is none.
@@ -50,10 +50,10 @@ class FairLimiter:
 
     @contextlib.contextmanager
     def slot(self, caller: str) -> Iterator[None]:
-        """Takes a place while a call is under way.
+        """Holds a slot while a call is in flight.
 
         Raises:
-            Overloaded: there is none, or the caller has its share.
+            Overloaded: there is none, or the caller has used up its share.
         """
         self.check_free()
         free = self._most - self._taken

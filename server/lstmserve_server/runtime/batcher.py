@@ -71,14 +71,14 @@ class Batcher:
         *,
         min_rows_for_second_thread: int = 1,
     ) -> None:
-        """Makes a batcher in which no one waits.
+        """Creates an empty batcher.
 
         Args:
-            max_rows: of a batch, unless one call has more.
+            max_rows: maximum rows of a batch, unless a single call has more.
             executor: threads that compute; None to compute in the event loop.
-            max_concurrent_batches: how many batches the threads compute.
-            on_batch: is told how many rows were computed together.
-            min_rows_for_second_thread: how many have to wait until a batch is begun alongside another, where enough come to gather.
+            max_concurrent_batches: maximum number of batches in the threads.
+            on_batch: called with the number of rows of each batch.
+            min_rows_for_second_thread: minimum rows for a second batch to start while one is running.
         """
         self._max_rows = max_rows
         self._executor = executor
@@ -96,7 +96,7 @@ class Batcher:
         self._computing: set[asyncio.Future[list[Any]]] = set()
 
     async def compute(self, call: StepCall) -> TimedResult:
-        """Computes a call of one time-step that leaves no trace, with those that are there too.
+        """Computes a call of one time step without a recording, in a batch with others that wait.
 
         Raises:
             RequestError: its own answer is not finite.
@@ -114,7 +114,7 @@ class Batcher:
         return await own.done
 
     def _should_gather(self) -> bool:
-        """Returns whether it may be worth waiting for others."""
+        """Returns whether waiting for further steps is likely to pay off."""
         if self._executor is not None and self._min_rows_for_second_thread == 1:
             return True  # no one waits except for a thread
         return self._small_batches < _MAX_SMALL_BATCHES or self._small_batches % _RETRY_GATHERING_EVERY < 2  # noqa: PLR2004 - see there
@@ -127,7 +127,7 @@ class Batcher:
         return TimedResult(answer, 0.0, perf_counter() - began)
 
     def _poll(self) -> None:
-        """Begins when no more come, or when there is a full batch; else looks again in the next round."""
+        """Dispatches if no more steps arrive or a batch is full; otherwise looks again in the next round of the event loop."""
         count = len(self._queue)
         self._idle_rounds = self._idle_rounds + 1 if count == self._previous_count else 0
         self._previous_count = count
@@ -143,7 +143,7 @@ class Batcher:
         self._dispatch()
 
     def _dispatch(self) -> None:
-        """Computes what waits, as far as there are threads for it."""
+        """Starts batches of the waiting calls, as far as threads are free."""
         while self._queue and self._can_start():
             batch = self._next_batch()
             if not batch:
@@ -161,7 +161,7 @@ class Batcher:
             work.add_done_callback(functools.partial(self._end, batch))
 
     def _can_start(self) -> bool:
-        """Returns whether a batch may be begun now."""
+        """Returns whether a batch may start now."""
         if not self._computing:
             return True
         if not self._should_gather():
@@ -203,11 +203,11 @@ def _resolve(batch: Sequence[_QueuedCall], results: Sequence[Any]) -> None:
 
 
 def compute_together(calls: Sequence[StepCall], arrival_time: float) -> list[TimedResult | BaseException]:
-    """Returns, for calls of one time-step of the same model, what came of each: a `TimedResult`, or the error that is its own.
+    """Computes calls of one time step of the same model together. Returns a `TimedResult`, or its own error, for each.
 
     Args:
-        calls: that are computed.
-        arrival_time: when the first of them came, by `perf_counter`.
+        calls: the calls.
+        arrival_time: arrival of the first of them, by `perf_counter`.
     """
     began = perf_counter()
     try:

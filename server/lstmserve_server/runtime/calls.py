@@ -1,4 +1,4 @@
-"""Calls that are valid by construction: what codecs make of requests, and what is computed."""
+"""Calls that are valid by construction: decoded requests."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ class StepCall:
 
     @property
     def seen(self) -> Array | None:
-        """Whether a row has seen a step, (batch,); None if unknown, which counts as not."""
+        """Whether each row has seen a step, (batch,); None if unknown, which counts as no."""
         return None if self.steps_seen is None else self.steps_seen > 0
 
     def steps_after(self, answer: StepResult) -> Array | None:
-        """Returns the steps that each row has seen after the answer, (batch,); None where unknown."""
+        """Returns the step count of each row after the answer, (batch,); None if unknown."""
         return None if self.steps_seen is None else self.steps_seen + answer.steps
 
 
 @dataclass(frozen=True, slots=True)
 class ForwardCall(StepCall):
-    """A valid request of a sequence; x is (batch, time, features...), zeros after a row's own last step."""
+    """A valid request of a sequence; x is (batch, time, features...), with zeros after the last step of each row."""
 
     lengths: Array | None  # (batch,), 1 to time each; None where all rows have them all
     all_outputs: bool

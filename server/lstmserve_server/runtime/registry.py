@@ -35,10 +35,10 @@ class ServedModel:
         engine: Engine = Engine.NUMPY,
         copy: SealedCopy | None = None,
     ) -> Self:
-        """Makes a model ready to be served.
+        """Prepares a model for serving.
 
         Raises:
-            UnsupportedModelError: it fails the self-test, or its parts do not fit one another.
+            UnsupportedModelError: it fails the self-test, or its parts do not fit together.
         """
         try:
             model = RecurrentModel(description, numerics, engine)
@@ -61,11 +61,11 @@ class Registry:
         self._only = next(iter(self)) if len(self._models) == 1 else None
 
     def __iter__(self) -> Iterator[ServedModel]:
-        """Goes through the models in alphabetical order."""
+        """Iterates over the models in alphabetical order."""
         return iter(self._models.values())
 
     def find(self, name: str) -> ServedModel:
-        """Returns the model of a name; "" finds the only one.
+        """Returns the model with a name; "" means the only one.
 
         Raises:
             NoSuchModel: there is none of this name.

@@ -34,13 +34,13 @@ class Scheduler:
     """Computes calls until closed: short ones in the event loop, long ones in a bounded number of threads."""
 
     def __init__(self, limiter: FairLimiter, threads: int, metrics: CallMetrics, *, batch_rows: int) -> None:
-        """Makes a runner.
+        """Creates a scheduler.
 
         Args:
-            limiter: of calls that take long.
-            threads: how many compute them.
-            metrics: what records all.
-            batch_rows: most rows that are computed together; 1 to compute each call by itself.
+            limiter: limits long calls.
+            threads: number of threads that compute them.
+            metrics: records the calls.
+            batch_rows: maximum rows of a batch; 1 for no batching.
         """
         self._limiter = limiter
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="compute")
@@ -56,14 +56,14 @@ class Scheduler:
         self._thread_count = threads
 
     async def run(self, call: StepCall, owner: Callable[[], str]) -> StepResult:
-        """Computes a call of one time-step, or a `ForwardCall`, if there is room for it.
+        """Admits and computes a `StepCall` or a `ForwardCall`.
 
         Args:
             call: what to compute.
-            owner: returns the caller whose share of the places a long call takes.
+            owner: returns the caller to whose share of the slots a long call counts.
 
         Raises:
-            RequestError: the call cannot be taken, or its answer is not finite.
+            RequestError: the call is not admitted, or its answer is not finite.
         """
         if not self._open:
             raise NotServing("", "the server is draining; ask another one")
@@ -73,7 +73,7 @@ class Scheduler:
             return await self._run_pooled(call)
 
     async def run_admitted(self, call: StepCall) -> StepResult:
-        """Computes a call that has its place already, as the next of a stream.
+        """Computes a call that was admitted before, such as a message of a stream.
 
         Raises:
             RequestError: its answer is not finite, or would come too late.
@@ -81,7 +81,7 @@ class Scheduler:
         return await (self._run_inline(call) if _cost(call) <= MAX_INLINE_COST else self._run_pooled(call))
 
     def close(self) -> None:
-        """Takes no more calls; those that run continue."""
+        """Stops admitting calls; those in flight continue."""
         self._open = False
 
     async def _run_inline(self, call: StepCall) -> StepResult:
@@ -114,7 +114,7 @@ class Scheduler:
         return self._batch_rows > 1 and not isinstance(call, ForwardCall) and call.recording is None
 
     def _batcher(self, call: StepCall, *, short: bool) -> Batcher:
-        """Returns where the steps of a model wait for one another; short ones so few that the loop is not held up for long."""
+        """Returns the batcher of a model. Batches of short steps are limited, so that the event loop is not blocked for long."""
         key = call.served.name, short
         found = self._batchers.get(key)
         if found is None:
@@ -179,7 +179,7 @@ class _ServiceTimeEstimate:
 
     @property
     def lower_bound(self) -> float:
-        """Seconds per unit of cost that no call has come near to; 0 where that is not known."""
+        """Lower bound of the seconds per unit of cost; 0 if unknown."""
         return self._fastest / 2 if self._seen >= self._MIN_SAMPLES else 0.0
 
 

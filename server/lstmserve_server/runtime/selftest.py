@@ -38,11 +38,11 @@ _MOST_COST: Final = 300_000_000
 def run(model: RecurrentModel) -> str:
     """Runs the probe and returns the numerics fingerprint: a hash of mode, engine and every byte of the answer.
 
-    Two servers on which it is the same computed the same bytes with the same weights.
+    Two servers with the same fingerprint computed the same bytes with the same weights.
 
     Raises:
         UnsupportedModelError: in exact mode the answers to a whole sequence, to its steps and to its rows alone differ, or the
-            model cannot compute even the probe.
+            model cannot compute the probe.
     """
     failure: WrongForModel | None = None
     for probe in _probes(model):
@@ -55,7 +55,7 @@ def run(model: RecurrentModel) -> str:
 
 
 def _fingerprint(model: RecurrentModel, probe: tuple[Array, ...]) -> str:
-    """Returns the hash of the answer to a probe, after it was found the same in every way to ask for it."""
+    """Checks that every way to ask for a probe gives the same bytes, and returns their hash."""
     whole = model.forward(probe, model.zero_state(len(probe[0])))
     if model.numerics is Numerics.EXACT:
         _require_equal("the rows alone", whole, _row_by_row(model, probe))
@@ -65,13 +65,13 @@ def _fingerprint(model: RecurrentModel, probe: tuple[Array, ...]) -> str:
 
 
 def _mode(model: RecurrentModel) -> str:
-    """Returns what, alongside the bytes of the answer, makes two servers different: the mode, and any engine but the reference."""
+    """Returns what distinguishes two servers in addition to the bytes: the mode, and any engine other than NumPy."""
     others = [engine for engine in model.engine.split(", ") if not engine.startswith(Engine.NUMPY.value)]
     return " ".join([model.numerics.value, *others])
 
 
 def _probes(model: RecurrentModel) -> Iterator[tuple[Array, ...]]:
-    """Yields inputs of fewer and fewer time-steps and smaller and smaller numbers."""
+    """Yields probes with ever fewer time steps and ever smaller numbers."""
     large = model.description.parameter_count > _LARGE
     rows = _ROWS_OF_LARGE if large else _ROWS
     times: tuple[int, ...] = _TIMES_WHOLE
@@ -83,7 +83,7 @@ def _probes(model: RecurrentModel) -> Iterator[tuple[Array, ...]]:
 
 
 def _probe(model: RecurrentModel, item: InputSpec, size: tuple[int, int], scale: float) -> Array:
-    """Returns numbers that look random and are the same everywhere: Knuth's multiplicative hash, between -1 and 1."""
+    """Returns deterministic pseudo-random numbers between -1 and 1, identical on every machine (Knuth's multiplicative hash)."""
     rows, time = size
     times = (time if model.causal else item.shape[0] or time,) if item.sequence else ()
     shape = (rows, *times, *(length or 1 for length in item.features))

@@ -31,7 +31,7 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]  # of an extension without 
     """The core's server without its paths."""
 
     async def _request_call(self) -> NoReturn:
-        """Answers calls of methods that there are not, rather than returning one."""
+        """Answers calls of unknown methods itself."""
         loop = asyncio.get_running_loop()
         none = cygrpc._MethodResolver([], {})  # noqa: SLF001 - see above
         answering: set[asyncio.Task[None]] = set()

@@ -21,7 +21,7 @@ def options(settings: ServeSettings, *, shares_port: bool) -> list[tuple[str, in
 
     Args:
         settings: those of the server.
-        shares_port: whether other processes listen on the same port, which someone else has then made sure of.
+        shares_port: whether other processes listen on the same port; the supervisor has reserved it.
     """
     return [
         # A second server on the same port is a mistake, and by default gRPC would share the port with it in silence.

@@ -31,7 +31,7 @@ def by_name(arguments: tuple[str, ...]) -> dict[str, str]:
     """Returns the file of each model by the model's name: `NAME=FILE`, or `FILE`, which is named after itself.
 
     Raises:
-        SettingsError: a name cannot be used, or stands twice.
+        SettingsError: a name cannot be used, or occurs twice.
     """
     files: dict[str, str] = {}
     for argument in arguments:
@@ -67,7 +67,7 @@ async def from_files(settings: ServeSettings, files: Mapping[str, str]) -> list[
 
 
 async def copies_of(settings: ServeSettings, files: Mapping[str, str]) -> dict[str, SealedCopy]:
-    """Returns copies of the files, by the name of the model, for Keras to read what we have read; none where it reads nothing."""
+    """Returns sealed copies of the files by model, so that Keras reads the same bytes; none without shadow mode."""
     if settings.shadow == "off":
         return {}
     made = {

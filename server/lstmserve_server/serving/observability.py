@@ -44,11 +44,11 @@ class Observability:
 
         Args:
             settings: those of the server.
-            serving: whether the server says SERVING; may be asked from another thread.
-            expose: opens the place where metrics are shown; None to show none.
+            serving: returns whether the server is SERVING; thread-safe.
+            expose: opens the admin port; None for none.
 
         Raises:
-            StartupError: what is needed is not installed.
+            StartupError: a required package is not installed.
         """
         self.calls = CallMetrics() if settings.traces is None else _traced(settings.traces)
         self.server = ServerMetrics(serving)
@@ -66,10 +66,10 @@ class Observability:
             self._registry.register(collector)
 
     async def start(self) -> None:
-        """Begins to show.
+        """Opens the ports.
 
         Raises:
-            StartupError: an address cannot be listened on, or what is needed is not installed.
+            StartupError: an address cannot be listened on, or a required package is not installed.
         """
         for background in (self.server.watch_event_loop(), memory.trim_periodically()):
             self._opened.callback(asyncio.create_task(background).cancel)
@@ -95,7 +95,7 @@ def _traced(endpoint: str) -> CallMetrics:
 
 @contextlib.asynccontextmanager
 async def _channelz(address: str, workers: int) -> AsyncIterator[None]:
-    """Lets gRPC tell of its connections while the context lasts."""
+    """Serves channelz while the context is active."""
     packages.require(["grpc_channelz"], "--channelz", "channelz")
     if workers > 1 or not addresses.is_local(address):
         message = (

@@ -60,10 +60,10 @@ async def run(settings: ServeSettings) -> None:
 
 
 async def live(server: Server, beginning: Coroutine[None, None, None], signals: Signals) -> None:
-    """Lets a server begin, serve until a signal comes, drain, and stop.
+    """Runs a server: start, serve until a signal, drain, stop.
 
     Raises:
-        StartupError: it could not begin, or it ended by itself.
+        StartupError: it could not start, or it ended by itself.
     """
     try:
         begun = asyncio.create_task(beginning)
@@ -95,14 +95,14 @@ class Server:
         *,
         shares_port: bool = False,
     ) -> None:
-        """Makes a server that is not started.
+        """Creates a server that is not started.
 
         Args:
             settings: its settings.
             files: the file of each model by its name.
-            load: what loads the models.
-            expose: opens the place where operators see the metrics; None for none.
-            shares_port: whether other processes listen on the same port, which someone else has then made sure of.
+            load: loads the models.
+            expose: opens the admin port; None for none.
+            shares_port: whether other processes listen on the same port; the supervisor has reserved it.
 
         Raises:
             StartupError: a file of the settings cannot be used, or what they need is not installed.
@@ -136,7 +136,7 @@ class Server:
         return self._health.serving()
 
     async def start(self) -> None:
-        """Opens the port. Health says NOT_SERVING, and calls are answered with UNAVAILABLE.
+        """Opens the port. Health reports NOT_SERVING, and calls get UNAVAILABLE.
 
         Raises:
             StartupError: an address cannot be listened on.
@@ -161,7 +161,7 @@ class Server:
         await self._grpc.start()
 
     async def make_ready(self) -> None:
-        """Loads the models, runs their self-tests, and begins to answer.
+        """Loads the models, runs their self-tests, and starts serving.
 
         Raises:
             StartupError: a model is refused.
@@ -195,14 +195,14 @@ class Server:
         self._health.set_all(serving=True)
 
     async def wait_until_gone(self) -> None:
-        """Returns when the port is closed, by whomever."""
+        """Returns when the port is closed."""
         # Shielded, as to cancel it would cancel what `stop` waits for.
         await asyncio.shield(self._grpc.wait_for_termination())
 
     async def drain(self, at_once: asyncio.Event) -> None:
-        """Says NOT_SERVING, continues for a while, then takes no more calls and waits for those that run.
+        """Reports NOT_SERVING, serves for the lame-duck time, then rejects new calls and waits for those in flight.
 
-        `at_once` cuts it short.
+        `at_once` ends it early.
         """
         self._health.set_all(serving=False)
         _log.info(
@@ -224,7 +224,7 @@ class Server:
         await self.stop(0 if hurried else _LAST_WORDS)
 
     async def stop(self, grace: float = 0) -> None:
-        """Stops; calls that still run after the grace, in seconds, end with UNAVAILABLE."""
+        """Stops; calls still in flight after the grace, in seconds, end with UNAVAILABLE."""
         self._scheduler.close()
         if self._watching is not None:
             self._watching.cancel()
@@ -248,7 +248,7 @@ class Server:
         return addresses.resolved_address(address, port)
 
     def _warn_of_strangers(self, address: str) -> None:
-        """Says what others than this machine, who reach an address, could do."""
+        """Logs a warning about what others could do who reach an address."""
         if self._credentials is None:
             _log.warning("plain_text", listen=address, advice=_PLAIN_TEXT)
         if self._settings.tokens is None and self._settings.tls_client_ca is None:
@@ -268,13 +268,13 @@ class Signals:
         (self.second if self.first.is_set() else self.first).set()
 
     def close(self) -> None:
-        """Takes no more: nothing is left that a signal could hurry, and the last words are to be written."""
+        """Ignores further signals, so that the last log lines are written."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
 
     async def let_finish(self, work: asyncio.Task[Any]) -> bool:
-        """Waits for work, or for the first signal, which cancels it; returns whether it was done."""
+        """Awaits work; the first signal cancels it. Returns whether it finished."""
         stopping = asyncio.create_task(self.first.wait())
         await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -292,7 +292,7 @@ def _access(settings: ServeSettings, observability: Observability) -> authentica
 
 
 def _credentials(settings: ServeSettings, observability: Observability) -> grpc.ServerCredentials | None:
-    """Returns what connections are made with; None for plain text."""
+    """Returns the server credentials; None without TLS."""
     if not settings.any_tls:
         return None
     from lstmserve_server.serving import tls  # noqa: PLC0415 - what it needs would take memory in every server

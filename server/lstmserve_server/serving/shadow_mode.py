@@ -11,12 +11,12 @@ from lstmserve_server.shadow.compare import Tolerances
 
 
 def tolerances(settings: ServeSettings) -> Tolerances:
-    """Returns how far an answer may be off."""
+    """Returns the tolerances of the comparison."""
     return Tolerances(settings.shadow_tolerance_h, settings.shadow_tolerance_c, settings.shadow_tolerance_unbounded)
 
 
 def start(settings: ServeSettings, models: Iterable[ServedModel], files: Mapping[str, str]) -> Shadow:
-    """Returns the shadow of a server, which starts by itself while the server continues.
+    """Returns the shadow of a server. Its reference starts in the background.
 
     Args:
         settings: those of the server.
@@ -53,6 +53,6 @@ def start(settings: ServeSettings, models: Iterable[ServedModel], files: Mapping
 
 
 def _rate(mode: str) -> float:
-    """Returns the share of the calls that a mode stands for."""
+    """Returns the sampling rate of a mode."""
     words = {"off": 0.0, "all": 1.0}
     return words[mode] if mode in words else float(mode)

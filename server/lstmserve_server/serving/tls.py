@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 class CertificateRefused(Exception):
-    """The files are not a certificate that can be served; the text says which file, and why."""
+    """The files are not a usable certificate; the text says which file, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Certificates:
 
         Args:
             files: where they are.
-            metrics: records when the certificate expires, and of each reading after this one.
+            metrics: records the expiry and each reload.
 
         Raises:
             StartupError: they cannot be served.
@@ -81,7 +81,7 @@ class Certificates:
         self._metrics = metrics
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Returns what gRPC listens with."""
+        """Returns the credentials that gRPC listens with."""
         return grpc.dynamic_ssl_server_credentials(
             self._first,
             self._newer,  # type: ignore[arg-type]  # None keeps what there is, says its documentation
@@ -89,9 +89,9 @@ class Certificates:
         )
 
     def _newer(self) -> grpc.ServerCertificateConfiguration | None:
-        """Returns what the files hold if they have changed; gRPC asks at every handshake, and None keeps what it has.
+        """Returns the certificates if the files have changed, else None. gRPC calls it at every handshake.
 
-        Files that are half written, or wrong, change nothing: they are said once, and looked at again when they change.
+        Invalid or incomplete files are logged once and ignored until they change again.
         """
         try:
             found = self._content.newer()
@@ -120,7 +120,7 @@ def _read(files: Files) -> tuple[grpc.ServerCertificateConfiguration, datetime]:
 
 
 def _checked(files: Files, chain: bytes, key: bytes) -> datetime:
-    """Checks what gRPC would find out, or not, at the first handshake; returns when the certificate expires."""
+    """Checks the files before the first handshake; returns when the certificate expires."""
     own = _certificates(files.certificate, chain)[0]
     try:
         private: Any = load_pem_private_key(key, None)

@@ -19,35 +19,35 @@ class Shadow(Protocol):
     """Interface of a shadow."""
 
     def with_recording(self, call: Call) -> Call:
-        """Returns a call that is to be computed; one that leaves a trace, where it is to be compared."""
+        """Returns the call to compute: with a recording, if it was sampled."""
         ...
 
     async def offer(self, call: StepCall, answer: StepResult, method: str) -> shadow_pb2.Comparison | None:
-        """Takes a finished call. Returns at once, with None, unless its caller asks for the comparison; never raises."""
+        """Takes a finished call. Returns at once, with None, unless the caller asks for the comparison; never raises."""
         ...
 
     def report(self, model: str) -> shadow_pb2.ShadowReport:
-        """Returns what was compared of a model; of all for ""."""
+        """Returns the report of a model; of all models for ""."""
         ...
 
     def watch(self, model: str) -> AsyncGenerator[shadow_pb2.WatchDiscrepanciesResponse]:
         """Yields discrepancies of a model as they are found; of all for "".
 
         Raises:
-            RequestError: there is no shadow, or too many watch.
+            RequestError: there is no shadow, or there are too many subscribers.
         """
         ...
 
     def collectors(self) -> Sequence[Collector]:
-        """Returns what Prometheus may ask."""
+        """Returns the Prometheus collectors."""
         ...
 
     def release(self) -> None:
-        """Lets go all who wait for a comparison, now and from now on: the server drains."""
+        """Releases all callers that wait for a comparison, now and later: the server drains."""
         ...
 
     def stop(self) -> None:
-        """Ends it, whatever it is doing."""
+        """Stops it at once."""
         ...
 
 
@@ -59,7 +59,7 @@ class NoShadow:
         return call
 
     async def offer(self, call: StepCall, answer: StepResult, method: str) -> shadow_pb2.Comparison | None:  # noqa: ARG002
-        """Returns None, or that nothing was compared to who asks."""
+        """Returns None, or to a caller that asks, that nothing was compared."""
         if not call.compare:
             return None
         return shadow_pb2.Comparison(
@@ -67,7 +67,7 @@ class NoShadow:
         )
 
     def report(self, model: str) -> shadow_pb2.ShadowReport:  # noqa: ARG002
-        """Returns that there is none."""
+        """Returns an empty report."""
         reference = shadow_pb2.ReferenceProcess(status=shadow_pb2.REFERENCE_STATUS_OFF)
         return shadow_pb2.ShadowReport(reference_process=reference)
 

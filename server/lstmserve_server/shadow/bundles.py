@@ -73,9 +73,9 @@ class Bundles:
         return self._folder is not None and not self._full
 
     def write(self, bundle: Bundle) -> str | None:
-        """Writes a bundle, and returns its name; "" where the folder is full; None where it failed.
+        """Writes a bundle, and returns its name; "" if the folder is full; None if it failed.
 
-        The first failure is logged, and not again before one was written.
+        The first failure is logged, the next ones only after a success.
         """
         if self._folder is None:
             return ""
@@ -104,7 +104,7 @@ class Bundles:
 
 
 def read(path: Path) -> Bundle:
-    """Returns what is in a bundle.
+    """Returns the content of a bundle.
 
     Raises:
         ValueError: it is none.

@@ -82,7 +82,7 @@ class CapturedCall:
 
     @property
     def steps(self) -> int:
-        """The number of row-steps of LSTM layers, without those that a mask passes over."""
+        """The number of row-steps of LSTM layers, without masked ones."""
         return sum(
             part.h.shape[0] * (part.h.shape[1] - 1) if part.mask is None else int(part.mask.sum())
             for part in self._parts()
@@ -94,7 +94,7 @@ class CapturedCall:
                 yield from parts
 
     def to_bytes(self, more: Mapping[str, Any] | None = None, arrays: Mapping[str, Array] | None = None) -> bytes:
-        """Returns it as an archive, with more alongside it: what is fit for JSON, and arrays under names of their own."""
+        """Returns it as an archive, with further JSON data and named arrays."""
         writing = _Writing()
         about = {
             "model": self.model,
@@ -148,7 +148,7 @@ class _Writing:
 
 
 def load(data: bytes) -> tuple[CapturedCall, dict[str, Any], dict[str, Array]]:
-    """Returns the case in an archive, and what stands alongside it: all that its text says, and all arrays.
+    """Returns the captured call in an archive, with its JSON data and all arrays.
 
     Raises:
         ValueError, KeyError, TypeError: it is none.
@@ -194,9 +194,9 @@ def load(data: bytes) -> tuple[CapturedCall, dict[str, Any], dict[str, Array]]:
 
 
 def capture(call: StepCall, answer: StepResult, recording: Recording, method: str) -> CapturedCall:
-    """Returns the case of a call that was computed.
+    """Captures a computed call.
 
-    What the caller sent and was answered counts, not what the layers say that they were given and gave: h and c before the
+    The request and the response count, not what the layers report: h and c before the
     first step are those of the call, and after a row's last step those of the answer.
     """
     model = call.served.model
@@ -230,7 +230,7 @@ _Carried = tuple[LSTMState, LSTMState]
 
 
 def _carried(model: RecurrentModel, call: StepCall, answer: StepResult) -> Mapping[tuple[int, int], _Carried]:
-    """Returns h and c before and after the call by the place of the layer and the number of the LSTM in it."""
+    """Returns h and c before and after the call, by layer index and LSTM number."""
     return {
         place: (LSTMState(*call.state[i]), LSTMState(*answer.state[i]))
         for i, (place, layer) in enumerate(zip(model.stateful_indices, model.stateful_layers, strict=True))
@@ -239,7 +239,7 @@ def _carried(model: RecurrentModel, call: StepCall, answer: StepResult) -> Mappi
 
 
 def _joined(part: Steps, rows: Array, start: int, ends: Array, stateful_layers: _Carried | None) -> LSTMSteps:
-    """Returns the steps with what was before them, and with what the call sent and was answered at its ends."""
+    """Returns the steps, with the state before them and the values of request and response at both ends."""
     arrays = []
     for name, before, after in zip(("h", "c"), part.before, (part.h, part.c), strict=True):
         array = np.concatenate([before[:, None], after], axis=1)
@@ -253,7 +253,7 @@ def _joined(part: Steps, rows: Array, start: int, ends: Array, stateful_layers: 
 
 
 def _last_steps(mask: Array | None, rows: int, time: int) -> Array:
-    """Returns, for each row, the last step that no mask passes over, counted from 1; the last of all where all are."""
+    """Returns the last unmasked step of each row, counted from 1; the last step if all are masked."""
     if mask is None:
         return np.full(rows, time)
     last = time - np.argmax(mask[:, ::-1], axis=1)

@@ -91,7 +91,7 @@ class KerasShadow:
         self._worker = ComparisonWorker(start, recorder, max_jobs=settings.queue, max_bytes=settings.queue_bytes)
 
     def with_recording(self, call: Call) -> Call:
-        """Returns a call that is to be computed; one that leaves a trace, where it is to be compared."""
+        """Returns the call to compute: with a recording, if it was sampled."""
         if not call.compare and random.random() >= self._settings.rate:  # noqa: S311 - a sample, no secret
             return call
         if self._bytes_of(call) > self._settings.queue_bytes:
@@ -101,7 +101,7 @@ class KerasShadow:
         return replace(call, recording=Recording())
 
     async def offer(self, call: StepCall, answer: StepResult, method: str) -> shadow_pb2.Comparison | None:
-        """Takes a finished call. Returns at once, with None, unless its caller asks for the comparison; never raises."""
+        """Takes a finished call. Returns at once, with None, unless the caller asks for the comparison; never raises."""
         name = call.served.name
         self._report.offered(name)
         if call.recording is None:
@@ -114,7 +114,7 @@ class KerasShadow:
             return _not_compared("own_error") if call.compare else None
 
     def report(self, model: str) -> shadow_pb2.ShadowReport:
-        """Returns what was compared of a model; of all for ""."""
+        """Returns the report of a model; of all models for ""."""
         self._require(model)
         return self._report.copy(model)
 
@@ -124,17 +124,17 @@ class KerasShadow:
         return self._subscribers.watch(model)
 
     def collectors(self) -> Sequence[Collector]:
-        """Returns what Prometheus may ask."""
+        """Returns the Prometheus collectors."""
         return (ShadowCollector(self.report, lambda: self._worker.lag),)
 
     def release(self) -> None:
-        """Lets go all who wait for a comparison, now and from now on: the server drains."""
+        """Releases all callers that wait for a comparison, now and later: the server drains."""
         self._released = True
         for found in self._awaited:
             _settle(found, _not_compared("stopping"))
 
     def stop(self) -> None:
-        """Ends it, whatever it is doing."""
+        """Stops it at once."""
         self._worker.stop()
 
     async def _take(self, call: StepCall, answer: StepResult, method: str) -> shadow_pb2.Comparison | None:

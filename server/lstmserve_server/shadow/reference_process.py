@@ -49,7 +49,7 @@ class ReferenceLost(Exception):
     """The reference process has ended, or was killed because it misbehaved.
 
     Attributes:
-        reason: the class of it, as in `Coverage.dropped` and `Coverage.errors`.
+        reason: its reason, as in `Coverage.dropped` and `Coverage.errors`.
     """
 
     def __init__(self, reason: str, text: str) -> None:
@@ -111,7 +111,7 @@ class ReferenceProcess:
     """A running reference process."""
 
     def __init__(self, subjects: Sequence[ComparedModel], tolerances: Tolerances, limits: ReferenceLimits) -> None:
-        """Starts it. It can be asked when `wait_until_ready` has returned."""
+        """Starts the process. It answers once `wait_until_ready` has returned."""
         self._limits = limits
         self._connection, theirs = Pipe()
         self._scratch = TemporaryDirectory(prefix="lstmserve-", ignore_cleanup_errors=True)
@@ -134,7 +134,7 @@ class ReferenceProcess:
         """Which of the kernel's means confine it: see `confinement`."""
 
     def wait_until_ready(self) -> None:
-        """Waits until it has imported TensorFlow and found a witness for every model, which takes some seconds.
+        """Waits until it has imported TensorFlow and built every reference model, which takes some seconds.
 
         Raises:
             ReferenceLost: it could not start.
@@ -152,20 +152,20 @@ class ReferenceProcess:
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
+        """The process id."""
         return self._process.pid
 
     def ask(self, captured: bytes, *, detailed: bool = False, again: bool = False) -> Reply:
-        """Has a case compared.
+        """Sends a call to the reference process, and returns its comparison.
 
         Args:
-            captured: as bytes.
-            detailed: whether all that the reference has of it is wanted.
-            again: whether it has been compared before, and is not to be counted once more among the units that may be odd.
+            captured: the captured call, as bytes.
+            detailed: whether to return everything that the reference computed.
+            again: whether it was compared before, so that its steps do not count again for the outlier units.
 
         Raises:
-            ReferenceLost: the process is gone; it is dead afterwards.
-            CaseFailed: it could not compare this case.
+            ReferenceLost: the process has ended, or was killed; this object cannot be used again.
+            CaseFailed: the reference could not compare this call.
         """
         with self._behaving(self._limits.seconds):
             self._connection.send_bytes(json.dumps({"detailed": detailed, "again": again}).encode())
@@ -178,7 +178,7 @@ class ReferenceProcess:
         raise CaseFailed(printable(str(error)))
 
     def kill(self) -> None:
-        """Kills the process; anyone who waits for its answer gets `ReferenceLost`. From any thread."""
+        """Kills the process; a pending `ask` raises `ReferenceLost`. Thread-safe."""
         self._process.kill()
 
     def stop(self) -> None:
@@ -196,7 +196,7 @@ class ReferenceProcess:
 
     @contextlib.contextmanager
     def _behaving(self, seconds: float) -> Iterator[None]:
-        """Kills the process when something takes too long, or when what it says makes no sense."""
+        """Kills the process if it takes too long, or if its answer is not valid."""
         late = threading.Event()
 
         def end() -> None:
@@ -224,7 +224,7 @@ class ReferenceProcess:
 def setup(
     subjects: Sequence[ComparedModel], tolerances: Tolerances, limits: ReferenceLimits, weights: int, scratch: str
 ) -> dict[str, Any]:
-    """Returns what the reference is told first; the weights of the models are put into a file in memory, which is sealed.
+    """Returns the setup message of the reference. The weights go into a file in memory, which is then sealed.
 
     Args:
         subjects: the models.
@@ -274,10 +274,10 @@ def _names(layers: Sequence[LayerSpec]) -> Iterator[str]:
 
 
 def reply(comparison: bytes, arrays: bytes, layers: Collection[str] | None = None) -> Reply:
-    """Returns what the reference has found, from its two parts; `layers` are those that it may speak of, None for any.
+    """Parses a reply from its two parts; `layers` are the allowed layer names, None for any.
 
     Raises:
-        ValueError, DecodeError: they make no sense.
+        ValueError, DecodeError: they are not valid.
     """
     return Reply(_comparison(comparison, layers), _arrays(arrays))
 

@@ -34,7 +34,7 @@ class ShadowReport:
         self._offered = dict.fromkeys(self._models, 0)
 
     def copy(self, model: str = "") -> shadow_pb2.ShadowReport:
-        """Returns a report of a model; of all for ""."""
+        """Returns the report of a model; of all models for ""."""
         with self._lock:
             copy = shadow_pb2.ShadowReport.FromString(self._report.SerializeToString())
         for info in copy.models:
@@ -46,7 +46,7 @@ class ShadowReport:
         return copy
 
     def offered(self, model: str) -> None:
-        """Counts a call that was answered. Called for every one, in the event loop alone, so without the lock."""
+        """Counts an answered call. Only the event loop calls it, so it takes no lock."""
         self._offered[model] += 1
 
     def sampled(self, model: str) -> None:
@@ -55,7 +55,7 @@ class ShadowReport:
             self._models[model].coverage.sampled_count += 1
 
     def dropped(self, model: str, reason: str) -> None:
-        """Counts a call that is not compared after all."""
+        """Counts a sampled call that is dropped."""
         with self._lock:
             self._models[model].coverage.dropped_counts[reason] += 1
 
@@ -65,7 +65,7 @@ class ShadowReport:
             self._models[model].coverage.error_counts[reason] += 1
 
     def compared(self, model: str, comparison: shadow_pb2.Comparison, steps: int) -> None:
-        """Adds what was found of a call."""
+        """Adds the comparison of a call."""
         with self._lock:
             info = self._models[model]
             coverage = info.coverage
@@ -112,7 +112,7 @@ class ShadowReport:
                 self._report.failed_bundle_count += 1
 
     def reference_up(self, versions: Mapping[str, str], info: Mapping[str, ReferenceInfo]) -> None:
-        """Records that the reference is ready, and what it says of each model."""
+        """Records that the reference is ready, and its description of each model."""
         with self._lock:
             reference = self._report.reference_process
             reference.status, reference.reason = shadow_pb2.REFERENCE_STATUS_UP, ""
@@ -135,12 +135,12 @@ class ShadowReport:
 
 
 def tolerance_ratio_of(discrepancy: shadow_pb2.Discrepancy) -> float:
-    """Returns the largest part of the tolerance that something of a call took."""
+    """Returns the largest difference of a call, as a fraction of the tolerance."""
     return max((totals.tolerance_ratio for totals in discrepancy.comparison.teacher_forced), default=0.0)
 
 
 def _badness(discrepancy: shadow_pb2.Discrepancy) -> tuple[bool, float]:
-    """Returns what calls are sorted by: those that differ are worse than those that do not, such as by an odd unit alone."""
+    """Returns the sort key of the worst calls: calls that differ come before calls that do not."""
     return discrepancy.comparison.verdict == shadow_pb2.VERDICT_DIFFERS, tolerance_ratio_of(discrepancy)
 
 
@@ -154,7 +154,7 @@ def now() -> Timestamp:
 def _same(
     known: Iterable[shadow_pb2.DifferenceStats], totals: shadow_pb2.DifferenceStats
 ) -> shadow_pb2.DifferenceStats:
-    """Returns those of the same array of the same layer, new ones if there are none yet."""
+    """Returns the statistics of an array of a layer; creates them the first time."""
     for other in known:
         if (other.layer, other.array) == (totals.layer, totals.array):
             return other

@@ -14,7 +14,7 @@ from lstmserve_server.shadow.captured_call import CapturedCall
 
 @dataclass(frozen=True, slots=True)
 class Stepwise:
-    """Every step of one LSTM, in the order of processing; NaN at steps that a mask passes over, or that a row does not have."""
+    """Every step of one LSTM, in the order of processing; NaN at masked steps, and after the last step of a row."""
 
     layer: str
 
@@ -35,7 +35,7 @@ class Stepwise:
 
     @property
     def free_difference(self) -> Array:
-        """The largest |ours - Keras| of h at each step where Keras goes its own way, (time,)."""
+        """The largest |ours - Keras| of h at each step where Keras carries its own state, (time,)."""
         return _largest(self.ours_h, self.free_h)
 
     @property
@@ -52,7 +52,7 @@ def of(model: RecurrentModel, case: CapturedCall, arrays: Mapping[str, Array]) -
     Args:
         model: the model, which computes our gates again.
         case: the call.
-        arrays: what the reference has of it, as in `Reply.arrays` with details.
+        arrays: arrays of the reference, as in `Reply.arrays` with details.
     """
     return [
         _of(model, case, arrays, place, number)
@@ -102,7 +102,7 @@ def _ours(case: CapturedCall, place: int, number: int, like: Array) -> tuple[Arr
 
 
 def _passed_over(case: CapturedCall, place: int, number: int, like: Array) -> Array:
-    """Returns at which steps a mask passes over, (rows, time)."""
+    """Returns a mask of the masked steps, (rows, time)."""
     passed = np.zeros(like.shape[:2], bool)
     for piece in case.pieces:
         mask = piece.steps[place][number].mask
@@ -118,6 +118,6 @@ def _largest(ours: Array, theirs: Array) -> Array:
 
 
 def _apart(ours: Array, theirs: Array) -> Array:
-    """Returns |ours - theirs|, infinity where ours alone is NaN; NaN where theirs is, as nothing is known there."""
+    """Returns |ours - theirs|, infinity where only ours is NaN; NaN where theirs is NaN."""
     apart = np.abs(ours.astype(np.float64) - theirs)
     return np.where(np.isnan(ours) & ~np.isnan(theirs), np.inf, apart)

@@ -25,13 +25,13 @@ class _Subscriber:
 
 
 class Subscribers:
-    """All subscribers. To be used in the event loop alone."""
+    """All subscribers. Only used in the event loop."""
 
     def __init__(self) -> None:
         self._subscribers: set[_Subscriber] = set()
 
     def publish(self, discrepancy: shadow_pb2.Discrepancy) -> None:
-        """Reports all who watch its model."""
+        """Reports to the subscribers of its model."""
         for watcher in self._subscribers:
             if watcher.model in ("", discrepancy.model):
                 if len(watcher.unread) == _MAX_UNREAD:
@@ -44,7 +44,7 @@ class Subscribers:
         """Yields discrepancies from now on; of all models for "".
 
         Raises:
-            Overloaded: too many watch.
+            Overloaded: there are too many subscribers.
         """
         if len(self._subscribers) >= MAX_SUBSCRIBERS:
             raise Overloaded("", f"{MAX_SUBSCRIBERS} clients are watching for discrepancies; expected fewer")

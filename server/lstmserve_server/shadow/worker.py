@@ -64,7 +64,7 @@ class ComparisonListener(Protocol):
         ...
 
     def wants_details(self, reply: Reply) -> bool:
-        """Returns whether all arrays of the reference are wanted for a reply."""
+        """Returns whether a reply needs all arrays of the reference."""
         ...
 
     def compared(self, work: ComparisonJob, captured: CapturedCall, reply: Reply) -> None:
@@ -72,7 +72,7 @@ class ComparisonListener(Protocol):
         ...
 
     def dropped(self, work: ComparisonJob, reason: str) -> None:
-        """A call is not compared after all."""
+        """A sampled call was dropped."""
         ...
 
     def failed(self, work: ComparisonJob, reason: str, text: str) -> None:
@@ -101,7 +101,7 @@ class ComparisonWorker:
         self._thread.start()
 
     def offer(self, work: ComparisonJob) -> str:
-        """Takes work, and returns ""; or why it cannot be taken. Never waits."""
+        """Queues a call; returns "", or the reason why it cannot. Never waits."""
         with self._changed:
             if self._stopping:
                 return "stopping"
@@ -122,7 +122,7 @@ class ComparisonWorker:
             return Lag(len(self._waiting), monotonic() - oldest)
 
     def stop(self) -> None:
-        """Ends the thread and the reference, whatever they are doing."""
+        """Stops the thread and the reference at once."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -156,7 +156,7 @@ class ComparisonWorker:
         self._drop_all("stopping")
 
     def _adopt(self, reference: ReferenceProcess) -> None:
-        """Records a reference that was started, so that `stop` can end it; ends it if that came before."""
+        """Registers a started reference, so that `stop` can end it; ends it if `stop` was called before."""
         with self._changed:
             self._reference = reference
             if self._stopping:
@@ -166,7 +166,7 @@ class ComparisonWorker:
         return self._stopping
 
     def _serve(self, reference: ReferenceProcess) -> None:
-        """Has work compared, until there is to be no more.
+        """Compares queued calls until the worker is stopped.
 
         Raises:
             ReferenceLost: the reference is gone.
@@ -224,7 +224,7 @@ class ComparisonWorker:
 
 
 def _with_details(reference: ReferenceProcess, data: bytes, reply: Reply) -> tuple[Reply, ReferenceLost | None]:
-    """Returns what was found with all that the reference has of it, as far as it can still be asked; or how it was lost."""
+    """Compares a call again with details, if the reference still answers; returns that reply, or the error."""
     try:
         return reply._replace(arrays={**reply.arrays, **reference.ask(data, detailed=True, again=True).arrays}), None
     except CaseFailed:

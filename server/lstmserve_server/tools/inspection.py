@@ -98,7 +98,7 @@ class Refused:
 def inspect(
     path: str, *, layer: str | None = None, until: str | None = None, architecture: str | None = None
 ) -> Accepted | Refused:
-    """Returns what is in a file, or in a part of its model."""
+    """Inspects a file, or a part of its model."""
     try:
         description = load(path, layer, until, architecture)
         return Accepted(path, ServedModel.prepare(description.source.file, description, Numerics.EXACT))
@@ -216,7 +216,7 @@ def _remarks(description: ModelSpec) -> list[Text]:
 
 
 def _layer_table(description: ModelSpec) -> Table:
-    """Returns a table of the layers; where they form no chain it says what each is called on."""
+    """Returns a table of the layers; if they are not a chain, with the inputs of each."""
     layers, names = description.layers, [layer.name for layer in description.layers for _ in layer.output_shapes]
     chain = all(layer.inputs == ((place - 1,) if place else ()) for place, layer in enumerate(layers))
     table = Table(

@@ -37,7 +37,7 @@ _LSTMS = ("LSTM", "CuDNNLSTM", "RNN")
 
 @dataclass(frozen=True, slots=True)
 class ModelSelection:
-    """The part of a model that is wanted; by default the whole."""
+    """The requested part of a model; by default all of it."""
 
     layer: str | None = None
     """The name of one LSTM layer."""
@@ -50,7 +50,7 @@ def describe(file: KerasFile, limits: LoadLimits, part: ModelSelection) -> Model
     """Returns the description of a model, or of a part of it.
 
     Raises:
-        UnsupportedModelError: something in it cannot be served as Keras would compute it.
+        UnsupportedModelError: a part of it cannot be computed as Keras does.
     """
     graph = _graph(file.config, limits, part)
     precise = precision.of(graph)
@@ -69,7 +69,7 @@ def describe(file: KerasFile, limits: LoadLimits, part: ModelSelection) -> Model
 
 
 def require_all_used(config: ModelConfig, limits: LoadLimits) -> None:
-    """Refuses a model that lists a layer without any use: no one has looked at how large it is.
+    """Rejects a model that lists an unused layer, whose size was not checked.
 
     Raises:
         UnsupportedModelError: there is one.
@@ -150,7 +150,7 @@ class SpecBuilder:
     steps: int = 0
 
     def add(self, number: int) -> None:
-        """Adds the descriptions of a call."""
+        """Adds the specifications of a call."""
         call = self.graph.calls[number]
         if call.further:
             message = f"{call.layer} is called with {call.further}, which is not supported"
@@ -224,7 +224,7 @@ class SpecBuilder:
         return masks.of_operation(call.layer.kind, arguments, call.layer.options.get("axis"))
 
     def _require_own_mask(self, call: LayerCall, coming: LayerInput) -> None:
-        """Refuses a mask that is another than the one that comes with the input."""
+        """Rejects an explicit mask that differs from the mask of the input."""
         if call.mask is None:
             return
         given = self.masks.get(call.mask)
@@ -255,7 +255,7 @@ class SpecBuilder:
             self.named[Tensor(number, output)] = name + _suffix(plan, output)
 
     def _own_name(self, name: str, repetition: int) -> str:
-        """Returns the name of a call, which no other has: with its number where the layer was called before."""
+        """Returns a unique name for a call: with its number, if the layer was called before."""
         taken = {layer.name for layer in self.layers}
         own = f"{name}/{repetition + 1}" if repetition else name
         while own in taken:
@@ -264,7 +264,7 @@ class SpecBuilder:
         return own
 
     def _number(self, described: LayerSpec, plan: LayerPlan, *, ids: bool) -> int:
-        """Adds a layer, gives its outputs their numbers, and returns the first of these."""
+        """Adds a layer, numbers its outputs, and returns the first number."""
         first = len(self.incoming)
         self.layers.append(described)
         self._require_bearable(described)
@@ -275,7 +275,7 @@ class SpecBuilder:
         return first
 
     def _require_bearable(self, layer: LayerSpec) -> None:
-        """Refuses a layer that would need more memory or time for one row than any model does."""
+        """Rejects a layer that would need more memory or time per row than the limits allow."""
         option = {key: value for key, value in layer.options.items() if isinstance(value, int)}
         window = option.get("window", 1) * option.get("dilation_rate", 1)
         reach = max(window, option.get("before", 0) + option.get("after", 0))
@@ -318,7 +318,7 @@ class SpecBuilder:
         return LayerSpec(name, plan.kind, plan.options, weights, plan.output_shapes, given, states, parts)
 
     def _weights(self, layer: LayerConfig, plan: LayerPlan) -> Arrays:
-        """Returns the weights of each block of a layer, which are read when it is called first."""
+        """Returns the weights of each block of a layer; reads them at its first call."""
         if not plan.blocks:
             return []
         if layer.path in self.stored:
@@ -339,7 +339,7 @@ class SpecBuilder:
         return arrays
 
     def _vocabulary(self, value: int) -> int | None:
-        """Returns how many token ids the model knows, if that is what an input is."""
+        """Returns the vocabulary size of an input of token ids; None for other inputs."""
         same, sizes, others = {value}, [], []
         first = 0
         for layer in self.layers:
@@ -361,12 +361,12 @@ class SpecBuilder:
 
 
 def _keeps_ids(plan: LayerPlan, coming: LayerInput) -> bool:
-    """Returns whether what comes out is still the input of the model as it was."""
+    """Returns whether the output of a layer is still the unchanged input of the model."""
     return coming.ids and not plan.options and not plan.blocks
 
 
 def _suffix(plan: LayerPlan, output: int) -> str:
-    """Returns what tells an output of a layer from its first."""
+    """Returns the suffix that distinguishes an output of a layer from its first."""
     if output == 0:
         return ""
     return ("", "/h", "/c")[output] if plan.kind == "LSTM" else f"/{output}"

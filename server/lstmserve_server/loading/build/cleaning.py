@@ -67,7 +67,7 @@ def cleaned(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the configuration of a whole model, cleaned; to clean it once more changes nothing.
 
     Args:
-        config: as the file has it; `keras_config.parse` has accepted it.
+        config: the configuration in the file; `keras_config.parse` has accepted it.
 
     Raises:
         UnsupportedModelError: there is something in it that is not known in its place, called by its name.
@@ -150,7 +150,7 @@ def _option(what: str, key: str, value: Any) -> Any:
 
 
 def _policy(what: str, value: Any) -> str | None:
-    """Returns the name of a type or policy, which a file may hold as an object."""
+    """Returns the name of a dtype or policy, which a file may store as an object."""
     name = value
     if isinstance(value, dict):
         inner = value.get("config")
@@ -204,14 +204,14 @@ def _of_keras_2(value: Any, what: str, depth: int) -> Any:
 
 
 def _argument(name: str, what: str) -> str:
-    """Returns the name of an argument of a call, which is none by which Keras knows an object."""
+    """Returns the name of an argument of a call; rejects names that mark a serialized object."""
     if name in _RESERVED:
         raise _not_plain(what, "inbound_nodes", name)
     return name
 
 
 def _entry(entry: Mapping[str, Any], config: Any, *, module: str = _MODULE_OF_LAYERS) -> dict[str, Any]:
-    """Returns an entry of a class; where the file names a module, it is the one that we know the class in."""
+    """Returns an entry of a class; a module that the file names must be the one that we know."""
     kind = entry["class_name"]
     made: dict[str, Any] = {"class_name": kind, "config": config}
     if "module" in entry:

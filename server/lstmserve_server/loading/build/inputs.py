@@ -32,10 +32,10 @@ _MAX_LENGTH: Final = 1 << 31
 def incoming(
     graph: CallGraph, number: int, weights: WeightSource, limits: LoadLimits, *, time_major: bool
 ) -> LayerInput:
-    """Returns what an input of the model is.
+    """Returns the specification of an input of the model.
 
     Raises:
-        UnsupportedModelError: its shape is declared nowhere, or makes no sense.
+        UnsupportedModelError: its shape is not declared, or not valid.
     """
     layer = graph.calls[number].layer
     ids = _first_user(graph, number) == "Embedding"
@@ -67,10 +67,10 @@ def incoming(
 
 
 def _require_dtype(layer: LayerConfig, *, ids: bool) -> None:
-    """Refuses an input of a type to which Keras would round what comes.
+    """Rejects an input of a dtype to which Keras would round.
 
     Raises:
-        UnsupportedModelError: it is none of float32 and float64, or of whole numbers where it is token ids.
+        UnsupportedModelError: it is not float32 or float64, nor an integer type for token ids.
     """
     dtype = layer.options.get("dtype", "float32")
     if dtype not in (_IDS if ids else _FLOATS):
@@ -80,10 +80,10 @@ def _require_dtype(layer: LayerConfig, *, ids: bool) -> None:
 
 
 def are_time_major(graph: CallGraph) -> bool:
-    """Returns whether the sequences of a model have their time-steps first, in front of the batch.
+    """Returns whether the sequences of a model are time-major: time axis before batch axis.
 
     Raises:
-        UnsupportedModelError: some have, and others have not.
+        UnsupportedModelError: some are time-major, and others are not.
     """
     lstms = [call.layer for call in graph.calls if call.layer.kind == "LSTM"]
     if not any(layer.options.get("time_major") is True for layer in lstms):
@@ -114,7 +114,7 @@ def _is_too_large(shape: Shape, limits: LoadLimits) -> bool:
 
 
 def _first_user(graph: CallGraph, number: int) -> str:
-    """Returns the kind of the first layer that does something with an input."""
+    """Returns the kind of the first layer that uses an input."""
     same = {Tensor(number, 0)}
     for place, call in enumerate(graph.calls):
         if same & set(call.inputs):

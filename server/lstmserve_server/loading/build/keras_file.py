@@ -27,7 +27,7 @@ class WeightSource(Protocol):
         ...
 
     def features_of(self, layer: LayerConfig) -> int:
-        """Returns how many features a layer reads: the length of the first axis of its first weight."""
+        """Returns the number of input features of a layer: the first axis of its first weight."""
         ...
 
 
@@ -46,7 +46,7 @@ class KerasFile:
 def read_listed(
     listed: Iterable[_Listed], blocks: Sequence[WeightBlock], read: Callable[[_Listed, tuple[int, ...]], NDArray[Any]]
 ) -> Arrays:
-    """Returns the weights of each block, of a layer whose weights are listed in order; `read` gets one, of a shape."""
+    """Returns the weights of each block of a layer whose weights are listed in order; `read` returns one array."""
     rest = iter(listed)
     return [
         {
@@ -59,10 +59,10 @@ def read_listed(
 
 
 def features_of_kernel(layer: LayerConfig, shape: tuple[int, ...]) -> int:
-    """Returns how many features a layer reads whose first weight has a shape; () if it has none.
+    """Returns the number of input features of a layer, given the shape of its first weight; () if it has no weights.
 
     Raises:
-        UnsupportedModelError: that is not a kernel.
+        UnsupportedModelError: the shape is not that of a kernel.
     """
     if len(shape) < 2:  # noqa: PLR2004 - a kernel has at least two axes
         message = f"{layer} has no kernel in the file, and the model does not declare how many features it reads"

@@ -29,10 +29,10 @@ class Precision(NamedTuple):
 
 
 def of(graph: CallGraph) -> Precision:
-    """Returns the type in which a model is computed: the widest of its layers, and float32 at least.
+    """Returns the dtype that a model computes in: the widest of its layers, at least float32.
 
     Raises:
-        UnsupportedModelError: a layer computes in a type, or with weights of a type, that is not served.
+        UnsupportedModelError: a layer computes in a dtype, or has weights of a dtype, that is not supported.
     """
     policies: dict[str, LayerConfig] = {}
     for call in graph.calls:
@@ -60,7 +60,7 @@ def of(graph: CallGraph) -> Precision:
 
 
 def _policies(layer: LayerConfig) -> Iterator[str]:
-    """Yields the names of the policies of a layer and of those that it holds: what a wrapper says does not reach these."""
+    """Yields the dtype policies of a layer and of the layers in it, which do not inherit from a wrapper."""
     yield policy_of(layer.options)
     waiting: list[Any] = [layer.options]
     while waiting:

@@ -85,7 +85,7 @@ class NumberedGroups:
         self._is_whole = False
 
     def _require_no_others(self, place: str) -> None:
-        """Refuses weights that the configuration knows nothing of: without them Keras would compute something else."""
+        """Rejects weights that are not in the configuration: without them Keras would compute something else."""
         known = set(self._groups.values())
         for name in self._root.group(place).names() if place in self._root else []:
             holds = any(f"{place}/{name}/{first}/0" in self._root for first in _FIRST_PLACES)
@@ -137,7 +137,7 @@ class NumberedGroups:
     def read(
         self, layer: LayerConfig, blocks: Sequence[WeightBlock], dtype: np.dtype[Any]
     ) -> list[dict[str, NDArray[Any]]]:
-        """Returns the weights of each block: see `keras_file.Weights`."""
+        """Returns the weights of each block: see `WeightSource`."""
         read = [self._read(layer, block, dtype) for block in blocks]
         if not self._is_whole:
             self._require_no_others(self._container)
@@ -145,7 +145,7 @@ class NumberedGroups:
         return read
 
     def features_of(self, layer: LayerConfig) -> int:
-        """Returns how many features a layer reads: see `keras_file.Weights`."""
+        """Returns the number of input features of a layer: see `WeightSource`."""
         for place in _FIRST_PLACES:
             if f"{self._groups[layer.path]}/{place}/0" in self._root:
                 shape = self._variables(layer, place).shape("0")
@@ -232,7 +232,7 @@ class NamedGroups:
     def read(
         self, layer: LayerConfig, blocks: Sequence[WeightBlock], dtype: np.dtype[Any]
     ) -> list[dict[str, NDArray[Any]]]:
-        """Returns the weights of each block: see `keras_file.Weights`."""
+        """Returns the weights of each block: see `WeightSource`."""
         group, paths = self.open(layer)
         paths = in_order_of_pieces(layer, paths, blocks)
         expected = [weight for block in blocks for weight in block.shapes]
@@ -243,7 +243,7 @@ class NamedGroups:
         return read_listed(paths, blocks, lambda path, shape: group.array(path, shape, dtype))
 
     def features_of(self, layer: LayerConfig) -> int:
-        """Returns how many features a layer reads: see `keras_file.Weights`."""
+        """Returns the number of input features of a layer: see `WeightSource`."""
         group, paths = self.open(layer)
         return features_of_kernel(layer, group.shape(paths[0]) if paths else ())
 

@@ -36,7 +36,7 @@ class Keras1Groups:
         self._groups = groups
 
     def read(self, layer: LayerConfig, blocks: Sequence[WeightBlock], dtype: np.dtype[Any]) -> list[dict[str, Array]]:
-        """Returns the weights of each block: see `keras_file.Weights`."""
+        """Returns the weights of each block: see `WeightSource`."""
         group, paths = self._groups.open(layer)
         share = len(paths) // len(blocks)
         parts = [paths[i * share : (i + 1) * share] for i in range(len(blocks))]
@@ -46,7 +46,7 @@ class Keras1Groups:
         return [_read(layer, group, part, block.shapes, dtype) for part, block in zip(parts, blocks, strict=True)]
 
     def features_of(self, layer: LayerConfig) -> int:
-        """Returns how many features a layer reads: see `keras_file.Weights`."""
+        """Returns the number of input features of a layer: see `WeightSource`."""
         return self._groups.features_of(layer)
 
 

@@ -89,7 +89,7 @@ class _Array:
             raise UnsupportedModelError(message)
 
     def read(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Returns the numbers, of the shape and in the type that are expected."""
+        """Returns the array in the expected shape and dtype."""
         if self.shape != shape:
             message = f"{self.name} has the shape {self.shape}; expected {shape} from the configuration"
             raise UnsupportedModelError(message)
@@ -156,7 +156,7 @@ class ListedWeights:
     def read(
         self, layer: LayerConfig, blocks: Sequence[WeightBlock], dtype: np.dtype[Any]
     ) -> list[dict[str, NDArray[Any]]]:
-        """Returns the weights of each block: see `keras_file.Weights`."""
+        """Returns the weights of each block: see `WeightSource`."""
         own, expected = self._of_layer[layer.path], [name for block in blocks for name in block.shapes]
         if len(own) != len(expected):
             message = f"{layer} would have {len(own)} of the arrays; expected {len(expected)}: {', '.join(expected)}"
@@ -165,7 +165,7 @@ class ListedWeights:
         return read_listed(own, blocks, lambda array, shape: array.read(shape, dtype))
 
     def features_of(self, layer: LayerConfig) -> int:
-        """Returns how many features a layer reads: see `keras_file.Weights`."""
+        """Returns the number of input features of a layer: see `WeightSource`."""
         own = self._of_layer[layer.path]
         return features_of_kernel(layer, own[0].shape if own else ())
 

@@ -55,7 +55,7 @@ class SharedStore:
         return array
 
     def offset(self, array: Array) -> int | None:
-        """Returns where in the file an array is; None where it is not."""
+        """Returns the offset of an array in the file; None if it is not there."""
         return self._offsets.get(_address(array))
 
 
@@ -64,10 +64,10 @@ def _address(array: Array) -> int:
 
 
 def require_type(stored: np.dtype[Any], wanted: np.dtype[Any], where: str) -> None:
-    """Refuses numbers that do not all have a place in the type in which the model computes.
+    """Rejects a dtype that does not fit into that of the model.
 
     Raises:
-        UnsupportedModelError: they are of a wider type, or no floating-point numbers.
+        UnsupportedModelError: it is wider, or not a floating-point type.
     """
     known = _NARROWER[wanted.name]
     if stored != BFLOAT16 and (stored.name not in known or not stored.isnative):
@@ -76,12 +76,12 @@ def require_type(stored: np.dtype[Any], wanted: np.dtype[Any], where: str) -> No
 
 
 def widen_bfloat16(stored: Array, into: Array) -> None:
-    """Writes numbers that came as bfloat16 into an array of the same shape and a wider type."""
+    """Writes bfloat16 numbers into an array of the same shape and a wider dtype."""
     into[...] = (stored.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
 def freeze(array: Array, where: str) -> Array:
-    """Returns an array, read-only, after all of it was found finite.
+    """Checks that an array is finite, and returns it read-only.
 
     Raises:
         UnsupportedModelError: it holds an infinity or a NaN.

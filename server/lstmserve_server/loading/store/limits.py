@@ -68,6 +68,6 @@ class LoadLimits:
 
 
 def flow(shape: Shape) -> tuple[int, int]:
-    """Returns how many time-steps and how many numbers of a shape flow for one row, as far as a file fixes them."""
+    """Returns the number of time steps and of values per row of a shape, as far as the file fixes them."""
     steps = shape[0] or 1 if len(shape) > 1 else 1
     return steps, math.prod(length or 1 for length in shape)

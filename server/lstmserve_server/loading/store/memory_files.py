@@ -16,7 +16,7 @@ _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 @contextlib.contextmanager
 def weights_memfd() -> Iterator[int]:
-    """Opens a file in memory, which the processes that get it share."""
+    """Opens a memory file to be shared with other processes."""
     weights = _made("weights")
     try:
         yield weights
@@ -25,7 +25,7 @@ def weights_memfd() -> Iterator[int]:
 
 
 def seal(descriptor: int) -> None:
-    """Seals a memory file, so that no process can write it, whatever descriptors it has.
+    """Seals a memory file, so that no process can write it, with any descriptor.
 
     Raises:
         OSError: a process has it mapped for writing.
@@ -42,9 +42,9 @@ class SealedCopy:
 
 
 def copy_of(path: str | os.PathLike[str], most: int) -> SealedCopy | None:
-    """Returns a copy of a regular file; None where it cannot be opened, is another thing, or has more than `most` bytes.
+    """Returns a sealed copy of a regular file; None if it cannot be opened, is not regular, or exceeds `most` bytes.
 
-    Why that is so is said by who tries to load it.
+    Loading it later reports the reason.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -70,7 +70,7 @@ def copy_of(path: str | os.PathLike[str], most: int) -> SealedCopy | None:
 
 
 def private_copy(content: bytes) -> int:
-    """Returns the descriptor of a file in memory with some content, to be written on."""
+    """Returns the descriptor of a writable memory file with some content."""
     descriptor = _made("private")
     _write(descriptor, content)
     return descriptor

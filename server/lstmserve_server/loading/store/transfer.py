@@ -28,7 +28,7 @@ ALIGNMENT: Final = 64
 
 
 def dump(description: ModelSpec, store: SharedStore, file: int) -> dict[str, Any]:
-    """Returns a model, fit for JSON; its weights are in `file` already, where `store` put them, or are appended to it."""
+    """Returns a model as JSON data. Its weights are already in `file`, where `store` put them, or are appended."""
     source = description.source
     offsets = {id(weight): _offset(weight, store, file) for weight in description.weights}
     return {
@@ -41,10 +41,10 @@ def dump(description: ModelSpec, store: SharedStore, file: int) -> dict[str, Any
 
 
 def load(form: Mapping[str, Any], weights: int) -> ModelSpec:
-    """Returns the model that `write` wrote. Its weights are a view of the file: mapped, shared and read-only.
+    """Returns the model that `dump` has written. Its weights are a view of the file: mapped, shared and read-only.
 
     Raises:
-        ValueError, TypeError, KeyError: it is not what `write` writes.
+        ValueError, TypeError, KeyError: it is not an output of `dump`.
     """
     file, kind, version, remarks = form["source"]
     reading = _Reader(_DTYPES[form["dtype"]], _mapped(weights))
@@ -67,7 +67,7 @@ def _mapped(weights: int) -> mmap.mmap | bytes:
 
 
 def _require_bearable(layer: LayerSpec) -> None:
-    """Refuses what no loader lets through: sizes beyond its limits, and weights that a layer of its kind does not have."""
+    """Rejects what no loader accepts: sizes beyond the limits, and weights that do not belong to a layer."""
     numbers = [value for value in layer.options.values() if isinstance(value, int)]
     for shape in layer.output_shapes:
         steps, flowing = flow(shape)
@@ -97,7 +97,7 @@ def _require_bearable(layer: LayerSpec) -> None:
 
 
 def _require_graph(description: ModelSpec) -> None:
-    """Refuses a graph with an edge that does not lead to an earlier layer."""
+    """Rejects a graph with an edge that does not come from an earlier layer."""
     known = 0
     for layer in description.layers:
         _require_bearable(layer)
@@ -154,7 +154,7 @@ class _Reader:
         )
 
     def _weight(self, form: Mapping[str, Any]) -> NDArray[Any]:
-        """Returns the array at a place; the same one for who asks again."""
+        """Returns the array at an offset; always the same object."""
         shape, offset = tuple(int(length) for length in form["shape"]), int(form["offset"])
         if min(shape, default=0) < 0:
             message = f"a weight has the shape {shape}"
@@ -174,7 +174,7 @@ def _shape(lengths: Sequence[Any]) -> Shape:
 
 
 def _offset(array: NDArray[Any], store: SharedStore, file: int) -> int:
-    """Returns where in a file an array is, after whose end it is written if it is not there yet."""
+    """Returns the offset of an array in a file; appends it if it is missing."""
     found = store.offset(array)
     if found is not None:
         return found

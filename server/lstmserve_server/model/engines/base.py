@@ -26,5 +26,5 @@ class LSTMKernel(Protocol):
     def forward_masked(
         self, x: Array, state: LSTMState, mask: Array, seen: Array, record: Steps | None = None, *, zero_masked: bool
     ) -> tuple[Array, LSTMState]:
-        """Advances every row by the steps of a sequence that a mask does not pass over: `lstm.forward_masked`."""
+        """Advances every row by the unmasked steps of a sequence: `lstm.forward_masked`."""
         ...

@@ -25,7 +25,7 @@ _ROUNDINGS: Final = 4  # units of rounding, of the sums' size, that two ways of 
 
 
 def check(name: str, engine: str, cell: LSTMKernel, reference: NumpyKernel, numerics: Numerics) -> None:
-    """Returns if a cell computes what NumPy does, and keeps the promises of the mode.
+    """Checks that a kernel computes what NumPy does, and keeps the promises of the numerics mode.
 
     Args:
         name: of the layer.
@@ -35,7 +35,7 @@ def check(name: str, engine: str, cell: LSTMKernel, reference: NumpyKernel, nume
         numerics: the mode.
 
     Raises:
-        UnsupportedModelError: it does not, and how far it is off.
+        UnsupportedModelError: it does not; the error says how far it is off.
     """
     weights = sum(array.size for array in reference.weights if array is not None)
     with np.errstate(all="ignore"):
@@ -57,7 +57,7 @@ def _computed(
 ) -> tuple[Array, list[LSTMState]]:
     """Returns the inputs of a probe, (rows, time, features), and the states before and after its steps.
 
-    A layer whose numbers grow without bound gets smaller numbers and fewer steps.
+    A layer with unbounded activations gets smaller inputs and fewer steps.
     """
     random = np.random.default_rng(0)
     failure: WrongForModel | None = None
@@ -83,7 +83,7 @@ def _joined(states: list[LSTMState]) -> LSTMState:
 
 
 def _margin(reference: NumpyKernel, x: Array, before: LSTMState, after: LSTMState) -> float:
-    """Returns how far steps are from NumPy's, from the same states; as a multiple of how far they may be."""
+    """Returns the distance of steps from NumPy's, from the same states, as a multiple of the tolerance."""
     expected = reference.step(x, before)
     kernel, recurrent, bias = (np.abs(array) if array is not None else 0 for array in reference.weights)
     sums = np.abs(x) @ kernel + np.abs(before.h) @ recurrent + bias
@@ -98,7 +98,7 @@ def _margin(reference: NumpyKernel, x: Array, before: LSTMState, after: LSTMStat
 def _require_promises(
     name: str, engine: str, cell: LSTMKernel, x: Array, states: list[LSTMState], numerics: Numerics
 ) -> None:
-    """Refuses a cell whose sequences are not its steps, and whose rows depend on their company."""
+    """Rejects a kernel whose sequences differ from its steps, or whose rows depend on the other rows."""
     whole = np.stack([state.h for state in states[1:]], axis=1)
     for what, rows, start, stop in _cuts(*x.shape[:2]):
         before = LSTMState(states[start].h[rows], states[start].c[rows])

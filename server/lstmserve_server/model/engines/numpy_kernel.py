@@ -37,13 +37,13 @@ class NumpyKernel:
     def forward_masked(
         self, x: Array, state: LSTMState, mask: Array, seen: Array, record: Steps | None = None, *, zero_masked: bool
     ) -> tuple[Array, LSTMState]:
-        """Advances every row by the steps of a sequence that a mask does not pass over."""
+        """Advances every row by the unmasked steps of a sequence."""
         return lstm.forward_masked(
             self.spec, self.weights, self.matmul, x, state, mask, seen, record, zero_masked=zero_masked
         )
 
     def _cell(self, batch: int) -> lstm.Workspace:
-        """Returns the cell that this thread used last, if it would be made the same now, or a new one."""
+        """Returns the workspace of this thread if it still fits, or a new one."""
         cell = self._kept.cell
         if cell is None or cell.batch != batch or cell.weights is not self.weights or cell.spec is not self.spec:
             cell = lstm.Workspace(self.spec, self.weights, self.matmul, batch)

@@ -86,7 +86,7 @@ def lstm(weights: LSTMWeights, functions: Sequence[Function]) -> bytes:
 
 
 def _by_gate(array: Array) -> Array:
-    """Returns an array whose first axis goes through the gates as ONNX orders them, i o f c, with an axis in front."""
+    """Returns an array with the gates in the order of ONNX, i o f c, and a leading axis."""
     i, f, c, o = np.split(array, 4)
     return np.concatenate([i, o, f, c])[None]
 
@@ -101,7 +101,7 @@ def _add_attributes(node: Any, units: int, functions: Sequence[Function]) -> Non
 
 
 def _describe(value: Any, shape: Sequence[int | str]) -> None:
-    """Writes the type of an input or output: float32 of a shape whose texts name what may vary."""
+    """Writes the type of an input or output: float32 of a shape in which text names a variable length."""
     tensor = value.type.tensor_type
     tensor.elem_type = _FLOAT
     for size in shape:

@@ -42,7 +42,7 @@ _MAX_WEIGHT_BYTES: Final = 1_900_000_000  # of weights in one graph: protobuf en
 
 
 def unsupported_reason(spec: LSTMSpec, weights: LSTMWeights) -> str:
-    """Returns why a layer cannot be computed here, to be read after its name; empty where it can."""
+    """Returns why a layer cannot be computed here, as the end of a sentence that begins with its name; "" if it can."""
     for activation in (spec.recurrent_activation, spec.activation):
         if activation.name not in _FUNCTIONS:
             return f"has the activation {activation.name}, which ONNX Runtime does not compute as Keras does"
@@ -92,7 +92,7 @@ class OnnxKernel:
     def forward_masked(
         self, x: Array, state: LSTMState, mask: Array, seen: Array, record: Steps | None = None, *, zero_masked: bool
     ) -> tuple[Array, LSTMState]:
-        """Advances every row by the steps of a sequence that a mask does not pass over."""
+        """Advances every row by the unmasked steps of a sequence."""
         return lstm.step_by_step(self.step, x, state, mask, seen, record, zero_masked=zero_masked)
 
     def _run(self, wanted: tuple[str, ...], x: Array, state: LSTMState) -> list[Array]:

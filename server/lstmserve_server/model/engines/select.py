@@ -27,7 +27,7 @@ class KernelChoice(NamedTuple):
 
 
 def require_installed(engine: Engine) -> None:
-    """Returns if an engine can be used.
+    """Checks that an engine can be used.
 
     Raises:
         StartupError: its package is not installed.
@@ -39,10 +39,10 @@ def require_installed(engine: Engine) -> None:
 def select_kernel(
     name: str, spec: LSTMSpec, weights: LSTMWeights, compute_config: ComputeConfig
 ) -> tuple[LSTMKernel, KernelChoice]:
-    """Returns the cell of a layer in the engine that is asked for, or in NumPy where that engine cannot.
+    """Returns the kernel of a layer in the requested engine, or in NumPy if that engine cannot compute it.
 
     Raises:
-        UnsupportedModelError: the engine could, but does not compute what NumPy does.
+        UnsupportedModelError: the engine does not compute what NumPy does.
     """
     reference = NumpyKernel(spec, weights, compute_config.matmul)
     numpy = f"numpy {np.__version__}"

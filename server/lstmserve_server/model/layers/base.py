@@ -33,11 +33,11 @@ class Batch:
     """(batch, time), or (batch,) without a time axis: False where there is nothing to say yet; None where there is."""
 
     def replace_array(self, array: Array) -> Batch:
-        """Returns the same with other numbers."""
+        """Returns the value with another array."""
         return replace(self, array=array)
 
     def last(self) -> Batch:
-        """Returns the last time-step alone."""
+        """Returns only the last time step."""
         return Batch(self.array[:, -1], sequence=False, ready=None if self.ready is None else self.ready[:, -1])
 
 
@@ -107,7 +107,7 @@ class Layer:
     """What computes the LSTMs that it is made of."""
 
     def run(self, given: LayerInputs, before: Sequence[LayerState]) -> LayerOutputs:
-        """Returns what the layer makes of its inputs, which are left as they are.
+        """Computes the layer; the inputs are not changed.
 
         Args:
             given: its inputs.
@@ -116,11 +116,11 @@ class Layer:
         raise NotImplementedError
 
     def array_function(self) -> Callable[..., Array] | None:
-        """Returns what makes its output of the arrays of its inputs, or None where it may have to mask or wait, or has a state."""
+        """Returns a function from input arrays to the output array; None if the layer may mask, has a window, or has a state."""
         return None
 
     def stateful_parts(self, *, causal: bool) -> tuple[Stateful, ...]:
-        """Returns what the caller carries for it in a model that can be cut anywhere, or in one that is given all whole."""
+        """Returns the parts whose state the caller carries, in a causal model or in one that reads sequences whole."""
         return () if self.whole_without_state and not causal else self.carried
 
 
@@ -132,12 +132,12 @@ class StatelessLayer(Layer):
         return (self.apply(given.values[0]),), ()
 
     def apply(self, values: Batch) -> Batch:
-        """Returns what the layer makes of values, which are left as they are."""
+        """Computes the layer; the values are not changed."""
         raise NotImplementedError
 
 
 def require_steps(name: str, steps: int, least: int) -> None:
-    """Refuses a sequence that is too short for a layer.
+    """Rejects a sequence that is too short for a layer.
 
     Raises:
         WrongForModel: fewer than `least` time-steps reach it.

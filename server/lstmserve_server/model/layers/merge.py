@@ -43,7 +43,7 @@ class Merge(Layer):
         return (Batch(array, values[0].sequence, self._mask(values), fresh, _all_ready(values)),), ()
 
     def array_function(self) -> Callable[..., Array]:
-        """Returns the merging."""
+        """Returns the function that merges."""
         return self._merged
 
     def _merged(self, *arrays: Array) -> Array:

@@ -22,7 +22,7 @@ class Pointwise(StatelessLayer):
         self._matmul = compute_config.matmul
 
     def apply(self, values: Batch) -> Batch:
-        """Applies `compute` to the numbers, and lets the mask through."""
+        """Applies `compute` to the array, and passes the mask on."""
         return values.replace_array(self.compute(values.array))
 
     def array_function(self) -> Callable[[Array], Array]:
@@ -103,7 +103,7 @@ class Rescaling(Pointwise):
 
 
 class Normalization(Pointwise):
-    """`(x - mean) / max(sqrt(variance), epsilon)`, with the mean and variance of the data that it was adapted to, or back."""
+    """`(x - mean) / max(sqrt(variance), epsilon)`, with the mean and variance of `adapt()` or the file; or its inverse."""
 
     def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:
         super().__init__(spec, compute_config)
@@ -141,7 +141,7 @@ class Embedding(StatelessLayer):
         return Batch(self._look_up(values.array), values.sequence, mask)
 
     def array_function(self) -> Callable[[Array], Array] | None:
-        """Returns the looking up, where no id is masked."""
+        """Returns the lookup, if no id is masked."""
         return None if self._mask_zero else self._look_up
 
     def _look_up(self, ids: Array) -> Array:
@@ -150,12 +150,12 @@ class Embedding(StatelessLayer):
 
 
 class Masking(StatelessLayer):
-    """Has the layers after pass over the time-steps in which every feature has a certain value."""
+    """Masks the time steps in which every feature has a certain value."""
 
     def __init__(self, spec: LayerSpec, compute_config: ComputeConfig) -> None:  # noqa: ARG002 - one signature for all
         self._value = float(spec.options["mask_value"])  # type: ignore[arg-type]  # the rule made it a number
 
     def apply(self, values: Batch) -> Batch:
-        """Leaves (batch, time, features) as they are, except for zeros in the steps that are passed over."""
+        """Returns (batch, time, features) with zeros at the masked steps."""
         mask = (values.array != values.array.dtype.type(self._value)).any(axis=-1)
         return Batch(values.array * mask[..., None], values.sequence, mask)

@@ -139,7 +139,7 @@ class Bidirectional(Layer):
     def run(self, given: LayerInputs, before: Sequence[LayerState]) -> LayerOutputs:
         """Advances every row by a whole sequence: as `LSTM.run`, with the states of both directions.
 
-        Where only the last output is wanted it is the last of each direction, which for the backward one stands first.
+        If only the last output is wanted, it is the last one of each direction; that of the backward LSTM is at the first step.
         """
         values = given.values[0]
         states = [given.initial_state[:2], given.initial_state[2:]] if given.initial_state else before

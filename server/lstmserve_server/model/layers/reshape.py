@@ -49,7 +49,7 @@ class Permute(StatelessLayer):
 
 
 class RepeatVector(StatelessLayer):
-    """A sequence of one vector again and again."""
+    """A sequence that repeats one vector."""
 
     obstacle = "repeats the last output of the sequence, so there is no answer before that"
 

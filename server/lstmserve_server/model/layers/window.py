@@ -52,7 +52,7 @@ class _Window(Layer):
             self.obstacle = "looks at later time-steps too (padding='same')"
 
     def zero_state(self, batch: int) -> WindowState:
-        """Returns the state of `batch` new sequences: what a convolution that is causal sees before them is zeros."""
+        """Returns the state of `batch` new sequences: a causal convolution sees zeros before them."""
         window = np.zeros((batch, self._reach - 1, self._features), self._compute_config.dtype)
         return WindowState(window, np.zeros(batch, np.int64))
 
@@ -69,7 +69,7 @@ class _Window(Layer):
         return (made,), [after]
 
     def look(self, windows: Array, counts: Array) -> Array:
-        """Returns what the layer makes of windows.
+        """Computes the layer for windows.
 
         Args:
             windows: (batch, places, window, features)
@@ -98,7 +98,7 @@ class _Window(Layer):
         return Batch(self.look(self._windows(padded, slice(None, None, self._stride)), counts), sequence=True)
 
     def _stream(self, x: Array, state: WindowState) -> tuple[Batch, WindowState]:
-        """Answers the next steps of sequences, each of which has something new."""
+        """Answers the next steps of sequences, each of which has a new value."""
         batch, time = x.shape[:2]
         known = np.concatenate([state.window, x], axis=1)
         reached = state.steps[:, None] + np.arange(1, time + 1)
@@ -113,7 +113,7 @@ class _Window(Layer):
         return Batch(array, sequence=True, fresh=ends, ready=reached > self._wait), after
 
     def _stream_some(self, x: Array, fresh: Array, state: WindowState) -> tuple[Batch, WindowState]:
-        """Answers the next steps of sequences, where a layer before it had nothing to say at some of them."""
+        """Answers the next steps of sequences in which some steps have no new value."""
         ready = np.repeat((state.steps > self._wait)[:, None], x.shape[1], axis=1)
         ends, array = np.zeros_like(fresh), np.zeros((*x.shape[:2], self._others), x.dtype)
         window, steps = state.window.copy(), state.steps.copy()
@@ -135,7 +135,7 @@ class _Window(Layer):
 
 
 def _at(made: Batch, times: Array, shape: tuple[int, ...]) -> Array:
-    """Returns when values that were made at some times are ready, among all times."""
+    """Returns the positions of ready values among all time steps."""
     ready = np.zeros(shape, bool)
     ready[:, times] = True if made.ready is None else made.ready
     return ready
@@ -190,7 +190,7 @@ class AveragePooling1D(_Window):
 
 
 class _Global(Layer):
-    """A layer that sums a sequence up: after every step it has the answer for what was there so far."""
+    """A layer that reduces a sequence: after every step it has the result so far."""
 
     returns_last_only = True
     whole_without_state = True
@@ -231,25 +231,25 @@ class _Global(Layer):
     """What leaves unchanged what is gathered."""
 
     def counted(self, mask: Array) -> Array:
-        """Returns which time-steps count, (batch, time)."""
+        """Returns a mask of the time steps that count, (batch, time)."""
         raise NotImplementedError
 
     def gather(self, state: WindowState, x: Array) -> Array:
-        """Returns what is gathered after each time-step, (batch, time, features)."""
+        """Returns the accumulated values after each time step, (batch, time, features)."""
         raise NotImplementedError
 
     def answer(self, gathered: Array, reached: Array) -> Array:
-        """Returns the answer after each time-step, (batch, time, features), from what was gathered so far."""
+        """Returns the result after each time step, (batch, time, features), from the accumulated values."""
         raise NotImplementedError
 
 
 class GlobalMaxPooling1D(_Global):
-    """The largest number of the whole sequence, whatever a mask passes over."""
+    """The largest number of the whole sequence, regardless of the mask."""
 
     nothing = -np.inf
 
     def counted(self, mask: Array) -> Array:
-        """Returns that all steps count."""
+        """Returns a mask in which all steps count."""
         return np.ones_like(mask)
 
     def gather(self, state: WindowState, x: Array) -> Array:
@@ -264,10 +264,10 @@ class GlobalMaxPooling1D(_Global):
 
 
 class GlobalAveragePooling1D(_Global):
-    """The mean of the whole sequence, over the steps that no mask passes over."""
+    """The mean over the unmasked steps of the whole sequence."""
 
     def counted(self, mask: Array) -> Array:
-        """Returns that the steps count that no mask passes over."""
+        """Returns a mask in which the unmasked steps count."""
         return mask
 
     def gather(self, state: WindowState, x: Array) -> Array:

@@ -10,7 +10,7 @@ from lstmserve_server.model.layers.base import Batch, Layer, LayerInputs, LayerO
 
 
 class TimeDistributed(Layer):
-    """Another layer, applied to what stands at each time-step as if that were all there is: a sequence within a sequence."""
+    """Another layer, applied to each time step separately."""
 
     def __init__(self, inner: Layer, *, of_sequences: bool) -> None:
         self._inner = inner

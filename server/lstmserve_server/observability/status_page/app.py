@@ -32,7 +32,7 @@ class StatusPage:
         """Reads the page.
 
         Args:
-            collect: what the metrics are now; asked from another thread.
+            collect: returns the current metrics; thread-safe.
             serving: whether the server says SERVING; the same.
         """
         self._collect = collect
@@ -63,7 +63,7 @@ def _text(name: str) -> str:
 
 
 def _policy(style: str, script: str) -> list[tuple[str, str]]:
-    """Returns what a browser is told to refuse: all but this style, this script, and questions to this server."""
+    """Returns the content security policy: only this style, this script, and requests to this server."""
     rules = (
         "default-src 'none'",
         f"style-src '{_hash(style)}'",

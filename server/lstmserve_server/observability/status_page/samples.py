@@ -59,7 +59,7 @@ class Samples:
         return min((value for _, value in self.of(name, **wanted)), default=None)
 
     def by(self, name: str, label: str, **wanted: str) -> dict[str, float]:
-        """Returns the sum for each value of a label, in order of their coming; samples without it are left out."""
+        """Returns the sum for each value of a label, in order of first appearance; samples without the label are skipped."""
         sums: dict[str, float] = {}
         for labels, value in self.of(name, **wanted):
             if label in labels:
@@ -67,12 +67,12 @@ class Samples:
         return sums
 
     def labels(self, label: str, *names: str) -> list[str]:
-        """Returns the values that a label has in these metrics, in order of their coming; in all, if none is named."""
+        """Returns the values that a label has in these metrics, in order of first appearance; in all metrics, if none is named."""
         samples = (sample for name in names or self._by_name for sample in self._by_name.get(name, []))
         return list(dict.fromkeys(labels[label] for labels, _ in samples if label in labels))
 
     def buckets(self, name: str, **wanted: str) -> Buckets:
-        """Returns a histogram, summed up over the labels that are not named; empty where there is none."""
+        """Returns a histogram, summed over all other labels; empty if there is none."""
         counts = self.by(f"{name}_bucket", "le", **wanted)
         ordered = sorted((float(bound), count) for bound, count in counts.items())
         return [(bound if math.isfinite(bound) else None, count) for bound, count in ordered]

@@ -146,7 +146,7 @@ class Status:
 
 
 def status(families: Iterable[Metric], *, time: float, serving: bool) -> Status:
-    """Returns what the metrics of a server come to.
+    """Returns the summary of a server's metrics.
 
     Args:
         families: the metrics; those of several workers have the label `worker`.

@@ -38,17 +38,17 @@ class Token:
     """The long calls that it has let in."""
 
     def require_valid(self) -> None:
-        """Returns if it still lets in.
+        """Returns if the token is still valid.
 
         Raises:
-            Unauthenticated: it was taken out of the file.
+            Unauthenticated: the token was removed from the file.
         """
         if self.revoked:
             raise Unauthenticated("", f"the token of {self.caller.name!r} is no longer valid; expected a newer one")
 
     @contextlib.contextmanager
     def admission(self, method: str | None = None) -> Iterator[Admission]:
-        """Yields what a call that continues for long was let in by, while it does."""
+        """Yields the permission of a long call while the call lasts."""
         admission = Admission(self, method)
         self.holders.add(admission)
         try:
@@ -64,8 +64,8 @@ class Admission:
         """Admits a call.
 
         Args:
-            token: that has let it in.
-            method: of the services that rules speak of; None for one of the others.
+            token: that authenticated it.
+            method: name of an RPC of LstmService or ShadowService; None for the standard services.
         """
         self.token = token
         self._method = method
@@ -74,7 +74,7 @@ class Admission:
         """Done, with the reason, when the call may continue no longer."""
 
     def uses(self, model: str) -> None:
-        """Records the model that the call is for; "" for all that there are."""
+        """Records the model that the call is for; "" for all models."""
         self._model = model
 
     def poll(self) -> None:
@@ -119,7 +119,7 @@ class ReloadListener(Protocol):
     """Called when a file was reloaded."""
 
     def __call__(self, file: str, *, accepted: bool) -> None:
-        """Records what the file holds, and whether it was taken."""
+        """Records a reload of `file`, and whether its content was accepted."""
         ...
 
 
@@ -133,12 +133,12 @@ class Authenticator(Protocol):
             metadata: that of the call, as pairs of a key in lower case and a value.
 
         Raises:
-            Unauthenticated: it has none that is known.
+            Unauthenticated: it has no known token.
         """
         ...
 
     async def watch(self) -> None:
-        """Keeps up with what changes, while the server runs."""
+        """Watches for changes until it is cancelled."""
         ...
 
 
@@ -149,7 +149,7 @@ class NoAuth:
         self._token = Token(ANONYMOUS)
 
     def authenticate(self, metadata: Iterable[Any] | None) -> Token:  # noqa: ARG002 - of the protocol
-        """Returns the token that all have."""
+        """Returns the one token that every caller has."""
         return self._token
 
     async def watch(self) -> None:
@@ -167,7 +167,7 @@ class TokenAuth:
             on_reload: called after each reading but the first.
 
         Raises:
-            StartupError: it cannot be read, or makes no sense.
+            StartupError: it cannot be read, or is not valid.
         """
         self._path = path
         self._on_reload = on_reload
@@ -181,7 +181,7 @@ class TokenAuth:
         self._take(self._file.first)
 
     def authenticate(self, metadata: Iterable[Any] | None) -> Token:
-        """Returns the token of a call. It takes as long for all that are wrong, and tells nothing of those that are right."""
+        """Returns the token of a call. Every wrong token takes the same time to reject, so timing reveals nothing."""
         shown = next((value for key, value in metadata or () if key == _HEADER), None)
         if shown is None:
             raise Unauthenticated("", "got no token, expected the metadata authorization: Bearer TOKEN")
@@ -194,7 +194,7 @@ class TokenAuth:
         return found[0]
 
     async def watch(self) -> None:
-        """Looks at the file again and again, for ever: what it says reaches calls that are under way too."""
+        """Polls the file until it is cancelled. Changes also apply to calls in flight."""
         while True:
             await asyncio.sleep(_POLL_INTERVAL_SECONDS)
             try:
@@ -206,7 +206,7 @@ class TokenAuth:
                 _log.exception("tokens_not_reloaded", still="those from before")
 
     def poll(self, found: dict[str, tuple[CallerPolicy, list[bytes]]] | None) -> None:
-        """Takes what the file says now; None where it has not changed."""
+        """Applies newer content of the file; `found` is None if it has not changed."""
         if found is None:
             return
         self._take(found)
@@ -214,7 +214,7 @@ class TokenAuth:
         self._on_reload("tokens", accepted=True)
 
     def _take(self, found: dict[str, tuple[CallerPolicy, list[bytes]]]) -> None:
-        """Takes what the file says. Callers continue under their name, with what they have under way and still may."""
+        """Applies the content of the file. Callers keep their name, their calls in flight and their remaining rate."""
         before, self._tokens = self._tokens, {}
         callers, self._callers = self._callers, {}
         for name, (policy, digests) in found.items():

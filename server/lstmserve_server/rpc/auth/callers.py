@@ -42,16 +42,16 @@ class Caller:
         self._rate = _limiter(policy)
 
     def update_policy(self, policy: CallerPolicy) -> None:
-        """Takes other rules; the calls that are under way still count."""
+        """Replaces the policy; calls in flight still count."""
         if policy.calls_per_second != self._policy.calls_per_second:
             self._rate = _limiter(policy)
         self._policy = policy
 
     def require_method(self, name: str) -> None:
-        """Returns if a method may be called.
+        """Checks that a method may be called.
 
         Raises:
-            PermissionDenied: it may not.
+            PermissionDenied: it is not allowed.
         """
         methods = self._policy.methods
         if methods is not None and name not in methods:
@@ -60,15 +60,15 @@ class Caller:
             )
 
     def may_use(self, model: str) -> bool:
-        """Returns whether it may use the model of a name."""
+        """Returns whether the caller may use a model."""
         return self._policy.models is None or model in self._policy.models
 
     def resolve_model(self, name: str) -> str:
-        """Returns the name of the model that a request is for: that in the request, or the only one that may be used.
+        """Returns the model that a request is for: the one it names, or the only one that the caller may use.
 
         Raises:
-            PermissionDenied: it may not be used; whether there is such a model is not told.
-            InvalidRequest: there is no name, and several may be used.
+            PermissionDenied: the caller may not use it; the error does not reveal whether it exists.
+            InvalidRequest: the request has no name, and the caller may use several models.
         """
         models = self._policy.models
         if models is None or name in models:
@@ -83,20 +83,20 @@ class Caller:
         return next(iter(models), name)
 
     def require_rows(self, field: str, rows: int) -> None:
-        """Requires that a request may have a number of rows.
+        """Checks the number of rows of a request.
 
         Raises:
-            LimitExceeded: it may not.
+            LimitExceeded: it is not allowed.
         """
         most = self._policy.rows
         if most is not None and rows > most:
             raise LimitExceeded(field, f"got {rows} rows, expected at most {most} of {self.name!r} (its token's rows)")
 
     def call(self) -> Self:
-        """Counts a call while it is under way: `with caller.call()`.
+        """Counts a call in flight: `with caller.call()`.
 
         Raises:
-            Overloaded: there are as many as there may be.
+            Overloaded: the limit is reached.
         """
         most = self._policy.concurrent_calls
         if most is not None and self._running >= most:
@@ -104,23 +104,23 @@ class Caller:
         return self
 
     def __enter__(self) -> None:
-        """Counts a call from now on."""
+        """Counts the call."""
         self._running += 1
 
     def __exit__(self, *_: object) -> None:
-        """Counts it no longer."""
+        """Stops counting the call."""
         self._running -= 1
 
     async def wait_for_rate(self) -> None:
-        """Waits until the rate of calls allows one more; for the messages of a stream, whose sender then has to wait too."""
+        """Waits until the rate limit allows one more message of a stream. Flow control then slows the sender."""
         if self._rate is not None:
             await self._rate.acquire()
 
     async def check_rate(self) -> None:
-        """Returns if the rate of calls allows one more.
+        """Checks that the rate limit allows one more call.
 
         Raises:
-            Overloaded: it does not yet; the error says when.
+            Overloaded: it does not; the error says when it will.
         """
         if self._rate is None:
             return
@@ -147,5 +147,5 @@ current_peer: Final[contextvars.ContextVar[Callable[[], str]]] = contextvars.Con
 
 
 def owner() -> str:
-    """Returns whom to count a call for: the name of its caller, or the host that it comes from where callers have no names."""
+    """Returns the accounting key of a call: the caller's name, or the peer's host if the server has no tokens."""
     return current_caller.get().name or current_peer.get()().rpartition(":")[0]

@@ -50,7 +50,7 @@ class TokensRefused(Exception):
 
 
 def make() -> str:
-    """Returns a new token: 256 random bits, which no one guesses, so that a plain hash of it needs no salt and no cost."""
+    """Returns a new token: 256 random bits. They cannot be guessed, so a plain hash needs neither salt nor cost."""
     return _PREFIX + secrets.token_urlsafe(_BYTES)
 
 
@@ -60,16 +60,16 @@ def digest(token: str) -> bytes:
 
 
 def entry(name: str, token: str) -> str:
-    """Returns what is in the file for a caller with one token and no rules."""
+    """Returns the entry of a caller with one token and no limits."""
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
     return f'[[caller]]\nname = "{escaped}"\ntokens = ["sha256:{digest(token).hex()}"]\n'
 
 
 def read(path: Path) -> dict[str, tuple[CallerPolicy, list[bytes]]]:
-    """Returns the rules and the hashes of tokens of each caller by name.
+    """Returns the policy and the token hashes of each caller, by name.
 
     Raises:
-        TokensRefused: the file cannot be read, or makes no sense.
+        TokensRefused: the file cannot be read, or is not valid.
     """
     try:
         content = tomllib.loads(read_regular_file(path).decode())

@@ -16,10 +16,10 @@ from lstmserve_server.model.types import Array
 
 
 def decode(message: lstm_pb2.Tensor | None, field: str, default: np.dtype[Any]) -> Array:
-    """Returns the array that a tensor holds; `default` is the type of plain numbers that come without one.
+    """Returns the array of a tensor; `default` is the dtype of plain values that declare none.
 
     Raises:
-        InvalidRequest: it is left out, or not well formed.
+        InvalidRequest: it is missing or malformed.
     """
     if message is None:
         raise InvalidRequest(field, "got nothing, expected a tensor")
@@ -30,7 +30,7 @@ def decode(message: lstm_pb2.Tensor | None, field: str, default: np.dtype[Any]) 
 
 
 def cast(array: Array, dtype: np.dtype[Any], field: str) -> Array:
-    """Returns an array in the type of the model.
+    """Returns an array in the dtype of the model.
 
     Raises:
         WrongForModel: a number does not fit.
@@ -49,7 +49,7 @@ def cast(array: Array, dtype: np.dtype[Any], field: str) -> Array:
 
 
 def finite(array: Array, field: str) -> Array:
-    """Returns an array.
+    """Returns the array if all its elements are finite.
 
     Raises:
         InvalidRequest: a number in it is not finite.
@@ -61,10 +61,10 @@ def finite(array: Array, field: str) -> Array:
 
 
 def first(mask: Array) -> tuple[int, ...]:
-    """Returns the place of the first element that is set."""
+    """Returns the index of the first true element."""
     return tuple(int(i) for i in np.argwhere(mask)[0])
 
 
 def format_shape(shape: Sequence[int]) -> str:
-    """Returns a shape or a place for an error."""
+    """Returns a shape or an index as text."""
     return f"({', '.join(map(str, shape))})"

@@ -57,7 +57,7 @@ def model_message(served: ServedModel) -> lstm_pb2.Model:
 
 
 def _weight_messages(layer: LayerSpec) -> list[lstm_pb2.Weight]:
-    """Returns the weights of a layer, and of its parts under the names of these."""
+    """Returns the weights of a layer, and of its parts under their names."""
     own = [lstm_pb2.Weight(name=name, shape=weight.shape) for name, weight in layer.weights.items()]
     below = [
         lstm_pb2.Weight(name=f"{part.name}/{weight.name}", shape=weight.shape)

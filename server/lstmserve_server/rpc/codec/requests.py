@@ -106,7 +106,7 @@ class Codec:
         return lstm_pb2.ForwardResponse(output=output, outputs=outputs, state=state, comparison=discrepancy)
 
     def find(self, name: str) -> ServedModel:
-        """Returns the model that a request is for; "" is the only one.
+        """Returns the model that a request is for; "" means the only one.
 
         Raises:
             RequestError: there is none, or the caller may not use it.
@@ -122,7 +122,7 @@ class Codec:
         *,
         stepped: bool = False,
     ) -> Array:
-        """Returns an input in the type in which it came, its shape checked; `stepped` for one time-step."""
+        """Returns an input in the dtype that was sent, with its shape checked; `stepped` for one time step."""
         array = array_checks.decode(message, field, model.dtype)
         sequence = item.sequence and not stepped
         rank = 1 + sequence + len(item.features)
@@ -158,7 +158,7 @@ class Codec:
             raise LimitExceeded(f"{field}.shape", text)
 
     def check_rows(self, rows: int, field: str) -> None:
-        """Refuses more rows than a request may have, and fewer than one."""
+        """Checks the number of rows of a request."""
         current_caller.get().require_rows(field, rows)
         if rows > self._limits.rows:
             raise LimitExceeded(field, f"got {rows} rows, expected at most {self._limits.rows} (--max-rows)")
@@ -166,7 +166,7 @@ class Codec:
             raise InvalidRequest(field, f"got {rows} rows, expected at least 1")
 
     def check_answer(self, model: RecurrentModel, rows: int, steps: int, field: str, *, as_values: bool) -> None:
-        """Refuses, before it is computed, what would not fit into a message; `field` is what asks for so much."""
+        """Rejects, before it is computed, an answer that would exceed the message limit. `field` is the field at fault."""
         width = 8 if as_values else model.dtype.itemsize
         size = rows * model.answer_size(steps) * width + _OVERHEAD_BYTES
         if size > self._limits.message_bytes:
@@ -177,7 +177,7 @@ class Codec:
             )
 
     def _check_memory(self, model: RecurrentModel, rows: int, steps: int) -> None:
-        """Refuses what would not fit into memory. Only a model that reads a sequence whole needs more the longer it is."""
+        """Rejects what would not fit into memory. Only a model that reads sequences whole needs memory that grows with them."""
         size = rows * steps * model.bytes_per_step
         if not model.causal and size > self._limits.sequence_bytes:
             raise LimitExceeded(
@@ -207,7 +207,7 @@ def _inputs(request: lstm_pb2.ForwardRequest, model: RecurrentModel) -> _Given:
 
 
 def _feature_axes(item: InputSpec) -> list[str]:
-    """Returns the names of the axes of a time-step: one of features, or the lengths of several."""
+    """Returns the names of the axes of a time step."""
     features = item.features
     return ["features"] if len(features) == 1 else ["any" if length is None else str(length) for length in features]
 
@@ -239,7 +239,7 @@ def _parse_lengths(lengths: Sequence[int], model: RecurrentModel, batch: int, ti
 
 
 def validate_input(array: Array, item: InputSpec, model: RecurrentModel, field: str) -> Array:
-    """Returns an input in the type of the model, finite, and of token ids that the model knows, if that is what it is."""
+    """Returns an input in the dtype of the model, checked: finite, and token ids in their range."""
     array = np.ascontiguousarray(array_checks.finite(array_checks.cast(array, model.dtype, field), field))
     words = item.vocabulary
     if words is not None:
@@ -262,14 +262,14 @@ def _encoded(call: StepCall, answer: StepResult) -> tuple[lstm_pb2.Tensor, dict[
 def encode_outputs(
     call: StepCall, answer: StepResult, wanted: Iterable[int]
 ) -> tuple[lstm_pb2.Tensor, dict[str, lstm_pb2.Tensor]]:
-    """Returns the first of the outputs with the `wanted` numbers, and all of these by name if the model has several."""
+    """Returns the first wanted output, and all wanted ones by name if the model has several."""
     names = [output.name for output in call.served.model.outputs]
     encoded = {names[i]: tensors.encode(answer.outputs[i], as_values=call.as_values) for i in wanted}
     return next(iter(encoded.values())), encoded if len(names) > 1 else {}
 
 
 def _way_out(model: RecurrentModel) -> str:
-    """Returns what to do with a sequence that is too long."""
+    """Returns the advice for a sequence that is too long."""
     if model.causal:
         return "Send the sequence in parts, each with the state that the one before gave back: the answers are the same"
     return "The sequence cannot be sent in parts, as the model reads it whole"

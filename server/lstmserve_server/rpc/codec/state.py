@@ -24,10 +24,10 @@ _MAX_STEPS_SEEN: Final = 2**62  # counting on from it never overflows
 
 
 def parse(message: lstm_pb2.State | None, served: ServedModel, batch: int) -> tuple[ModelState, Array | None]:
-    """Returns the state that a request carries, and the steps that it has seen, None where that is unknown.
+    """Returns the state in a request, and its step counts; None if they are unknown.
 
     Raises:
-        RequestError: it is wrong by itself or for this model; the error names the field.
+        RequestError: it is invalid, or does not fit this model; the error names the field.
     """
     model = served.model
     if message is not None and message.model_digest not in ("", served.digest):
@@ -59,7 +59,7 @@ def parse(message: lstm_pb2.State | None, served: ServedModel, batch: int) -> tu
 
 
 def rows_of(message: lstm_pb2.State | None) -> int:
-    """Returns how many rows a state seems to have; 0 where it does not say."""
+    """Returns the number of rows that a state seems to have; 0 if it does not show."""
     if message is None:
         return 0
     for part in message.layers:
@@ -70,7 +70,7 @@ def rows_of(message: lstm_pb2.State | None) -> int:
 
 
 def message_of(served: ServedModel, state: ModelState, steps: Array | None, *, as_values: bool) -> lstm_pb2.State:
-    """Returns a state as a response carries it; `steps` are those that it has seen, None where that is unknown."""
+    """Returns the message of a state; `steps` are its step counts, None if they are unknown."""
     return lstm_pb2.State(
         layers=[
             _layer_message(layer, part, as_values=as_values)

@@ -40,10 +40,10 @@ class StreamCodec:
         self._codec = codec
 
     def parse_open(self, request: lstm_pb2.StreamOpen) -> StreamParameters:
-        """Returns the stream that a first message asks for.
+        """Returns the parameters in a first message.
 
         Raises:
-            RequestError: it cannot be had; the error names the field.
+            RequestError: they are not valid; the error names the field.
         """
         served = self._codec.find(request.model)
         model = served.model
@@ -69,10 +69,10 @@ class StreamCodec:
     def parse_steps(
         self, request: lstm_pb2.StepInput, parameters: StreamParameters, state: ModelState, seen: Array | None
     ) -> StepCall:
-        """Returns the call that a message asks for: of one time-step, or, as a `ForwardCall`, of several.
+        """Returns the call in a message: a `StepCall` for one time step, a `ForwardCall` for several.
 
         Raises:
-            RequestError: it is wrong; the error names the field.
+            RequestError: the message is not valid; the error names the field.
         """
         served, item = parameters.served, parameters.served.model.inputs[0]
         message = request.x if request.HasField("x") else None
@@ -92,10 +92,10 @@ class StreamCodec:
     def parse_reset(
         self, request: lstm_pb2.StreamReset, parameters: StreamParameters
     ) -> tuple[Array, ModelState, Array | None]:
-        """Returns the rows that a message starts again, their state, and the steps that it has seen.
+        """Returns the rows that a message resets, their new state, and its step counts.
 
         Raises:
-            RequestError: it is wrong; the error names the field.
+            RequestError: the message is not valid; the error names the field.
         """
         if not request.rows:
             raise InvalidRequest("rows", "got none, expected at least one")

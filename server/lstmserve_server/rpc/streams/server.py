@@ -36,23 +36,23 @@ class MessageStream(Protocol):
 
     @property
     def admission(self) -> Admission:
-        """That its caller may have it open."""
+        """Permission of its caller to have it open."""
         ...
 
     async def read(self) -> Any:
-        """Returns the next message; None when there are no more."""
+        """Returns the next message; None at the end."""
         ...
 
     async def write(self, response: Message) -> None:
-        """Sends a message; waits as long as no one reads."""
+        """Sends a message; waits while the caller does not read."""
         ...
 
 
 class StreamServer:
     """Serves up to a given number of streams, until the server drains.
 
-    A stream has one message in hand: the next is not read before the answer is sent. So a caller who does not read is not
-    read from, and holds up no one but itself.
+    A stream handles one message at a time: the next is read after the answer is sent. A caller that does not read is not
+    read from either, and delays only itself.
     """
 
     def __init__(
@@ -66,16 +66,16 @@ class StreamServer:
         idle_seconds: float,
         age_seconds: float,
     ) -> None:
-        """Makes a place for streams.
+        """Creates a server of streams.
 
         Args:
             codec: reads their messages.
             scheduler: computes them.
-            shadow: is shown them.
+            shadow: compares them.
             metrics: records them.
-            limiter: how many there may be.
-            idle_seconds: how long one may be without a message, in seconds; 0 for ever.
-            age_seconds: how long one may be at all; 0 for ever.
+            limiter: limits their number.
+            idle_seconds: maximum time without a message, in seconds; 0 for no limit.
+            age_seconds: maximum age, in seconds; 0 for no limit.
         """
         self._codec = codec
         self._scheduler = scheduler
@@ -87,7 +87,7 @@ class StreamServer:
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
-        """Ends all streams, each with its state, when the message in hand is answered."""
+        """Ends all streams, each with its state, after its current message is answered."""
         self._draining.set()
 
     async def serve(self, stream: MessageStream) -> None:
@@ -121,7 +121,7 @@ class StreamServer:
         self._metrics.count_refusal(error, current_caller.get().name)
 
     async def _serve_messages(self, stream: MessageStream, session: Session, progress: _StreamProgress) -> None:
-        """Answers one message after the other, until there are no more, or the stream is to be left."""
+        """Answers messages one after another, until the stream ends or must be left."""
         while not progress.closing:
             progress.reading, progress.waiting_since = True, monotonic()
             request = await stream.read()
@@ -148,9 +148,9 @@ class StreamServer:
         admission: Admission,
         progress: _StreamProgress,
     ) -> RequestError | None:
-        """Waits until a stream is over. Returns why its caller has to go; None when it has sent all.
+        """Waits until a stream must end. Returns the reason; None if the caller has sent everything.
 
-        The one task that reads, computes and writes continues meanwhile; to wait for each message here took a fifth of a step.
+        One task reads, computes and writes meanwhile; waiting for each message here would take a fifth of a step.
         """
         end = monotonic() + self._age_seconds
         while True:

@@ -43,7 +43,7 @@ class Session:
 
         Args:
             codec: reads the messages.
-            refused: is told of messages that are refused without ending the stream.
+            refused: called for messages that are rejected without ending the stream.
         """
         self._codec = codec
         self._refused = refused
@@ -58,14 +58,14 @@ class Session:
 
     @property
     def model(self) -> str:
-        """Name of the model that it is for; "" before it is opened."""
+        """Name of the model; "" before the stream is opened."""
         return self._parameters.served.name if self._parameters is not None else ""
 
     def receive(self, request: Request) -> Compute | Response:
-        """Returns what a message asks to be computed, or its answer.
+        """Returns the decision about a message: compute, or an answer.
 
         Raises:
-            RequestError: the message breaks the protocol, or cannot open the stream: the stream is to end.
+            RequestError: the message breaks the protocol, or cannot open the stream; the stream must end.
         """
         kind = request.WhichOneof("message")
         if self._parameters is None:
@@ -88,7 +88,7 @@ class Session:
             return self._rejected(_number_of(request), error)
 
     def computed(self, answer: StepResult, discrepancy: shadow_pb2.Comparison | None = None) -> Response:
-        """Returns the answer to the message that asked for it, with the state where a checkpoint is due."""
+        """Returns the answer to the computed message, with the state if a checkpoint is due."""
         assert self._pending is not None  # noqa: S101 - `receive` gave a Compute before
         assert self._parameters is not None  # noqa: S101 - so the stream is open
         number, call = self._pending
@@ -100,17 +100,17 @@ class Session:
         return self._codec.outputs(number, call, answer, self._parameters, state, discrepancy)
 
     def failed(self, error: RequestError) -> Response:
-        """Returns the answer to a message that could not be computed; the state is as it was."""
+        """Returns the answer to a message that could not be computed; the state is unchanged."""
         number, _ = self._pending or (0, None)
         self._pending = None
         return self._rejected(number, error)
 
     def last(self) -> Response | None:
-        """Returns the checkpoint that ends a stream whose caller has sent all; None where it was never opened."""
+        """Returns the final checkpoint, after the caller has sent everything; None if the stream was never opened."""
         return None if self._parameters is None else self._checkpoint(self._number)
 
     def going_away(self) -> Response | None:
-        """Returns what ends a stream when the server drains; None where it was never opened."""
+        """Returns the message that ends a stream when the server drains; None if the stream was never opened."""
         if self._parameters is None:
             return None
         note = lstm_pb2.StreamGoingAway(number=self._number, state=self._state_message())

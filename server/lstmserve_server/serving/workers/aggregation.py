@@ -39,7 +39,7 @@ class WorkerMetricsServer:
         threading.Thread(target=self._answer, name="metrics", daemon=True).start()
 
     def close(self) -> None:
-        """Goes on for as long as the process: the supervisor closes the pipe."""
+        """Does nothing: the supervisor closes the pipe."""
 
     def _answer(self) -> None:
         try:
@@ -64,7 +64,7 @@ class WorkerMetricsClient:
         return self._others.fileno()
 
     def inherited(self) -> None:
-        """Lets go of the worker's end, so that it is closed when the worker has ended."""
+        """Closes our copy of the worker's end, so that the pipe breaks when the worker ends."""
         self._others.close()
 
     def ask(self) -> None:
@@ -78,7 +78,7 @@ class WorkerMetricsClient:
                 self._connection.send_bytes(b"")
 
     def families(self, until: float) -> list[Metric]:
-        """Returns the metrics of the worker; none where it has not answered when the monotonic clock shows `until`."""
+        """Returns the metrics of the worker; none if it has not answered by `until` on the monotonic clock."""
         try:
             if self._connection.poll(max(0.0, until - monotonic())):
                 text = self._connection.recv_bytes(_MOST_BYTES)
@@ -98,10 +98,10 @@ class AggregatedMetrics:
     """Metrics of all workers and of the supervisor, as Prometheus collects them."""
 
     def __init__(self, workers: Mapping[int, WorkerMetricsClient], restarts: Callable[[], int]) -> None:
-        """Gathers.
+        """Creates the collector.
 
         Args:
-            workers: those that run at the moment, by their numbers.
+            workers: the running workers, by number.
             restarts: how often workers were restarted.
         """
         self._workers = workers
@@ -130,7 +130,7 @@ class AggregatedMetrics:
         )
 
     def _of_workers(self) -> dict[str, list[Metric]]:
-        """Returns the metrics of each worker; who comes while they are gathered for another gets the same."""
+        """Returns the metrics of each worker. Concurrent scrapes share one collection."""
         came = monotonic()
         with self._lock:
             if self._since < came:

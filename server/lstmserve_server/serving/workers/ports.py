@@ -11,9 +11,9 @@ from lstmserve_server.core.errors import SettingsError, StartupError
 
 
 class ReservedPorts(contextlib.ExitStack):
-    """Keeps ports reserved while workers come and go.
+    """Keeps ports reserved while workers start and end.
 
-    A socket that is bound, and does not listen, gets no connections (socket(7), SO_REUSEPORT). Leaving the context lets go.
+    A socket that is bound, and does not listen, gets no connections (socket(7), SO_REUSEPORT). Leaving the context frees them.
     """
 
     def __init__(self) -> None:

@@ -81,7 +81,7 @@ class Supervisor:
         self._restarts = 0
 
     def show_metrics(self, address: str) -> admin_server.AdminServer:
-        """Opens the port for operators, with what all workers say.
+        """Opens the admin port, with the metrics of all workers.
 
         Raises:
             StartupError: it cannot be listened on.
@@ -92,7 +92,7 @@ class Supervisor:
         return admin_server.AdminServer(address, registry, self._is_serving)
 
     def _is_serving(self) -> bool:
-        """Returns whether one of the workers says SERVING, and none is told to end; from any thread."""
+        """Returns whether a worker is SERVING and the service is not draining; thread-safe."""
         return not self._signals.first.is_set() and any(tuple(self._serving.values()))
 
     async def run(self) -> None:
@@ -115,7 +115,7 @@ class Supervisor:
                 task.cancel()
 
     async def _keep(self, handover: WorkerConfig, ready: asyncio.Event) -> None:
-        """Runs a worker again and again."""
+        """Restarts a worker whenever it ends."""
         pause = _FIRST_PAUSE
         while not self._signals.first.is_set():
             began = monotonic()
@@ -142,7 +142,7 @@ class Supervisor:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _run_once(self, handover: WorkerConfig, ready: asyncio.Event) -> tuple[str, WorkerReady | None]:
-        """Runs a worker to its end, and returns how it ended and what it had said."""
+        """Runs a worker to its end; returns how it ended and its first report."""
         asking = aggregation.WorkerMetricsClient()
         try:
             process = await _start(replace(handover, metrics=asking.descriptor))
@@ -163,7 +163,7 @@ class Supervisor:
             asking.close()
 
     async def _first_report(self, number: int, process: asyncio.subprocess.Process) -> WorkerReady | None:
-        """Returns what a worker says first; None where it ends without a word, or is killed as it says nothing for too long."""
+        """Returns the first report of a worker; None if it ends without one, or is killed because it takes too long."""
         try:
             async with asyncio.timeout(_SECONDS_TO_START):
                 line = await process.stdout.readline() if process.stdout else b""
@@ -180,7 +180,7 @@ class Supervisor:
             process.kill()
 
     async def _listen(self, number: int, process: asyncio.subprocess.Process) -> None:
-        """Reads the reports of a worker until it ends; kills one that stops reporting, as its event loop hangs."""
+        """Reads the reports of a worker until it ends. Kills a worker that stops reporting: its event loop hangs."""
         assert process.stdout is not None  # noqa: S101 - it was started with one
         missing = 0  # rather than a time, which continues while a whole machine is halted
         self._serving[number] = True
@@ -204,7 +204,7 @@ class Supervisor:
             _log.info("all_workers_ready", listen=list(self._handovers[0].settings.listen), workers=len(self._ready))
 
     async def _end(self) -> None:
-        """Waits for a signal and hands it on; a second one too."""
+        """Forwards the first and the second signal to the workers."""
         settings = self._handovers[0].settings
         await self._signals.first.wait()
         self._signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A worker: a server whose models, port and end come from a supervisor.
+"""A worker: a server whose models, port and shutdown come from a supervisor.
 
 It is started as a new program and never forked: gRPC does not survive a fork.
 """
@@ -22,7 +22,7 @@ from lstmserve_server.serving.workers.messages import REPORT_EVERY, WorkerConfig
 
 
 async def serve(handover: WorkerConfig) -> None:
-    """Serves until SIGTERM, or until the supervisor is gone, however it ended.
+    """Serves until SIGTERM, or until the supervisor is gone.
 
     Raises:
         StartupError: it could not start.
@@ -39,7 +39,7 @@ async def serve(handover: WorkerConfig) -> None:
     own = server.Server(settings, files, load, observability, shares_port=True)
 
     async def begin() -> None:
-        """Loads, listens, and says so."""
+        """Loads the models, listens, and reports it."""
         # The port last: until then the others get all connections.
         await own.make_ready()
         await own.start()
@@ -53,7 +53,7 @@ async def serve(handover: WorkerConfig) -> None:
 
 
 async def _report(own: server.Server) -> None:
-    """Says again and again that the event loop goes round, from when the server serves."""
+    """Reports periodically that the event loop is alive, once the server serves."""
     os.set_blocking(sys.stdout.fileno(), False)  # a supervisor that does not read holds no one up
     while True:
         await asyncio.sleep(REPORT_EVERY)
@@ -72,7 +72,7 @@ def _say(report: WorkerReady) -> None:
 
 
 def main() -> None:
-    """Reads what to serve, and serves."""
+    """Reads the configuration from standard input, and serves."""
     line = sys.stdin.buffer.readline()
     if not line:  # the supervisor could not start it after all
         return

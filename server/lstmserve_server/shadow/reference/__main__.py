@@ -56,7 +56,7 @@ def _end_with_parent(descriptor: int) -> None:
 
 
 def _confine(setup: dict[str, Any]) -> list[str]:
-    """Steps back after the process that serves, and gives up what is not needed; returns what the kernel holds."""
+    """Lowers the priority of this process and confines it; returns the active mechanisms."""
     os.nice(setup["niceness"])
     bounds = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: setup["file_bytes"], resource.RLIMIT_NOFILE: _MOST_OPEN}
     if setup["memory_bytes"]:

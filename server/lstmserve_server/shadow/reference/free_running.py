@@ -98,7 +98,7 @@ class FreeRunner:
         return [whole, *further] if len(layer.output_shapes) > 1 else [whole]
 
     def _before(self, piece: Piece, place: int, number: int, given: tuple[Array, Array]) -> tuple[Array, Array]:
-        """Returns h and c with which Keras continues; what the caller sent where a row begins."""
+        """Returns the h and c with which Keras continues; those of the caller at the first step of a row."""
         h, c = (array.copy() for array in given)
         for i, row in enumerate(piece.rows.tolist()):
             known = self._states.get((place, number, row))
@@ -108,17 +108,17 @@ class FreeRunner:
 
 
 def does_nothing(layer: LayerSpec) -> bool:
-    """Returns whether a layer is an input, or does nothing at inference."""
+    """Returns whether a layer is an input, or has no effect at inference."""
     return not layer.inputs or not (layer.options.keys() - {"drops_mask"} or layer.weights or layer.parts)
 
 
 def merged(layer: LayerSpec, sequences: Sequence[Array], *, like: Array) -> Array:
-    """Returns what a layer makes of the sequences of its LSTMs, which are in the order of processing.
+    """Returns the output of a layer from the sequences of its LSTMs, which are in the order of processing.
 
     Args:
         layer: an LSTM, or a Bidirectional.
         sequences: (batch, time, units) of each.
-        like: what we made of it: with a time axis, or the last alone.
+        like: our output: with a time axis, or only the last step.
     """
     lasts = like.ndim < 3  # noqa: PLR2004 - batch, time, units
     if len(sequences) == 1:
@@ -145,9 +145,9 @@ def apply(
     arrays: Sequence[Array],
     masks: Sequence[Array | None],
 ) -> Array | None:
-    """Returns what a layer without memory makes of arrays; None where the witness does not have it.
+    """Computes a layer without memory; None if the reference model does not have it.
 
-    Where every step is answered as if the sequence ended with it, what has no time axis in the model has one here. Then the
+    If every step is answered as if the sequence ended there, values without a time axis have one here. The
     steps are rows to the layer.
     """
     layer = description.layers[place]
@@ -166,7 +166,7 @@ def apply(
 
 
 def _is_ids(description: ModelSpec, number: int) -> bool:
-    """Returns whether a value is the token ids that come in, which have no axis of features."""
+    """Returns whether a value is the token ids of an input, which have no feature axis."""
     return any(item.value == number and item.vocabulary is not None for item in description.inputs)
 
 

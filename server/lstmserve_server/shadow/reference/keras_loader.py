@@ -1,7 +1,7 @@
-"""Loads the layers of the reference model: from the model's own file, or from what our loader found in it.
+"""Loads the layers of the reference model: from the model file, or from what our loader read.
 
 A reference model should share as little with our code as possible: a file that Keras itself loads shares only its configuration.
-It is loaded after our loader has found nothing but known layers in it, and in Keras' safe mode.
+It is loaded after our loader has found only known layers in it, and in Keras' safe mode.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class ModelFile(NamedTuple):
 
 
 def witness_of(description: ModelSpec, file: ModelFile) -> ReferenceModel:
-    """Returns a witness for a model.
+    """Returns the reference model of a model.
 
     Args:
         description: the model.
         file: the file that it is from.
 
     Raises:
-        ValueError: no witness can be had.
+        ValueError: there is no reference model.
     """
     try:
         return _from_file(description, file)
@@ -107,7 +107,7 @@ def _load(library: Any, copy: int, form: str, version: str, scratch: str) -> Any
 
 
 def _found(model: Any, described: LayerSpec) -> Any:
-    """Returns the layer of a file that a description is of; None where it does nothing."""
+    """Returns the layer of the file for a specification; None if it has no effect."""
     if does_nothing(described):
         return None
     inside, path = model, described.name.split("/")
@@ -127,7 +127,7 @@ def _found(model: Any, described: LayerSpec) -> Any:
 
 
 def _built(described: LayerSpec) -> Any:
-    """Returns a layer of Keras for a description; None for a kind that is not needed as a witness."""
+    """Returns a Keras layer for a specification; None for a kind that needs no reference."""
     make = _MAKERS.get(described.kind)
     if make is None:
         return None

@@ -112,10 +112,10 @@ class ReferenceModel:
         layers: list[Any],
         model: Any = None,
     ) -> ReferenceModel:
-        """Makes a witness of layers.
+        """Creates a reference model from layers.
 
         Raises:
-            ValueError: there is none for one of the LSTMs, or it is of another size.
+            ValueError: an LSTM has none, or one of another size.
         """
         lstms: dict[int, list[LSTMWitness]] = {}
         differing: list[str] = []
@@ -129,12 +129,12 @@ class ReferenceModel:
         return cls(kind, text, description, layers, lstms, tuple(differing), model)
 
     def computes_in(self, place: int) -> str | None:
-        """Returns the type in which the layer at a place computes; None where it is not there."""
+        """Returns the dtype of the layer at an index; None if there is none."""
         layer = self.layers[place]
         return None if layer is None else str(layer.compute_dtype)
 
     def apply(self, place: int, arrays: Sequence[Array], masks: Sequence[Array | None]) -> Array | None:
-        """Returns what the layer at a place makes of arrays; None where it is not there, or cannot be asked alone."""
+        """Computes the layer at an index; None if there is none, or it cannot be called alone."""
         layer = self.layers[place]
         if layer is None:
             return None
@@ -156,10 +156,10 @@ def _masked(tensor: Any, mask: Array | None) -> Any:
 
 
 def _differing(described: LayerSpec, witnesses: list[LSTMWitness]) -> Iterator[str]:
-    """Yields what the weights of a witness differ in from those that our loader found.
+    """Yields the differences between the weights of Keras and those that our loader read.
 
     Raises:
-        ValueError: it has others altogether, as of a file that has changed since.
+        ValueError: the shapes differ, as in a file that has changed since.
     """
     for part, reference_model in zip(described.parts or (described,), witnesses, strict=True):
         for name, theirs in zip(("kernel", "recurrent_kernel", "bias"), reference_model.weights, strict=True):

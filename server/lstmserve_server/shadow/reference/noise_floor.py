@@ -17,7 +17,7 @@ _UNKNOWN: Final = -1.0
 
 
 def noise_floor(model: RecurrentModel, reference_model: ReferenceModel) -> float:
-    """Returns how far a witness is from itself: the same steps alone, together, and in another order.
+    """Returns the noise floor of a reference model: the same steps alone, together, and in another order.
 
     The largest difference of h and c, relative to max(1, |value|), over all LSTMs.
     """
@@ -46,9 +46,9 @@ def _own_distance(lstm: LSTMWitness, x: Array, h: Array, c: Array) -> float:
 
 
 def whole_model_difference(model: RecurrentModel, reference_model: ReferenceModel) -> tuple[float, float]:
-    """Returns how far our whole model is from that of the file for a probe of new sequences, and how far that is from itself.
+    """Returns the distance of our whole model from that of the file for a probe, and the noise floor of the latter.
 
-    The second is what its answer moves by when each weight moves by one unit of rounding. Both are -1 where the file is none.
+    The noise floor is the change of its output when each weight moves by one unit of rounding. Both are -1 without a file.
     Each is the largest difference of an output, relative to max(1, |value|). It tells of wiring and masks, which the comparison of
     single layers takes from our own reading of the file.
     """
@@ -84,7 +84,7 @@ def _answers(reference_model: ReferenceModel, given: list[Array]) -> list[Array]
 
 
 def _moved(weight: Array, random: np.random.Generator) -> Array:
-    """Returns a weight that has moved by one unit of rounding, up or down."""
+    """Returns a weight moved by one unit of rounding, up or down."""
     if weight.dtype.kind != "f":
         return weight
     way = np.where(random.random(weight.shape) < 0.5, -np.inf, np.inf).astype(weight.dtype)  # noqa: PLR2004 - as often

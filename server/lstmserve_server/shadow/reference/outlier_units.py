@@ -45,7 +45,7 @@ class UnitStats:
         self._squares, self._in_roundings = np.zeros(self._units), np.zeros(self._units)
 
     def add(self, differences: Array, roundings: Array) -> list[Outlier]:
-        """Adds the steps of a call, and returns the units that are off by now, the oddest first.
+        """Adds the steps of a call, and returns the outlier units, the strongest first.
 
         Args:
             differences: (steps, units), relative to max(1, |value|).

@@ -36,7 +36,7 @@ def archive(copy: int, version: str, scratch: str) -> Iterator[Path]:
     Args:
         copy: descriptor of the copy of the file that our loader has checked.
         version: of the Keras that wrote it.
-        scratch: folder for the name of the file, by whose ending the libraries tell how it is to be read.
+        scratch: folder for a file name, whose extension tells the libraries the format.
 
     Raises:
         UnsupportedModelError: it is not what our loader accepted.

@@ -59,7 +59,7 @@ class Service:
         self._models = {given["name"]: _Known(given, setup, self._tolerances) for given in setup["models"]}
 
     def info(self) -> dict[str, dict[str, Any]]:
-        """Returns what is told of each model, fit for JSON."""
+        """Returns the description of each model, ready for JSON."""
         return {
             name: {
                 "witness": known.message.SerializeToString().hex(),
@@ -71,7 +71,7 @@ class Service:
     def answer(self, request: Mapping[str, Any], data: bytes) -> list[bytes]:
         """Returns the parts of an answer: a text of JSON, a `Comparison`, and an archive of arrays.
 
-        The arrays are what the first place over tolerance was computed from, and all steps where details are wanted.
+        The arrays are the inputs of the first location over tolerance, and all steps if details are wanted.
         """
         try:
             case, _, _ = cases.load(data)

@@ -43,12 +43,12 @@ class TeacherForcedComparison:
         self._windows = {place for place, _ in model.stateful_indices} - reference_model.lstms.keys()
 
     def examine(self, case: CapturedCall, *, detailed: bool = False, again: bool = False) -> tuple[Findings, Findings]:
-        """Returns what was found teacher-forced, and free-running.
+        """Returns the findings, teacher-forced and free-running.
 
         Args:
             case: the call.
-            detailed: whether every step is to be kept.
-            again: whether it was examined before, so that its steps are in the tallies of odd units already.
+            detailed: whether to keep every step.
+            again: whether it was compared before, so that its steps do not count again for the outlier units.
         """
         self._again = again
         forced, free = Findings(), Findings()
@@ -61,13 +61,13 @@ class TeacherForcedComparison:
         return forced, free
 
     def explained(self, spot: Spot, number: int, given: tuple[Array, Array, Array]) -> tuple[float, Array]:
-        """Returns the number at a spot as float64 has it, and the witness' gates of its step, (1, 4, units)."""
+        """Returns the float64 value at a location, and the reference gates of its step, (1, 4, units)."""
         lstm, (x, h, c) = self._reference_model.lstms[spot.place][number], given
         exact = dict(zip("hc", lstm.exactly(x, h, c), strict=True))[spot.array]
         return float(exact[0, spot.unit]), lstm.gates(x, h)
 
     def _forced(self, case: CapturedCall, piece: Piece, found: Findings, *, detailed: bool) -> dict[int, Array]:
-        """Compares all layers, and returns what the witness has for the values that are outputs of the model."""
+        """Compares all layers; returns the reference values of the model's outputs."""
         references: dict[int, Array] = {}
         ends = {output.value for output in self._description.outputs}
         for place, layer in enumerate(self._description.layers):
@@ -88,7 +88,7 @@ class TeacherForcedComparison:
     def _recurrent(
         self, case: CapturedCall, piece: Piece, place: int, found: Findings, *, detailed: bool
     ) -> Array | None:
-        """Compares the LSTMs of a layer; returns the layer's value by the witness, None where a mask hides it."""
+        """Compares the LSTMs of a layer; returns its reference value, None where a mask hides it."""
         layer = self._description.layers[place]
         x = piece.values[layer.inputs[0]].array
         sequences = []
@@ -106,7 +106,7 @@ class TeacherForcedComparison:
         return merged(layer, sequences, like=piece.values[self._first_values[place]].array)
 
     def _steps(self, case: CapturedCall, given: _Given, found: Findings, *, detailed: bool) -> Array:
-        """Compares every step of an LSTM, and returns the witness' h, (batch, time, units)."""
+        """Compares every step of an LSTM; returns the reference h, (batch, time, units)."""
         steps, lstm = given.steps, self._reference_model.lstms[given.place][given.number]
         batch, time = steps.h.shape[0], steps.h.shape[1] - 1
         keep = np.ones((batch, time), bool) if steps.mask is None else steps.mask
@@ -145,7 +145,7 @@ class TeacherForcedComparison:
     def _odd(
         self, found: Findings, key: tuple[int, int, str], layer: str, ours: Array, theirs: Array, roundings: Array
     ) -> int | None:
-        """Adds to the tally of an array, and returns the oddest unit; None where all are alike."""
+        """Adds to the statistics of an array; returns the strongest outlier unit, or None."""
         if self._again:
             return None
         tally = self._tallies.setdefault(key, UnitStats(ours.shape[1], self._eps))
@@ -155,7 +155,7 @@ class TeacherForcedComparison:
         return odd[0].unit if odd else None
 
     def _rounding(self, lstm: LSTMWitness, x: Array, h: Array) -> Array:
-        """Returns what rounding alone can do to the sums of a step, (rows, units): that of the gate where it is most."""
+        """Returns the largest rounding error that the sums of a step can have, (rows, units), over the gates."""
         kernel, recurrent, bias = map(np.abs, lstm.weights)
         sums = np.abs(x) @ kernel + np.abs(h) @ recurrent + bias
         largest: Array = sums.reshape(len(x), 4, -1).max(axis=1) * (_ROUNDINGS * self._eps)
@@ -171,14 +171,14 @@ class TeacherForcedComparison:
         theirs: Array,
         given: tuple[Array, Array, Array],
     ) -> None:
-        """Records who is closer to float64 where the difference is largest."""
+        """Records which side is closer to float64 where the difference is largest."""
         row, unit = np.unravel_index(np.argmax(np.nan_to_num(tolerance_ratios, posinf=0)), tolerance_ratios.shape)
         x, h, c = (array[row : row + 1] for array in given)
         exact = dict(zip("hc", lstm.exactly(x, h, c), strict=True))[key[2]][0, unit]
         found.closer[key] = closer(float(ours[row, unit]), float(theirs[row, unit]), float(exact))
 
     def _stateless(self, piece: Piece, place: int, found: Findings) -> Array | None:
-        """Returns what the witness makes of our inputs to a layer; None where it cannot be asked."""
+        """Returns the reference output of a layer for our inputs; None if it cannot be computed."""
         layer = self._description.layers[place]
         if place in self._windows:
             found.partial_reasons.add(f"window: {layer.name}")
@@ -199,7 +199,7 @@ class TeacherForcedComparison:
         return made
 
     def _compare(self, piece: Piece, place: int, value: Value, made: Array, found: Findings) -> None:
-        """Compares what a layer gives to the next one."""
+        """Compares the output of a layer."""
         if made.shape != value.array.shape:
             found.partial_reasons.add(f"other_shape: {self._description.layers[place].name}")
             return
@@ -208,7 +208,7 @@ class TeacherForcedComparison:
     def _outputs(
         self, case: CapturedCall, piece: Piece, references: dict[int, Array], found: Findings, *, note: bool
     ) -> None:
-        """Compares what was answered."""
+        """Compares the outputs of the model."""
         for number, output in enumerate(self._description.outputs):
             made, value = references.get(output.value), piece.values[output.value]
             if made is None:
@@ -244,7 +244,7 @@ class TeacherForcedComparison:
             found.note(Spot(step, place, "output", row, int(index[-1]), *worst), 0, None)
 
     def _rounding_of_sums(self, piece: Piece, layer: LayerSpec) -> float:
-        """Returns what rounding alone can do to a layer that adds up: as large as its largest sum may be."""
+        """Returns the largest rounding error of a layer that computes sums."""
         kernel = layer.weights.get("kernel")
         largest = (
             max(float(np.abs(piece.values[n].array).max(initial=0)) for n in layer.inputs) if layer.inputs else 0.0
@@ -256,7 +256,7 @@ class TeacherForcedComparison:
     def _compare_free(
         self, case: CapturedCall, piece: Piece, runner: free_running.FreeRunner, found: Findings, *, detailed: bool
     ) -> None:
-        """Compares what Keras comes to with its own h and c."""
+        """Compares the results of Keras with its own h and c."""
         values, carried = runner.run(piece)
         for (place, number), (sequence, c) in carried.items():
             layer = self._description.layers[place]
@@ -301,7 +301,7 @@ class TeacherForcedComparison:
 
 
 def _is_h(layer: LayerSpec, piece: Piece, place: int, number: int) -> bool:
-    """Returns whether a layer gives just the h of its one LSTM, which is compared as such."""
+    """Returns whether the output of a layer is the h of its one LSTM, which is compared already."""
     if len(piece.steps.get(place, ())) != 1:
         return False
     value = piece.values[number].array
@@ -326,7 +326,7 @@ class _Given:
 
 
 def _first_over(tolerance_ratios: Array, which: Array) -> int | None:
-    """Returns the number of the first step over tolerance, and of several rows' the one that is most over it."""
+    """Returns the first step over tolerance, and the row that exceeds it most."""
     over = np.flatnonzero((tolerance_ratios > 1).any(axis=1))
     if not len(over):
         return None
@@ -335,7 +335,7 @@ def _first_over(tolerance_ratios: Array, which: Array) -> int | None:
 
 
 def _put(arrays: dict[str, Array], name: str, case: CapturedCall, piece: Piece, part: Array) -> None:
-    """Puts (batch, time, ...) of a piece where it belongs in the same of the whole call."""
+    """Copies (batch, time, ...) of a chunk to its position in the whole call."""
     time = piece.start + part.shape[1]
     known = arrays.get(name)
     if known is None or known.shape[1] < time:

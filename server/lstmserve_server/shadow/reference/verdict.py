@@ -36,7 +36,7 @@ class Findings:
     """What the witness has for every step, by what it is, place and number: where details are wanted."""
 
     def differences(self, key: tuple[int, int, str], layer: str) -> Differences:
-        """Returns the differences of an array, new ones for the first time."""
+        """Returns the differences of an array; creates them the first time."""
         return self.totals.setdefault(key, Differences(layer, key[2]))
 
     def note(self, spot: Spot, number: int, given: tuple[Array, Array, Array] | None) -> None:
@@ -59,7 +59,7 @@ def verdict_of(
     tolerances: Tolerances,
     noise_floor: float,
 ) -> shadow_pb2.Comparison:
-    """Returns what was found as clients get it; the gates of the first place are still to be compared."""
+    """Returns the comparison as clients get it, without the gates of the first location."""
     forced, free = found
     totals = [differences.message() for differences in forced.totals.values()]
     for key, total in zip(forced.totals, totals, strict=True):

@@ -36,17 +36,17 @@ class Advice:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns everything, with keys that stay."""
+        """Returns everything, under stable keys."""
         return {"value": self.value, "why": self.why, **self.details}
 
 
 def advise(measured: Sequence[Measurement], cpus: float, deadline: float) -> dict[str, Advice]:
-    """Returns all advice, by what it is about.
+    """Returns all advice, by subject.
 
     Args:
         measured: of one or two numerics.
-        cpus: that the server may use.
-        deadline: seconds until which callers want their answer.
+        cpus: number of CPUs that the server may use.
+        deadline: latency that callers want, in seconds.
     """
     if not measured:
         nothing = Advice(None, "nothing could be measured")
@@ -63,7 +63,7 @@ def advise(measured: Sequence[Measurement], cpus: float, deadline: float) -> dic
 
 
 def numerics(measured: Sequence[Measurement]) -> Advice:
-    """Returns which numerics suit: fast where it takes clearly less CPU time for what is cheapest anyway, else exact."""
+    """Recommends numerics: fast if its cheapest case takes clearly less CPU time, else exact."""
     of_exact, of_fast = ({one.case: one for one in measured if one.numerics == mode} for mode in ("exact", "fast"))
     both = [one for case, one in of_exact.items() if case in of_fast]
     if not both:
@@ -83,7 +83,7 @@ def numerics(measured: Sequence[Measurement]) -> Advice:
 
 
 def calling_style(measured: Sequence[Measurement]) -> Advice:
-    """Returns whether streams or calls of `Step` suit, at as many callers as both were measured with."""
+    """Recommends streams or calls of `Step`, at a number of callers that both were measured with."""
     steps = {one.case.callers: one for one in measured if one.case.kind == "step"}
     streams = {one.case.callers: one for one in _plain_streams(measured) if one.case.rows == 1}
     common = [callers for callers in steps if callers in streams]
@@ -108,7 +108,7 @@ def calling_style(measured: Sequence[Measurement]) -> Advice:
 
 
 def rows(measured: Sequence[Measurement], deadline: float) -> Advice:
-    """Returns the smallest number of rows in a message that is nearly as cheap as the cheapest, and quick enough."""
+    """Recommends the smallest number of rows per message that is nearly the cheapest, and fast enough."""
     kind = "stream" if any(one.case.kind == "stream" for one in measured) else "forward"
     alike = _plain_streams(measured) if kind == "stream" else [one for one in measured if one.case.kind == "forward"]
     fewest = min((one.case.callers for one in alike), default=0)
@@ -129,7 +129,7 @@ def rows(measured: Sequence[Measurement], deadline: float) -> Advice:
 
 
 def workers(measured: Sequence[Measurement], cpus: float) -> Advice:
-    """Returns how many processes fill the CPUs, from how many of them one keeps busy."""
+    """Recommends a number of workers, from the number of CPUs that one keeps busy."""
     full = _full(measured)
     busy, load = full.taken.server_cpu / full.taken.seconds, full.taken.load_cpu / full.taken.seconds
     each = max(1.0, busy)
@@ -146,9 +146,9 @@ def workers(measured: Sequence[Measurement], cpus: float) -> Advice:
 
 
 def max_pending_calls(measured: Sequence[Measurement], deadline: float) -> Advice:
-    """Returns how many calls may wait in a process so that those that are not refused are answered before the deadline.
+    """Recommends the number of pending calls for which every accepted call meets the deadline.
 
-    Up to twice the setting wait before gRPC's core refuses all; the last of them is answered when all before it are.
+    gRPC accepts up to twice this setting. The last waiting call is answered after all before it.
     """
     full = _full(measured)
     own = min(one.taken.p99 for one in measured if one.case.kind == full.case.kind)
@@ -173,7 +173,7 @@ def max_pending_calls(measured: Sequence[Measurement], deadline: float) -> Advic
 
 
 def title(case: Case) -> str:
-    """Returns what a case is, in a few words."""
+    """Returns the title of a case."""
     rows = f", {case.rows} rows" if case.rows > 1 else ""
     match case.kind:
         case "step":
@@ -206,7 +206,7 @@ def _plain_streams(measured: Sequence[Measurement]) -> list[Measurement]:
 
 
 def in_words(seconds: float) -> str:
-    """Returns a time as a person reads it."""
+    """Returns a duration in words."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

@@ -107,7 +107,7 @@ class Measurement:
         return {part: seconds / whole if whole else 0.0 for part, seconds in self.time.items()}
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns everything, with keys that stay."""
+        """Returns everything, under stable keys."""
         taken = self.taken
         return {
             "kind": self.case.kind,
@@ -235,7 +235,7 @@ class Benchmark:
         """Yields each case before it is measured; with several servers, each case with one after the other.
 
         Raises:
-            StartupError: a process is gone.
+            StartupError: a process has ended.
         """
         for case in self.cases:
             for numerics, server in self._servers.items():
@@ -247,7 +247,7 @@ class Benchmark:
                     self._failures.append((numerics, case, str(error)))
 
     def found(self) -> list[Measured]:
-        """Returns what was found of each server."""
+        """Returns the measurements of each server."""
         return [
             Measured(
                 numerics,
@@ -286,7 +286,7 @@ def cases(plan: Plan, model: Mapping[str, Any]) -> list[Case]:
 
 
 def counted(case: Case, before: Samples, after: Samples) -> Counted:
-    """Returns what a server has taken note of between two looks at its metrics."""
+    """Returns the difference between two scrapes of a server's metrics."""
 
     def grown(name: str, **labels: str) -> float:
         return (after.total(name, **labels) or 0.0) - (before.total(name, **labels) or 0.0)
@@ -303,7 +303,7 @@ def counted(case: Case, before: Samples, after: Samples) -> Counted:
 
 
 def _options(plan: Plan, numerics: str) -> dict[str, str | int | None]:
-    """Returns the default settings of a server, without the limits that a measurement would reach."""
+    """Returns the default settings, without limits that a measurement would reach."""
     callers, rows = plan.concurrency[-1], max(1, *plan.rows)
     return {
         "numerics": numerics,

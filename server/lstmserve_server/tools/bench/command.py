@@ -84,7 +84,7 @@ class Found:
 
 
 def run(file: str, options: Mapping[str, Any], *, as_json: bool) -> int:
-    """Measures, shows what was found, and returns the exit code."""
+    """Measures, prints the results, and returns the exit code."""
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no process is left behind
     try:
         found = _measure(_plan(file, options), options["deadline"])
@@ -107,10 +107,10 @@ def run(file: str, options: Mapping[str, Any], *, as_json: bool) -> int:
 
 
 def _plan(file: str, options: Mapping[str, Any]) -> Plan:
-    """Returns what is to be measured.
+    """Returns the plan from the options.
 
     Raises:
-        SettingsError: the options make no sense.
+        SettingsError: the options are not valid.
     """
     numerics = options["numerics"]
     if options["compare_numerics"] and numerics is not None:
@@ -127,7 +127,7 @@ def _plan(file: str, options: Mapping[str, Any]) -> Plan:
 
 
 def _measure(plan: Plan, deadline: float) -> Found:
-    """Measures everything, with a progress bar where someone looks.
+    """Measures everything, with a progress bar on a terminal.
 
     Raises:
         StartupError: it cannot be done.

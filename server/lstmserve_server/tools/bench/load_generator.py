@@ -85,7 +85,7 @@ class Failed(Exception):
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Returns a quantile of sorted values: the smallest that a share of them does not exceed."""
+    """Returns a quantile of sorted values: the smallest that a fraction of them does not exceed."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
@@ -126,7 +126,7 @@ class Generator:
         }
 
     async def open(self, address: str, case: Case, warm_up: float) -> None:
-        """Opens what a case needs, and has it run for a while that does not count.
+        """Opens the connections of a case, and warms up.
 
         Raises:
             Failed: the server does not answer.
@@ -140,7 +140,7 @@ class Generator:
             await _fill(self._asks, warm_up)
 
     async def fill(self, seconds: float) -> LoadResult:
-        """Keeps all callers of the case busy for so long.
+        """Keeps all callers of the case busy for some seconds.
 
         Raises:
             Failed: the server does not answer.
@@ -160,7 +160,7 @@ class Generator:
 
 
 async def _fill(asks: Sequence[RequestOnce], seconds: float) -> array[float]:
-    """Has each caller ask until the time is over, and once at least; returns how long the answers took."""
+    """Runs all callers until the time is over, each at least once; returns the latencies."""
     latencies = array("d")
     end = time.perf_counter() + seconds
 
@@ -181,7 +181,7 @@ async def _fill(asks: Sequence[RequestOnce], seconds: float) -> array[float]:
 
 @contextlib.contextmanager
 def _failing() -> Iterator[None]:
-    """Makes one error of what may come of calls, of one of them or of several at the same time."""
+    """Turns the errors of one or several calls into one."""
     try:
         yield
     except (ExceptionGroup, grpc.aio.AioRpcError) as error:
@@ -194,7 +194,7 @@ def _failing() -> Iterator[None]:
 
 
 async def _asks(channel: grpc.aio.Channel, model: lstm_pb2.Model, case: Case) -> list[RequestOnce]:
-    """Returns what each caller of a case does again and again."""
+    """Returns the action that each caller of a case repeats."""
     match case.kind:
         case "step":
             return [_unary(channel, "Step", await _step_request(channel, model, case.rows))] * case.callers
@@ -292,7 +292,7 @@ def _sequence_steps(model: lstm_pb2.Model) -> int:
 
 
 async def _obey() -> None:
-    """Does what is asked, line by line, until standard input ends."""
+    """Obeys commands, line by line, until standard input ends."""
     generator, guarded = Generator(), list[int]()
     try:
         _say({})
@@ -312,7 +312,7 @@ async def _obey() -> None:
 
 
 async def _done(generator: Generator, what: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Does what a command asks, and returns its answer."""
+    """Runs a command, and returns its result."""
     match what["do"]:
         case "connect":
             return await generator.connect(what["address"], what["pid"])

@@ -130,7 +130,7 @@ class Server(_Child):
         return Samples(text_string_to_metric_families(text))
 
     def memory(self) -> Memory:
-        """Returns what it has in memory."""
+        """Returns its memory use."""
         return Memory.of(self.process.pid)
 
     def ended(self) -> StartupError:
@@ -159,7 +159,7 @@ class Load(_Child):
             raise
 
     def ask(self, command: str, **what: Any) -> Any:
-        """Has it do something, and returns what came of it.
+        """Sends a command, and returns its result.
 
         Raises:
             CaseFailed: the server did not answer as it should.

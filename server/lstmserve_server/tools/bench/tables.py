@@ -39,7 +39,7 @@ _BUSY: Final = 0.3  # processes that want to run, for each CPU
 
 
 def heading(file: str, model: Mapping[str, Any], machine: Machine) -> RenderableType:
-    """Returns which model it is, and which machine."""
+    """Returns the heading: model and machine."""
     facts = _facts()
     weights = f"{model['parameters']:,} parameters, {_bytes(model['weight_bytes'])}"
     facts.add_row("model", f"{weights}, digest {model['digest'][:12]}")
@@ -70,7 +70,7 @@ def of_server(measured: Measured, width: int) -> RenderableType:
 
 
 def of_advice(advice: Mapping[str, Advice]) -> RenderableType:
-    """Returns what to do, and why."""
+    """Returns the advice, with reasons."""
     table = Table.grid(padding=(0, 2), pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -82,7 +82,7 @@ def of_advice(advice: Mapping[str, Advice]) -> RenderableType:
 
 
 def small_print(machine: Machine, servers: Sequence[Measured]) -> RenderableType:
-    """Returns what the figures are of, and what they are not."""
+    """Returns the notes on how to read the figures."""
     every = [one for server in servers for one in server.measurements]
     text = (
         "Steps are those of each row. Latencies are those of a caller on the same machine, who asks again at once; one message of "
@@ -184,7 +184,7 @@ def _table(heads: Sequence[str]) -> Table:
 
 
 def _bar(shares: Mapping[str, float], length: int) -> Text:
-    """Returns the shares as a bar, as long as all together are to be; each ends where the sum so far does."""
+    """Returns the shares as a stacked bar."""
     bar, so_far, drawn = Text(), 0.0, 0
     for part, share in shares.items():
         so_far += share

@@ -77,13 +77,13 @@ class _Lines(NamedTuple):
 
 
 def tolerance(found: Verification, array: str, *, bounded: bool = True) -> float:
-    """Returns a tolerance as it is for the model's type of numbers."""
+    """Returns a tolerance for the dtype of the model."""
     allowed = found.report.tolerances
     return Tolerances(allowed.h, allowed.c, allowed.unbounded).of(array, found.served.model.dtype, bounded=bounded)
 
 
 def drawings(found: Verification) -> list[Drawing]:
-    """Returns the figures, in the order in which they stand on the page."""
+    """Returns the charts, in the order of the page."""
     totals, made = found.report.teacher_forced, []
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of letters that a font lacks: the browser has others
@@ -134,7 +134,7 @@ class _Scale:
         return range(self.lowest, self.highest + 1, -(-(self.highest + 1 - self.lowest) // most))
 
     def put_on(self, axes: Axes) -> None:
-        """Makes it the scale of the y-axis."""
+        """Uses it as the scale of the y-axis."""
         powers = self.powers(6)
         axes.set_yscale("log")
         axes.set_yticks([self.zero, *(10.0**power for power in powers)], ["equal", *map(_power, powers)])
@@ -176,7 +176,7 @@ def _over_time(lines: Sequence[_Lines], noise_floor: float) -> Drawing:
 
 
 def _line(axes: Axes, numbers: Array, **style: Any) -> None:
-    """Draws a line; where it has very many steps, the largest of each few."""
+    """Draws a line; with very many steps, the largest of each group."""
     each = -(-len(numbers) // _MOST_POINTS)
     padded = np.append(numbers, np.full(-len(numbers) % each, np.nan))
     largest = np.fmax.reduce(padded.reshape(-1, each), axis=1)
@@ -350,7 +350,7 @@ def _local(name: str) -> str:
 
 
 def _own(key: str, value: str, name: str) -> str:
-    """Returns the value of an attribute with names that no other figure has, and with the colors of the page."""
+    """Returns the value of an attribute with unique ids and the colors of the page."""
     if key == "id":
         return f"{name}-{value}"
     if key == "href" and value.startswith("#"):

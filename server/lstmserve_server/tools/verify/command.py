@@ -28,7 +28,7 @@ _EXIT_CODES: Final = {
 
 
 def run(file: str, html: str | None, options: Mapping[str, Any], *, as_json: bool) -> int:
-    """Compares, shows what was found, and returns the exit code."""
+    """Compares, prints the results, and returns the exit code."""
     plan = Plan(
         calls=options["calls"],
         rows=options["rows"],
@@ -57,7 +57,7 @@ def run(file: str, html: str | None, options: Mapping[str, Any], *, as_json: boo
 
 
 def _compare(verifier: Verifier) -> Verification:
-    """Compares all calls, with a progress bar where someone looks."""
+    """Compares all calls, with a progress bar on a terminal."""
     with bar() as progress:
         task = progress.add_task("starting Keras", total=verifier.calls)
         for done in verifier.run():
@@ -115,7 +115,7 @@ def _as_json(found: Verification) -> str:
 
 
 def _require_writable(path: Path) -> None:
-    """Refuses a report that could not be written, before minutes are spent on it.
+    """Checks that the report can be written, before minutes are spent on it.
 
     Raises:
         StartupError: it cannot be written.

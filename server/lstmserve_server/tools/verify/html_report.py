@@ -46,7 +46,7 @@ def write(found: Verification, path: Path) -> None:
 
 
 def _facts(found: Verification) -> dict[str, Any]:
-    """Returns all that the template speaks of."""
+    """Returns the variables of the template."""
     report = found.report
     return {
         "found": found,
@@ -78,7 +78,7 @@ def _facts(found: Verification) -> dict[str, Any]:
 
 
 def _share(margin: float) -> str:
-    """Returns a part of the tolerance as people read it."""
+    """Returns a fraction of the tolerance as text."""
     if not math.isfinite(margin):
         return "not finite"
     if 0 < margin < 0.001:  # noqa: PLR2004 - which would read 0.0%

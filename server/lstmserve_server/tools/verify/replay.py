@@ -132,7 +132,7 @@ def _replay(file: Path, model: str | None, architecture: str | None, tolerances:
 
 
 def _served(file: Path, bundle: Bundle, model: str | None, architecture: str | None) -> ServedModel:
-    """Returns the model of a bundle: from the file that was named, or from where the server had it, if that is the same.
+    """Returns the model of a bundle: from the named file, or from the path in the bundle, if the digest is the same.
 
     Raises:
         StartupError: it is another one. Of a file that no one named nothing is told: a bundle may come from a stranger.
@@ -155,7 +155,7 @@ def _served(file: Path, bundle: Bundle, model: str | None, architecture: str | N
 
 
 def _require_fits(served: ServedModel, case: CapturedCall) -> None:
-    """Refuses what no server would have computed: anyone who can write a bundle has written it.
+    """Rejects a call that no server would have computed: bundles are untrusted.
 
     Raises:
         ValueError: the call of the bundle is not one for the model.
@@ -181,7 +181,7 @@ def _require_fits(served: ServedModel, case: CapturedCall) -> None:
 
 
 def _call(served: ServedModel, case: CapturedCall, recording: Recording) -> StepCall:
-    """Returns the call of a case, as it came."""
+    """Returns the call of a bundle."""
     request = case.request
     parts = zip(served.model.zero_state(1), request.state, strict=True)
     state = tuple(type(part)(*arrays) for part, arrays in parts)

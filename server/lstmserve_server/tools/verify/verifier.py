@@ -127,7 +127,7 @@ class Verifier:
         self._versions: Mapping[str, str] = {}
 
     def run(self) -> Iterator[int]:
-        """Yields how many calls are compared, after each.
+        """Yields the number of compared calls, after each.
 
         Raises:
             StartupError: the reference could not start, or was lost.
@@ -146,7 +146,7 @@ class Verifier:
             raise StartupError(message) from error
 
     def found(self) -> Verification:
-        """Returns what was found so far."""
+        """Returns the results so far."""
         report = self._report.copy().models[0]
         return Verification(
             self._path,
@@ -231,7 +231,7 @@ class _Inputs:
         return self._random.normal(size=shape).astype(self._model.dtype)
 
     def _in_the_midst(self, state: Any) -> Any:
-        """Returns a state as a sequence might have it; windows are as new."""
+        """Returns a plausible state of a running sequence; windows are new."""
         return tuple(
             type(part)(*(np.tanh(self._random.normal(size=array.shape)).astype(array.dtype) for array in part))
             if isinstance(layer, LSTM)

@@ -35,7 +35,7 @@ def activation(r: LayerConfigReader, option: str, default: str) -> Activation:
 
 
 def named(r: LayerConfigReader, option: str, name: str) -> Activation:
-    """Returns the activation of a name."""
+    """Returns the activation with a name."""
     found = activations.find(name, r.writer.era)
     if found is None:
         known = ", ".join(activations.names(r.writer.era))
@@ -45,7 +45,7 @@ def named(r: LayerConfigReader, option: str, name: str) -> Activation:
 
 
 def of_layer(r: LayerConfigReader) -> Activation:
-    """Returns the activation that a layer is."""
+    """Returns the activation of an activation layer."""
     match r.layer.kind:
         case "Activation":
             return activation(r, "activation", "linear")

@@ -83,7 +83,7 @@ class LayerPlan:
         return (*own, *(block for part in self.parts for block in part.blocks))
 
     def below(self, place: str) -> LayerPlan:
-        """Returns the same with its weights below a place."""
+        """Returns the plan with a prefix for its weights."""
         block = None if self.block is None else replace(self.block, place=f"{place}/{self.block.place}".rstrip("/"))
         return replace(self, block=block, parts=tuple(part.below(place) for part in self.parts))
 
@@ -138,33 +138,33 @@ class LayerConfigReader:
         return self.incomings[0]
 
     def inner(self, layer: LayerConfig, shape: Shape | None = None) -> LayerConfigReader:
-        """Returns the reading of a layer that this one holds, which gets the same, or what has another shape."""
+        """Returns the reader of an inner layer, which gets the same input or one of another shape."""
         incoming = self.incoming if shape is None else LayerInput(shape)
         return replace(self, layer=layer, incomings=(incoming,), consumed=set())
 
     def plan(self, kind: str, options: Mapping[str, Option] | None = None, **rest: Any) -> LayerPlan:
-        """Returns a plan of one output that is like the input, and lets its mask through, except for what `rest` says."""
+        """Returns a plan whose output and mask are those of the input, except for `rest`."""
         rest = {"output_shapes": (self.incoming.shape,), "mask": self.incoming.mask} | rest
         return LayerPlan(kind, options or {}, **rest)
 
     def refuse(self, text: str) -> UnsupportedModelError:
-        """Returns the refusal of this layer."""
+        """Returns the error that refuses this layer."""
         return UnsupportedModelError(f"{self.layer} {text}")
 
     def get(self, option: str, default: Any = None) -> Any:
-        """Returns the value of an option, which from now on counts as read."""
+        """Returns the value of an option, and marks it as read."""
         self.consumed.add(option)
         return self.layer.options.get(option, default)
 
     def number(self, option: str, most: int, least: int = 1) -> int:
-        """Returns an option that is a whole number."""
+        """Returns an integer option."""
         value = self.get(option)
         if type(value) is not int or not least <= value <= most:
             raise self.refuse(f"has {option}={value!r}; expected an integer from {least} to {most}")
         return value
 
     def single(self, option: str, default: int) -> int:
-        """Returns an option that is a whole number, or a list of one, as Keras writes it for one-dimensional layers."""
+        """Returns an integer option, or one in a list, as Keras writes it for one-dimensional layers."""
         value = self.get(option, default)
         if isinstance(value, (list, tuple)) and len(value) == 1:
             value = value[0]
@@ -173,7 +173,7 @@ class LayerConfigReader:
         return value
 
     def pair(self, option: str) -> tuple[int, int]:
-        """Returns an option that is two whole numbers, or one for both."""
+        """Returns an option of two integers, or of one for both."""
         value = self.get(option)
         pair = (value, value) if type(value) is int else tuple(value) if isinstance(value, list) else ()
         if len(pair) != 2 or not all(type(item) is int and 0 <= item <= self.limits.features for item in pair):  # noqa: PLR2004
@@ -181,7 +181,7 @@ class LayerConfigReader:
         return pair
 
     def real(self, option: str, default: float) -> float:
-        """Returns an option that is a number."""
+        """Returns a numeric option."""
         value = self.get(option, default)
         try:
             number = float(value) if type(value) in (int, float) else math.nan
@@ -222,7 +222,7 @@ class LayerConfigReader:
         return features
 
     def require_sequence(self) -> None:
-        """Refuses the layer where no sequence of vectors reaches it."""
+        """Rejects the layer if its input is not a sequence of vectors."""
         if len(self.incoming.shape) == 1:
             raise self.refuse("gets no sequence: the previous layer returns only the last time step")
         if len(self.incoming.shape) != 2:  # noqa: PLR2004 - time and features
@@ -239,7 +239,7 @@ class LayerConfigReader:
 
 
 def without_mask(plan: LayerPlan) -> LayerPlan:
-    """Returns the plan of a layer that keeps the mask of its input to itself."""
+    """Returns the plan of a layer that does not pass its mask on."""
     if plan.mask is None:
         return plan
     return replace(plan, options={**plan.options, "drops_mask": True}, mask=None)
@@ -259,7 +259,7 @@ IDLE: Final = frozenset(
 
 
 def require_known_options(reading: LayerConfigReader) -> None:
-    """Refuses a layer with an option that its rule has not read and that may be of consequence."""
+    """Rejects a layer with an option that its rule has not read and that may matter."""
     for option, value in reading.layer.options.items():
         if option not in reading.consumed and option not in IDLE and value is not None:
             raise reading.refuse(

@@ -1,4 +1,4 @@
-"""Masks as symbolic expressions: the mask that a merge makes, and whether a mask in a file is the one that flows anyway.
+"""Masks as symbolic expressions: the mask of a merge, and whether an explicit mask is the implicit one.
 
 Keras 3 writes the masks of functional models as operations on tensors (`NotEqual`, `Any` and others) and passes them to layers that
 use masks. They equal the propagated masks, unless the author wrote a different one.
@@ -42,7 +42,7 @@ def of_concatenate(incomings: Sequence[LayerInput], *, along_time: bool, by: str
 
 
 def either(masks: Iterable[Mask]) -> Mask:
-    """Returns the mask that passes over what all of several pass over."""
+    """Returns the mask that masks a step only if all of several do."""
     different = set(masks) - {_NONE}
     if ALL in different:
         return ALL
@@ -50,7 +50,7 @@ def either(masks: Iterable[Mask]) -> Mask:
 
 
 def both(masks: Iterable[Mask]) -> Mask:
-    """Returns the mask that passes over what any of several passes over."""
+    """Returns the mask that masks a step if any of several does."""
     different = set(masks) - {ALL}
     if not different:
         return ALL
@@ -89,5 +89,5 @@ def of_operation(kind: str, arguments: Sequence[Mask], axis: object) -> Mask:  #
 
 
 def _flat(kind: str, masks: Sequence[Mask]) -> list[Mask]:
-    """Returns masks with those in the place of a combination that it is made of."""
+    """Returns masks, with combinations replaced by their parts."""
     return [part for mask in masks for part in (mask[1:] if mask[0] == kind else (mask,))]

@@ -66,7 +66,7 @@ def _require_alike(r: LayerConfigReader) -> None:
 
 
 def _broadcast(r: LayerConfigReader) -> Shape:
-    """Returns the shape of the result; only what is one long along the last axis is repeated."""
+    """Returns the shape of the result; only a last axis of length one is repeated."""
     shapes = [item.shape for item in r.incomings]
     widest = max(shape[-1] or 0 for shape in shapes)
     if any(not _fit(shape[:-1], shapes[0][:-1]) or shape[-1] not in (1, widest) for shape in shapes):
@@ -79,7 +79,7 @@ def _fit(one: Shape, other: Shape) -> bool:
 
 
 def operation(r: LayerConfigReader, numbers: tuple[float, ...], *, number_first: bool) -> LayerPlan:
-    """An operation on tensors, or on a tensor and a number, as the layer that does the same; it lets no mask through."""
+    """An operation on tensors, or on a tensor and a number, as the equivalent layer; it passes no mask on."""
     unmasked = tuple(LayerInput(item.shape, None, item.value, item.ids) for item in r.incomings)
     bare = LayerConfigReader(r.layer, r.writer, unmasked, r.limits)
     r.consumed.update(r.layer.options)

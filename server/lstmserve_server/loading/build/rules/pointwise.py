@@ -74,7 +74,7 @@ def _require_last_axis(r: LayerConfigReader, axis: Any) -> None:
 
 
 def normalization(r: LayerConfigReader) -> LayerPlan:
-    """`Normalization`, with the mean and variance that it was adapted to, or that its configuration gives."""
+    """`Normalization`, with the mean and variance of `adapt()` or of its configuration."""
     axis = r.get("axis", -1)
     axis = None if axis == [] else axis
     if axis is not None:
@@ -115,7 +115,7 @@ def identity(r: LayerConfigReader) -> LayerPlan:
 
 
 def _since_keras_3(r: LayerConfigReader, plan: LayerPlan) -> LayerPlan:
-    """Returns the plan of a layer that lets a mask through in Keras 3 only."""
+    """Returns the plan of a layer that passes its mask on in Keras 3 only."""
     return plan if r.writer.era is KerasMajor.KERAS_3 else base.without_mask(plan)
 
 
@@ -131,12 +131,12 @@ def prelu(r: LayerConfigReader) -> LayerPlan:
 
 
 def nothing(r: LayerConfigReader) -> LayerPlan:
-    """A layer that does nothing at inference."""
+    """A layer without effect at inference."""
     return r.plan(r.layer.kind)
 
 
 def dropout(r: LayerConfigReader) -> LayerPlan:
-    """`Dropout` and its kin, which do nothing at inference either."""
+    """`Dropout` and its kin, which have no effect at inference either."""
     r.not_negative("rate", 0.0, most=1.0)
     return nothing(r)
 

@@ -23,7 +23,7 @@ def lstm(r: LayerConfigReader) -> LayerPlan:
 
 
 def cudnn_lstm(r: LayerConfigReader) -> LayerPlan:
-    """`CuDNNLSTM`: the LSTM that it is, with the only functions that it has."""
+    """`CuDNNLSTM`: an LSTM with fixed activations."""
     return _cudnn_lstm(r, in_both_directions=False)
 
 
@@ -60,13 +60,13 @@ def _lstm(r: LayerConfigReader, *, in_both_directions: bool) -> LayerPlan:
 
 
 def _passes_mask_over(r: LayerConfigReader) -> bool:
-    """Returns whether the layer heeds the mask of its input: Keras 3 forgets it for who is given an initial state too."""
+    """Returns whether the layer uses the mask of its input: with an initial state, Keras 3 ignores it."""
     forgotten = r.states and r.writer.era is activations.KerasMajor.KERAS_3 and not r.masked_by_call
     return r.incoming.mask is not None and not forgotten
 
 
 def _states(r: LayerConfigReader, *units: int) -> tuple[Shape, ...]:
-    """Returns the shapes of h and c, for each direction, if the layer gives them; and checks those that it is given."""
+    """Returns the shapes of h and c per direction, if the layer returns them; checks its initial states."""
     if r.states not in (0, 2 * len(units)):
         raise r.refuse(f"is given {r.states} initial states; expected {2 * len(units)}: h and c")
     for incoming, width in zip(r.incomings[1:], [u for u in units for _ in "hc"], strict=False):
@@ -88,7 +88,7 @@ _DIRECTIONS: Final = {"LSTM": _lstm, "CuDNNLSTM": _cudnn_lstm}
 
 
 def rnn(r: LayerConfigReader) -> LayerPlan:
-    """`RNN` of one `LSTMCell`, or of several on top of each other, as the LSTMs that they are."""
+    """`RNN` of one `LSTMCell`, or of a stack of them, as LSTM layers."""
     cell = keras_config.inner_layer(r.get("cell"), f"{r.layer}, cell")
     if cell.kind == "StackedRNNCells":
         return _stacked(r, cell)
@@ -107,7 +107,7 @@ def _of_cell(r: LayerConfigReader, cell: LayerConfig, **changed: bool) -> LayerP
 
 
 def _stacked(r: LayerConfigReader, stack: LayerConfig) -> LayerPlan:
-    """Plans a stack of cells: one LSTM after the other, each on what the one below gives at every time-step."""
+    """Plans a stack of cells: one LSTM after another, each on the outputs of the previous one."""
     cells = stack.options.get("cells")
     if not isinstance(cells, list) or not 1 <= len(cells) <= r.limits.layers:
         raise r.refuse(f"has a stack of cells that is {type(cells).__name__}; expected a list of LSTMCells")
@@ -163,7 +163,7 @@ def bidirectional(r: LayerConfigReader) -> LayerPlan:
 
 
 def _piece(block: WeightBlock, layer: LayerConfig, place: str, labels: set[str]) -> WeightBlock:
-    """Returns the weights of a layer as those of a piece of another."""
+    """Returns the weights of an inner layer under its prefix."""
     trainable = layer.options.get("trainable") is not False
     return replace(block, place=place, labels=frozenset(labels), trainable=trainable)
 

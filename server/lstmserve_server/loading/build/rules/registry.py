@@ -25,10 +25,10 @@ from lstmserve_server.loading.config.keras_config import LayerConfig
 
 
 def plan(reading: LayerConfigReader) -> LayerPlan:
-    """Returns what a layer will be.
+    """Returns the plan of a layer.
 
     Raises:
-        UnsupportedModelError: the kind of layer or one of its options is not served, or an option makes no sense.
+        UnsupportedModelError: the kind of layer or one of its options is not supported, or an option is not valid.
     """
     rule = RULES.get(reading.layer.kind)
     if rule is None:
@@ -41,7 +41,7 @@ def plan(reading: LayerConfigReader) -> LayerPlan:
 
 
 def refusal_of(layer: LayerConfig) -> str:
-    """Returns why a layer of a kind that is not served is refused."""
+    """Returns the reason why a kind of layer is refused."""
     why = refusal_reasons.REASONS.get(layer.kind, f"supported: {', '.join(RULES)}")
     return f"{layer} is of a kind that is not supported: {why}"
 

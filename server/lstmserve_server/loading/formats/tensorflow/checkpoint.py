@@ -31,7 +31,7 @@ _DTYPES: Final = {
 
 
 class Checkpoint:
-    """An open checkpoint. All methods raise `UnsupportedModelError` if it holds something else than expected."""
+    """An open checkpoint. All methods raise `UnsupportedModelError` if its content is not as expected."""
 
     def __init__(self, entries: Mapping[str, Any], shards: _Shards, place: ModelSource) -> None:
         self._entries = entries
@@ -42,7 +42,7 @@ class Checkpoint:
     @classmethod
     @contextlib.contextmanager
     def open(cls, place: ModelSource, prefix: str) -> Iterator[Self]:
-        """Opens a checkpoint: the files `prefix`.index and `prefix`.data-00000-of-00001 and so on, the latter when needed."""
+        """Opens a checkpoint, `prefix`.index; its parts `prefix`.data-0000N-of-0000M are opened when needed."""
         most = place.limits.index_bytes
         with place.open_sibling(f"{prefix}.index") as file:
             content = file.read(most + 1)
@@ -70,7 +70,7 @@ class Checkpoint:
         return name in self._entries
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Returns the shape that the array of this name declares; nothing is allocated for it."""
+        """Returns the declared shape of an array; allocates nothing."""
         shape = self._entry(name).shape
         lengths = tuple(dimension.size for dimension in shape.dim)
         if shape.unknown_rank or len(lengths) > _MAX_RANK or not all(0 <= length < 1 << 40 for length in lengths):
@@ -79,7 +79,7 @@ class Checkpoint:
         return lengths
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        """Returns the type in which the array of this name is stored."""
+        """Returns the dtype in which an array is stored."""
         number = self._entry(name).dtype
         if number == _BFLOAT16:
             return arrays.BFLOAT16
@@ -91,7 +91,7 @@ class Checkpoint:
         return np.dtype(_DTYPES[number])
 
     def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Returns the array of this name, after everything about it was found as expected.
+        """Returns an array after all checks.
 
         The array is C-contiguous, in native byte order, in `dtype` if that is wider than what is stored, and read-only.
         """
@@ -110,7 +110,7 @@ class Checkpoint:
         return arrays.freeze(array, name)
 
     def object_graph(self) -> bytes:
-        """Returns the graph of the objects that were saved, still encoded."""
+        """Returns the encoded object graph."""
         if OBJECT_GRAPH not in self._entries:
             message = (
                 f"the checkpoint has no {OBJECT_GRAPH}, as those of TensorFlow 1 (tf.train.Saver); it holds "
@@ -120,7 +120,7 @@ class Checkpoint:
         return self._text(OBJECT_GRAPH)
 
     def _text(self, name: str) -> bytes:
-        """Returns a scalar of type string: its length, the check sum of that as four bytes, and the text."""
+        """Returns a scalar string: its length, the checksum of the length, and the text."""
         entry = self._entry(name)
         if entry.dtype != _STRING or self.shape(name) or not 0 < entry.size <= self._limits.index_bytes:
             most = self._limits.index_bytes
@@ -149,7 +149,7 @@ class Checkpoint:
         return self._entries[name]
 
     def _fill(self, name: str, buffer: memoryview) -> None:
-        """Reads the bytes of an array, and verifies them by their check sum."""
+        """Reads the bytes of an array, and verifies their checksum."""
         self._read(name, buffer)
         if crc32c.masked(buffer) != self._entry(name).crc32c:
             message = f"the check sum of {name} does not agree. The file is damaged, or belongs to another index"
@@ -180,7 +180,7 @@ class _Shards:
         self._files: dict[int, tuple[BinaryIO, int]] = {}
 
     def read(self, name: str, number: int, offset: int, buffer: memoryview) -> None:
-        """Reads a piece of a part, for the entry of that name."""
+        """Reads a range of a part, for the entry with that name."""
         if not 0 <= number < self._count:
             message = f"{name} is in part {number} of {self._count}. The index is damaged"
             raise UnsupportedModelError(message)

@@ -12,7 +12,7 @@ _BLOCK: Final = 1 << 20
 
 
 def masked(content: bytes | memoryview) -> int:
-    """Returns the check sum of some bytes in the form in which it is stored (leveldb/util/crc32c.h, `Mask`)."""
+    """Returns the checksum of some bytes in the stored form (leveldb/util/crc32c.h, `Mask`)."""
     crc = 0
     for start in range(0, len(content), _BLOCK):  # the library takes bytes, so that each block is copied
         crc = google_crc32c.extend(crc, bytes(content[start : start + _BLOCK]))

@@ -82,22 +82,22 @@ class ObjectGraph:
         return cls(every, variables)
 
     def children(self, node: int) -> Mapping[str, int]:
-        """Returns what a node holds, by name."""
+        """Returns the children of a node, by name."""
         return self._children[node]
 
     def walk(self, node: int, path: Iterable[str]) -> int | None:
-        """Returns the node at the end of a path, or None where it leads nowhere."""
+        """Returns the node at the end of a path; None if there is none."""
         at: int | None = node
         for name in path:
             at = None if at is None else self._children[at].get(name)
         return at
 
     def variable(self, node: int) -> Variable | None:
-        """Returns the variable that a node is, or None if it is none."""
+        """Returns the variable of a node; None if it is not a variable."""
         return self._variables.get(node)
 
     def numbered(self, node: int, prefix: str = "") -> dict[int, int]:
-        """Returns what a node holds under `prefix` and a number, as TensorFlow names what is in a list; there may be gaps."""
+        """Returns the children named `prefix` and a number, as TensorFlow names list items; there may be gaps."""
         found = {
             int(name[len(prefix) :]): child
             for name, child in self._children[node].items()

@@ -43,7 +43,7 @@ def parse(message: str, content: bytes, what: str) -> Any:
     """Returns `content` decoded as the message of that name in the table; `what` names it in errors.
 
     Raises:
-        UnsupportedModelError: it is no such message.
+        UnsupportedModelError: it is not such a message.
     """
     try:
         return _CLASSES[message].FromString(content)
@@ -56,7 +56,7 @@ def parse_all(message: str, contents: Sequence[bytes], most: int, what: str) -> 
     """Returns each of `contents` decoded as the message of that name, after they were found not too many.
 
     Raises:
-        UnsupportedModelError: they are more than `most`, or one of them is no such message.
+        UnsupportedModelError: they are more than `most`, or one of them is not such a message.
     """
     if len(contents) > most:
         text = f"{what} has {len(contents)} nodes; expected at most {most}"

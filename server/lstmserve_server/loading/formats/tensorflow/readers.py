@@ -82,7 +82,7 @@ def read_checkpoint(place: ModelSource, index: str) -> Iterator[KerasFile]:
 
 
 def _keras_objects(place: ModelSource) -> _KerasObjects:
-    """Returns what a SavedModel keeps of its Keras objects; the root, at (), is missing if it is not a Keras model."""
+    """Returns the metadata of the Keras objects in a SavedModel; without a root, at (), it is not a Keras model."""
     if place.has(_METADATA):
         encoded = protos.parse("KerasMetadata", _content(place, _METADATA), _METADATA).nodes
         kept = protos.parse_all("KerasObject", encoded, place.limits.nodes, _METADATA)
@@ -114,7 +114,7 @@ def _root(metadata: str, limits: LoadLimits) -> tuple[ModelConfig, str]:
 
 
 def _kept(objects: _KerasObjects, graph: ObjectGraph, limits: LoadLimits) -> Mapping[int, tuple[str, str]]:
-    """Returns class and name of the layer at each node of the graph, as far as the metadata says it."""
+    """Returns class and name of the layer at each node, as far as the metadata has them."""
     kept: dict[int, tuple[str, str]] = {}
     for path, metadata in objects.items():
         node = graph.walk(graph.ROOT, path)
@@ -128,7 +128,7 @@ def _kept(objects: _KerasObjects, graph: ObjectGraph, limits: LoadLimits) -> Map
 
 
 def _without_tuples(value: Any) -> Any:
-    """Returns the metadata with lists where Keras wrote out that they are tuples or shapes."""
+    """Returns the metadata with lists in place of serialized tuples and shapes."""
     if isinstance(value, list):
         return [_without_tuples(item) for item in value]
     if not isinstance(value, dict):

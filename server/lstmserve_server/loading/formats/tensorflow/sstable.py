@@ -56,7 +56,7 @@ def read(content: bytes) -> dict[bytes, bytes]:
 
 
 def varint(data: bytes, at: int, what: str) -> tuple[int, int]:
-    """Returns the number that is written seven bits to a byte, and the place after it; `what` names it in errors."""
+    """Returns a varint and the position after it; `what` names it in errors."""
     value = 0
     for count, byte in enumerate(data[at : at + _VARINT_BYTES]):
         value |= (byte & 0x7F) << (7 * count)
@@ -67,7 +67,7 @@ def varint(data: bytes, at: int, what: str) -> tuple[int, int]:
 
 
 def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
-    """Returns offset and size of a block, and the place behind."""
+    """Returns offset and size of a block, and the position after them."""
     offset, at = _number(data, at)
     size, at = _number(data, at)
     return (offset, size), at
@@ -78,7 +78,7 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _block(content: bytes, handle: tuple[int, int]) -> bytes:
-    """Returns a block, its check sum verified."""
+    """Returns a block after verifying its checksum."""
     offset, size = handle
     end = offset + size
     if end + _TRAILER > len(content) - _FOOTER:
@@ -97,7 +97,7 @@ def _block(content: bytes, handle: tuple[int, int]) -> bytes:
 
 
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yields the entries of a block; each key repeats the beginning of the one before."""
+    """Yields the entries of a block; each key shares a prefix with the previous one."""
     end = _end_of_entries(block)
     at, key = 0, b""
     while at < end:
@@ -113,7 +113,7 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _end_of_entries(block: bytes) -> int:
-    """Returns where the entries end and the places at which to begin a search, which are not needed, start."""
+    """Returns the end of the entries, where the restart array begins."""
     if len(block) < 4:  # noqa: PLR2004 - of their number
         raise _damaged(f"one of its blocks has {len(block)} bytes")
     restarts = int.from_bytes(block[-4:], "little")

@@ -56,7 +56,7 @@ class TrackedWeights:
             graph: the object graph in the bundle.
             config: the layers.
             kept: class and name of the layer at a node, where the file says it.
-            in_order: whether the place of a layer is enough, as for Keras itself; else the names have to agree too.
+            in_order: whether the position of a layer is enough, as for Keras itself; else the names have to agree too.
         """
         self._bundle = bundle
         self._graph = graph
@@ -80,7 +80,7 @@ class TrackedWeights:
     def read(
         self, layer: LayerConfig, blocks: Sequence[WeightBlock], dtype: np.dtype[Any]
     ) -> list[dict[str, NDArray[Any]]]:
-        """Returns the weights of each block: see `keras_file.Weights`."""
+        """Returns the weights of each block: see `WeightSource`."""
         for block in blocks:
             self._require_no_others(layer, block)
         return [
@@ -93,7 +93,7 @@ class TrackedWeights:
         ]
 
     def features_of(self, layer: LayerConfig) -> int:
-        """Returns how many features a layer reads: see `keras_file.Weights`."""
+        """Returns the number of input features of a layer: see `WeightSource`."""
         for place in _PLACES:
             for weight in _FIRST:
                 variable = self.find(layer, place, weight)
@@ -103,7 +103,7 @@ class TrackedWeights:
         return features_of_kernel(layer, ())
 
     def find(self, layer: LayerConfig, place: str, weight: str) -> Variable | None:
-        """Returns a weight of a layer, or None where the file has none of this name."""
+        """Returns a weight of a layer; None if the file has none of this name."""
         node = self._node(layer, place)
         if node is None:
             return None
@@ -115,7 +115,7 @@ class TrackedWeights:
         return next(iter(found), None)
 
     def _require_no_others(self, layer: LayerConfig, block: WeightBlock) -> None:
-        """Refuses weights that the configuration knows nothing of: without them Keras would compute something else."""
+        """Rejects weights that are not in the configuration: without them Keras would compute something else."""
         node = self._node(layer, block.place)
         children = {} if node is None else self._graph.children(node)
         found = {name.removeprefix("_") for name, child in children.items() if self._graph.variable(child) is not None}
@@ -176,7 +176,7 @@ class ExportedWeights:
     def read(
         self, layer: LayerConfig, blocks: Sequence[WeightBlock], dtype: np.dtype[Any]
     ) -> list[dict[str, NDArray[Any]]]:
-        """Returns the weights of each block: see `keras_file.Weights`."""
+        """Returns the weights of each block: see `WeightSource`."""
         variables = self._variables.get(layer.path, [])
         expected = [weight for block in blocks for weight in block.shapes]
         if self._rest or [variable.own_name for variable in variables] != expected:
@@ -194,7 +194,7 @@ class ExportedWeights:
         return read_listed(variables, blocks, lambda item, shape: self._bundle.array(item.key, shape, dtype))
 
     def features_of(self, layer: LayerConfig) -> int:
-        """Returns how many features a layer reads: see `keras_file.Weights`."""
+        """Returns the number of input features of a layer: see `WeightSource`."""
         variables = self._variables.get(layer.path, [])
         return features_of_kernel(layer, self._bundle.shape(variables[0].key) if variables else ())
 
@@ -210,7 +210,7 @@ class Layers:
 
 
 def layers_of(graph: ObjectGraph, node: int) -> Layers:
-    """Returns the layers of the model at a node, in the order of the model; none where it is not a model."""
+    """Returns the layers of the model at a node, in order; none if it is not a model."""
     operations = graph.walk(node, ["_operations"])
     if operations is not None:
         return Layers(graph.numbered(operations), of_functional=True)
@@ -276,7 +276,7 @@ def _exported(graph: ObjectGraph) -> Iterator[Variable]:
 
 
 def _run(variables: Sequence[Variable], path: tuple[str, ...]) -> list[Variable]:
-    """Returns the variables at the beginning of a list that belong to one layer: of one prefix, which ends with its name."""
+    """Returns the leading variables that belong to one layer: their prefix ends with its name."""
     if not variables:
         return []
     name, parts = path[-1], variables[0].full_name.split("/")

@@ -29,7 +29,7 @@ def read(source: bytes | BinaryIO, *, max_bytes: int, max_arrays: int = MAX_ARRA
 
     Args:
         source: the archive, or a file that holds it.
-        max_bytes: maximum size in bytes.
+        max_bytes: maximum size of the archive in bytes.
         max_arrays: maximum number of arrays.
 
     Raises:

@@ -183,7 +183,9 @@ class ResumableStream(Generic[_Connection]):
         """Refuses a message that is none, that opens a stream twice, or that comes before it is opened."""
         kind = response.WhichOneof("message")
         if kind is None:
-            raise validation.InvalidResponseError("got an empty message, expected one of the contract")
+            raise validation.InvalidResponseError(
+                "got an empty message, expected one of the message types of the contract"
+            )
         if kind == "opened" and self._greeted:
             raise validation.InvalidResponseError("the stream was opened twice; expected the answer to a message")
         if kind not in ("opened", "going_away") and not self._greeted:

@@ -188,7 +188,7 @@ def test_a_full_server_says_so_at_once(narrow):
 
     assert codes.count(grpc.StatusCode.OK) == 2
     assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 4
-    assert refused.details() == "2 calls are running; expected fewer (--max-concurrent-calls)"
+    assert refused.details() == "2 calls are running, which is the maximum (--max-concurrent-calls). Try again later"
     assert details["RetryInfo"].retry_delay.nanos == 100_000_000
     assert (details["ErrorInfo"].reason, dict(refused.trailing_metadata())["grpc-retry-pushback-ms"]) == ("BUSY", "100")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import threading
 
 import grpc
 import numpy as np
@@ -14,6 +16,7 @@ from lstmserve import AsyncClient, Client
 from lstmserve_server.core import errors, request_context
 from lstmserve_server.observability.call_metrics import CallMetrics
 from lstmserve_server.rpc.auth import callers
+from lstmserve_server.runtime import scheduler as scheduler_module
 from lstmserve_server.runtime.admission import FairLimiter
 from lstmserve_server.runtime.calls import ForwardCall
 from lstmserve_server.runtime.scheduler import MAX_INLINE_COST, Scheduler
@@ -78,7 +81,7 @@ def test_a_refusal_says_whose_places_they_are():
         crowd.places.slot("greedy").__enter__()
     crowd.take("another", 1)
     crowd.take("third", 1)
-    with pytest.raises(errors.Overloaded, match="18 calls are running; expected fewer"):
+    with pytest.raises(errors.Overloaded, match="18 calls are running, which is the maximum"):
         crowd.places.slot("fourth").__enter__()
 
 
@@ -137,6 +140,31 @@ def test_what_would_come_too_late_is_not_computed():
             if sample.name.endswith("_count")}  # fmt: skip
 
     assert seen["compute"] == 9
+
+
+def test_an_admitted_call_is_computed_inline_only_if_it_is_short(monkeypatch):
+    """A message of a stream holds up the event loop only for a short call; a long one is computed in a thread."""
+    threads, compute = [], scheduler_module._compute
+
+    def watched(*arguments):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return compute(*arguments)
+
+    monkeypatch.setattr(scheduler_module, "_compute", watched)
+    scheduler = Scheduler(
+        FairLimiter(8, "calls are running", "--max-concurrent-calls"), 1, CallMetrics(), batch_rows=256
+    )
+    long = long_call()
+    short = dataclasses.replace(long, inputs=(np.ascontiguousarray(long.x[:, :2]),))
+
+    async def scenario():
+        """Has a short and a long call come."""
+        await scheduler.run_admitted(short)
+        await scheduler.run_admitted(long)
+
+    asyncio.run(scenario())
+
+    assert threads == [True, False]
 
 
 def test_a_call_without_a_deadline_is_always_computed():

@@ -333,7 +333,7 @@ def test_a_bundle_of_another_model_is_refused(bundle, tmp_path):
     other = MODEL.parent.parent / "sensor" / "sensor.keras"
     refused = run("replay", bundle, "--model", other)
     assert refused.returncode == 2
-    assert "Name the right file with --model" in refused.stderr
+    assert "Give the right model file with --model" in refused.stderr
     (tmp_path / "none.npz").write_bytes(b"PK\x03\x04 and nothing else")
     broken = run("replay", tmp_path / "none.npz")
     assert broken.returncode == 2

@@ -175,9 +175,9 @@ def test_more_rows_than_allowed_are_refused(calling):
     """The rows of a token bound a call, and a stream."""
     client = calling("narrow")
     client.step([[0.5]] * 2)
-    with pytest.raises(ResourceExhausted, match="got 3 rows, expected at most 2 of 'narrow'"):
+    with pytest.raises(ResourceExhausted, match="got 3 rows, expected at most 2: the limit of caller 'narrow'"):
         client.step([[0.5]] * 3)
-    with pytest.raises(ResourceExhausted, match="got 3 rows, expected at most 2 of 'narrow'"):
+    with pytest.raises(ResourceExhausted, match="got 3 rows, expected at most 2: the limit of caller 'narrow'"):
         client.stream(rows=3).step([[0.5]] * 3)
 
 
@@ -388,6 +388,9 @@ async def test_a_file_that_makes_no_sense_any_more_changes_nothing(tmp_path):
         ("", "got the keys none, expected [[caller]] entries alone"),
         ("[[user]]\nname = 'a'", "got the keys user, expected [[caller]] entries alone"),
         ("[[caller]]\ntokens = ['x']", "caller 1 has no name; expected a text"),
+        ("[[caller]]\nname = ''\ntokens = [T]", "caller 1 has no name; expected a text"),
+        ("[[caller]]\nname = 7\ntokens = [T]", "caller 1 has no name; expected a text"),
+        ('[[caller]]\nname = "a\\u0007"\ntokens = [T]', "caller 1 has no name; expected a text"),
         ("[[caller]]\nname = 'a'", "caller 'a' has no tokens, or one that is not sha256: and 64 digits"),
         ("[[caller]]\nname = 'a'\ntokens = ['secret']", "caller 'a' has no tokens, or one that is not sha256: and 64"),
         ("[[caller]]\nname = 'a'\nrow = 1", "caller 1 has the key 'row'; expected some of name, tokens, models"),

@@ -79,7 +79,7 @@ def _tolerances(command: Any) -> Any:
 @lstmserve.command()
 @click.argument("file", type=click.Path())
 @click.option("--layer", help="Verify only this LSTM layer of the model.")
-@click.option("--until", help="Verify the model up to this layer.")
+@click.option("--until", help="Verify the model up to and including this layer.")
 @click.option("--architecture", help="Model configuration, for files that hold only weights.")
 @click.option(
     "--input",
@@ -131,7 +131,7 @@ def replay(bundle: tuple[str, ...], **options: Any) -> None:
 @lstmserve.command()
 @click.argument("file", type=click.Path())
 @click.option("--layer", help="Show only this LSTM layer of the model.")
-@click.option("--until", help="Show the model up to this layer.")
+@click.option("--until", help="Show the model up to and including this layer.")
 @click.option("--architecture", help="Model configuration, for files that hold only weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def inspect(file: str, layer: str | None, until: str | None, architecture: str | None, as_json: bool) -> None:  # noqa: FBT001 - click's way
@@ -184,7 +184,7 @@ def inspect(file: str, layer: str | None, until: str | None, architecture: str |
     help="Latency that the advice aims at, in seconds.",
 )
 @click.option("--layer", help="Measure only this LSTM layer of the model.")
-@click.option("--until", help="Measure the model up to this layer.")
+@click.option("--until", help="Measure the model up to and including this layer.")
 @click.option("--architecture", help="Model configuration, for files that hold only weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def bench(file: str, as_json: bool, **options: Any) -> None:  # noqa: FBT001 - click's way

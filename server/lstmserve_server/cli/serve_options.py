@@ -48,7 +48,7 @@ def options(command: _Command) -> _Command:
         is_eager=True,
         expose_value=False,
         callback=_read_file,
-        help="Settings file (TOML). Keys are the flags without dashes: max-rows = 64.",
+        help="Settings file (TOML). Keys are the flags without leading dashes.",
     )(command)
 
 
@@ -66,7 +66,9 @@ def _read_file(context: click.Context, parameter: click.Parameter, path: str | N
     settings = {key.replace("-", "_"): value for key, value in values.items()}
     unknown = sorted(settings.keys() - known)
     if unknown:
-        message = f"{path} has the setting {unknown[0]!r}, which is not known; these are: {', '.join(sorted(known))}"
+        message = (
+            f"{path} has the setting {unknown[0]!r}, which is not known; expected one of: {', '.join(sorted(known))}"
+        )
         raise click.UsageError(message)
     if len(settings) < len(values):
         message = f"{path} has a setting twice, once with dashes and once with underscores"

@@ -1,7 +1,7 @@
 """Loads a file or folder as what its content says it is: detects the format and calls its reader.
 
 A file is refused here if its format is not known. Otherwise `build.rules` refuses what would not be computed as Keras does, layer
-by layer, and `build.cleaning` what Keras must not be given.
+by layer, `build.builder` refuses graphs and sizes, and `build.cleaning` what Keras must not be given.
 """
 
 from __future__ import annotations

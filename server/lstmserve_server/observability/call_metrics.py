@@ -138,7 +138,7 @@ class CallMetrics:
         _log.debug("call", method=method.name, code=code, seconds=seconds)
 
     def observe_phase(self, phase: Phase, seconds: float, ago: float = 0) -> None:
-        """Records a phase of a call that ended `ago` seconds ago."""
+        """Records a phase of a call; the phase ended `ago` seconds ago."""
         del ago  # for those who trace
         self._phases[phase].add(seconds)
 

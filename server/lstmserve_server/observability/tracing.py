@@ -51,7 +51,7 @@ class TracedCalls(CallMetrics):
         return _Span(super().on_start(method, metadata), span)
 
     def observe_phase(self, phase: Phase, seconds: float, ago: float = 0) -> None:
-        """Records a phase of a call that ended `ago` seconds ago."""
+        """Records a phase of a call; the phase ended `ago` seconds ago."""
         super().observe_phase(phase, seconds)
         end = time_ns() - int(ago * 1e9)
         self._tracer.start_span(phase, start_time=end - int(seconds * 1e9)).end(end)

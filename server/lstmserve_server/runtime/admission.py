@@ -46,7 +46,7 @@ class FairLimiter:
             Overloaded: there is none.
         """
         if self._taken >= self._most:
-            raise Overloaded("", f"{self._taken} {self._what}; expected fewer ({self._setting})")
+            raise Overloaded("", f"{self._taken} {self._what}, which is the maximum ({self._setting}). Try again later")
 
     @contextlib.contextmanager
     def slot(self, caller: str) -> Iterator[None]:

@@ -36,7 +36,10 @@ class ServeSettings:
     )
     layer: str | None = _setting(None, Word("NAME"), "Serve only this LSTM layer of the model.")
     until: str | None = _setting(
-        None, Word("NAME"), "Serve the model up to this layer.", "The output of the layer becomes that of the model."
+        None,
+        Word("NAME"),
+        "Serve the model up to and including this layer.",
+        "The output of the layer becomes that of the model.",
     )
     architecture: str | None = _setting(
         None,
@@ -47,7 +50,7 @@ class ServeSettings:
     numerics: str = _setting(
         "exact",
         click.Choice(["exact", "fast"]),
-        "exact: the same bytes in any batch. fast: faster for many rows.",
+        "exact: bit-identical in any batch. fast: faster for many rows.",
         "With fast, an answer may differ by rounding errors when its row is computed together with other rows.",
     )
     engine: str = _setting(
@@ -67,7 +70,7 @@ class ServeSettings:
     tls_client_ca: str | None = _setting(
         None,
         Word("FILE"),
-        "Authorities of client certificates (PEM). Turns on mutual TLS.",
+        "CA certificates that verify client certificates (PEM). Turns on mutual TLS.",
         "Clients must then present a certificate that one of these authorities has signed.",
     )
     tokens: str | None = _setting(
@@ -79,7 +82,7 @@ class ServeSettings:
     open_health: bool = _setting(
         True,  # noqa: FBT003
         bool,
-        "Answer health checks of the server without a token.",
+        "Answer server health checks that carry no token.",
         "Probes rarely have one. The health of a model is only reported to callers that may use the model.",
     )
     reflection: bool = _setting(True, bool, "Serve gRPC server reflection.")  # noqa: FBT003
@@ -92,26 +95,26 @@ class ServeSettings:
     max_sequence_bytes: int = _setting(
         256 << 20,
         click.IntRange(1),
-        "Maximum memory of a sequence that is read whole, in bytes.",
+        "Maximum memory of a sequence that is buffered whole, in bytes.",
         "Models that need a whole sequence (go_backwards, Bidirectional) read it so.",
     )
     max_concurrent_calls: int = _setting(
         64,
         click.IntRange(1),
-        "Maximum number of long calls in flight. More are rejected.",
-        "A long call is computed in a thread; short calls do not count.",
+        "Maximum number of calls in threads. More are rejected.",
+        "Calls that take long (many rows, steps or units) are computed in threads. Short calls do not count.",
     )
     max_batch_rows: int = _setting(
         256,
         click.IntRange(1),
-        "Maximum number of rows in a batch of steps. 1: no batching.",
+        "Maximum rows in a batch of Step calls. 1: no batching.",
         "Steps that arrive together are computed together.",
     )
     max_pending_calls: int = _setting(
         64,
         click.IntRange(1),
-        "Soft limit on calls that wait to be accepted by gRPC.",
-        "Above it, gRPC cancels some of them (CANCELLED); at twice as many, all.",
+        "Soft limit on calls that wait for the server to start them.",
+        "Above it, gRPC cancels some new calls (CANCELLED); at twice as many, all.",
     )
     max_streams: int = _setting(1024, click.IntRange(1), "Maximum number of open streams. More are rejected.")
     stream_idle_seconds: float = _setting(
@@ -129,7 +132,7 @@ class ServeSettings:
     connection_idle_seconds: int = _setting(
         300,
         click.IntRange(0, 86_400),
-        "Close connections without a call after this time, in seconds. 0: never.",
+        "Close connections that are idle this long, in seconds. 0: never.",
     )
     connection_seconds: int = _setting(
         3600,
@@ -150,7 +153,7 @@ class ServeSettings:
     min_ping_seconds: int = _setting(
         10,
         click.IntRange(0, 3600),
-        "Minimum time between pings of a client, in seconds.",
+        "Minimum time between pings from a client, in seconds.",
         "The server disconnects a client that pings more often.",
     )
     max_model_bytes: int = _setting(2 << 30, click.IntRange(1), "Maximum size of a model file, in bytes.")
@@ -158,8 +161,8 @@ class ServeSettings:
     compute_threads: int = _setting(
         0,
         click.IntRange(0),
-        "Number of threads for long calls. 0: one per CPU.",
-        "Short calls are computed where they arrive.",
+        "Number of threads that compute long calls. 0: one per CPU.",
+        "Short calls are computed in the event loop.",
     )
 
     shadow: str = _setting(
@@ -184,7 +187,7 @@ class ServeSettings:
     shadow_bundles: str | None = _setting(
         None,
         Word("FOLDER"),
-        "Write calls over tolerance here, for `lstmserve replay`.",
+        "Write calls whose difference exceeds the tolerance here, for `lstmserve replay`.",
         "These bundles contain what callers sent.",
     )
     shadow_max_bundles: int = _setting(100, click.IntRange(1), "Maximum number of bundles in the folder.")
@@ -204,7 +207,7 @@ class ServeSettings:
         "After that, the reference process is restarted.",
     )
     shadow_wait_seconds: float = _setting(
-        5.0, Seconds(), "Maximum wait of a call that asks for its comparison, in seconds."
+        5.0, Seconds(), "Maximum wait for a comparison that a call requests, in seconds."
     )
     shadow_threads: int = _setting(1, click.IntRange(1, 256), "Number of threads of the reference process.")
     shadow_nice: int = _setting(10, click.IntRange(0, 19), "Nice level of the reference process.")
@@ -217,7 +220,7 @@ class ServeSettings:
     metrics: str | None = _setting(
         None,
         Word("HOST:PORT"),
-        "Address of /metrics, /healthz and a status page, in plain text.",
+        "Address of /metrics, /healthz and a status page, without TLS.",
         "/metrics is for Prometheus. /healthz answers 200 while the server reports SERVING, and 503 otherwise. With several "
         "workers, a label tells them apart.",
     )
@@ -231,7 +234,7 @@ class ServeSettings:
     channelz: str | None = _setting(
         None,
         Word("ADDRESS"),
-        "Local address of gRPC's channelz, in plain text. Needs the extra 'channelz'.",
+        "Local address of gRPC's channelz, without TLS. Needs the extra 'channelz'.",
         "HOST:PORT or unix:PATH on this machine. It shows the connections of the server.",
     )
 
@@ -241,7 +244,7 @@ class ServeSettings:
         "Keep serving after SIGTERM or SIGINT for this time, in seconds.",
         "Health reports NOT_SERVING meanwhile, so that clients and load balancers turn away first.",
     )
-    drain_seconds: float = _setting(10.0, Seconds(), "Then wait at most this long for calls in flight, in seconds.")
+    drain_seconds: float = _setting(10.0, Seconds(), "After the lame-duck time, wait this long for calls, in seconds.")
     log_format: str = _setting(
         "auto", click.Choice(["auto", "text", "json"]), "Format of the log. auto: text on a terminal, otherwise JSON."
     )

@@ -65,7 +65,7 @@ class Certificates:
 
         Args:
             files: where they are.
-            metrics: records the expiry and each reload.
+            metrics: records when the certificate expires, and each reload.
 
         Raises:
             StartupError: they cannot be served.

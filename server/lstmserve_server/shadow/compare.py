@@ -160,10 +160,10 @@ class Differences:
 
 
 def ulp_distance(a: Array, b: Array) -> Array:
-    """Returns how many numbers of their type lie between two finite numbers, plus one; 0 where they are equal.
+    """Returns the distance of two finite floats of one dtype in units in the last place; 0 if they are equal.
 
-    The bits of a float, read as a whole number, count through the positive floats in order, and backwards through the negative
-    ones. So both are laid on one line, on which -0 and 0 are the same.
+    The bits of a float, read as an integer, count the positive floats upwards and the negative floats downwards. `_on_line` maps
+    both to one integer scale, on which -0 and 0 coincide.
     """
     return np.where(_on_line(a) > _on_line(b), _on_line(a) - _on_line(b), _on_line(b) - _on_line(a)).astype(np.uint64)
 

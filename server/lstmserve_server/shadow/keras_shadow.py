@@ -68,7 +68,7 @@ class ShadowSettings:
 
     @property
     def mode(self) -> str:
-        """The rate as an operator writes it."""
+        """The sampling rate in the form of the setting."""
         return "all" if self.rate >= 1 else f"{self.rate:g}"
 
 

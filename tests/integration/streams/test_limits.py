@@ -66,7 +66,10 @@ def test_more_streams_than_there_may_be_are_refused(narrow_channel, narrow):
         with pytest.raises(lstmserve.ResourceExhausted, match="--max-streams"):
             client.stream(reconnect_timeout=0)
 
-    assert (status, text) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "3 streams are open; expected fewer (--max-streams)")
+    assert (status, text) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "3 streams are open, which is the maximum (--max-streams). Try again later",
+    )
     assert trailing["grpc-retry-pushback-ms"] == "100"
     assert answer.number == 3
 

@@ -39,7 +39,7 @@ def test_the_first_response_names_rows_digest_and_numerics(client, channel):
 ENDS = [
     ([steps(X[:1, 0])], "INVALID_ARGUMENT", "message: got input first, expected"),
     ([StreamStepsRequest()], "INVALID_ARGUMENT", "message: got nothing first, expected"),
-    ([opening(), opening()], "INVALID_ARGUMENT", "message: got a second open, expected"),
+    ([opening(), opening()], "INVALID_ARGUMENT", "message: got a second `open` message, expected"),
     ([opening("none")], "NOT_FOUND", "model: no model 'none' is served"),
     ([opening("")], "INVALID_ARGUMENT", "model: "),
     ([opening("late")], "FAILED_PRECONDITION", "model: Step is not possible"),

@@ -439,3 +439,16 @@ def _sunspots():
     from lstmserve_server.loading import reader  # noqa: PLC0415 - h5py is for this one test
 
     return reader.load(SUNSPOTS)
+
+
+@onnx
+@pytest.mark.parametrize(("most", "reason"), [(272, ""), (271, "has more weights than a graph can hold")])
+def test_a_graph_holds_the_weights_of_input_and_state_together(monkeypatch, most, reason):
+    """Kernel and recurrent kernel, 12 * 4 + 5 * 4 numbers of four bytes, must fit into one graph together."""
+    from lstmserve_server.model.engines import onnx_kernel  # noqa: PLC0415 - it may not be installed
+
+    monkeypatch.setattr(onnx_kernel, "_MAX_WEIGHT_BYTES", most)
+    spec = LSTMSpec(1, activation("tanh"), activation("sigmoid"))
+    weights = LSTMWeights(numbers(12, 4), numbers(5, 4, seed=1), None)
+
+    assert onnx_kernel.unsupported_reason(spec, weights) == reason

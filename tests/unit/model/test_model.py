@@ -316,6 +316,19 @@ def test_a_sequence_too_short_for_a_window_is_refused():
         windowed.forward((numbers(2, 4, 3),), windowed.zero_state(2))
 
 
+def test_windows_after_windows_wait_in_steps_of_the_input():
+    """A window of four values that come every third step, after a window of two, waits 1 + 3 * 3 steps; the next one counts in sixths."""
+    waiting = model(
+        pooling("MaxPooling1D", 2, 3, 3),
+        pooling("AveragePooling1D", 4, 2, 3, "again"),
+        pooling("MaxPooling1D", 2, 1, 3, "last"),
+        lstm_layer(3, 4),
+        features=3,
+    )
+
+    assert waiting.waiting_steps == 1 + 3 * 3 + 6 * 1
+
+
 def test_a_model_with_a_window_waits_until_it_is_full():
     """Until a window is full there is no answer, and the output says so; then it is that of the whole, step by step."""
     waiting, x = model(convolution(5), lstm_layer(3, 4), features=3), numbers(2, 7, 3)

@@ -125,7 +125,7 @@ def test_other_rows_go_on_when_one_begins_anew():
 BROKEN = [
     ([steps(numbers(1, 3))], InvalidRequest, "message: got input first, expected a message that opens the stream first, and once"),
     ([StreamStepsRequest()], InvalidRequest, "message: got nothing first, expected"),
-    ([StreamStepsRequest(open=StreamOpen())] * 2, InvalidRequest, "message: got a second open, expected"),
+    ([StreamStepsRequest(open=StreamOpen())] * 2, InvalidRequest, "message: got a second `open` message, expected"),
     ([StreamStepsRequest(open=StreamOpen(model="none"))], NoSuchModel, "model: no model 'none' is served"),
     ([StreamStepsRequest(open=StreamOpen(row_count=9))], LimitExceeded, "row_count: got 9 rows, expected at most 8 (--max-rows)"),
     ([StreamStepsRequest(open=StreamOpen(row_count=-1))], InvalidRequest, "row_count: got -1 rows, expected at least 1"),

@@ -50,7 +50,7 @@ def describe(file: KerasFile, limits: LoadLimits, part: ModelSelection) -> Model
     """Returns the description of a model, or of a part of it.
 
     Raises:
-        UnsupportedModelError: a part of it cannot be computed as Keras does.
+        UnsupportedModelError: a part of it cannot be computed the way Keras computes it.
     """
     graph = _graph(file.config, limits, part)
     precise = precision.of(graph)

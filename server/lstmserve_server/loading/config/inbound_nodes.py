@@ -100,9 +100,9 @@ def _endpoints(value: Any) -> list[Edge]:
 
 
 def _shifted(edges: Sequence[Edge], config: ModelConfig) -> set[str]:
-    """Returns the models among the layers whose calls are counted from 1, as the making of a model counts as one.
+    """Returns the inner models whose calls are numbered from 1, because creating a model counts as call 0.
 
-    Keras 2 does so for all models and everywhere, Keras 3 for functional ones and among the outputs of the model around them.
+    Keras 2 numbers all inner models like this, Keras 3 only functional ones, and only in the outputs of the outer model.
     """
     models = {layer.name for layer in config.layers if layer.inside is not None}
     return {name for name in models if all(edge.node for edge in edges if edge.layer == name)}

@@ -83,7 +83,7 @@ class Group:
     def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Returns the array at `name`, a path of one or more parts, after everything about it was found as expected.
 
-        The array is C-contiguous, in native byte order, in `dtype` if that is wider than what is stored, and read-only.
+        The array is C-contiguous, in native byte order, converted to `dtype` if that is wider than the stored type, and read-only.
         """
         path = f"{self.path}/{name}"
         dataset = self._member(name)

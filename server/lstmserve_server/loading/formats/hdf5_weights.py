@@ -286,10 +286,10 @@ def in_order_of_pieces(layer: LayerConfig, paths: list[str], blocks: Sequence[We
 
 
 def require_all_or_none_frozen(layer: LayerConfig, blocks: Sequence[WeightBlock]) -> None:
-    """Refuses a layer that is frozen in part, where its weights are in a list without names."""
+    """Rejects a partly frozen layer whose weights are stored as a list without names."""
     if len({block.trainable for block in blocks}) > 1:
         message = (
-            f"{layer} is frozen in part, and the file lists its weights in an order that cannot be told. Save the model again as "
+            f"{layer} is partly frozen, and the file lists its weights in an order that is not known. Save the model again as "
             ".keras, or with all of the layer trainable"
         )
         raise UnsupportedModelError(message)

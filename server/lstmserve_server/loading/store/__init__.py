@@ -1,1 +1,1 @@
-"""Arrays of weights in memory, and the limits on what a file may ask for."""
+"""Arrays of weights in memory, and the limits on what loading a file may allocate."""

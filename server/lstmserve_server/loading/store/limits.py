@@ -1,4 +1,4 @@
-"""Limits on what a model file may ask for."""
+"""Limits on what loading a model file may allocate, and on its structure."""
 
 from __future__ import annotations
 

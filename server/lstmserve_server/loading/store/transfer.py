@@ -162,7 +162,7 @@ class _Reader:
         if (offset, shape) not in self._known:
             self._bytes += int(np.prod(shape, dtype=object)) * self.dtype.itemsize
             if self._bytes > len(self._mapped):
-                raise ValueError("the weights take more bytes than there are: some are in the place of others")
+                raise ValueError("the weights take more bytes than the file holds: some of them overlap")
             # frombuffer checks the number of bytes, and reshape the number of elements.
             array = np.frombuffer(self._mapped, self.dtype, count=int(np.prod(shape, dtype=object)), offset=offset)
             self._known[offset, shape] = arrays.freeze(array.reshape(shape), "a weight")

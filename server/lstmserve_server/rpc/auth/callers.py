@@ -90,7 +90,9 @@ class Caller:
         """
         most = self._policy.rows
         if most is not None and rows > most:
-            raise LimitExceeded(field, f"got {rows} rows, expected at most {most} of {self.name!r} (its token's rows)")
+            raise LimitExceeded(
+                field, f"got {rows} rows, expected at most {most}: the limit of caller {self.name!r} in the token file"
+            )
 
     def call(self) -> Self:
         """Counts a call in flight: `with caller.call()`.

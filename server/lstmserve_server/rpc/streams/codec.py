@@ -1,4 +1,4 @@
-"""Decodes the messages of a stream into valid values, and encodes responses."""
+"""Decodes the messages of a stream into valid values, and encodes responses. `rpc.codec` does the same for single calls."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Session:
                 raise InvalidRequest("message", f"got {kind or 'nothing'} first, {_OPEN_FIRST}")
             return self._open(request.open)
         if kind == "open":
-            raise InvalidRequest("message", f"got a second open, {_OPEN_FIRST}")
+            raise InvalidRequest("message", f"got a second `open` message, {_OPEN_FIRST}")
         try:
             match kind:
                 case "input":

@@ -35,7 +35,7 @@ class WorkerConfig:
     """Descriptor of the pipe by which the supervisor asks for the metrics, inherited; -1 where no one asks."""
 
     def to_line(self) -> bytes:
-        """Returns it as a line."""
+        """Returns this message as one line of JSON."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod
@@ -62,7 +62,7 @@ class WorkerReady:
     """Whether its health is SERVING."""
 
     def to_line(self) -> bytes:
-        """Returns it as a line."""
+        """Returns this message as one line of JSON."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod

@@ -108,7 +108,7 @@ def calling_style(measured: Sequence[Measurement]) -> Advice:
 
 
 def rows(measured: Sequence[Measurement], deadline: float) -> Advice:
-    """Recommends the smallest number of rows per message that is nearly the cheapest, and fast enough."""
+    """Recommends the smallest number of rows per message with nearly the lowest CPU time per row and an acceptable latency."""
     kind = "stream" if any(one.case.kind == "stream" for one in measured) else "forward"
     alike = _plain_streams(measured) if kind == "stream" else [one for one in measured if one.case.kind == "forward"]
     fewest = min((one.case.callers for one in alike), default=0)
@@ -148,7 +148,7 @@ def workers(measured: Sequence[Measurement], cpus: float) -> Advice:
 def max_pending_calls(measured: Sequence[Measurement], deadline: float) -> Advice:
     """Recommends the number of pending calls for which every accepted call meets the deadline.
 
-    gRPC accepts up to twice this setting. The last waiting call is answered after all before it.
+    gRPC accepts up to twice this setting. The last waiting call is answered only when all calls ahead of it are.
     """
     full = _full(measured)
     own = min(one.taken.p99 for one in measured if one.case.kind == full.case.kind)

@@ -149,9 +149,9 @@ def _served(file: Path, bundle: Bundle, model: str | None, architecture: str | N
             return served
         if model is not None:
             message = f"{file} is of a model with the digest {wanted}; {model} has {served.digest[:16]}"
-            raise SettingsError(f"{message}. Name the right file with --model")
-    message = f"{file} is of a model with the digest {wanted}, which is not where the server had it, {bundle.file!r}"
-    raise SettingsError(f"{message}. Name its file with --model")
+            raise SettingsError(f"{message}. Give the right model file with --model")
+    message = f"{file} is of a model with the digest {wanted}, which is not at the path of the server, {bundle.file!r}"
+    raise SettingsError(f"{message}. Give the model file with --model")
 
 
 def _require_fits(served: ServedModel, case: CapturedCall) -> None:
@@ -177,7 +177,7 @@ def _require_fits(served: ServedModel, case: CapturedCall) -> None:
             fits = fits and counts.dtype.kind in "iu" and counts.shape == (rows,)
             fits = fits and bool(((counts >= 0) & (counts <= most)).all())
     if not fits:
-        raise ValueError("what was asked is not a request to this model")
+        raise ValueError("the request in it does not fit this model")
 
 
 def _call(served: ServedModel, case: CapturedCall, recording: Recording) -> StepCall:

@@ -40,7 +40,7 @@ def named(r: LayerConfigReader, option: str, name: str) -> Activation:
     if found is None:
         known = ", ".join(activations.names(r.writer.era))
         era = r.writer.era.value
-        raise r.refuse(f"has {option}={name!r}, which is not supported. For a file of Keras {era} these are: {known}")
+        raise r.refuse(f"has {option}={name!r}, which is not supported. Supported for files of Keras {era}: {known}")
     return found
 
 

@@ -263,5 +263,5 @@ def require_known_options(reading: LayerConfigReader) -> None:
     for option, value in reading.layer.options.items():
         if option not in reading.consumed and option not in IDLE and value is not None:
             raise reading.refuse(
-                f"has the option {option}={value!r}, which is not known here and may change the outputs"
+                f"has the option {option}={value!r}, which is not recognized and may change the outputs"
             )

@@ -123,9 +123,7 @@ def prelu(r: LayerConfigReader) -> LayerPlan:
     """`PReLU`, with a slope for each feature that is the same at all time-steps."""
     shared = r.get("shared_axes") or []
     if not isinstance(shared, list) or (r.incoming.sequence and 1 not in shared):
-        raise r.refuse(
-            f"has shared_axes={shared!r}; only slopes that are the same at all time steps are supported: [1]"
-        )
+        raise r.refuse(f"has shared_axes={shared!r}; expected [1], slopes that are the same at all time steps")
     shape = tuple(1 if axis in shared else length or 1 for axis, length in enumerate(r.incoming.shape, start=1))
     return r.plan("PReLU", block=WeightBlock({"alpha": shape}))
 

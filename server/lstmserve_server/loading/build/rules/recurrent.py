@@ -110,7 +110,7 @@ def _stacked(r: LayerConfigReader, stack: LayerConfig) -> LayerPlan:
     """Plans a stack of cells: one LSTM after another, each on the outputs of the previous one."""
     cells = stack.options.get("cells")
     if not isinstance(cells, list) or not 1 <= len(cells) <= r.limits.layers:
-        raise r.refuse(f"has a stack of cells that is {type(cells).__name__}; expected a list of LSTMCells")
+        raise r.refuse(f"has cells given as {type(cells).__name__}; expected a list of LSTMCells")
     if stack.options.get("reverse_state_order") or r.get("return_state") or r.states:
         raise r.refuse("takes or returns the states of a stack of cells, which is not supported")
     if r.get("go_backwards") and r.incoming.mask is not None:

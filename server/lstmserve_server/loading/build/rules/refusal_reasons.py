@@ -1,4 +1,4 @@
-"""Unsupported kinds of layers: why they are refused, and what to do."""
+"""Reasons why kinds of layers are not supported, and what to do. `registry.plan` refuses them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Rules by the names of Keras classes. A class without a rule is refused here.
 
-ARCHITECTURE.md says what else a new layer needs ("How to add").
+A new layer is a rule in this package, a line in `RULES`, and a class in `model.layers`; one with weights is also in `WITH_WEIGHTS`.
+ARCHITECTURE.md has the whole list ("How to add").
 """
 
 from __future__ import annotations

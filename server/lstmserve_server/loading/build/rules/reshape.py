@@ -34,7 +34,7 @@ def reshape(r: LayerConfigReader) -> LayerPlan:
         rest = -math.prod(target)
         target = [size // rest if length == -1 and rest > 0 else length for length in target]
     if math.prod(target) != size or min(target) < 1:
-        raise r.refuse(f"has target_shape={target!r}, and {size} numbers reach it")
+        raise r.refuse(f"has target_shape={target!r}, and its input has {size} elements")
     return r.plan("Reshape", {"to": ", ".join(map(str, target))}, output_shapes=(tuple(target),), mask=None)
 
 

@@ -91,9 +91,9 @@ class Checkpoint:
         return np.dtype(_DTYPES[number])
 
     def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Returns an array after all checks.
+        """Returns an array after checking its metadata.
 
-        The array is C-contiguous, in native byte order, in `dtype` if that is wider than what is stored, and read-only.
+        The array is C-contiguous, in native byte order, converted to `dtype` if that is wider than the stored type, and read-only.
         """
         found, stored = self.shape(name), self.dtype(name)
         if found != shape:

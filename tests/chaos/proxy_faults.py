@@ -26,7 +26,7 @@ import grpc
 import numpy as np
 
 from lstmserve import Client, LstmServeError, calls
-from tests.chaos import streams
+from tests.chaos import cluster as clusters
 from tests.support import proxies
 from tests.support.builders import numbers
 
@@ -60,7 +60,7 @@ def series(seed: int, steps: int) -> Any:
 class Load:
     """Threads that each step a sequence of their own, carrying its state from call to call."""
 
-    def __init__(self, cluster: streams.Cluster, threads: int, steps: int) -> None:
+    def __init__(self, cluster: clusters.Cluster, threads: int, steps: int) -> None:
         """Makes threads that step so often before a replica is struck, and again so often after that."""
         self._reference = cluster.reference
         self._series = [series(seed, _MOST_STEPS) for seed in range(threads)]
@@ -127,7 +127,7 @@ def plain_channel(address: str) -> grpc.Channel:
     return grpc.insecure_channel(address, [("grpc.enable_retries", 0)])
 
 
-def strike(kind: str, proxy: proxies.Proxy, replica: streams.Replica, in_flight: int = IN_FLIGHT) -> None:
+def strike(kind: str, proxy: proxies.Proxy, replica: clusters.Replica, in_flight: int = IN_FLIGHT) -> None:
     """Kills, drains or freezes a replica.
 
     It is killed when it has calls in hand, which it is frozen for. When it drains, this returns at its end.
@@ -145,7 +145,7 @@ def strike(kind: str, proxy: proxies.Proxy, replica: streams.Replica, in_flight:
         process.send_signal(signal.SIGKILL)
 
 
-def mend(kind: str, replica: streams.Replica) -> None:
+def mend(kind: str, replica: clusters.Replica) -> None:
     """Has the replica ready again."""
     if kind == "stop":
         replica.server.process.send_signal(signal.SIGCONT)
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200, help="of each thread, before a fault and after it")
     arguments = parser.parse_args()
     print("proxy     fault  client   calls  failed  wrong  sent again by the proxy")
-    with streams.Cluster(*DRAIN) as cluster:
+    with clusters.Cluster(*DRAIN) as cluster:
         load = Load(cluster, arguments.threads, arguments.steps)
         for proxy_kind in arguments.proxies.split(","):
             for fault in arguments.faults.split(","):
@@ -175,10 +175,10 @@ def main() -> None:
                     print(_row(cluster, load, proxy_kind, fault, name, arguments.rounds), flush=True)
 
 
-def _row(cluster: streams.Cluster, load: Load, proxy_kind: str, fault: str, name: str, rounds: int) -> str:
+def _row(cluster: clusters.Cluster, load: Load, proxy_kind: str, fault: str, name: str, rounds: int) -> str:
     total, retried = Outcome(), 0
     for i in range(rounds):
-        replica = cluster.replicas[i % streams.REPLICAS]
+        replica = cluster.replicas[i % clusters.REPLICAS]
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             proxy = stack.enter_context(proxies.running(proxy_kind, cluster.addresses(), folder))

@@ -19,366 +19,18 @@ import dataclasses
 import queue
 import random
 import signal
-import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import grpc
 import numpy as np
 
 from lstmserve import AsyncClient, Client, LstmServeError, State, calls, channels
-from tests.support import live
-from tests.support.paths import SUNSPOTS
-from tests.support.tcp_proxy import TcpProxy
-
-MODEL = f"sunspots={SUNSPOTS}"
-REPLICAS = 3
-TIMEOUT = 0.5  # of a stream, in seconds; what freezes does so for longer
-CUTS = ("cut", "halve", "delay", "stall")
-_FEATURES = 1
-
-
-class Replica:
-    """A server on a port of its own, restarted whenever it has ended, and a proxy in front of it."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.address = f"127.0.0.1:{_free_port()}"
-        self.proxy = TcpProxy(self.address)
-        self._arguments = arguments
-        self.start()
-
-    def start(self) -> None:
-        """Starts the server."""
-        self.server = live.LiveServer(MODEL, "--listen", self.address, *self._arguments)
-
-    def wait_ready(self) -> None:
-        """Returns when the server answers."""
-        self.server.wait_for("serving")
-
-    def restart(self, number: int) -> None:
-        """Ends the server with a signal, and starts it again."""
-        self.server.stop(number)
-        self.server.__exit__()
-        self.start()
-        self.wait_ready()
-
-    def busy(self, *, behind_proxy: bool) -> int:
-        """Returns a number that grows while the server has something to do."""
-        if behind_proxy:
-            return self.proxy.forwarded
-        nanoseconds = 0
-        for task in Path(f"/proc/{self.server.process.pid}/task").iterdir():
-            with contextlib.suppress(OSError):  # a thread that has just ended
-                nanoseconds += int((task / "schedstat").read_text().split()[0])
-        return nanoseconds
-
-    def close(self) -> None:
-        """Kills the server."""
-        self.server.__exit__()
-        self.proxy.close()
-
-
-def _free_port() -> int:
-    """Returns a port below those that the system gives to clients, which so never take it while the server is away."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 30_000)
-        with socket.socket() as tried, contextlib.suppress(OSError):
-            tried.bind(("127.0.0.1", port))
-            return port
-
-
-class Cluster:
-    """The replicas, what is done to them, and the server that nothing is done to."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._threads: list[threading.Thread] = []
-        self._whole = threading.Condition()
-        self._failures: list[BaseException] = []
-        self.replicas = [Replica(*arguments) for _ in range(REPLICAS)]
-        self._ready = set(self.replicas)
-        self._reference = live.LiveServer(MODEL, "--listen", "127.0.0.1:0")
-        for replica in self.replicas:
-            replica.wait_ready()
-        self._reference.wait_for("serving")
-        self.reference = Client(self._reference.address)
-
-    def addresses(self, *, behind_proxy: bool = False) -> list[str]:
-        """Returns where the replicas are, for clients."""
-        return [replica.proxy.address if behind_proxy else replica.address for replica in self.replicas]
-
-    def wait_ready(self, count: int) -> None:
-        """Returns when so many replicas can be reached."""
-        with self._whole:
-            assert self._whole.wait_for(lambda: self._failures or len(self._ready) >= count, timeout=60)
-        if self._failures:
-            raise self._failures[0]
-
-    def strike(self, kind: str, chance: random.Random, watch: float) -> None:
-        """Does something to the replica that is busiest during `watch` seconds, and sees to it that it comes back."""
-        behind_proxy = kind in CUTS
-        candidates = self.replicas[:1] if kind == "alone" else list(self._ready)
-        before = {replica: replica.busy(behind_proxy=behind_proxy) for replica in candidates}
-        time.sleep(watch)
-        victim = max(candidates, key=lambda replica: replica.busy(behind_proxy=behind_proxy) - before[replica])
-        with self._whole:
-            self._ready.discard(victim)
-        begin, end = _FAULTS[kind]
-        begin(victim, chance)
-        away = chance.uniform(1.2 * TIMEOUT, 2.5 * TIMEOUT)
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
-        self._threads.append(threading.Thread(target=self._bring_back, args=(victim, end, away)))
-        self._threads[-1].start()
-
-    def _bring_back(self, victim: Replica, end: Callable[[Replica, float], None], away: float) -> None:
-        try:
-            end(victim, away)
-        except BaseException as error:  # noqa: BLE001 - raised where someone waits
-            self._failures.append(error)
-        with self._whole:
-            self._ready.add(victim)
-            self._whole.notify_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for thread in self._threads:
-            thread.join()
-        self.reference.close()
-        self._reference.__exit__()
-        for replica in self.replicas:
-            replica.close()
-
-
-def _cut(replica: Replica, chance: random.Random) -> None:
-    if chance.random() < 0.5:
-        replica.proxy.refuse()
-    replica.proxy.cut()
-
-
-def _accept(replica: Replica, away: float) -> None:
-    time.sleep(away / 4)
-    replica.proxy.refuse()
-    replica.proxy.accept()
-
-
-def _delay(replica: Replica, chance: random.Random) -> None:
-    replica.proxy.delay = chance.uniform(0.02, 1.5 * TIMEOUT)
-
-
-def _hurry(replica: Replica, away: float) -> None:
-    time.sleep(away)
-    replica.proxy.delay = 0
-
-
-def _flow(replica: Replica, away: float) -> None:
-    time.sleep(away)
-    replica.proxy.flow()
-
-
-def _continue(replica: Replica, away: float) -> None:
-    time.sleep(away)
-    replica.server.process.send_signal(signal.SIGCONT)
-
-
-_FAULTS: dict[str, tuple[Callable[[Replica, random.Random], None], Callable[[Replica, float], None]]] = {
-    "kill": (
-        lambda replica, chance: replica.server.process.kill(),
-        lambda replica, away: replica.restart(signal.SIGKILL),
-    ),
-    "alone": (  # the only replica that the client knows
-        lambda replica, chance: replica.server.process.kill(),
-        lambda replica, away: replica.restart(signal.SIGKILL),
-    ),
-    "term": (
-        lambda replica, chance: replica.server.process.terminate(),
-        lambda replica, away: replica.restart(0),
-    ),
-    "stop": (lambda replica, chance: replica.server.process.send_signal(signal.SIGSTOP), _continue),
-    "cut": (_cut, _accept),
-    "halve": (lambda replica, chance: replica.proxy.halve(), lambda replica, away: None),
-    "delay": (_delay, _hurry),
-    "stall": (lambda replica, chance: replica.proxy.stall(), _flow),
-}
-"""How each fault begins, and how it ends."""
-
-
-@dataclasses.dataclass
-class Operation:
-    """One thing that is done with a stream: "steps", "step", "reset" or "checkpoint"."""
-
-    kind: str
-    inputs: list[Any] = dataclasses.field(default_factory=list)
-    in_flight: int = 1
-    rows: list[int] = dataclasses.field(default_factory=list)
-    saved: int | None = None
-    """Number of the checkpoint whose rows `taken` a reset gives; None for zeros."""
-    taken: list[int] = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass
-class Plan:
-    """All that is done with a stream, decided before it begins."""
-
-    rows: int
-    checkpoint_interval_steps: int
-    before: Any
-    """What the rows have seen before the stream, (rows, time, features), or None."""
-    operations: list[Operation]
-
-    @property
-    def answers(self) -> int:
-        """How many answers are to come."""
-        return sum(max(1, len(operation.inputs)) for operation in self.operations)
-
-    @property
-    def steps(self) -> int:
-        """How many time-steps there are."""
-        return sum(x.shape[1] if x.ndim == 3 else 1 for operation in self.operations for x in operation.inputs)
-
-
-def random_plan(seed: int, messages: int = 600) -> Plan:
-    """Returns a plan of about so many messages of time-steps, that ends with the state."""
-    chance, values = random.Random(seed), np.random.default_rng(seed)
-    rows, saved, operations, sent = chance.choice([1, 1, 2, 3, 8, chance.randint(1, 64), 64]), 0, [], 0
-
-    def inputs() -> Any:
-        time_steps = chance.choice([(), (), (), (1,), (chance.randint(2, 20),)])
-        return values.random((rows, *time_steps, _FEATURES), np.float32)
-
-    while sent < messages:
-        kind = chance.choice(["steps", "steps", "step", "step", "reset", "checkpoint"])
-        match kind:
-            case "steps":
-                count = chance.randint(1, 120)
-                operations.append(Operation(kind, [inputs() for _ in range(count)], in_flight=chance.randint(1, 16)))
-                sent += count
-            case "step":
-                count = chance.randint(1, 20)
-                operations += [Operation(kind, [inputs()]) for _ in range(count)]
-                sent += count
-            case "reset":
-                some = chance.sample(range(rows), chance.randint(1, rows))
-                source = chance.randrange(saved) if saved and chance.random() < 0.6 else None
-                taken = [] if source is None else [chance.randrange(rows) for _ in some]
-                operations.append(Operation(kind, rows=some, saved=source, taken=taken))
-            case "checkpoint":
-                operations.append(Operation(kind))
-                saved += 1
-    operations.append(Operation("checkpoint"))
-    before = None if chance.random() < 0.5 else values.random((rows, 9, _FEATURES), np.float32)
-    return Plan(rows, chance.choice([0, 1, 7, 100, 100]), before, operations)
-
-
-class Answers:
-    """The answers of a stream as bytes, in the order in which they came."""
-
-    def __init__(self) -> None:
-        self.taken: list[bytes] = []
-
-    def take(self, answer: Any) -> bool:
-        """Takes an output or a state; returns whether `prepare` is to be called before the stream continues."""
-        self.taken.append(_bytes(answer))
-        return False
-
-    def prepare(self) -> None:
-        """Waits until something can happen to the stream."""
-
-
-def play(plan: Plan, stream: Any, answers: Answers) -> None:
-    """Does all of a plan with a stream, or with what is like one."""
-    saved: list[State] = []
-    for operation in plan.operations:
-        match operation.kind:
-            case "steps":
-                for output in stream.steps(operation.inputs, operation.in_flight):
-                    if answers.take(output):
-                        answers.prepare()
-                continue
-            case "step":
-                answer = stream.step(operation.inputs[0])
-            case "reset":
-                answer = stream.reset(operation.rows, _source(operation, saved))
-            case _:
-                answer = stream.checkpoint()
-                saved.append(answer)
-        if answers.take(answer):
-            answers.prepare()
-
-
-async def play_async(plan: Plan, stream: Any, answers: Answers) -> None:
-    """Does the same with a stream of asyncio."""
-    saved: list[State] = []
-    for operation in plan.operations:
-        match operation.kind:
-            case "steps":
-                async for output in stream.steps(operation.inputs, operation.in_flight):
-                    if answers.take(output):
-                        await asyncio.to_thread(answers.prepare)
-                continue
-            case "step":
-                answer = await stream.step(operation.inputs[0])
-            case "reset":
-                answer = await stream.reset(operation.rows, _source(operation, saved))
-            case _:
-                answer = await stream.checkpoint()
-                saved.append(answer)
-        if answers.take(answer):
-            await asyncio.to_thread(answers.prepare)
-
-
-def _source(operation: Operation, saved: Sequence[State]) -> State | None:
-    return None if operation.saved is None else saved[operation.saved][operation.taken]
-
-
-def _bytes(answer: Any) -> bytes:
-    if isinstance(answer, State):
-        message: bytes = answer.to_message().SerializeToString(deterministic=True)
-        return message
-    return repr(answer.shape).encode() + answer.tobytes()
-
-
-class Uninterrupted:
-    """What is like a stream, but made of `Client.forward` alone."""
-
-    def __init__(self, client: Client, rows: int, state: State | None = None) -> None:
-        self._client = client
-        self._model = client.model()
-        self._state = self._signed(state or State.zeros(self._model, rows))
-
-    def steps(self, series: Sequence[Any], in_flight: int = 1) -> Iterator[Any]:
-        """Yields the output of each input."""
-        whole = np.concatenate([x if x.ndim == 3 else x[:, None] for x in series], axis=1)
-        outputs, self._state = self._client.forward(whole, self._state, all_outputs=True)
-        at = 0
-        for x in series:
-            length = x.shape[1] if x.ndim == 3 else 1
-            yield outputs[:, at : at + length] if x.ndim == 3 else outputs[:, at]
-            at += length
-
-    def step(self, x: Any) -> Any:
-        """Returns the output of an input."""
-        return next(self.steps([x]))
-
-    def reset(self, rows: Sequence[int], state: State | None) -> State:
-        """Returns the state in which some rows are replaced."""
-        new = State.zeros(self._model, len(rows)) if state is None else state
-        every = [self._state[row] for row in range(self._state.batch)]
-        for i, row in enumerate(rows):
-            every[row] = new[i]
-        self._state = self._signed(State.stack(every))
-        return self._state
-
-    def checkpoint(self) -> State:
-        """Returns the state."""
-        return self._state
-
-    def _signed(self, state: State) -> State:
-        return dataclasses.replace(state, numerics_fingerprint=self._model.numerics_fingerprint)
+from tests.chaos.cluster import CUTS, FAULTS, FEATURES, REPLICAS, TIMEOUT, Cluster
+from tests.chaos.plans import Answers, Operation, Plan, Uninterrupted, bytes_of, play, play_async, random_plan
 
 
 @dataclasses.dataclass
@@ -561,7 +213,7 @@ def run_rolling(cluster: Cluster, streams: int, rounds: int, threads: int = 3) -
     began, over = time.monotonic(), threading.Event()
     ours, plain = Unary(), Unary()
     address, lock = cluster.addresses(), threading.Lock()
-    x = np.full((1, _FEATURES), 0.5, np.float32)
+    x = np.full((1, FEATURES), 0.5, np.float32)
     expected = cluster.reference.step(x).output.tobytes()
 
     def load(send: Callable[[], bytes], counted: Unary) -> None:
@@ -639,11 +291,11 @@ async def _streams(cluster: Cluster, count: int, roll: threading.Thread, over: t
             if await opened.wait() == 0:
                 roll.start()
             while not over.is_set():
-                some = [values.random((rows, _FEATURES), np.float32) for _ in range(chance.randint(1, 3))]
+                some = [values.random((rows, FEATURES), np.float32) for _ in range(chance.randint(1, 3))]
                 inputs += some
-                answers += [_bytes(output) async for output in stream.steps(some)]
+                answers += [bytes_of(output) async for output in stream.steps(some)]
                 await asyncio.sleep(chance.uniform(0, 0.12))
-            answers.append(_bytes(await stream.checkpoint()))
+            answers.append(bytes_of(await stream.checkpoint()))
             return inputs, answers, stream.reconnects
 
     async with contextlib.AsyncExitStack() as stack:
@@ -672,7 +324,7 @@ def main() -> None:
     parser.add_argument(
         "--faults",
         default="kill,alone,term,stop,cut",
-        help=f"some of {', '.join(_FAULTS)}; cut is all of {', '.join(CUTS)}",
+        help=f"some of {', '.join(FAULTS)}; cut is all of {', '.join(CUTS)}",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(

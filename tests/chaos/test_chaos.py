@@ -10,6 +10,7 @@ import pytest
 
 import lstmserve
 from lstmserve import AsyncClient, Client
+from tests.chaos import cluster as clusters
 from tests.chaos import streams
 from tests.support import live
 from tests.support.builders import numbers
@@ -21,7 +22,7 @@ SERIES = np.abs(numbers(60, 1))
 @pytest.fixture(scope="module")
 def cluster():
     """Returns three replicas, and a server that nothing happens to."""
-    with streams.Cluster("--lame-duck-seconds", "0.1") as cluster:
+    with clusters.Cluster("--lame-duck-seconds", "0.1") as cluster:
         yield cluster
 
 
@@ -40,7 +41,7 @@ def expected(cluster):
 @pytest.fixture(scope="module")
 def fast():
     """Returns a server of other numerics."""
-    with live.serving(streams.MODEL, "--numerics", "fast", *live.QUICK) as server:
+    with live.serving(clusters.MODEL, "--numerics", "fast", *live.QUICK) as server:
         yield server
 
 

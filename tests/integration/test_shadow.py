@@ -25,7 +25,6 @@ from lstmserve.v1 import lstm_pb2, shadow_pb2
 from lstmserve_server.core import packages
 from lstmserve_server.core.errors import StartupError
 from lstmserve_server.shadow import reference_process
-from lstmserve_server.shadow.bundles import Bundles
 from lstmserve_server.shadow.worker import ComparisonWorker
 from lstmserve_server.tools.verify import replay
 from tests.support.live import CLIENT, QUICK, run, serving
@@ -472,41 +471,6 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         assert (report.written_bundle_count, report.failed_bundle_count) == (0, 3)
         live.stop()
         assert sum(entry["event"] == "bundle_not_written" for entry in live.log) == 1
-
-
-def test_a_full_disk(tmp_path, monkeypatch):
-    """A full disk loses the bundle and nothing else, leaves no half of one, and is forgotten when there is room again."""
-    bundle = _Bundle()
-    bundles = Bundles(str(tmp_path), 10, 10**6)
-    write = Path.write_bytes
-
-    def full(path, data):
-        write(path, data[:10])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    assert bundles.write(bundle) is None
-    assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(Path, "write_bytes", write)
-    assert bundles.write(bundle)
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_bundles_keep_to_their_size(tmp_path):
-    """No bundle is written that would take the folder over its bytes."""
-    bundles = Bundles(str(tmp_path), 10, 2500)
-    assert [bool(bundles.write(_Bundle())) for _ in range(4)] == [True, True, False, False]
-    assert not bundles.wanted
-
-
-class _Bundle:
-    """A bundle of a thousand bytes."""
-
-    class captured:  # noqa: N801 - stands for an attribute
-        model = "a/model"
-
-    def to_bytes(self):
-        return bytes(1000)
 
 
 def test_without_the_packages(monkeypatch):

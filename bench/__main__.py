@@ -37,8 +37,8 @@ from bench.contenders import CONTENDERS, Contender
 
 PARTS: Final = ("rpc", "units", "streams", "batching", "startup", "memory", "kernels", "growth")
 
-_RAW: Final = places.CACHE / "results.json"
-"""Every sample of every round: too much for the repository."""
+_RAW: Final = "raw.json"
+"""Every sample of every round, next to the results: too much for the repository, so git ignores it."""
 
 _console = Console(stderr=True)
 
@@ -101,7 +101,7 @@ def main(parts: tuple[str, ...], only: tuple[str, ...], into: Path, *, quick: bo
     """Measures, and writes."""
     if shutil.which("h2load") is None:
         raise click.ClickException("h2load is not there; Debian has it in the package nghttp2-client")
-    if into == places.RESULTS and set(PARTS) - set(parts or PARTS) - _raw().keys():
+    if into == places.RESULTS and set(PARTS) - set(parts or PARTS) - _raw(into).keys():
         raise click.UsageError(f"{into} would lose the figures of other parts. Measure all of them, or give --into")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that no server is left behind
     for folder in (places.CACHE, places.ENVIRONMENTS, into):
@@ -128,17 +128,18 @@ def _record(one: Any) -> dict[str, Any]:
 
 
 def write(results: dict[str, Any], folder: Path) -> None:
-    """Writes what there is so far; a part whose raw figures are still in the cache stays."""
-    together = {**_raw(), **results}
-    _RAW.write_text(json.dumps(together) + "\n")
+    """Writes the results so far; a part whose raw figures are in the folder already stays."""
+    together = {**_raw(folder), **results}
+    (folder / _RAW).write_text(json.dumps(together) + "\n")
     (folder / "results.md").write_text(report.page(together))
     (folder / "summary.json").write_text(summary.text(together))
     plots.draw(together, folder)
 
 
-def _raw() -> dict[str, Any]:
-    """Returns the raw figures of earlier runs on this machine."""
-    made: dict[str, Any] = json.loads(_RAW.read_text()) if _RAW.exists() else {}
+def _raw(folder: Path) -> dict[str, Any]:
+    """Returns the raw figures of earlier runs."""
+    path = folder / _RAW
+    made: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return made
 
 

@@ -11,14 +11,14 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 
 from lstmserve.v1 import shadow_pb2
+from lstmserve_server.core.backoff import RestartBackoff
 from lstmserve_server.shadow.captured_call import CapturedCall
 from lstmserve_server.shadow.reference_process import CaseFailed, ReferenceInfo, ReferenceLost, ReferenceProcess, Reply
 
 _log = structlog.get_logger(__name__)
 
-_BACKOFF_INITIAL_SECONDS: Final = 0.5  # seconds before the reference is restarted, doubled each time
+_BACKOFF_INITIAL_SECONDS: Final = 0.5
 _BACKOFF_MAX_SECONDS: Final = 60.0
-_STABLE_AFTER_SECONDS: Final = 60.0  # seconds after which it has proved itself, and the pauses start again
 
 
 class ComparisonJob(NamedTuple):
@@ -132,9 +132,9 @@ class ComparisonWorker:
         self._thread.join(timeout=1)  # it may be starting a process; as a daemon it holds no one up
 
     def _run(self) -> None:
-        pause = _BACKOFF_INITIAL_SECONDS
+        backoff = RestartBackoff(_BACKOFF_INITIAL_SECONDS, _BACKOFF_MAX_SECONDS)
         while not self._is_stopping():
-            began = monotonic()
+            backoff.started()
             try:
                 with self._start() as reference:
                     self._adopt(reference)
@@ -143,14 +143,14 @@ class ComparisonWorker:
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
                 if self._is_stopping():
                     break
+                pause = backoff.pause()
                 self._events.reference_down(str(error))
-                if monotonic() - began > _STABLE_AFTER_SECONDS:
-                    pause = _BACKOFF_INITIAL_SECONDS
                 _log.warning("reference_down", reason=str(error), again_in_seconds=pause)
+            else:
+                break
             self._drop_all("stopping" if self._is_stopping() else "reference_down")
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping, pause)
-            pause = min(2 * pause, _BACKOFF_MAX_SECONDS)
             if not self._is_stopping():
                 self._events.reference_starts_anew()
         self._drop_all("stopping")

@@ -8,12 +8,12 @@ import os
 import signal
 import sys
 from dataclasses import replace
-from time import monotonic
 from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry
 
+from lstmserve_server.core.backoff import RestartBackoff
 from lstmserve_server.core.errors import SettingsError, StartupError
 from lstmserve_server.loading.store import memory_files
 from lstmserve_server.observability import admin_server
@@ -26,9 +26,8 @@ from lstmserve_server.serving.workers.ports import ReservedPorts
 
 _log = structlog.get_logger(__name__)
 
-_FIRST_PAUSE: Final = 0.1  # seconds before a worker is restarted, doubled each time
-_LONGEST_PAUSE: Final = 10.0
-_STEADY: Final = 60.0  # seconds after which a worker has proved itself, and the pauses start again
+_BACKOFF_INITIAL_SECONDS: Final = 0.1
+_BACKOFF_MAX_SECONDS: Final = 10.0
 _SECONDS_TO_START: Final = 120.0  # of a worker, whose self-test may take some; then it is killed
 _MOST_MISSING: Final = 6  # reports of a worker, then it is killed
 _GRACE: Final = 5.0  # seconds beyond its own time to drain, then a worker is killed
@@ -116,9 +115,9 @@ class Supervisor:
 
     async def _keep(self, handover: WorkerConfig, ready: asyncio.Event) -> None:
         """Restarts a worker whenever it ends."""
-        pause = _FIRST_PAUSE
+        backoff = RestartBackoff(_BACKOFF_INITIAL_SECONDS, _BACKOFF_MAX_SECONDS)
         while not self._signals.first.is_set():
-            began = monotonic()
+            backoff.started()
             try:
                 end, report = await self._run_once(handover, ready)
             except (OSError, MemoryError, RuntimeError) as error:
@@ -131,15 +130,13 @@ class Supervisor:
                 raise (SettingsError if report and report.exit_code == SettingsError.exit_code else StartupError)(
                     message
                 )
-            if monotonic() - began > _STEADY:
-                pause = _FIRST_PAUSE
+            pause = backoff.pause()
             self._restarts += 1
             _log.warning(
                 "worker_ended", worker=handover.number, end=end, restarts=self._restarts, again_in_seconds=pause
             )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._signals.first.wait(), pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _run_once(self, handover: WorkerConfig, ready: asyncio.Event) -> tuple[str, WorkerReady | None]:
         """Runs a worker to its end; returns how it ended and its first report."""

@@ -75,8 +75,8 @@ class Client:
         Args:
             x: (batch, features), or (features,) for one sequence.
             state: what the call before gave back; None for new sequences.
-            compare: whether the answer shall be compared with the real Keras layer first (`Result.discrepancy`), by a server
-                with shadow mode.
+            compare: whether the server first compares the answer with the real Keras layer (`Result.comparison`); the server
+                needs shadow mode.
             timeout: seconds for this call.
 
         Returns:

@@ -25,7 +25,7 @@ from tests.support.builders import (
     write_zip,
 )
 from tests.support.paths import ROOT
-from tests.unit.loading.test_loading import refusal
+from tests.unit.loading.configs import refusal
 
 PAGE = (ROOT / "docs" / "models.md").read_text()
 STEP = dict(re.findall(r"^\| (\w+) \| (yes|no) \|", PAGE, re.MULTILINE))

@@ -23,7 +23,7 @@ PLAIN = {"dir_unzipped", "export_savedmodel", "get_weights.npz", "tfckpt"}
 
 BROKEN = "has two weights in one place. Keras 3.0 to 3.2 broke such files as it wrote them (Bidirectional, nested models): save the model again, as .keras"
 PICKLED = "the weights are in model.weights.npz, a pickle, which can run code when it is loaded. Save the model again with h5py installed"
-SUBCLASS = "the model (Sub) is a custom class ('fix>Sub'), whose code is not in the file"
+SUBCLASS = "the model (Sub) is the custom class 'fix>Sub'; its code is not in the file"
 NO_ARCHITECTURE = (
     "the file holds weights without the model's configuration. Give it with --architecture (what model.to_json() writes), "
     "or save the whole model: model.save('model.keras')"
@@ -36,7 +36,7 @@ REFUSED = {
     "keras3.0.5/rnn_stacked_cells.h5": f"layer 'rnn_1' (RNN) {BROKEN}",
     "keras3.0.5/subclass.keras": SUBCLASS,
     "keras3.0.5/subclass.weights.h5": NO_ARCHITECTURE,
-    "keras3.15/act_custom.keras": "layer 'lstm_3' (LSTM) has a custom function as activation ('pkg>myact'), whose code is not in the file",
+    "keras3.15/act_custom.keras": "layer 'lstm_3' (LSTM) has the custom function 'pkg>myact' as activation; its code is not in the file",
     "keras3.15/mc_dropout.keras": "layer 'lstm_7' (LSTM) was called with training=True (Monte-Carlo dropout), so its outputs are random in Keras too. Save the model again without it",
     "keras3.15/npz_weights.keras": PICKLED,
     "keras3.15/quant_int8.keras": "layer 'dense_14' (Dense) computes in QuantizedDTypePolicy; supported: float32, float64, float16, mixed_float16, bfloat16, "

@@ -1,6 +1,6 @@
 """Returns freed memory to the system.
 
-glibc keeps what threads have freed in an arena for each thread, so a long-running server grows. One arena for all
+glibc keeps the memory that a thread has freed in an arena of that thread, so a long-running server grows. One arena for all
 (`MALLOC_ARENA_MAX=1`) would make calls in threads a fifth more expensive: docs/decisions/memory.md.
 """
 

@@ -42,11 +42,11 @@ class FastPath:
         Args:
             x: (batch, time, ...)
             state: the state before.
-            every: whether each step is to be answered as if the sequence ended with it, rather than the last.
+            every: whether to return an output for every step, as if the sequence ended there, instead of only for the last step.
 
         Returns:
-            The outputs, (batch, time, ...) each if `every` step is answered, else (batch, ...); and the next state, with
-            which they may share memory.
+            The outputs, (batch, time, ...) each if `every` step is answered, else (batch, ...); and the next state. The outputs
+            may share memory with it.
         """
         values: list[Any] = [None] * self._count
         values[self._input] = x[..., 0] if self._is_ids else x

@@ -237,7 +237,10 @@ class RecurrentModel:
         *,
         every: bool,
     ) -> StepResult:
-        """Runs one chunk for some `rows` of a call. Returns the output of every step if `every` is true, else that of the last."""
+        """Runs one chunk, of the rows of a call that `rows` selects.
+
+        Returns the output of every step if `every` is true, else that of the last.
+        """
         straight, x = self._network.straight, inputs[0]
         if straight is not None and recording is None:
             arrays, after = straight.run(x, state, every=every)

@@ -101,8 +101,8 @@ class ServeSettings:
     max_concurrent_calls: int = _setting(
         64,
         click.IntRange(1),
-        "Maximum number of calls in threads. More are rejected.",
-        "Calls that take long (many rows, steps or units) are computed in threads. Short calls do not count.",
+        "Maximum number of long calls, running or waiting for a thread.",
+        "A call with many rows, steps or units is computed in a thread; beyond the limit it is rejected. Short calls do not count.",
     )
     max_batch_rows: int = _setting(
         256,
@@ -113,8 +113,8 @@ class ServeSettings:
     max_pending_calls: int = _setting(
         64,
         click.IntRange(1),
-        "Soft limit on calls that wait for the server to start them.",
-        "Above it, gRPC cancels some new calls (CANCELLED); at twice as many, all.",
+        "Number of unstarted calls above which gRPC cancels some new ones.",
+        "Their status is CANCELLED. At twice as many, all new calls are cancelled.",
     )
     max_streams: int = _setting(1024, click.IntRange(1), "Maximum number of open streams. More are rejected.")
     stream_idle_seconds: float = _setting(
@@ -123,7 +123,7 @@ class ServeSettings:
     max_streams_per_connection: int = _setting(
         256,
         click.IntRange(1),
-        "Maximum number of calls and streams in flight on one connection.",
+        "Maximum number of calls in flight on one connection, streams included.",
         "A client keeps further ones waiting.",
     )
     max_metadata_bytes: int = _setting(
@@ -187,7 +187,7 @@ class ServeSettings:
     shadow_bundles: str | None = _setting(
         None,
         Word("FOLDER"),
-        "Write calls whose difference exceeds the tolerance here, for `lstmserve replay`.",
+        "Folder for calls whose difference exceeds the tolerance, for `lstmserve replay`.",
         "These bundles contain what callers sent.",
     )
     shadow_max_bundles: int = _setting(100, click.IntRange(1), "Maximum number of bundles in the folder.")

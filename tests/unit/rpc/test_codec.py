@@ -74,7 +74,7 @@ STATE_REFUSALS = [
     (state(model_digest="0" * 64), OtherWeights, "state.model_digest",
      f"the state belongs to a model with the digest '{'0' * 64}'; this one has '{SMALL.digest}'. Start the sequence again, "
      "or ask a server that has the model of the state"),
-    (lstm_pb2.State(steps_seen=[1, 2]), InvalidRequest, "state.steps_seen", "got step counts without h and c, expected both or neither"),
+    (lstm_pb2.State(steps_seen=[1, 2]), InvalidRequest, "state.steps_seen", "got step counts without h and c, expected them together with h and c, or not at all"),
     (state(layers=[part()]), WrongForModel, "state.layers", "got 1; the model has 2 LSTM layers: 'first', 'second'"),
     (layers(layer="second"), WrongForModel, "state.layers[0].layer",
      "got 'second', expected 'first': the layers are 'first', 'second'"),

@@ -156,7 +156,7 @@ WRONG = [
     (steps(numbers(1, 11, 3), 8), 8, 8, "x.shape: got 11 time-steps, expected at most 10 (--max-steps)"),
     (StreamStepsRequest(input=StepInput(number=9)), 9, 3, "x: got nothing, expected a tensor"),
     (reset([], number=10), 10, 3, "rows: got none, expected at least one"),
-    (reset([0, 0], number=11), 11, 3, "rows: got a row twice, expected each once"),
+    (reset([0, 0], number=11), 11, 3, "rows: got a row twice, expected each at most once"),
     (reset([1], number=12), 12, 3, "rows[0]: got 1, expected 0 to 0"),
     (reset([0], lstm_pb2.State(model_digest="z"), 13), 13, 9, "state.model_digest: the state belongs to a model"),
     (StreamStepsRequest(), 0, 3, "message: got nothing, expected input, checkpoint or reset"),

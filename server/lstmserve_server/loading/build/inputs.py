@@ -91,9 +91,7 @@ def are_time_major(graph: CallGraph) -> bool:
     for call in graph.calls:
         alike = call.layer.kind in _ALIKE_WITH_TIME_FIRST and len(call.inputs) <= 1
         if not alike or (call.layer.kind == "LSTM" and call.layer.options.get("time_major") is not True):
-            message = (
-                f"{call.layer} is in a model with time_major=True; supported there: {', '.join(_ALIKE_WITH_TIME_FIRST)}"
-            )
+            message = f"{call.layer} is in a model with time_major=True; supported with it: {', '.join(_ALIKE_WITH_TIME_FIRST)}"
             raise UnsupportedModelError(message)
     return True
 

@@ -100,9 +100,10 @@ def _endpoints(value: Any) -> list[Edge]:
 
 
 def _shifted(edges: Sequence[Edge], config: ModelConfig) -> set[str]:
-    """Returns the inner models whose calls are numbered from 1, because creating a model counts as call 0.
+    """Returns the inner models whose calls are numbered from 1 (creating a model counts as call 0).
 
-    Keras 2 numbers all inner models like this, Keras 3 only functional ones, and only in the outputs of the outer model.
+    Keras 2 numbers the calls of all inner models like this. Keras 3 does so for functional ones, where the outputs of the outer
+    model refer to them.
     """
     models = {layer.name for layer in config.layers if layer.inside is not None}
     return {name for name in models if all(edge.node for edge in edges if edge.layer == name)}

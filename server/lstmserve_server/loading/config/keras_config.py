@@ -196,7 +196,7 @@ def _nodes(entry: Mapping[str, Any], name: str) -> tuple[Any, ...]:
 
 
 def is_operation(entry: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
-    """Returns whether an entry is an operation on tensors; in `.h5` files these have lost their module."""
+    """Returns whether an entry is a tensor operation; in `.h5` files such entries lack their module."""
     module = entry.get("module")
     if module is not None:
         return str(module).startswith("keras.src.ops.")
@@ -208,7 +208,7 @@ def _require_of_keras(entry: Mapping[str, Any], what: str) -> None:
     module, registered = entry.get("module"), entry.get("registered_name")
     foreign = module is not None and str(module).split(".")[0] not in _KERAS_MODULES
     if foreign or (registered is not None and (module is None or registered != entry.get("class_name"))):
-        message = f"{what} is a custom class ({_short(registered or module)}), whose code is not in the file"
+        message = f"{what} is the custom class {_short(registered or module)}; its code is not in the file"
         raise UnsupportedModelError(message)
 
 

@@ -129,7 +129,7 @@ class Group:
         return f"attribute {name} of {self.path or '/'}"
 
     def _attribute(self, name: str, rank: int) -> Any:
-        """Returns an attribute of text, after its type and shape were found as expected; None where there is none."""
+        """Returns an attribute of text, after checking its type and shape; None where there is none."""
         what = self._attribute_path(name)
         with _damage_refused(what):
             if name not in self._group.attrs:
@@ -215,7 +215,7 @@ def _as_text(value: Any, what: str) -> str:
 
 @contextlib.contextmanager
 def _damage_refused(what: str) -> Iterator[None]:
-    """Turns what HDF5 raises over a damaged file into a refusal."""
+    """Converts HDF5's exceptions for a damaged file into UnsupportedModelError."""
     try:
         yield
     except _DAMAGE as error:

@@ -65,12 +65,12 @@ def missing(what: str) -> UnsupportedModelError:
 
 
 def of_one_lstm(kernel: tuple[int, ...], arrays: int, version: str | None, place: ModelSource) -> Configured:
-    """Returns the configuration of a model that is one LSTM, as its weights tell it.
+    """Returns the configuration of a model that is one LSTM, inferred from its weights.
 
     Args:
         kernel: the shape of its kernel, (features, 4 * units).
         arrays: how many arrays it has: kernel, recurrent kernel and perhaps a bias.
-        version: of the Keras that wrote it, if that is known.
+        version: the version of Keras that wrote it, if that is known.
         place: the file.
     """
     old = version is not None and keras_config.is_before_sigmoid(version)

@@ -286,7 +286,7 @@ def in_order_of_pieces(layer: LayerConfig, paths: list[str], blocks: Sequence[We
 
 
 def require_all_or_none_frozen(layer: LayerConfig, blocks: Sequence[WeightBlock]) -> None:
-    """Rejects a partly frozen layer whose weights are stored as a list without names."""
+    """Rejects a partly frozen layer whose weights are stored as an unnamed list."""
     if len({block.trainable for block in blocks}) > 1:
         message = (
             f"{layer} is partly frozen, and the file lists its weights in an order that is not known. Save the model again as "

@@ -87,7 +87,7 @@ class LSTM(Layer):
             every: as in `LayerInputs`.
 
         Returns:
-            The outputs, (batch, time, units) or the last of them, and the next state, with which they may share memory.
+            The outputs, (batch, time, units) or the last of them, and the next state. The outputs may share memory with it.
         """
         state = LSTMState(*before)
         if x.shape[1] == 1:

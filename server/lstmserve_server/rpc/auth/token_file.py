@@ -55,7 +55,7 @@ def make() -> str:
 
 
 def digest(token: str) -> bytes:
-    """Returns the hash of a token, (32 bytes)."""
+    """Returns the hash of a token (32 bytes)."""
     return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
 
 

@@ -199,7 +199,7 @@ def _inputs(request: lstm_pb2.ForwardRequest, model: RecurrentModel) -> _Given:
             raise WrongForModel("inputs", text)
         return [("x", request.x if request.HasField("x") else None)]
     if request.HasField("x"):
-        raise InvalidRequest("inputs", "got both x and inputs by name, expected one of them")
+        raise InvalidRequest("inputs", "got both x and named inputs, expected only one of them")
     unknown = sorted(set(request.inputs) - set(names))
     if unknown:
         raise WrongForModel("inputs", f"got {unknown[0][:64]!r}; the model has {format_names(names)}")

@@ -38,7 +38,10 @@ def parse(message: lstm_pb2.State | None, served: ServedModel, batch: int) -> tu
         )
     if message is None or not message.layers:
         if message is not None and message.steps_seen and model.stateful_layers:
-            raise InvalidRequest("state.steps_seen", "got step counts without h and c, expected both or neither")
+            raise InvalidRequest(
+                "state.steps_seen",
+                "got step counts without h and c, expected them together with h and c, or not at all",
+            )
         return model.zero_state(batch), np.zeros(batch, np.int64)
     if len(message.layers) != len(model.stateful_layers):
         raise WrongForModel("state.layers", f"got {len(message.layers)}; the model has {_layers_of(model)}")

@@ -103,7 +103,7 @@ class StreamCodec:
             if not 0 <= row < parameters.rows:
                 raise InvalidRequest(f"rows[{i}]", f"got {row}, expected 0 to {parameters.rows - 1}")
         if len(set(request.rows)) < len(request.rows):
-            raise InvalidRequest("rows", "got a row twice, expected each once")
+            raise InvalidRequest("rows", "got a row twice, expected each at most once")
         message = request.state if request.HasField("state") else None
         state, seen = state_codec.parse(message, parameters.served, len(request.rows))
         return np.array(request.rows, np.int64), state, seen

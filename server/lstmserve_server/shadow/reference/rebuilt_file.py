@@ -35,7 +35,7 @@ def archive(copy: int, version: str, scratch: str) -> Iterator[Path]:
 
     Args:
         copy: descriptor of the copy of the file that our loader has checked.
-        version: of the Keras that wrote it.
+        version: the version of Keras that wrote it.
         scratch: folder for a file name, whose extension tells the libraries the format.
 
     Raises:

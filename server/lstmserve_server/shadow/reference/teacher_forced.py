@@ -301,7 +301,7 @@ class TeacherForcedComparison:
 
 
 def _is_h(layer: LayerSpec, piece: Piece, place: int, number: int) -> bool:
-    """Returns whether the output of a layer is the h of its one LSTM, which is compared already."""
+    """Returns whether the output of a layer is the h of its only LSTM, so that it need not be compared again."""
     if len(piece.steps.get(place, ())) != 1:
         return False
     value = piece.values[number].array

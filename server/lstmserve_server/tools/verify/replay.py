@@ -177,7 +177,7 @@ def _require_fits(served: ServedModel, case: CapturedCall) -> None:
             fits = fits and counts.dtype.kind in "iu" and counts.shape == (rows,)
             fits = fits and bool(((counts >= 0) & (counts <= most)).all())
     if not fits:
-        raise ValueError("the request in it does not fit this model")
+        raise ValueError("the request in the bundle does not fit this model")
 
 
 def _call(served: ServedModel, case: CapturedCall, recording: Recording) -> StepCall:

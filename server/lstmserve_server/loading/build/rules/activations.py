@@ -27,10 +27,10 @@ def activation(r: LayerConfigReader, option: str, default: str) -> Activation:
         base.require_known_options(inner)
         return made
     if isinstance(value, dict) and value.get("class_name") not in ("function", "__lambda__", None):
-        raise r.refuse(f"has the layer {value['class_name']!r} as {option}; supported there: {', '.join(LAYERS)}")
+        raise r.refuse(f"has the layer {value['class_name']!r} as {option}; supported as {option}: {', '.join(LAYERS)}")
     if not isinstance(value, str):
         name = value.get("config") if isinstance(value, dict) else value
-        raise r.refuse(f"has a custom function as {option} ({name!r}), whose code is not in the file")
+        raise r.refuse(f"has the custom function {name!r} as {option}; its code is not in the file")
     return named(r, option, value)
 
 

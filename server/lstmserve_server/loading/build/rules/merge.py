@@ -20,7 +20,7 @@ def elementwise(r: LayerConfigReader) -> LayerPlan:
     _require_known_rule(r)
     shape = _broadcast(r)
     if r.layer.kind in _ALTERS_MASKED and r.writer.merges_masks_by == "or" and any(item.mask for item in r.incomings):
-        raise r.refuse("is given a mask. Keras 3 then replaces the masked values, which is not supported")
+        raise r.refuse("is given a mask. Keras 3 then replaces the values at masked time steps, which is not supported")
     return _merged(r, shape, masks.of_elementwise(r.incomings, r.writer.merges_masks_by))
 
 

@@ -58,7 +58,7 @@ def _of_calls(models: Sequence[shadow_pb2.ModelReport]) -> Iterator[Metric]:
         ("sampled", "Calls that were to be compared with Keras.", "sampled_count"),
         ("compared", "Calls that were compared with Keras.", "compared_count"),
         ("compared_steps", "Row-steps of LSTM layers that were compared with Keras.", "row_step_count"),
-        ("discrepant", "Calls that are over tolerance.", "discrepant_count"),
+        ("discrepant", "Calls over tolerance, or with an outlier unit.", "discrepant_count"),
     ):
         family = CounterMetricFamily(f"lstmserve_shadow_{name}", text, labels=["model"])
         for model in models:

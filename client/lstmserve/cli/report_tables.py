@@ -86,7 +86,7 @@ def _facts_of(report: shadow_pb2.ModelReport) -> dict[str, str]:
         "not comparable": _counts(coverage.not_comparable_counts),
         "in part": _counts(coverage.partial_counts),
         "tolerances": f"h {tolerances.h:g}, c {tolerances.c:g}, unbounded {tolerances.unbounded:g}, times max(1, |value|)",
-        "noise floor": f"{report.noise_floor:.2g}, how far the witness is from itself",
+        "noise floor": f"{report.noise_floor:.2g}, the distance of the reference model from itself",
     }
     if witness.whole_model_difference >= 0:
         facts["whole model"] = f"{witness.whole_model_difference:.2g} apart from the file's own for a probe"

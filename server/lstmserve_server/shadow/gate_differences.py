@@ -17,7 +17,7 @@ _TIMES_USUAL: Final = 10
 
 
 def name_gates(model: RecurrentModel, reply: Reply, tolerances: Tolerances) -> None:
-    """Fills in the gates of the first place over tolerance: our own kernel, as it serves, on what the witness was given."""
+    """Fills in the gates of the first place over tolerance: our own kernel, as it serves, on the inputs of the reference model."""
     if "first/where" not in reply.arrays:
         return
     place, number = (int(n) for n in reply.arrays["first/where"])

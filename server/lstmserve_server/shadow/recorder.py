@@ -45,7 +45,7 @@ class Recorder:
         self._lines = LogRateLimiter()
 
     def reference_up(self, versions: Mapping[str, str], info: Mapping[str, ReferenceInfo]) -> None:
-        """Records it, and says where a witness is none of the model that is served."""
+        """Records it, and logs a reference model whose weights are not those of the served model."""
         self._versions = {**versions, "our numpy": np.__version__, "our python": platform.python_version()}
         self._report.reference_up(versions, info)
         for name, (reference_model, _) in info.items():

@@ -74,7 +74,7 @@ class ReferenceLimits:
     """For one case."""
 
     start_seconds: float = 300.0
-    """For importing TensorFlow, and a witness for every model."""
+    """For importing TensorFlow, and a reference model for every model."""
 
 
 class ComparedModel(NamedTuple):

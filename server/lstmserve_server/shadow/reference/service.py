@@ -33,7 +33,7 @@ class _Known:
         self.message = shadow_pb2.ReferenceModel(whole_model_difference=-1, whole_model_sensitivity=-1)
         try:
             self._find_witness(keras_loader.ModelFile(given["copy"], given["whole"], setup["scratch"]))
-        except Exception as error:  # noqa: BLE001 - without a witness a model is served all the same, and is said to have none
+        except Exception as error:  # noqa: BLE001 - without a reference model a model is served all the same, and is said to have none
             self.message.text = f"none: {type(error).__name__}: {error}"[:300]
             self.not_comparable = "no_witness"
 

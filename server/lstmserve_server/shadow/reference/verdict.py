@@ -33,7 +33,7 @@ class Findings:
     """Why a part could not be compared, each "reason: name of the layer"."""
 
     arrays: dict[str, Array] = field(default_factory=dict)
-    """What the witness has for every step, by what it is, place and number: where details are wanted."""
+    """Arrays of the reference model for every step, by kind, layer index and LSTM number: if details are wanted."""
 
     def differences(self, key: tuple[int, int, str], layer: str) -> Differences:
         """Returns the differences of an array; creates them the first time."""

@@ -16,7 +16,6 @@ from lstmserve import AsyncClient, Client
 from lstmserve_server.core import errors, request_context
 from lstmserve_server.observability.call_metrics import CallMetrics
 from lstmserve_server.rpc.auth import callers
-from lstmserve_server.runtime import scheduler as scheduler_module
 from lstmserve_server.runtime.admission import FairLimiter
 from lstmserve_server.runtime.calls import ForwardCall
 from lstmserve_server.runtime.scheduler import MAX_INLINE_COST, Scheduler
@@ -144,13 +143,13 @@ def test_what_would_come_too_late_is_not_computed():
 
 def test_an_admitted_call_is_computed_inline_only_if_it_is_short(monkeypatch):
     """A message of a stream holds up the event loop only for a short call; a long one is computed in a thread."""
-    threads, compute = [], scheduler_module._compute
+    threads, compute = [], ForwardCall.compute
 
     def watched(*arguments):
         threads.append(threading.current_thread() is threading.main_thread())
         return compute(*arguments)
 
-    monkeypatch.setattr(scheduler_module, "_compute", watched)
+    monkeypatch.setattr(ForwardCall, "compute", watched)
     scheduler = Scheduler(
         FairLimiter(8, "calls are running", "--max-concurrent-calls"), 1, CallMetrics(), batch_rows=256
     )

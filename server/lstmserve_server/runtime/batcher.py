@@ -123,7 +123,7 @@ class Batcher:
         self._small_batches += 1
         self._on_batch(len(call.x))
         began = perf_counter()
-        answer = call.served.model.step(call.x, call.state, call.seen)
+        answer = call.compute()
         return TimedResult(answer, 0.0, perf_counter() - began)
 
     def _poll(self) -> None:
@@ -206,7 +206,7 @@ def compute_together(calls: Sequence[StepCall], arrival_time: float) -> list[Tim
     """Computes calls of one time step of the same model together. Returns a `TimedResult`, or its own error, for each.
 
     Args:
-        calls: the calls.
+        calls: calls of one model.
         arrival_time: arrival of the first of them, by `perf_counter`.
     """
     began = perf_counter()

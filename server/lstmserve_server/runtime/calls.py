@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lstmserve_server.model.graph import ModelState
@@ -47,6 +47,10 @@ class StepCall:
         """Returns the step count of each row after the answer, (batch,); None if unknown."""
         return None if self.steps_seen is None else self.steps_seen + answer.steps
 
+    def compute(self, pause: Callable[[], None] = lambda: None) -> StepResult:  # noqa: ARG002 - a step has no pauses
+        """Computes the call; `pause` is called now and then while a sequence is computed, and may raise to stop."""
+        return self.served.model.step(self.x, self.state, self.seen, self.recording)
+
 
 @dataclass(frozen=True, slots=True)
 class ForwardCall(StepCall):
@@ -59,6 +63,18 @@ class ForwardCall(StepCall):
     def time(self) -> int:
         """The number of time-steps of the longest input."""
         return time_of(self.inputs, self.served.model)
+
+    def compute(self, pause: Callable[[], None] = lambda: None) -> StepResult:
+        """Computes the call: see `StepCall.compute`."""
+        return self.served.model.forward(
+            self.inputs,
+            self.state,
+            self.lengths,
+            all_outputs=self.all_outputs,
+            seen=self.seen,
+            pause=pause,
+            recording=self.recording,
+        )
 
 
 def time_of(inputs: Sequence[Array], model: RecurrentModel) -> int:

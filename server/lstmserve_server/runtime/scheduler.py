@@ -89,7 +89,7 @@ class Scheduler:
             computed = await self._batcher(call, short=True).compute(call)
         else:
             began = perf_counter()
-            computed = TimedResult(_compute(call), 0, perf_counter() - began)
+            computed = TimedResult(call.compute(), 0, perf_counter() - began)
             self._metrics.observe_batch(len(call.x))
         return self._record(call, computed)
 
@@ -145,7 +145,7 @@ class Scheduler:
             began = perf_counter()
             if left is not None:
                 _require_time(needed, 0, left - (began - came))
-            return TimedResult(_compute(call, pause), began - came, perf_counter() - began)
+            return TimedResult(call.compute(pause), began - came, perf_counter() - began)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, compute)
@@ -195,18 +195,3 @@ def _require_time(needed: float, backlog: float, left: float | None) -> None:
 
 def _cost(call: StepCall) -> int:
     return call.served.model.work.cost(len(call.x), call.time)
-
-
-def _compute(call: StepCall, pause: Callable[[], None] = lambda: None) -> StepResult:
-    model = call.served.model
-    if not isinstance(call, ForwardCall):
-        return model.step(call.x, call.state, call.seen, call.recording)
-    return model.forward(
-        call.inputs,
-        call.state,
-        call.lengths,
-        all_outputs=call.all_outputs,
-        seen=call.seen,
-        pause=pause,
-        recording=call.recording,
-    )

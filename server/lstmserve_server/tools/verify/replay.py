@@ -19,7 +19,6 @@ from lstmserve.text import printable
 from lstmserve.v1 import shadow_pb2
 from lstmserve_server.core import packages
 from lstmserve_server.core.errors import RequestError, SettingsError, StartupError, UnsupportedModelError
-from lstmserve_server.model.model import StepResult
 from lstmserve_server.model.recording import Recording
 from lstmserve_server.model.types import Array
 from lstmserve_server.runtime.calls import ForwardCall, StepCall
@@ -119,7 +118,7 @@ def _replay(file: Path, model: str | None, architecture: str | None, tolerances:
     call = _call(served, bundle.captured, recording)
     subject = ComparedModel(served, path, bundle.layer, bundle.until, architecture)
     try:
-        answer = _compute(call)
+        answer = call.compute()
         with ReferenceProcess([subject], tolerances, _LIMITS) as reference:
             reference.wait_until_ready()
             case = cases.capture(call, answer, recording, bundle.captured.method)
@@ -198,20 +197,6 @@ def _call(served: ServedModel, case: CapturedCall, recording: Recording) -> Step
         all_outputs=case.every,
         recording=recording,
     )
-
-
-def _compute(call: StepCall) -> StepResult:
-    model = call.served.model
-    if isinstance(call, ForwardCall):
-        return model.forward(
-            call.inputs,
-            call.state,
-            call.lengths,
-            all_outputs=call.all_outputs,
-            seen=call.seen,
-            recording=call.recording,
-        )
-    return model.step(call.x, call.state, call.seen, call.recording)
 
 
 def _same(then: CapturedCall, now: CapturedCall) -> bool:
